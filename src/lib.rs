@@ -1,0 +1,3 @@
+//! adit: a self-hosted, multi-tenant tunnel. This page is the map of the house; see `docs/architecture.md`.
+
+pub mod values;
