@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for bad in ["", "sha256:", "sha256:00", "md5:00", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), "sha256é"] {
+        for bad in ["", "sha256:", "sha256:00", "md5:00", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), "sha256é"]
+        {
             assert_eq!(bad.parse::<Fingerprint>(), Err(FingerprintError), "{bad}");
         }
     }

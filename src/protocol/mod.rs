@@ -1,0 +1,24 @@
+//! What crosses the wire between agent and server, as pure values and bytes: no sockets, no clocks, no tasks.
+//!
+//! 1. [`login`]: one JSON question and one answer, each behind a length ([`json`]), right after TLS.
+//! 2. [`control`]: JSON messages on the first stream of each lane.
+//! 3. [`preface`] and [`exchange`], cut into [`frame`]s: what a service stream carries. [`decode`] reads it back.
+//!
+//! Everything here is bounded, accepts its input in pieces of any size and never panics on it.
+
+pub mod control;
+pub mod decode;
+pub mod exchange;
+pub mod frame;
+pub mod json;
+pub mod login;
+pub mod preface;
+mod wire;
+
+pub use wire::WireError;
+
+/// The protocol this build speaks; also in the ALPN name, so that strangers part before the login.
+pub const VERSION: u32 = 1;
+
+/// The TLS ALPN name (RFC 7301) of the tunnel.
+pub const ALPN: &[u8] = b"adit/1";
