@@ -1,0 +1,253 @@
+//! From what a visitor asks for to a name: pure, without I/O, and the same for every listener.
+//!
+//! Three ways lead to a service, tried in the configured order: the subdomain (`alice.<domain>`), the header
+//! (`X-Tunnel-ID: alice`, on the bare domain or a bare address), and the path (`<domain>/alice/…`).
+
+use crate::values::{Name, RESERVED_NAMES};
+
+/// The header that names a service.
+pub const TUNNEL_HEADER: &str = "x-tunnel-id";
+
+/// A way to name a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoutingMode {
+    /// `alice.<domain>`.
+    Subdomain,
+    /// `X-Tunnel-ID: alice`.
+    Header,
+    /// `<domain>/alice/…`.
+    Path,
+}
+
+/// What of a request's head decides where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// `Host` or the target's authority, with or without a port; `None` if the request named neither.
+    pub authority: Option<&'a str>,
+    /// The path, as written.
+    pub path: &'a str,
+    /// The value of `X-Tunnel-ID`, if there is exactly one and it is text.
+    pub header: Option<&'a str>,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// To the service with this name.
+    Service {
+        /// The name that was asked for.
+        name: Name,
+        /// How it was asked for.
+        mode: RoutingMode,
+    },
+    /// The visitor asked for `/alice`: only `/alice/` makes relative links in the answer work.
+    AddSlash,
+    /// To the server itself: the bare domain or a bare address, with no name in it. The path is one of the server's
+    /// own, or unknown.
+    Own,
+    /// To a name that cannot exist, or a host that is not ours.
+    Unknown,
+}
+
+/// Routes requests for one domain.
+#[derive(Debug, Clone)]
+pub struct Router {
+    domain: String,
+    order: Vec<RoutingMode>,
+}
+
+impl Router {
+    /// Routes for `domain` (lower case, no trailing dot), trying `order` from the front.
+    pub fn new(domain: impl Into<String>, order: impl Into<Vec<RoutingMode>>) -> Self {
+        Self { domain: domain.into(), order: order.into() }
+    }
+
+    /// Decides where a request goes.
+    pub fn route(&self, asked: Asked<'_>) -> Route {
+        let place = self.place(asked.authority);
+        for mode in &self.order {
+            let found = match mode {
+                RoutingMode::Subdomain => match place {
+                    Place::Subdomain(label) => Some(named(label, *mode)),
+                    Place::Bare | Place::Foreign => None,
+                },
+                RoutingMode::Header if place == Place::Bare => asked.header.map(|text| named(text.trim(), *mode)),
+                RoutingMode::Path if place == Place::Bare => by_path(asked.path),
+                RoutingMode::Header | RoutingMode::Path => None,
+            };
+            if let Some(route) = found {
+                return route;
+            }
+        }
+        if place == Place::Bare { Route::Own } else { Route::Unknown }
+    }
+
+    fn place<'a>(&self, authority: Option<&'a str>) -> Place<'a> {
+        // HTTP/1.0 may name no host: it means whatever it has connected to.
+        let Some(authority) = authority else { return Place::Bare };
+        let host = host_of(authority);
+        if is_address(host) {
+            return Place::Bare;
+        }
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let Some(split) = host.len().checked_sub(self.domain.len()) else { return Place::Foreign };
+        let (front, domain) = match (host.get(..split), host.get(split..)) {
+            (Some(front), Some(domain)) => (front, domain),
+            _ => return Place::Foreign,
+        };
+        if !domain.eq_ignore_ascii_case(&self.domain) {
+            return Place::Foreign;
+        }
+        match front.strip_suffix('.') {
+            None if front.is_empty() => Place::Bare,
+            Some(label) => Place::Subdomain(label),
+            None => Place::Foreign,
+        }
+    }
+}
+
+/// What kind of host a visitor asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place<'a> {
+    /// The domain itself, or an IP address.
+    Bare,
+    /// Something below the domain.
+    Subdomain(&'a str),
+    /// Neither.
+    Foreign,
+}
+
+/// The host of an authority (RFC 3986, section 3.2), without user information and port.
+fn host_of(authority: &str) -> &str {
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.starts_with('[') {
+        return host.split_once(']').map_or(host, |(inside, _)| &inside[1..]);
+    }
+    host.rsplit_once(':').map_or(host, |(host, _)| host)
+}
+
+fn is_address(host: &str) -> bool {
+    host.parse::<std::net::IpAddr>().is_ok()
+}
+
+fn named(text: &str, mode: RoutingMode) -> Route {
+    // Host names do not know case (RFC 4343); the others follow them.
+    match Name::new(&text.to_ascii_lowercase()) {
+        Ok(name) => Route::Service { name, mode },
+        Err(_) => Route::Unknown,
+    }
+}
+
+fn by_path(path: &str) -> Option<Route> {
+    let path = path.strip_prefix('/')?;
+    let (label, rest) = path.split_once('/').map_or((path, None), |(label, rest)| (label, Some(rest)));
+    if label.is_empty() || RESERVED_NAMES.contains(&label) {
+        return None;
+    }
+    Some(match (named(label, RoutingMode::Path), rest) {
+        (Route::Service { .. }, None) => Route::AddSlash,
+        (route, _) => route,
+    })
+}
+
+/// The target behind the name of a path route: `/alice/x?y` is `/x?y` to the application. Nothing else is touched.
+pub fn strip_name(target: &str) -> &str {
+    let after = target.strip_prefix('/').unwrap_or(target);
+    match after.find(['/', '?']) {
+        Some(at) if after[at..].starts_with('/') => &after[at..],
+        _ => "/",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn router() -> Router {
+        Router::new("tunnel.example.com", [RoutingMode::Subdomain, RoutingMode::Header, RoutingMode::Path])
+    }
+
+    fn route(authority: &str, path: &str, header: Option<&str>) -> Route {
+        router().route(Asked { authority: Some(authority), path, header })
+    }
+
+    fn to(name: &str, mode: RoutingMode) -> Route {
+        Route::Service { name: Name::new(name).unwrap(), mode }
+    }
+
+    #[test]
+    fn the_three_ways_lead_to_the_name() {
+        use RoutingMode::{Header, Path, Subdomain};
+        assert_eq!(route("alice.tunnel.example.com", "/", None), to("alice", Subdomain));
+        assert_eq!(route("Alice.Tunnel.Example.COM.:9090", "/bob/", Some("bob")), to("alice", Subdomain));
+        assert_eq!(route("tunnel.example.com", "/bob/x", Some("alice")), to("alice", Header));
+        assert_eq!(route("203.0.113.1:9090", "/x", Some(" Alice ")), to("alice", Header));
+        assert_eq!(route("[2001:db8::1]:9090", "/alice/x", None), to("alice", Path));
+        assert_eq!(route("tunnel.example.com", "/alice/", None), to("alice", Path));
+        assert_eq!(route("tunnel.example.com", "/alice", None), Route::AddSlash);
+        let nameless = Asked { authority: None, path: "/alice/x", header: None };
+        assert_eq!(router().route(nameless), to("alice", Path));
+    }
+
+    #[test]
+    fn the_order_decides_and_a_missing_way_is_closed() {
+        let asked = Asked { authority: Some("tunnel.example.com"), path: "/bob/", header: Some("alice") };
+        let path_first = Router::new("tunnel.example.com", [RoutingMode::Path, RoutingMode::Header]);
+        assert_eq!(path_first.route(asked), to("bob", RoutingMode::Path));
+        let no_path = Router::new("tunnel.example.com", [RoutingMode::Subdomain]);
+        assert_eq!(no_path.route(asked), Route::Own);
+        let no_subdomain = Router::new("tunnel.example.com", [RoutingMode::Path]);
+        let sub = Asked { authority: Some("alice.tunnel.example.com"), path: "/bob/", header: None };
+        assert_eq!(no_subdomain.route(sub), Route::Unknown);
+    }
+
+    #[test]
+    fn the_servers_own_pages_stay_its_own() {
+        assert_eq!(route("tunnel.example.com", "/health", None), Route::Own);
+        assert_eq!(route("tunnel.example.com", "/", None), Route::Own);
+        assert_eq!(route("tunnel.example.com", "/health/x", None), Route::Own);
+        assert_eq!(route("health.tunnel.example.com", "/", None), Route::Unknown);
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_unknown() {
+        for host in ["example.com", "eviltunnel.example.com", "a.b.tunnel.example.com", ".tunnel.example.com", "", "é"]
+        {
+            assert_eq!(route(host, "/alice/", Some("alice")), Route::Unknown, "{host}");
+        }
+        assert_eq!(route("tunnel.example.com", "/Al%20ice/", None), Route::Unknown);
+        assert_eq!(route("tunnel.example.com", "//alice/", None), Route::Own);
+    }
+
+    #[test]
+    fn only_the_name_is_stripped() {
+        assert_eq!(strip_name("/alice/x//y%2F?q=/a"), "/x//y%2F?q=/a");
+        assert_eq!(strip_name("/alice/"), "/");
+        assert_eq!(strip_name("/alice//x"), "//x");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_a_visitor_sends_breaks_it(host in ".*", path in ".*", header in proptest::option::of(".*")) {
+            let asked = Asked { authority: Some(&host), path: &path, header: header.as_deref() };
+            // Whatever comes out as a name is a valid one, and any subdomain wins over the rest.
+            if let Route::Service { name, .. } = router().route(asked) {
+                prop_assert!(Name::new(name.as_str()).is_ok());
+            }
+            strip_name(&path);
+        }
+
+        #[test]
+        fn every_name_is_reached_by_every_way(label in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", port in any::<u16>(), rest in "[!-~]{0,40}") {
+            prop_assume!(!RESERVED_NAMES.contains(&label.as_str()));
+            let host = format!("{}.tunnel.example.com:{port}", label.to_uppercase());
+            prop_assert_eq!(route(&host, &rest, None), to(&label, RoutingMode::Subdomain));
+            prop_assert_eq!(route("127.0.0.1", &rest, Some(&label)), to(&label, RoutingMode::Header));
+            let target = format!("/{label}/{rest}");
+            prop_assert_eq!(route("127.0.0.1", &target, None), to(&label, RoutingMode::Path));
+            prop_assert_eq!(strip_name(&target), format!("/{rest}"));
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Byte pipes, and what is laid over them: from a TCP socket up to a stream that carries an exchange.
+//!
+//! [`listen`] accepts, [`tls`] encrypts, [`coalesce`] gathers small writes, [`mux`] splits one pipe into streams,
+//! [`framed`] reads and writes the frames of a stream, and [`body`] turns them into HTTP bodies and back.
+//! [`login`] carries the messages that come before the multiplexer.
+
+pub mod body;
+pub mod coalesce;
+pub mod copy;
+pub mod framed;
+pub mod listen;
+pub mod login;
+pub mod mux;
+//pub mod tls;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A connected pair of byte directions, whatever it is made of.
+pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for T {}

@@ -1,0 +1,357 @@
+//! The multiplexer: one pipe, many streams. The only file that names yamux.
+//!
+//! A [`Session`] is a handle that opens streams; a [`Driver`] is the one task that moves the bytes. They share the
+//! yamux connection under a short lock: opening a stream costs a lock and a wake-up, not a message to the driver and
+//! one back.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::io::AsyncWrite;
+use futures_util::stream::Stream as _;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::Pipe;
+use super::coalesce::{self, Coalesce, Drain};
+use crate::values::SessionId;
+
+type Connection = yamux::Connection<Coalesce>;
+
+/// The payload of one yamux frame: larger ones move bulk faster, and still let others in between.
+const SPLIT_SEND: usize = 64 * 1024;
+
+/// What yamux promises each stream at least, whatever its configuration says.
+const STREAM_WINDOW: usize = 256 * 1024;
+
+/// How far the windows of a session may grow in all beyond [`STREAM_WINDOW`] each. Enough for two streams that fill
+/// 400 Mbit/s at a round trip of 100 ms.
+const WINDOW_GROWTH: usize = 16 * 1024 * 1024;
+
+/// Which end of the session this is. Stream numbers depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The agent: dialled.
+    Agent,
+    /// The server: accepted.
+    Server,
+}
+
+/// How a session behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct MuxConfig {
+    /// The most streams that are meant to be open at once. yamux ends the whole session when its own limit is broken
+    /// and learns late that a stream is gone, so that limit is set at twice as many and some.
+    pub max_streams: usize,
+    /// Let the tasks that are ready run before the driver works, so that what they write leaves together. For
+    /// multi-thread runtimes; a single-threaded one batches by nature.
+    pub yield_first: bool,
+}
+
+/// Why a stream could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The session has ended.
+    #[error("the session has ended")]
+    Closed,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// This side closed it.
+    Closed,
+    /// The other side closed it.
+    ByPeer,
+    /// The pipe broke, or the peer broke the multiplexer's protocol.
+    Broken(String),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed"),
+            Self::ByPeer => f.write_str("closed by the other side"),
+            Self::Broken(why) => write!(f, "broken: {why}"),
+        }
+    }
+}
+
+struct Shared {
+    id: SessionId,
+    /// Taken out when the driver ends, which wakes every stream's reader and writer.
+    connection: Mutex<Option<Connection>>,
+    /// yamux keeps a single waker for openers: they take turns.
+    turn: tokio::sync::Mutex<()>,
+    driver: AtomicWaker,
+    /// Asked to end, politely.
+    closing: AtomicBool,
+    ended: CancellationToken,
+    opened: AtomicU64,
+}
+
+/// A handle on a session: opens streams, and can end it.
+#[derive(Clone)]
+pub struct Session(Arc<Shared>);
+
+/// The task that moves a session's bytes. Dropping it ends the session.
+#[must_use = "a session moves nothing unless its driver runs"]
+pub struct Driver {
+    shared: Arc<Shared>,
+    drain: Drain,
+    yield_first: bool,
+    yielded: bool,
+}
+
+/// Lays a session over `pipe`.
+pub fn session(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig) -> (Session, Driver) {
+    let streams = config.max_streams * 2 + 16;
+    let mut settings = yamux::Config::default();
+    // In this order: each setter asserts against what the others have set so far.
+    settings.set_max_connection_receive_window(None);
+    settings.set_max_num_streams(streams);
+    settings.set_max_connection_receive_window(Some(streams * STREAM_WINDOW + WINDOW_GROWTH));
+    settings.set_split_send_size(SPLIT_SEND);
+    let mode = match side {
+        Side::Agent => yamux::Mode::Client,
+        Side::Server => yamux::Mode::Server,
+    };
+    let (layer, drain) = coalesce::over(pipe);
+    let shared = Arc::new(Shared {
+        id: SessionId::next(),
+        connection: Mutex::new(Some(yamux::Connection::new(layer, settings, mode))),
+        turn: tokio::sync::Mutex::new(()),
+        driver: AtomicWaker::new(),
+        closing: AtomicBool::new(false),
+        ended: CancellationToken::new(),
+        opened: AtomicU64::new(0),
+    });
+    let driver = Driver { shared: Arc::clone(&shared), drain, yield_first: config.yield_first, yielded: false };
+    (Session(shared), driver)
+}
+
+impl Session {
+    /// The session's number, unique in this process.
+    pub fn id(&self) -> SessionId {
+        self.0.id
+    }
+
+    /// Opens a stream and sends `first` on it: up to 64 KiB leave in one frame.
+    ///
+    /// Waits while 256 streams have not been acknowledged by the peer (a limit of yamux): callers set a deadline.
+    /// Cancel-safe: an opener that is dropped while it waits has opened nothing.
+    ///
+    /// # Errors
+    /// The session has ended.
+    pub async fn open(&self, first: &[u8]) -> Result<MuxStream, OpenError> {
+        let turn = match self.0.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => self.0.turn.lock().await,
+        };
+        let mut stream = poll_fn(|cx| {
+            let mut connection = self.0.connection.lock();
+            let Some(connection) = connection.as_mut() else { return Poll::Ready(Err(OpenError::Closed)) };
+            connection.poll_new_outbound(cx).map_err(|_| OpenError::Closed)
+        })
+        .await?;
+        drop(turn);
+        self.0.opened.fetch_add(1, Ordering::Relaxed);
+        // A fresh stream has its window and an empty queue: the first write is ready at once. Nobody else tells the
+        // driver of a stream that it has not polled yet.
+        let mut sent = 0;
+        while sent < first.len() {
+            let written = poll_fn(|cx| {
+                let written = Pin::new(&mut stream).poll_write(cx, &first[sent..]);
+                self.0.driver.wake();
+                written
+            });
+            sent += written.await.map_err(|_| OpenError::Closed)?;
+        }
+        Ok(MuxStream::new(stream))
+    }
+
+    /// How many streams this end has opened so far.
+    pub fn opened(&self) -> u64 {
+        self.0.opened.load(Ordering::Relaxed)
+    }
+
+    /// Asks the driver to say goodbye and end. Streams that are still open are cut.
+    pub fn close(&self) {
+        self.0.closing.store(true, Ordering::Release);
+        self.0.driver.wake();
+    }
+
+    /// Whether the session is over, or about to be.
+    pub fn is_closed(&self) -> bool {
+        self.0.closing.load(Ordering::Acquire) || self.0.ended.is_cancelled()
+    }
+
+    /// Waits for the end of the session.
+    pub async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({}, opened {}, closed {})", self.0.id, self.opened(), self.is_closed())
+    }
+}
+
+impl Driver {
+    /// Moves bytes until the session ends, and gives each stream that the peer opens to `inbound`.
+    ///
+    /// A goodbye (after [`Session::close`]) is given `goodbye` to reach the peer.
+    pub async fn run(mut self, goodbye: Duration, mut inbound: impl FnMut(MuxStream)) -> Ended {
+        let ended = poll_fn(|cx| self.poll_run(cx, &mut inbound)).await;
+        if ended == Ended::Closed {
+            // Whether the goodbye arrives or not, the session is over; a peer that is gone must not hold us.
+            let _ = tokio::time::timeout(goodbye, poll_fn(|cx| self.poll_goodbye(cx))).await;
+        }
+        ended
+    }
+
+    fn poll_run(&mut self, cx: &mut Context<'_>, inbound: &mut impl FnMut(MuxStream)) -> Poll<Ended> {
+        self.shared.driver.register(cx.waker());
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Poll::Ready(Ended::Closed);
+        }
+        if self.yield_first && !self.yielded {
+            self.yielded = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.yielded = false;
+        loop {
+            let polled = match self.shared.connection.lock().as_mut() {
+                Some(connection) => connection.poll_next_inbound(cx),
+                None => return Poll::Ready(Ended::Closed),
+            };
+            match polled {
+                Poll::Ready(Some(Ok(stream))) => inbound(MuxStream::new(stream)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(error.to_string())),
+                Poll::Ready(None) => return Poll::Ready(Ended::ByPeer),
+                Poll::Pending => break,
+            }
+        }
+        match self.drain.poll_drain(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Ended::Broken(error.to_string())),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(connection) = self.shared.connection.lock().as_mut() {
+            // yamux says goodbye in order, after everything that was written.
+            let _ = ready!(connection.poll_close(cx));
+        }
+        self.drain.poll_drain(cx).map(|_| ())
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Dropped outside of the lock: it wakes readers and writers, which may want the lock.
+        let connection = self.shared.connection.lock().take();
+        drop(connection);
+        self.shared.ended.cancel();
+    }
+}
+
+const READ_ENDED: u8 = 1;
+const WRITE_ENDED: u8 = 2;
+
+struct Halves {
+    stream: Mutex<Option<yamux::Stream>>,
+    /// Which directions have ended properly, by the frames they carry.
+    ends: AtomicU8,
+}
+
+/// One stream, shared by whoever reads it and whoever writes it.
+///
+/// It is closed properly (FIN) when both directions have ended. If the last handle is dropped before that, the peer
+/// sees a reset. There is nothing in between: yamux throws away what arrives for a stream that was half-closed and
+/// dropped, so a half-close would strand the other side.
+#[derive(Clone)]
+pub struct MuxStream(Arc<Halves>);
+
+impl MuxStream {
+    fn new(stream: yamux::Stream) -> Self {
+        Self(Arc::new(Halves { stream: Mutex::new(Some(stream)), ends: AtomicU8::new(0) }))
+    }
+
+    /// The next bytes, as they came, without a copy. `None`: finished, reset or lost; yamux does not say which.
+    pub fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        match self.0.stream.lock().as_mut() {
+            None => Poll::Ready(None),
+            Some(stream) => match ready!(Pin::new(stream).poll_next(cx)) {
+                Some(Ok(packet)) => Poll::Ready(Some(Bytes::from_owner(packet))),
+                Some(Err(_)) | None => Poll::Ready(None),
+            },
+        }
+    }
+
+    /// Queues some of `bytes` (they are copied) and says how many. Waits for the peer's window.
+    ///
+    /// # Errors
+    /// The stream or its session is gone.
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.0.stream.lock().as_mut() {
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Some(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// The peer has said everything it wanted to say.
+    pub fn read_ended(&self) {
+        self.end(READ_ENDED);
+    }
+
+    /// This side has said everything it wanted to say.
+    pub fn write_ended(&self) {
+        self.end(WRITE_ENDED);
+    }
+
+    /// Whether both directions have ended properly.
+    pub fn is_complete(&self) -> bool {
+        self.0.ends.load(Ordering::Acquire) == READ_ENDED | WRITE_ENDED
+    }
+
+    fn end(&self, direction: u8) {
+        let before = self.0.ends.fetch_or(direction, Ordering::AcqRel);
+        if before != READ_ENDED | WRITE_ENDED && before | direction == READ_ENDED | WRITE_ENDED {
+            let stream = self.0.stream.lock().take();
+            if let Some(mut stream) = stream {
+                // Without room in its queue the stream is reset instead, which is the same to a peer that has read
+                // everything.
+                let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
+                let _ = Pin::new(&mut stream).poll_close(&mut cx);
+            }
+        }
+    }
+
+    /// Cuts the stream now, for every handle: the peer sees a reset after what was already queued.
+    pub fn abort(&self) {
+        let stream = self.0.stream.lock().take();
+        drop(stream);
+    }
+
+    /// Whether the stream is gone: complete, reset by either side, or its session ended.
+    pub fn is_closed(&self) -> bool {
+        self.0.stream.lock().as_ref().is_none_or(yamux::Stream::is_closed)
+    }
+}
+
+impl fmt::Debug for MuxStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MuxStream({:?})", self.0.stream.lock())
+    }
+}

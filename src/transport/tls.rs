@@ -1,0 +1,202 @@
+//! TLS 1.3 for the tunnel: who the server is, and how an agent makes sure of it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::certs::fingerprint_of;
+use crate::config::Trust;
+use crate::protocol::ALPN;
+use crate::values::Fingerprint;
+
+/// TLS cannot be set up as the configuration asks.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The CA file cannot be read or holds no certificate.
+    #[error("cannot use the CA file {0}: {1}; copy `ca.pem` from the server's certs folder, or pin its fingerprint")]
+    CaFile(PathBuf, String),
+    /// The system has no root certificates.
+    #[error(
+        "this system has no root certificates{0}; install the package ca-certificates, or name the server's CA (--ca) or fingerprint (--fingerprint)"
+    )]
+    NoRoots(String),
+    /// rustls refuses the certificate, key or settings.
+    #[error("cannot set up TLS: {0}")]
+    Rustls(#[from] rustls::Error),
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// What the tunnel listener needs to prove who it is.
+///
+/// # Errors
+/// The key does not fit the certificate, or rustls cannot use it.
+pub fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// What an agent needs to make sure of the server, which it always does.
+///
+/// # Errors
+/// The CA file or the system's roots cannot be used.
+pub fn client(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let mut config = match trust {
+        Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+        Trust::CaFile(path) => builder.with_root_certificates(ca_file(path)?).with_no_client_auth(),
+        Trust::Fingerprint(pin) => {
+            let verifier = Pinned { pin: *pin, provider: provider() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+        }
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(TlsError::NoRoots(why));
+    }
+    Ok(roots)
+}
+
+fn ca_file(path: &std::path::Path) -> Result<RootCertStore, TlsError> {
+    let wrong = |why: String| TlsError::CaFile(path.to_owned(), why);
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(roots) }
+}
+
+/// Trusts one key: the server's own, or the CA's that the server sends along (then names and dates count as usual).
+#[derive(Debug)]
+struct Pinned {
+    pin: Fingerprint,
+    provider: Arc<CryptoProvider>,
+}
+
+/// The server showed other keys than the pinned one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server's key is not the pinned one: it shows {shown}")]
+pub struct PinMismatch {
+    /// The fingerprint of the last certificate in the server's chain.
+    pub shown: Fingerprint,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let bad = |_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
+        let mut shown = fingerprint_of(end_entity).map_err(bad)?;
+        if shown == self.pin {
+            return Ok(ServerCertVerified::assertion());
+        }
+        for certificate in intermediates {
+            shown = fingerprint_of(certificate).map_err(bad)?;
+            if shown == self.pin {
+                let mut roots = RootCertStore::empty();
+                roots.add(certificate.clone().into_owned())?;
+                return WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+                    .build()
+                    .map_err(|error| rustls::Error::General(error.to_string()))?
+                    .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            }
+        }
+        Err(CertificateError::Other(OtherError(Arc::new(PinMismatch { shown }))).into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What went wrong in an agent's handshake, and what to do, in words for a newcomer.
+pub fn explain_handshake(error: &io::Error) -> String {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                "the server closed the connection during the TLS handshake; is this the tunnel port?".to_owned()
+            }
+            _ => format!("the TLS handshake failed: {error}"),
+        };
+    };
+    match tls {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+            match other.downcast_ref::<PinMismatch>() {
+                Some(mismatch) => format!(
+                    "{mismatch}; if the server was set up anew, take the new fingerprint from its start-up message, otherwise somebody else may be answering"
+                ),
+                None => format!("the server's certificate is not accepted: {other}"),
+            }
+        }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the server's certificate is signed by nobody who is trusted here; pass --fingerprint as the server prints it when it starts, or --ca with its certs/ca.pem".to_owned()
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => format!(
+            "the server's certificate is for another name ({tls}); dial the server by a name it has, or add this one to `tunnel.tls.names` in its server.toml"
+        ),
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => format!("the server's certificate is not valid today ({tls}); check the clocks of both machines"),
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) | rustls::Error::NoApplicationProtocol => {
+            "the server speaks TLS but not adit's protocol (ALPN adit/1); is this the tunnel port, and is nothing in front of it that ends TLS?".to_owned()
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "the server does not speak TLS on this port; the tunnel port (8080 by default) is needed, not the public one".to_owned()
+        }
+        other => format!("the TLS handshake failed: {other}"),
+    }
+}
