@@ -1,0 +1,221 @@
+//! What the server keeps of a token, and how it compares.
+
+use std::sync::Arc;
+
+use argon2::password_hash::Error as PhcError;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{ARGON2ID_IDENT, Argon2, Params, PasswordHasher as _, PasswordVerifier as _};
+use tokio::sync::Semaphore;
+
+use crate::values::Secret;
+
+/// The most a stored hash may ask for: memory in KiB, passes, lanes. More would let a slip in a file stop the server.
+const MOST: (u32, u32, u32) = (256 * 1024, 10, 16);
+/// The fewest bytes of output that cannot be met by trying.
+const LEAST_OUTPUT: usize = 16;
+
+/// How much work a new hash asks for. A comparison does the work that its stored hash asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cost {
+    /// 19 MiB of memory, two passes, one lane: the least that OWASP's password storage cheat sheet asks of argon2id.
+    #[default]
+    Owasp,
+    /// Next to nothing, for tests that log in hundreds of times. Nothing makes such a hash unless it is asked to.
+    ForTests,
+}
+
+/// Why a hash could not be made or used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HashError {
+    /// The stored text is no argon2id hash in PHC form; the reason is argon2's.
+    #[error("the token hash is not a hash that `adit token` writes (`$argon2id$v=19$m=…`): {0}; rotate the token")]
+    Broken(String),
+    /// The stored hash asks for more than any login should cost.
+    #[error("the token hash asks for m={0} KiB, t={1}, p={2}; the most is m=262144, t=10, p=16; rotate the token")]
+    TooCostly(u32, u32, u32),
+    /// argon2 could not do its work: no memory or no randomness.
+    #[error("the token could not be hashed: {0}")]
+    Failed(String),
+    /// The runtime stopped in the middle of a comparison.
+    #[error("the comparison of a token was cut short: the server is stopping")]
+    CutShort,
+}
+
+impl Cost {
+    /// The parameters. None of these numbers can be refused (a test holds on to that); the fallback is the same as OWASP's.
+    fn params(self) -> Params {
+        let (memory_kib, passes, lanes) = match self {
+            Self::Owasp => (19 * 1024, 2, 1),
+            Self::ForTests => (8, 1, 1),
+        };
+        Params::new(memory_kib, passes, lanes, None).unwrap_or(Params::DEFAULT)
+    }
+}
+
+/// Makes the hash of `token` to keep (argon2id, RFC 9106, as a PHC string). Takes tens of milliseconds and 19 MiB:
+/// not for an asynchronous task.
+///
+/// # Errors
+/// There is no memory or no randomness to be had.
+pub fn hash(token: &Secret) -> Result<String, HashError> {
+    hash_at(token, Cost::Owasp)
+}
+
+/// As [`hash()`], at a cost of the caller's choice.
+///
+/// # Errors
+/// As [`hash()`].
+pub fn hash_at(token: &Secret, cost: Cost) -> Result<String, HashError> {
+    let argon2 = Argon2::from(cost.params());
+    let hash: PasswordHash =
+        argon2.hash_password(token.expose().as_bytes()).map_err(|error| HashError::Failed(error.to_string()))?;
+    Ok(hash.to_string())
+}
+
+/// Says whether `text` can be kept as a token's hash: for whoever reads one from a file. Costs nothing.
+///
+/// # Errors
+/// It is not argon2id in PHC form, is cut short, or asks for more than a login may cost.
+pub fn check_hash(text: &str) -> Result<(), HashError> {
+    parse(text).map(drop)
+}
+
+fn parse(text: &str) -> Result<PasswordHash, HashError> {
+    let broken = |reason: &str| HashError::Broken(reason.to_owned());
+    let hash = PasswordHash::new(text).map_err(|error| HashError::Broken(error.to_string()))?;
+    if hash.algorithm != ARGON2ID_IDENT {
+        return Err(broken("the algorithm is not argon2id"));
+    }
+    let params = Params::try_from(&hash).map_err(|error| HashError::Broken(error.to_string()))?;
+    let cost = (params.m_cost(), params.t_cost(), params.p_cost());
+    if cost.0 > MOST.0 || cost.1 > MOST.1 || cost.2 > MOST.2 {
+        return Err(HashError::TooCostly(cost.0, cost.1, cost.2));
+    }
+    if hash.salt.is_none() || hash.hash.as_ref().is_none_or(|output| output.len() < LEAST_OUTPUT) {
+        return Err(broken("it ends too early"));
+    }
+    Ok(hash)
+}
+
+/// Compares tokens with their hashes, a few at a time, away from the asynchronous tasks. Clones share the places.
+///
+/// argon2 is made to be expensive, which is a lever for whoever may ask for it. So: a fixed number of comparisons
+/// at once (some 19 MiB each), the others wait in line; and a client that does not exist costs what one that does
+/// costs, so that the time of an answer names nobody. Put a limit of failed logins per address and a deadline before it.
+#[derive(Debug, Clone)]
+pub struct TokenVerifier {
+    places: Arc<Semaphore>,
+}
+
+impl TokenVerifier {
+    /// Lets `concurrency` comparisons run at once, at least 1.
+    pub fn new(concurrency: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS))) }
+    }
+
+    /// Whether `token` is the one `hash` was made of; never, with no hash. Dropping the future leaves the line; a
+    /// comparison that has begun keeps its place until it is done.
+    ///
+    /// # Errors
+    /// The hash is unusable ([`check_hash`]), memory ran out, or the runtime is stopping. None of them is the
+    /// visitor's to see.
+    pub async fn verify(&self, token: &Secret, hash: Option<&str>) -> Result<bool, HashError> {
+        let parsed = hash.map(parse).transpose();
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| HashError::CutShort)?;
+        let token = token.clone();
+        let compared = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            match parsed {
+                Ok(Some(hash)) => compare(&token, &hash),
+                Ok(None) => pretend(&token).map(|()| false),
+                Err(broken) => pretend(&token).and(Err(broken)),
+            }
+        });
+        compared.await.map_err(|_| HashError::CutShort)?
+    }
+}
+
+fn compare(token: &Secret, hash: &PasswordHash) -> Result<bool, HashError> {
+    match Argon2::default().verify_password(token.expose().as_bytes(), hash) {
+        Ok(()) => Ok(true),
+        Err(PhcError::PasswordInvalid) => Ok(false),
+        Err(error) => Err(HashError::Failed(error.to_string())),
+    }
+}
+
+/// Does the work of a comparison with a hash made by [`hash()`], and compares nothing.
+fn pretend(token: &Secret) -> Result<(), HashError> {
+    let mut output = [0_u8; Params::DEFAULT_OUTPUT_LEN];
+    Argon2::from(Cost::Owasp.params())
+        .hash_password_into(token.expose().as_bytes(), b"nobody's salt...", &mut output)
+        .map_err(|error| HashError::Failed(error.to_string()))?;
+    std::hint::black_box(output);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text)
+    }
+
+    #[test]
+    fn a_hash_asks_for_what_owasp_asks() {
+        let text = hash(&secret("token")).unwrap();
+        assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
+        assert_eq!(check_hash(&text), Ok(()));
+        assert_ne!(hash(&secret("token")).unwrap(), text, "the salt is fresh");
+    }
+
+    #[test]
+    fn pretending_costs_what_comparing_costs() {
+        let stored = parse(&hash(&secret("token")).unwrap()).unwrap();
+        let (stored, pretended) = (Params::try_from(&stored).unwrap(), Cost::Owasp.params());
+        let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+        assert_eq!(cost(&stored), cost(&pretended));
+        assert_eq!(stored.output_len(), Some(Params::DEFAULT_OUTPUT_LEN));
+        assert_eq!(cost(&Cost::ForTests.params()), (8, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn only_the_right_token_of_a_known_client_passes() {
+        let verifier = TokenVerifier::new(2);
+        let stored = hash_at(&secret("right"), Cost::ForTests).unwrap();
+        assert_eq!(verifier.verify(&secret("right"), Some(&stored)).await, Ok(true));
+        assert_eq!(verifier.verify(&secret("wrong"), Some(&stored)).await, Ok(false));
+        assert_eq!(verifier.verify(&secret("right"), None).await, Ok(false));
+        let stored = hash(&secret("right")).unwrap();
+        assert_eq!(verifier.verify(&secret("right"), Some(&stored)).await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn an_unusable_hash_lets_nobody_in() {
+        let good = hash_at(&secret("right"), Cost::ForTests).unwrap();
+        let cut = good.rsplit_once('$').unwrap().0.to_owned();
+        let short = format!("{cut}$AAAAAA");
+        let other = good.replace("argon2id", "argon2i");
+        for bad in ["", "right", &cut, &short, &other, &good.replace("m=8", "m=1")] {
+            assert!(matches!(check_hash(bad), Err(HashError::Broken(_))), "{bad}");
+        }
+        let greedy = good.replace("m=8,", "m=4000000,");
+        assert_eq!(check_hash(&greedy), Err(HashError::TooCostly(4_000_000, 1, 1)));
+        let verifier = TokenVerifier::new(1);
+        assert_eq!(verifier.verify(&secret("right"), Some(&greedy)).await, check_hash(&greedy).map(|()| true));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_the_places_run_at_once() {
+        let verifier = TokenVerifier::new(0);
+        assert_eq!(verifier.places.available_permits(), 1, "none would be a server nobody can enter");
+        let held = Arc::clone(&verifier.places).acquire_owned().await.unwrap();
+        let stored = hash_at(&secret("right"), Cost::ForTests).unwrap();
+        let token = secret("right");
+        let mut waiting = std::pin::pin!(verifier.verify(&token, Some(&stored)));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        drop(held);
+        assert_eq!(waiting.await, Ok(true));
+        assert_eq!(verifier.places.available_permits(), 1);
+    }
+}

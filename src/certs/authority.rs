@@ -1,0 +1,145 @@
+//! The small authority that signs the server's self-made certificate.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::Offset;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::RootCertStore;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use zeroize::Zeroizing;
+
+use super::CertError;
+use super::facts::{self, Facts};
+use crate::files::{self, Readers};
+
+/// Seconds in a day.
+pub(super) const DAY: u64 = 86_400;
+/// Days for which the authority is good: ten years.
+const AUTHORITY_DAYS: u64 = 3_652;
+/// Days for which a server certificate is good. Some clients refuse more than 398, the one before it included.
+const SERVER_DAYS: u64 = 397;
+
+const CERT_FILE: &str = "ca.pem";
+const KEY_FILE: &str = "ca.key";
+
+/// An authority with its key.
+pub(super) struct Authority {
+    pub(super) cert: CertificateDer<'static>,
+    /// The text of `ca.pem`, to send along with each server certificate.
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    pub(super) expires_unix: u64,
+    /// Whether its key was made just now.
+    pub(super) created: bool,
+}
+
+/// A server certificate with the authority's behind it, and its key; both in PEM form.
+pub(super) struct Signed {
+    pub(super) chain: String,
+    pub(super) key: Zeroizing<String>,
+}
+
+impl Authority {
+    /// Loads the authority in `dir`, or makes one where neither of its files is there. With the key alone its
+    /// certificate is written anew: whoever trusts the key or the old certificate trusts this one too. The caller
+    /// holds the lock of `dir`.
+    pub(super) fn load_or_make(dir: &Path, now: u64) -> Result<Self, CertError> {
+        let (cert_path, key_path) = (dir.join(CERT_FILE), dir.join(KEY_FILE));
+        let wrong = |file: &Path, problem| CertError::Authority { file: file.to_owned(), problem };
+        let cert_text = files::read_if_there(&cert_path)?;
+        let key_text = files::read_if_there(&key_path)?.map(Zeroizing::new);
+        let created = cert_text.is_none() && key_text.is_none();
+        let key = match key_text {
+            Some(text) => key_pair(&text).ok_or_else(|| wrong(&key_path, "holds no usable key"))?,
+            None if created => new_key(&key_path)?,
+            None => return Err(wrong(&key_path, "is missing")),
+        };
+        let text = match cert_text {
+            Some(text) => text,
+            None => new_certificate(&key, &cert_path, now)?,
+        };
+        let pem = String::from_utf8(text).map_err(|_| wrong(&cert_path, "is not a text in PEM form"))?;
+        let cert = match facts::chain_in(pem.as_bytes(), &cert_path).as_deref() {
+            Ok([cert]) => cert.clone(),
+            _ => return Err(wrong(&cert_path, "does not hold one certificate in PEM form")),
+        };
+        let key_der =
+            PrivateKeyDer::try_from(key.serialized_der()).map_err(|reason| CertError::Making(reason.into()))?;
+        if !facts::is_pair((&cert, &cert_path), (&key_der, &key_path))? {
+            return Err(wrong(&key_path, "does not belong to ca.pem"));
+        }
+        let expires_unix = Facts::of(&cert, &cert_path)?.expires_unix;
+        if now >= expires_unix {
+            return Err(CertError::AuthorityExpired(cert_path));
+        }
+        let issuer = Issuer::from_ca_cert_der(&cert, key)?;
+        Ok(Self { cert, pem, issuer, expires_unix, created })
+    }
+
+    /// Makes a key and a certificate for a server of these names.
+    pub(super) fn sign(&self, names: &[String], now: u64) -> Result<Signed, CertError> {
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, "adit server");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, now, (now + SERVER_DAYS * DAY).min(self.expires_unix))?;
+        let key = KeyPair::generate()?;
+        let cert = params.signed_by(&key, &self.issuer)?;
+        Ok(Signed { chain: format!("{}{}", cert.pem(), self.pem), key: Zeroizing::new(key.serialize_pem()) })
+    }
+
+    /// Whether a client that trusts this authority would take `cert` for a server's at the time `at`, leaving the
+    /// name aside.
+    pub(super) fn vouches_for(&self, cert: &CertificateDer<'_>, at: u64) -> bool {
+        let mut roots = RootCertStore::empty();
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+        roots.add(self.cert.clone()).is_ok()
+            && ParsedCertificate::try_from(cert)
+                .and_then(|cert| verify_server_cert_signed_by_trust_anchor(&cert, &roots, &[], at, algorithms))
+                .is_ok()
+    }
+}
+
+fn key_pair(text: &[u8]) -> Option<KeyPair> {
+    KeyPair::from_pem(std::str::from_utf8(text).ok()?).ok()
+}
+
+fn new_key(path: &Path) -> Result<KeyPair, CertError> {
+    let key = KeyPair::generate()?;
+    files::replace(path, Zeroizing::new(key.serialize_pem()).as_bytes(), Readers::Owner)?;
+    Ok(key)
+}
+
+fn new_certificate(key: &KeyPair, path: &Path, now: u64) -> Result<Vec<u8>, CertError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "adit CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    set_validity(&mut params, now, now + AUTHORITY_DAYS * DAY)?;
+    let pem = params.self_signed(key)?.pem();
+    files::replace(path, pem.as_bytes(), Readers::Everyone)?;
+    Ok(pem.into_bytes())
+}
+
+/// Good from the day before `now`, because not every agent's clock is right, until the day of `until`.
+fn set_validity(params: &mut CertificateParams, now: u64, until: u64) -> Result<(), CertError> {
+    let midnight = |unix: u64| {
+        let out_of_range = |_| CertError::Making("the clock of this machine is far off; set it first".to_owned());
+        let seconds = i64::try_from(unix).unwrap_or(i64::MAX);
+        let date = Offset::UTC.to_datetime(Timestamp::from_second(seconds).map_err(out_of_range)?).date();
+        let [month, day] = [date.month(), date.day()].map(i8::unsigned_abs);
+        Ok::<_, CertError>(rcgen::date_time_ymd(date.year().into(), month, day))
+    };
+    params.not_before = midnight(now.saturating_sub(DAY))?;
+    params.not_after = midnight(until)?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What can be wrong with certificates, said so that an operator knows what to do.
+
+use std::path::{Path, PathBuf};
+
+/// Why there is no certificate to show. Each message names the file and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum CertError {
+    /// A file or directory cannot be read or written; the message names it.
+    #[error(transparent)]
+    File(#[from] std::io::Error),
+    /// A file that the configuration names is not there.
+    #[error("there is no file {}: correct the path in the configuration, or put the file there", .0.display())]
+    Missing(PathBuf),
+    /// A file holds no certificate in PEM form.
+    #[error("there is no certificate in {}: it should hold `-----BEGIN CERTIFICATE-----`, the server's own first", .0.display())]
+    NoCertificate(PathBuf),
+    /// A file holds no private key in PEM form.
+    #[error("there is no private key in {}: it should hold `-----BEGIN PRIVATE KEY-----` (not an encrypted one)", .0.display())]
+    NoKey(PathBuf),
+    /// A certificate cannot be read.
+    #[error("a certificate in {0} cannot be read: {1}")]
+    Unreadable(String, String),
+    /// The key is of a kind that cannot be used.
+    #[error("the key in {} cannot be used: {}; use ECDSA (P-256, P-384), Ed25519 or RSA of 2048 bits and more", .0.display(), .1)]
+    UnusableKey(PathBuf, String),
+    /// Key and certificate are not a pair.
+    #[error("the key in {} does not belong to the first certificate in {}: bring the two that were made together", .key.display(), .cert.display())]
+    NotAPair {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// A file of the authority is missing or wrong while the other one is there.
+    #[error(
+        "{} {problem}. Agents trust this authority, so it is not replaced unasked: put the file back from a backup, \
+         or delete ca.pem and ca.key to start over (each agent then needs the new ca.pem or fingerprint)", .file.display()
+    )]
+    Authority {
+        /// The file that is missing or wrong.
+        file: PathBuf,
+        /// What is the matter with it.
+        problem: &'static str,
+    },
+    /// The authority has come to its end.
+    #[error("{} has expired: delete ca.pem and ca.key to start over (each agent then needs the new ca.pem or fingerprint)", .0.display())]
+    AuthorityExpired(PathBuf),
+    /// A name for the certificate is neither a host name nor an IP address.
+    #[error(
+        "`{0}` cannot be in a certificate: use a host name (`tunnel.example.com`, `*.example.com`) or an IP address"
+    )]
+    Name(String),
+    /// A key or certificate could not be made.
+    #[error("a certificate could not be made: {0}")]
+    Making(String),
+}
+
+impl CertError {
+    pub(super) fn unreadable(place: &Path, reason: impl ToString) -> Self {
+        Self::Unreadable(place.display().to_string(), reason.to_string())
+    }
+}
+
+impl From<rcgen::Error> for CertError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Making(error.to_string())
+    }
+}

@@ -1,0 +1,22 @@
+//! The certificates by which the server shows who it is.
+//!
+//! - `self_made`: [`SelfMade`], a small authority and a server certificate made at the first start
+//! - `own`: [`Own`], a certificate that the operator brought
+//! - `authority`: the authority of `self_made`
+//! - `facts`: what is written in a certificate
+//! - `fingerprint`: [`fingerprint_of`], by which an agent pins a key
+//!
+//! What lies where, and how to bring your own, is in `certs/README.md`. All of it blocks: it is for start-up and for
+//! the command line. This room knows `values` and `files` alone.
+
+mod authority;
+mod error;
+mod facts;
+mod fingerprint;
+mod own;
+mod self_made;
+
+pub use error::CertError;
+pub use fingerprint::fingerprint_of;
+pub use own::Own;
+pub use self_made::SelfMade;

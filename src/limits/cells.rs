@@ -1,0 +1,243 @@
+//! governor's rate limiter (the generic cell rate algorithm) over a bounded number of addresses.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::{DashMap, Entry};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::keyed::ShrinkableKeyedStateStore;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
+
+use super::AddressKey;
+
+/// Too much from one address: the whole seconds until the next try can succeed, rounded up, at least 1.
+///
+/// The number fits the `Retry-After` header (RFC 9110, section 10.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too much from this address: try again in {0} s")]
+pub struct RetryAfter(u64);
+
+impl RetryAfter {
+    /// The seconds to wait, at least 1.
+    pub fn seconds(self) -> u64 {
+        self.0
+    }
+}
+
+/// One quota, counted for each address on its own, for up to a number of addresses at a time.
+#[derive(Debug)]
+pub(super) struct Cells<C: Clock> {
+    limiter: RateLimiter<Ask, Store, C, NoOpMiddleware<C::Instant>>,
+    ipv6_prefix: u8,
+}
+
+impl<C: Clock> Cells<C> {
+    pub(super) fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
+        Self { limiter: RateLimiter::new(quota, Store::new(max_keys), clock), ipv6_prefix }
+    }
+
+    /// Takes a cell, if one is left.
+    pub(super) fn take(&self, ip: IpAddr) -> Result<(), RetryAfter> {
+        self.ask(ip, true)
+    }
+
+    /// Says what [`Self::take`] would, and takes nothing.
+    pub(super) fn peek(&self, ip: IpAddr) -> Result<(), RetryAfter> {
+        self.ask(ip, false)
+    }
+
+    fn ask(&self, ip: IpAddr, take: bool) -> Result<(), RetryAfter> {
+        let ask = Ask { address: AddressKey::new(ip, self.ipv6_prefix), take };
+        self.limiter.check_key(&ask).map_err(|until| {
+            let wait = until.wait_time_from(self.limiter.clock().now());
+            RetryAfter((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+        })
+    }
+
+    /// Forgets the addresses that have all their cells back, and gives their memory back.
+    pub(super) fn evict_idle(&self) {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+    }
+
+    /// How many addresses are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.limiter.len()
+    }
+}
+
+/// What the limiter is asked: about whom, and whether to take the cell or only to look.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Ask {
+    address: AddressKey,
+    take: bool,
+}
+
+/// The states of up to `max` addresses. While there are as many, all further ones share a single state, so that
+/// neither memory nor the total rate of strangers grows with the number of addresses somebody can send from.
+#[derive(Debug)]
+struct Store {
+    known: DashMap<AddressKey, InMemoryState>,
+    /// The number of entries in `known`, or at times a little more: never less. `DashMap::len` would visit each shard.
+    count: AtomicUsize,
+    max: usize,
+    overflow: InMemoryState,
+}
+
+impl Store {
+    fn new(max: usize) -> Self {
+        Self { known: DashMap::new(), count: AtomicUsize::new(0), max, overflow: InMemoryState::default() }
+    }
+
+    /// Claims room for one more address.
+    fn claim(&self) -> bool {
+        let more = |count: usize| (count < self.max).then_some(count + 1);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn release(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs `decide` on a state and leaves the state as it is.
+fn look<T>(state: &InMemoryState, decide: impl Fn(Option<Nanos>) -> T) -> T {
+    // An `Err` changes nothing, so the answer travels as the error.
+    let Err(answer) = state.measure_and_replace(&NotKeyed::NonKey, |at| Err::<(Infallible, Nanos), T>(decide(at)));
+    answer
+}
+
+impl StateStore for Store {
+    type Key = Ask;
+
+    fn measure_and_replace<T, F, E>(&self, ask: &Ask, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let measure = |state: &InMemoryState| {
+            if ask.take {
+                state.measure_and_replace(&NotKeyed::NonKey, &decide)
+            } else {
+                look(state, &decide).map(|(answer, _)| answer)
+            }
+        };
+        if let Some(state) = self.known.get(&ask.address) {
+            return measure(&state);
+        }
+        if !ask.take && self.count.load(Ordering::Relaxed) < self.max {
+            return decide(None).map(|(answer, _)| answer);
+        }
+        if !ask.take || !self.claim() {
+            return measure(&self.overflow);
+        }
+        match self.known.entry(ask.address) {
+            Entry::Vacant(vacant) => measure(&vacant.insert(InMemoryState::default())),
+            Entry::Occupied(occupied) => {
+                self.release();
+                measure(occupied.get())
+            }
+        }
+    }
+}
+
+impl ShrinkableKeyedStateStore<Ask> for Store {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.known.retain(|_, state| {
+            let recent = look(state, |at| at.is_some_and(|at| at > drop_below));
+            if !recent {
+                self.release();
+            }
+            recent
+        });
+    }
+
+    fn shrink_to_fit(&self) {
+        self.known.shrink_to_fit();
+    }
+
+    fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    /// One cell a second, no burst.
+    fn one_a_second(max_keys: usize) -> (Cells<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (Cells::new(Quota::per_second(NonZeroU32::MIN), 64, max_keys, clock.clone()), clock)
+    }
+
+    #[test]
+    fn looking_takes_nothing() {
+        let (cells, _) = one_a_second(1);
+        assert_eq!(cells.peek(ip(1)), Ok(()));
+        assert_eq!(cells.peek(ip(1)), Ok(()));
+        assert_eq!(cells.len(), 0);
+        assert_eq!(cells.take(ip(1)), Ok(()));
+        assert_eq!(cells.peek(ip(1)), Err(RetryAfter(1)));
+        assert_eq!(cells.peek(ip(2)), Ok(()));
+        assert_eq!(cells.take(ip(2)), Ok(()));
+        assert_eq!(cells.peek(ip(3)), Err(RetryAfter(1)), "3 shares the overflow cell with 2");
+    }
+
+    #[test]
+    fn strangers_past_the_bound_share_one_cell() {
+        let (cells, clock) = one_a_second(2);
+        assert!(cells.take(ip(1)).is_ok() && cells.take(ip(2)).is_ok());
+        assert_eq!(cells.take(ip(3)), Ok(()));
+        assert_eq!(cells.take(ip(4)), Err(RetryAfter(1)));
+        assert_eq!(cells.len(), 2);
+        clock.advance(Duration::from_secs(1));
+        assert!(cells.take(ip(1)).is_ok() && cells.take(ip(2)).is_ok(), "a known address keeps its own cells");
+    }
+
+    #[test]
+    fn idle_addresses_make_room() {
+        let (cells, clock) = one_a_second(2);
+        assert!(cells.take(ip(1)).is_ok() && cells.take(ip(2)).is_ok());
+        cells.evict_idle();
+        assert_eq!(cells.len(), 2, "both still wait for their cell");
+        clock.advance(Duration::from_secs(5));
+        assert!(cells.take(ip(2)).is_ok());
+        cells.evict_idle();
+        assert_eq!(cells.len(), 1, "1 has been idle");
+        assert!(cells.take(ip(3)).is_ok() && cells.take(ip(4)).is_ok());
+        assert_eq!(cells.take(ip(5)), Err(RetryAfter(1)), "3 has a cell of its own again, 4 and 5 share one");
+    }
+
+    #[test]
+    fn the_bound_holds_when_many_threads_come_at_once() {
+        let (cells, _) = one_a_second(100);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for last in 0..=255 {
+                        let _ = cells.take(ip(last));
+                    }
+                });
+            }
+        });
+        assert_eq!(cells.len(), 100);
+        assert_eq!(cells.limiter.into_state_store().known.len(), 100);
+    }
+}

@@ -1,0 +1,22 @@
+//! Limits: how fast one address may ask, how often it may fail to log in, and how many things may run at once.
+//!
+//! - `address`: [`AddressKey`], what counts as one visitor
+//! - `cells`: governor's rate limiter over a bounded number of addresses
+//! - `rate`: [`VisitorRate`], requests of one address
+//! - `logins`: [`FailedLogins`], failed logins of one address
+//! - `permits`: [`Permits`] and [`PerAddress`], counting limits whose permits give themselves back
+//!
+//! Nothing here waits or does I/O: a limit answers at once, and its caller decides what to tell the visitor. No room
+//! above is imported.
+
+mod address;
+mod cells;
+mod logins;
+mod permits;
+mod rate;
+
+pub use address::AddressKey;
+pub use cells::RetryAfter;
+pub use logins::FailedLogins;
+pub use permits::{AddressPermit, PerAddress, Permit, Permits};
+pub use rate::VisitorRate;
