@@ -1,0 +1,303 @@
+//! `agent.toml`: the home side. `adit agent` reads the file, `adit http` builds the same from flags alone.
+
+use std::path::{Path, PathBuf};
+
+use crate::values::{ClientId, Fingerprint, Name, Secret};
+
+use super::address::{LocalUrl, ServerAddress, split_host_port};
+use super::error::ConfigErrors;
+use super::log::{self, LogConfig};
+use super::raw::{Environment, FileText, Flags, Origin, TOKEN_VARIABLE, merge};
+use super::table::{Entry, Report, Table};
+
+/// Where the file is looked for when none is named.
+pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
+
+/// The most services one agent may offer.
+pub const MAX_SERVICES: usize = 64;
+
+/// The sections and keys at the top of the file.
+pub(super) const TOP_LEVEL: &[&str] =
+    &["ca", "client_id", "fingerprint", "log", "max_streams", "servers", "services", "token", "token_file"];
+
+/// Everything an agent needs to know.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The servers, in the order in which they are tried. Never empty.
+    pub servers: Vec<ServerAddress>,
+    /// The client the agent logs in as.
+    pub client_id: ClientId,
+    /// The client's token; only known not to be empty.
+    pub token: Secret,
+    /// How the agent knows that it talks to the right server.
+    pub trust: Trust,
+    /// What is offered. 1 to [`MAX_SERVICES`], each with another name.
+    pub services: Vec<Service>,
+    /// How many requests are served at once. Default: 1,000.
+    pub max_streams: usize,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// What the server's certificate is checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// The certificate authorities of the system.
+    System,
+    /// The authorities in this PEM file, and no others.
+    CaFile(PathBuf),
+    /// The authority whose key has this fingerprint, and no other.
+    Fingerprint(Fingerprint),
+}
+
+/// One local application that is offered under a public name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The public name it claims. Default: the client's id.
+    pub name: Name,
+    /// What it speaks.
+    pub kind: ServiceKind,
+    /// Where it listens.
+    pub local: LocalUrl,
+    /// The `Host` it is told.
+    pub host_header: HostHeader,
+}
+
+/// What a service speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// HTTP requests, upgrades included.
+    Http,
+}
+
+impl ServiceKind {
+    /// As it is written in the configuration and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+        }
+    }
+}
+
+/// The `Host` header the local application sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the visitor asked for.
+    Preserve,
+    /// The local address, for applications that answer to nothing else.
+    Local,
+    /// This one.
+    Value(String),
+}
+
+impl AgentConfig {
+    /// Reads `file` (without one, [`DEFAULT_AGENT_FILE`]), the process's environment and `flags`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigErrors> {
+        Self::load_with(file, &Environment::of_process(), flags)
+    }
+
+    /// Like [`AgentConfig::load`], with an environment of the caller's choice.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load_with(file: Option<&Path>, environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
+        let path = file.unwrap_or(Path::new(DEFAULT_AGENT_FILE));
+        let missing = "name one with --config, or share a single port without a file: `adit http 3000`";
+        from_layers(Some(&FileText::read(path, missing)?), environment, flags)
+    }
+
+    /// Resolves environment and flags alone, without a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_flags(environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
+        from_layers(None, environment, flags)
+    }
+
+    /// Resolves `text` as if it had been read from `file`. Only a `token_file` is read from the disk.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_text(file: &Path, text: &str, environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
+        from_layers(Some(&FileText { path: file.to_owned(), text: text.to_owned() }), environment, flags)
+    }
+}
+
+fn from_layers(file: Option<&FileText>, environment: &Environment, flags: &Flags) -> Result<AgentConfig, ConfigErrors> {
+    let values = merge(file, environment, flags)?;
+    let path = file.map(|file| file.path.as_path());
+    let base = path.and_then(Path::parent).unwrap_or(Path::new(""));
+    let report = Report::new(path, base);
+    let config = resolve(report.root(values), environment.get(TOKEN_VARIABLE));
+    report.finish(config)
+}
+
+pub(super) fn resolve(mut root: Table<'_>, token_variable: Option<&str>) -> Option<AgentConfig> {
+    let report = root.report();
+    let servers = servers(&mut root);
+    let client_id = match root.take("client_id") {
+        Some(entry) => entry.parse(ClientId::new),
+        None => {
+            report
+                .problem("client_id", "is missing; give --id or client_id, the id the server's operator chose for you");
+            None
+        }
+    };
+    let token = token(&mut root, token_variable);
+    let trust = trust(&mut root);
+    let services = services(&mut root, client_id.as_ref());
+    let max_streams = root.number("max_streams", 1_000, 1..=100_000);
+    let log = log::resolve(root.section("log"));
+    Some(AgentConfig { servers, client_id: client_id?, token: token?, trust, services, max_streams, log })
+}
+
+fn servers(root: &mut Table<'_>) -> Vec<ServerAddress> {
+    let missing = |how| format!("{how}; give --server or servers, like [\"tunnel.example.com:8080\"]");
+    let report = root.report();
+    match root.take("servers") {
+        None => {
+            report.problem("servers", missing("is missing"));
+            Vec::new()
+        }
+        Some(entry) => match entry.list() {
+            Some(entries) if entries.is_empty() => {
+                report.problem("servers", missing("is empty"));
+                Vec::new()
+            }
+            entries => entries.into_iter().flatten().filter_map(|entry| entry.parse(str::parse)).collect(),
+        },
+    }
+}
+
+fn trust(root: &mut Table<'_>) -> Trust {
+    let ca = root.path("ca");
+    let fingerprint = root.parse("fingerprint", str::parse);
+    match (ca, fingerprint) {
+        (None, None) => Trust::System,
+        (Some(ca), None) => Trust::CaFile(ca),
+        (None, Some(fingerprint)) => Trust::Fingerprint(fingerprint),
+        (Some(ca), Some(_)) => {
+            root.report().problem("fingerprint", "is given together with ca; keep one of the two");
+            Trust::CaFile(ca)
+        }
+    }
+}
+
+/// Where a token may come from.
+enum TokenSource<'r> {
+    Text(Entry<'r>),
+    File(Entry<'r>),
+    Variable(String),
+}
+
+/// The token from the highest layer that has one; two in one layer are refused.
+fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Secret> {
+    let report = root.report();
+    let mut sources: Vec<(Origin, TokenSource<'_>)> = Vec::new();
+    sources.extend(root.take("token").map(|entry| (entry.origin(), TokenSource::Text(entry))));
+    sources.extend(root.take("token_file").map(|entry| (entry.origin(), TokenSource::File(entry))));
+    sources.extend(variable.map(|text| (Origin::Environment, TokenSource::Variable(text.to_owned()))));
+    let highest = sources.iter().map(|(origin, _)| *origin).max();
+    sources.retain(|(origin, _)| Some(*origin) == highest);
+    let source = match (sources.pop(), sources.is_empty()) {
+        (None, _) => {
+            report.problem("token", "is missing; give --token, ADIT_TOKEN or token_file");
+            return None;
+        }
+        (Some(_), false) => {
+            report.problem("token", "is given more than once; keep one of token, token_file and ADIT_TOKEN");
+            return None;
+        }
+        (Some((_, source)), true) => source,
+    };
+    let (key, text) = match source {
+        TokenSource::Text(entry) => ("token", entry.text()?),
+        TokenSource::File(entry) => ("token_file", read_token_file(entry)?),
+        TokenSource::Variable(text) => ("token", text.trim().to_owned()),
+    };
+    if text.is_empty() {
+        report.problem(key, "holds no token; put in the one that `adit token new` printed");
+        return None;
+    }
+    Some(Secret::new(text))
+}
+
+fn read_token_file(entry: Entry<'_>) -> Option<String> {
+    let report = entry.report();
+    let path = entry.path()?;
+    // Easily mixed up, and then the path must not be printed.
+    if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("adit_")) && !path.exists() {
+        report.problem("token_file", "looks like the token itself; write it to a file and name that, or use token");
+        return None;
+    }
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Some(text.trim().to_owned()),
+        Err(error) => {
+            report
+                .problem("token_file", format!("cannot read {}: {error}; check path and permissions", path.display()));
+            None
+        }
+    }
+}
+
+fn services(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Service> {
+    let report = root.report();
+    let entries = root.take("services").map(Entry::list);
+    match entries.as_ref().map(Option::as_deref) {
+        Some(None) => {}
+        None | Some(Some([])) => {
+            report.problem("services", "is missing; add a [[services]] section with local = \"http://127.0.0.1:3000\"");
+        }
+        Some(Some(entries)) if entries.len() > MAX_SERVICES => {
+            report.problem("services", format!("has {} entries, at most {MAX_SERVICES} are allowed", entries.len()));
+        }
+        Some(Some(_)) => {}
+    }
+    let mut services: Vec<Service> = Vec::new();
+    for table in entries.flatten().into_iter().flatten().filter_map(Entry::table) {
+        let key = table.key("name");
+        let Some(service) = service(table, id) else { continue };
+        if services.iter().any(|other| other.name == service.name) {
+            report.problem(key, format!("`{}` is the name of another service already; choose another", service.name));
+        }
+        services.push(service);
+    }
+    services
+}
+
+fn service(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
+    let name = match table.take("name") {
+        Some(entry) => entry.parse(Name::new),
+        None => id.cloned().map(Name::from),
+    };
+    let kind = table.parse("kind", |text| match text {
+        "http" => Ok(ServiceKind::Http),
+        "tcp" | "tls" => Err(format!("`{text}` is not available in this version; use \"http\"")),
+        _ => Err(format!("`{text}` is not a kind of service; use \"http\"")),
+    });
+    let host_header = table.parse("host_header", host_header).unwrap_or(HostHeader::Preserve);
+    let local = match table.take("local") {
+        Some(entry) => entry.parse_or_number(str::parse::<LocalUrl>),
+        None => {
+            table.report().problem(table.key("local"), "is missing; say where the application listens, like 3000");
+            None
+        }
+    };
+    Some(Service { name: name?, kind: kind.unwrap_or(ServiceKind::Http), local: local?, host_header })
+}
+
+fn host_header(text: &str) -> Result<HostHeader, String> {
+    match text {
+        "preserve" => Ok(HostHeader::Preserve),
+        "local" => Ok(HostHeader::Local),
+        _ => split_host_port(text)
+            .map(|_| HostHeader::Value(text.to_owned()))
+            .map_err(|_| format!("`{text}` is no host; use \"preserve\", \"local\" or a host like app.internal")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

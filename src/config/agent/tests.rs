@@ -1,0 +1,147 @@
+use super::*;
+
+const WHO: &str = "servers = ['a.example']\nclient_id = 'alice'\n";
+const SERVICE: &str = "[[services]]\nlocal = 3000\n";
+
+fn read_with(text: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<AgentConfig, ConfigErrors> {
+    AgentConfig::from_text(Path::new("agent.toml"), text, &environment.iter().copied().collect(), flags)
+}
+
+fn read(text: &str) -> Result<AgentConfig, ConfigErrors> {
+    read_with(text, &[("ADIT_TOKEN", "adit_env")], &Flags::new())
+}
+
+/// The key of the only problem of `head`, an otherwise good file, with `tail` after it; and the message.
+fn problem(head: &str, tail: &str) -> (String, String) {
+    let mut errors = read(&format!("{WHO}{head}\n{tail}")).unwrap_err();
+    assert_eq!(errors.problems.len(), 1, "{head} {tail}: {errors}");
+    let problem = errors.problems.remove(0);
+    (problem.key, problem.message)
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_to_do_about_it() {
+    let errors = AgentConfig::from_flags(&Environment::default(), &Flags::new()).unwrap_err();
+    let text = errors.to_string();
+    let keys: Vec<_> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["servers", "client_id", "token", "services"]);
+    for advice in ["--server", "--id", "--token, ADIT_TOKEN or token_file", "[[services]]"] {
+        assert!(text.contains(advice), "{advice} in {text}");
+    }
+}
+
+#[test]
+fn flags_alone_are_enough() {
+    let service: std::collections::HashMap<String, config::ValueKind> =
+        [("local".to_owned(), "3000".into()), ("host_header".to_owned(), "local".into())].into();
+    let flags = Flags::new()
+        .with("servers", vec!["[::1]:9"])
+        .with("client_id", "alice")
+        .with("token", "adit_flag")
+        .with("ca", "ca.pem")
+        .with("services", vec![service]);
+    let config = AgentConfig::from_flags(&Environment::default(), &flags).unwrap();
+    assert_eq!(config.servers, ["[::1]:9".parse().unwrap()]);
+    assert_eq!(config.token.expose(), "adit_flag");
+    assert_eq!(config.trust, Trust::CaFile("ca.pem".into()));
+    let [service] = config.services.as_slice() else { panic!("{:?}", config.services) };
+    assert_eq!((service.name.as_str(), service.local.port), ("alice", 3000));
+    assert_eq!(service.host_header, HostHeader::Local);
+}
+
+#[test]
+fn the_highest_layer_gives_the_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    std::fs::write(&path, "  adit_file\n").unwrap();
+    let file = format!("{WHO}token_file = '{}'\n{SERVICE}", path.display());
+    let token = |environment: &[(&str, &str)], flags: &Flags| {
+        read_with(&file, environment, flags).unwrap().token.expose().to_owned()
+    };
+    assert_eq!(token(&[], &Flags::new()), "adit_file");
+    assert_eq!(token(&[("ADIT_TOKEN", "adit_env")], &Flags::new()), "adit_env");
+    assert_eq!(token(&[("ADIT_TOKEN", "adit_env")], &Flags::new().with("token", "adit_flag")), "adit_flag");
+}
+
+#[test]
+fn two_tokens_in_one_layer_are_refused_and_not_printed() {
+    let file = format!("{WHO}token = 'adit_hunter2'\ntoken_file = 'x'\n{SERVICE}");
+    let errors = read_with(&file, &[], &Flags::new()).unwrap_err();
+    assert_eq!(errors.problems.len(), 1, "{errors}");
+    assert!(errors.to_string().contains("token: is given more than once"), "{errors}");
+    let errors = read_with(&format!("{WHO}{SERVICE}"), &[("ADIT_TOKEN", "a"), ("ADIT__TOKEN", "b")], &Flags::new());
+    assert!(errors.is_err());
+}
+
+#[test]
+fn a_token_in_the_wrong_place_is_not_printed() {
+    for line in ["token_file = 'adit_hunter2'", "token = ['adit_hunter2']", "tokn = 'adit_hunter2'"] {
+        let errors = read_with(&format!("{WHO}{line}\n{SERVICE}"), &[], &Flags::new()).unwrap_err();
+        assert!(!errors.to_string().contains("hunter2"), "{errors}");
+    }
+    let config = read_with(&format!("{WHO}token = 'adit_hunter2'\n{SERVICE}"), &[], &Flags::new()).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn an_empty_or_unreadable_token_is_refused() {
+    for (line, key) in [("token = ' '", "token"), ("token_file = 'no/such/file'", "token_file")] {
+        let errors = read_with(&format!("{WHO}{line}\n{SERVICE}"), &[], &Flags::new()).unwrap_err();
+        assert_eq!((errors.problems.len(), errors.problems[0].key.as_str()), (1, key), "{errors}");
+    }
+}
+
+#[test]
+fn trust_is_one_thing_or_the_other() {
+    let pin = format!("fingerprint = 'sha256:{}'", "ab".repeat(32));
+    assert_eq!(read(&format!("{WHO}{SERVICE}")).unwrap().trust, Trust::System);
+    let pinned = read(&format!("{WHO}{pin}\n{SERVICE}")).unwrap().trust;
+    assert_eq!(pinned, Trust::Fingerprint(Fingerprint([0xab; 32])));
+    assert_eq!(problem(&format!("{pin}\nca = 'ca.pem'"), SERVICE).0, "fingerprint");
+    assert_eq!(problem("fingerprint = 'sha256:00'", SERVICE).0, "fingerprint");
+}
+
+#[test]
+fn services_have_distinct_names_and_are_not_too_many() {
+    let named = |name: &str| format!("[[services]]\nname = '{name}'\nlocal = 3000\n");
+    let two = read(&format!("{WHO}{}{SERVICE}", named("blog"))).unwrap();
+    assert_eq!(two.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["blog", "alice"]);
+    assert_eq!(problem(&named("alice"), SERVICE).0, "services[1].name");
+    let many = |count: usize| (0..count).map(|number| named(&format!("n{number}"))).collect::<String>();
+    assert_eq!(read(&format!("{WHO}{}", many(MAX_SERVICES))).unwrap().services.len(), MAX_SERVICES);
+    assert_eq!(problem("", &many(MAX_SERVICES + 1)).0, "services");
+    assert_eq!(problem("services = []", "").0, "services");
+    assert_eq!(problem("services = 'x'", "").0, "services");
+    assert_eq!(problem("services = ['x']", "").0, "services[0]");
+}
+
+#[test]
+fn mistakes_in_a_service_have_its_number() {
+    for (line, key, says) in [
+        ("kind = 'tcp'", "kind", "not available in this version"),
+        ("kind = 'udp'", "kind", "not a kind"),
+        ("name = 'A'", "name", "a-z"),
+        ("host_header = 'a b'", "host_header", "preserve"),
+        ("lokal = 1", "lokal", "did you mean `services[0].local`?"),
+    ] {
+        let (found, message) = problem("", &format!("{SERVICE}{line}"));
+        assert!(found == format!("services[0].{key}") && message.contains(says), "{line}: {found}: {message}");
+    }
+    assert_eq!(problem("", "[[services]]").0, "services[0].local");
+    let config = read(&format!("{WHO}{SERVICE}host_header = 'app.internal:80'")).unwrap();
+    assert_eq!(config.services[0].host_header, HostHeader::Value("app.internal:80".into()));
+}
+
+#[test]
+fn servers_from_the_environment_are_separated_by_commas() {
+    let environment = [("ADIT_TOKEN", "t"), ("ADIT__SERVERS", "b.example:1, c.example")];
+    let config = read_with(&format!("{WHO}{SERVICE}"), &environment, &Flags::new()).unwrap();
+    let servers: Vec<_> = config.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["b.example:1", "c.example:8080"]);
+}
+
+#[test]
+fn a_missing_file_points_to_the_way_without_one() {
+    let errors = AgentConfig::load_with(Some(Path::new("no/such.toml")), &Environment::default(), &Flags::new());
+    assert!(errors.unwrap_err().to_string().contains("adit http 3000"));
+}

@@ -1,0 +1,201 @@
+//! `adit check FILE`: which of the three files is it, and is it right?
+
+use std::path::Path;
+
+use super::agent::{self, AgentConfig};
+use super::clients::{self, ClientsFile};
+use super::error::{ConfigErrors, Problem};
+use super::raw::{Environment, FileText, Flags, check_syntax};
+use super::server::{self, RoutingMode, ServerConfig};
+
+/// What a configuration file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `server.toml`.
+    Server,
+    /// `agent.toml`.
+    Agent,
+    /// `clients.toml`.
+    Clients,
+}
+
+/// A file that is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// What it is for.
+    pub kind: Kind,
+    /// What is allowed but may surprise; often empty.
+    pub warnings: Vec<String>,
+}
+
+/// Validates the file at `path` wholly, with the process's environment over it as it would be in use.
+///
+/// A server file brings the clients file it names along, if that exists.
+///
+/// # Errors
+/// Everything that is wrong, at once; or that nothing tells which kind of file it is.
+pub fn check(path: &Path) -> Result<Checked, ConfigErrors> {
+    check_with(path, &Environment::of_process())
+}
+
+/// Like [`check`], with an environment of the caller's choice.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with(path: &Path, environment: &Environment) -> Result<Checked, ConfigErrors> {
+    let file = FileText::read(path, "name a server, agent or clients file")?;
+    let kind = kind(&file)?;
+    let mut warnings = Vec::new();
+    match kind {
+        Kind::Server => warnings.extend(check_server(&file, environment)?),
+        Kind::Agent => drop(AgentConfig::from_text(path, &file.text, environment, &Flags::new())?),
+        Kind::Clients => drop(ClientsFile::from_file(&file)?),
+    }
+    Ok(Checked { kind, warnings })
+}
+
+/// A warning for a server on which path routing makes several clients share one browser origin.
+///
+/// Worth saying at start-up, too: cookies and scripts of one client's pages then reach those of the others.
+pub fn shared_origin_warning(server: &ServerConfig, clients: &ClientsFile) -> Option<String> {
+    let shared = server.public.routing.contains(&RoutingMode::Path) && clients.clients.len() > 1;
+    shared.then(|| {
+        let domain = &server.public.domain;
+        format!(
+            "path routing is on for {} clients: all names under {domain}/<name>/ share one browser origin, so the pages \
+             of one client can read cookies and data of the others; use subdomain routing alone if they do not trust \
+             each other",
+            clients.clients.len()
+        )
+    })
+}
+
+fn check_server(file: &FileText, environment: &Environment) -> Result<Option<String>, ConfigErrors> {
+    let server = ServerConfig::from_text(&file.path, &file.text, environment, &Flags::new());
+    // With other mistakes in the file, its clients file is still looked at, so that nothing comes to light only later.
+    let clients_path = match &server {
+        Ok(server) => server.clients.clone(),
+        Err(_) => named_clients(file),
+    };
+    let clients = clients_path.exists().then(|| ClientsFile::load(&clients_path));
+    match (server, clients) {
+        (Ok(server), Some(Ok(clients))) => Ok(shared_origin_warning(&server, &clients)),
+        (Ok(_), None) => Ok(None),
+        (server, clients) => {
+            let mut problems = server.err().map(|errors| errors.problems).unwrap_or_default();
+            let inner = clients.and_then(Result::err).map(|errors| errors.problems).unwrap_or_default();
+            problems.extend(inner.into_iter().map(|problem| Problem {
+                key: "clients".to_owned(),
+                message: format!("{}: {problem}", clients_path.display()),
+            }));
+            Err(ConfigErrors { file: Some(file.path.clone()), problems })
+        }
+    }
+}
+
+/// The clients file as far as a server file with mistakes tells.
+fn named_clients(file: &FileText) -> std::path::PathBuf {
+    let document = check_syntax(file).ok();
+    let named = document.as_ref().and_then(|document| document.get("clients")?.as_str());
+    file.path.parent().unwrap_or(Path::new("")).join(named.unwrap_or("clients.toml"))
+}
+
+/// The kind whose keys the file has most of; without a winner, the kind its name tells.
+fn kind(file: &FileText) -> Result<Kind, ConfigErrors> {
+    let document = check_syntax(file)?;
+    let keys: Vec<&str> = document.iter().map(|(key, _)| key).filter(|key| *key != "log").collect();
+    let clients_is_section = document.get("clients").is_some_and(|clients| clients.is_table_like());
+    let count = |known: &[&str]| keys.iter().filter(|key| known.contains(key)).count();
+    let counts = [
+        (Kind::Server, if clients_is_section { 0 } else { count(server::TOP_LEVEL) }),
+        (Kind::Agent, count(agent::TOP_LEVEL)),
+        (Kind::Clients, if clients_is_section { count(clients::TOP_LEVEL) } else { 0 }),
+    ];
+    let most = counts.iter().map(|(_, count)| *count).max().unwrap_or_default();
+    let mut winners = counts.iter().filter(|(_, count)| *count == most && most > 0);
+    if let (Some((kind, _)), None) = (winners.next(), winners.next()) {
+        return Ok(*kind);
+    }
+    let name = file.path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    [("server", Kind::Server), ("agent", Kind::Agent), ("clients", Kind::Clients)]
+        .into_iter()
+        .find(|(word, _)| name.contains(word))
+        .map(|(_, kind)| kind)
+        .ok_or_else(|| {
+            let message = "cannot tell whether this is a server, agent or clients file; a server file has [tunnel] or \
+                           [public], an agent file has servers and [[services]], a clients file has [clients.ID]";
+            ConfigErrors::one(Some(file.path.clone()), "", message)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn check_files(files: &[(&str, &str)]) -> Result<Checked, ConfigErrors> {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        let environment = [("ADIT_TOKEN", "t")].into_iter().collect();
+        let mut result = check_with(&directory.path().join(files[0].0), &environment);
+        if let Err(errors) = &mut result {
+            errors.file = errors.file.take().and_then(|file| file.file_name().map(PathBuf::from));
+        }
+        result
+    }
+
+    const CLIENT: &str = "token_hash = '$argon2id$x'\n";
+
+    #[test]
+    fn the_kind_shows_in_the_keys() {
+        let agent = "servers = ['a']\nclient_id = 'alice'\n[[services]]\nlocal = 1\n";
+        let clients = format!("[clients.alice]\n{CLIENT}");
+        for (name, text, kind) in [
+            ("a.toml", "[tunnel]\n", Kind::Server),
+            ("a.toml", "clients = 'c.toml'\n", Kind::Server),
+            ("a.toml", agent, Kind::Agent),
+            ("server.toml", agent, Kind::Agent),
+            ("a.toml", &clients, Kind::Clients),
+            ("clients.toml", "# nobody\n", Kind::Clients),
+            ("my-server.toml", "[log]\n", Kind::Server),
+        ] {
+            let checked = check_files(&[(name, text)]).unwrap_or_else(|errors| panic!("{name} {text}: {errors}"));
+            assert_eq!(checked, Checked { kind, warnings: vec![] }, "{name} {text}");
+        }
+    }
+
+    #[test]
+    fn an_undecidable_file_says_what_would_decide() {
+        for text in ["", "[log]\nlevel = 'info'\n", "x = 1\n"] {
+            let message = check_files(&[("a.toml", text)]).unwrap_err().to_string();
+            assert!(message.starts_with("a.toml: cannot tell"), "{message}");
+        }
+    }
+
+    #[test]
+    fn three_mistakes_of_a_server_file_and_those_of_its_clients_come_at_once() {
+        let server = "[tunnel]\nheartbeat = '0s'\n[public]\ndomian = 'x.example'\nrouting = ['path', 'cookie']\n";
+        let clients = "[clients.alice]\ntoken_hash = 'plain'\n";
+        let errors = check_files(&[("a.toml", server), ("clients.toml", clients)]).unwrap_err();
+        let keys: Vec<_> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["tunnel.heartbeat", "public.routing[1]", "public.domian", "clients"]);
+        assert!(errors.to_string().contains("clients.alice.token_hash: is not an argon2id hash"), "{errors}");
+    }
+
+    #[test]
+    fn path_routing_for_several_clients_warns() {
+        let one = format!("[clients.alice]\n{CLIENT}");
+        let two = format!("{one}[clients.bob]\n{CLIENT}");
+        let warnings = |routing: &str, clients: &str| {
+            let server = format!("[public]\nrouting = [{routing}]\n");
+            check_files(&[("a.toml", &server), ("clients.toml", clients)]).unwrap().warnings
+        };
+        assert!(warnings("'path'", &two)[0].contains("share one browser origin"));
+        assert!(warnings("'path'", &one).is_empty());
+        assert!(warnings("'subdomain', 'header'", &two).is_empty());
+    }
+}

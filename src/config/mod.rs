@@ -1,0 +1,40 @@
+//! What the operator and the self-hoster wrote, checked and complete. This room imports only `values`.
+//!
+//! A configuration is read in two steps. `raw` merges the layers (file < environment < flags) into one tree of values
+//! and `table` walks over it; `server`, `agent` and `clients` take their values out of that walk, one by one, each with
+//! its default and its limits. A mistake does not end the walk: it is written down with its key path, and so is every
+//! key that nobody took. So all problems come at once ([`ConfigErrors`]), and afterwards nothing is missing.
+//!
+//! - `error`: the problems and how they print
+//! - `raw`: layers; [`Environment`] and [`Flags`]
+//! - `table`: the walk, unknown keys, suggestions
+//! - `address`: hosts and ports
+//! - `server`, `agent`, `log`, `clients`: the resolved files
+//! - `edit`: adding a client without disturbing the file
+//! - `check`: `adit check`
+
+mod address;
+mod agent;
+mod check;
+mod clients;
+mod edit;
+mod error;
+mod log;
+mod raw;
+#[cfg(test)]
+mod samples;
+mod server;
+mod table;
+
+pub use address::{DEFAULT_TUNNEL_PORT, LocalUrl, ServerAddress};
+pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, HostHeader, MAX_SERVICES, Service, ServiceKind, Trust};
+pub use check::{Checked, Kind, check, check_with, shared_origin_warning};
+pub use clients::{ClientEntry, ClientsFile};
+pub use edit::{AddClientError, add_client};
+pub use error::{ConfigErrors, Problem};
+pub use log::{LogConfig, LogFormat};
+pub use raw::{Environment, Flags, TOKEN_VARIABLE};
+pub use server::{
+    DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, PublicConfig, RoutingMode,
+    ServerConfig, TimeoutConfig, TlsConfig, TunnelConfig,
+};

@@ -1,0 +1,379 @@
+//! `server.toml`: the public side. After resolving, everything has its value and nothing needs a second look.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::address::dns_name;
+use super::error::ConfigErrors;
+use super::log::{self, LogConfig};
+use super::raw::{Environment, FileText, Flags, merge};
+use super::table::{Report, Table};
+
+/// Where the file is looked for when none is named.
+pub const DEFAULT_SERVER_FILE: &str = "config/server.toml";
+
+/// The sections and keys at the top of the file.
+pub(super) const TOP_LEVEL: &[&str] = &["clients", "limits", "log", "public", "timeouts", "tunnel"];
+
+/// Everything `adit server` needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The clients file. Default: `clients.toml` beside the configuration file.
+    pub clients: PathBuf,
+    /// Where agents connect.
+    pub tunnel: TunnelConfig,
+    /// Where visitors connect.
+    pub public: PublicConfig,
+    /// How long to wait for a visitor or an application.
+    pub timeouts: TimeoutConfig,
+    /// How much of everything there may be.
+    pub limits: LimitConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// The `[tunnel]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelConfig {
+    /// Where agents connect. Default: `[::]:8080`.
+    pub listen: SocketAddr,
+    /// Time between two heartbeats on a lane; three missed ones end it. Default: 10 s, from 100 ms to 5 min.
+    pub heartbeat: Duration,
+    /// For the TLS handshake and the login together. Default: 10 s.
+    pub login_timeout: Duration,
+    /// How long a stopping server lets running requests end. Default: 30 s.
+    pub drain_timeout: Duration,
+    /// How many tunnels at once. Default: 10,000.
+    pub max_tunnels: usize,
+    /// The certificate agents see.
+    pub tls: TlsConfig,
+}
+
+/// The `[tunnel.tls]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Where self-made certificates are kept. Default: `../certs` from the configuration file, `certs` without one.
+    pub dir: PathBuf,
+    /// Further DNS names and IP addresses for the self-made certificate, in lower case. Default: none.
+    pub names: Vec<String>,
+    /// The operator's own certificate instead of the self-made one.
+    pub own: Option<OwnCertificate>,
+}
+
+/// A certificate chain and its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The leaf's private key.
+    pub key: PathBuf,
+}
+
+/// The `[public]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicConfig {
+    /// The DNS name under which names live, in lower case. Default: `localhost`.
+    pub domain: String,
+    /// Where visitors connect over plain HTTP. Default: `[::]:9090`.
+    pub http: SocketAddr,
+    /// What agents are told as their public address, with `{name}` in it, when something stands in front.
+    pub url: Option<String>,
+    /// The ways a request may name its tunnel, tried in this order. Never empty, no duplicates. Default: all three.
+    pub routing: Vec<RoutingMode>,
+    /// Peers whose forwarding headers are believed. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// One way for a request to name its tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoutingMode {
+    /// `<name>.<domain>`.
+    Subdomain,
+    /// `X-Tunnel-ID: <name>`.
+    Header,
+    /// `<domain>/<name>/…`.
+    Path,
+}
+
+/// The `[timeouts]` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeoutConfig {
+    /// For a visitor's request head, its first byte included. Default: 10 s.
+    pub head: Duration,
+    /// For the agent's connection to the local application. Default: 5 s.
+    pub connect: Duration,
+    /// From the whole request to the head of the answer. Default: 120 s.
+    pub response_head: Duration,
+    /// Between two bytes of a body. Default: 5 min.
+    pub idle: Duration,
+    /// The same for upgraded connections and event streams. Default: 1 h.
+    pub quiet_stream: Duration,
+}
+
+/// The `[limits]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitConfig {
+    /// For each visitor's or agent's address.
+    pub per_ip: PerIpLimits,
+    /// For each tunnel.
+    pub per_tunnel: PerTunnelLimits,
+    /// Streams of all tunnels together; the memory ceiling follows from it. Default: 16,384.
+    pub streams: usize,
+    /// The most a request head may measure, in bytes. Default: 65,536, from 8,192 to 262,144.
+    pub head_size: usize,
+}
+
+/// The `[limits.per_ip]` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerIpLimits {
+    /// Requests a second in the long run. Default: 100.
+    pub requests_per_second: NonZeroU32,
+    /// Requests at once before the rate counts. Default: 300.
+    pub burst: NonZeroU32,
+    /// Open connections. Default: 256.
+    pub connections: usize,
+    /// Failed logins a minute. Default: 30.
+    pub logins_per_minute: NonZeroU32,
+    /// How many leading bits of an IPv6 address make one visitor. Default: 64, from 1 to 128.
+    pub ipv6_prefix: u8,
+}
+
+/// The `[limits.per_tunnel]` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerTunnelLimits {
+    /// Streams at once, over all lanes. Default: 4,096.
+    pub streams: usize,
+    /// Streams at once on one lane. Default: 1,000, at most 4,000.
+    pub streams_per_lane: usize,
+}
+
+impl ServerConfig {
+    /// Reads `file` (without one, [`DEFAULT_SERVER_FILE`] if it is there), the process's environment and `flags`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigErrors> {
+        Self::load_with(file, &Environment::of_process(), flags)
+    }
+
+    /// Like [`ServerConfig::load`], with an environment of the caller's choice.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load_with(file: Option<&Path>, environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
+        let default = Path::new(DEFAULT_SERVER_FILE);
+        let path = file.or_else(|| default.exists().then_some(default));
+        let missing = "name an existing file, or none to run with the built-in defaults";
+        let text = path.map(|path| FileText::read(path, missing)).transpose()?;
+        from_layers(text.as_ref(), environment, flags)
+    }
+
+    /// Resolves `text` as if it had been read from `file`; nothing is read from the disk.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_text(file: &Path, text: &str, environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
+        from_layers(Some(&FileText { path: file.to_owned(), text: text.to_owned() }), environment, flags)
+    }
+}
+
+fn from_layers(
+    file: Option<&FileText>,
+    environment: &Environment,
+    flags: &Flags,
+) -> Result<ServerConfig, ConfigErrors> {
+    let values = merge(file, environment, flags)?;
+    let path = file.map(|file| file.path.as_path());
+    // Without a file the defaults are those of an empty one in its usual place.
+    let base = path.unwrap_or(Path::new(DEFAULT_SERVER_FILE)).parent().unwrap_or(Path::new(""));
+    let report = Report::new(path, base);
+    let config = resolve(report.root(values), path.is_some());
+    report.finish(Some(config))
+}
+
+pub(super) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
+    let report = root.report();
+    let config = ServerConfig {
+        clients: root.path("clients").unwrap_or_else(|| report.base().join("clients.toml")),
+        tunnel: tunnel(root.section("tunnel"), has_file),
+        public: public(root.section("public")),
+        timeouts: timeouts(root.section("timeouts")),
+        limits: limits(root.section("limits")),
+        log: log::resolve(root.section("log")),
+    };
+    if config.tunnel.listen == config.public.http && config.public.http.port() != 0 {
+        report.problem("public.http", "is the same address as tunnel.listen; give each its own port");
+    }
+    config
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn between(least: Duration, most: Duration) -> RangeInclusive<Duration> {
+    least..=most
+}
+
+fn tunnel(mut table: Table<'_>, has_file: bool) -> TunnelConfig {
+    TunnelConfig {
+        listen: listen(&mut table, "listen", 8080),
+        heartbeat: table.duration("heartbeat", 10 * SECOND, between(100 * MILLISECOND, 5 * MINUTE)),
+        login_timeout: table.duration("login_timeout", 10 * SECOND, between(10 * MILLISECOND, 5 * MINUTE)),
+        drain_timeout: table.duration("drain_timeout", 30 * SECOND, between(10 * MILLISECOND, 24 * HOUR)),
+        max_tunnels: table.number("max_tunnels", 10_000, 1..=1_000_000),
+        tls: tls(table.section("tls"), has_file),
+    }
+}
+
+fn tls(mut table: Table<'_>, has_file: bool) -> TlsConfig {
+    let default_dir = || if has_file { table.report().base().join("../certs") } else { PathBuf::from("certs") };
+    let default_dir = default_dir();
+    let dir = table.path("dir").unwrap_or(default_dir);
+    let names = table.list("names", certificate_name).unwrap_or_default();
+    let own = match (table.path("cert"), table.path("key")) {
+        (Some(cert), Some(key)) => Some(OwnCertificate { cert, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            table.report().problem(table.key("key"), "is missing: a certificate of your own needs `cert` and `key`");
+            None
+        }
+        (None, Some(_)) => {
+            table.report().problem(table.key("cert"), "is missing: a certificate of your own needs `cert` and `key`");
+            None
+        }
+    };
+    TlsConfig { dir, names, own }
+}
+
+fn certificate_name(text: &str) -> Result<String, String> {
+    if text.parse::<IpAddr>().is_ok() { Ok(text.to_ascii_lowercase()) } else { dns_name(text) }
+}
+
+fn public(mut table: Table<'_>) -> PublicConfig {
+    let domain = table.parse("domain", domain).unwrap_or_else(|| "localhost".to_owned());
+    let http = listen(&mut table, "http", 9090);
+    let url = table.parse("url", url_template);
+    let routing = routing(&mut table);
+    let trusted_proxies = table.list("trusted_proxies", network).unwrap_or_default();
+    PublicConfig { domain, http, url, routing, trusted_proxies }
+}
+
+fn domain(text: &str) -> Result<String, String> {
+    if text.contains([':', '/']) && text.parse::<IpAddr>().is_err() {
+        return Err(format!("`{text}` must be a name alone, like tunnel.example.com, without scheme, port or path"));
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        let advice = "leave the key out, a bare address is always answered by header and path routing";
+        return Err(format!("`{text}` is an IP address, which has no sub-domains; {advice}"));
+    }
+    dns_name(text)
+}
+
+fn url_template(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        None | Some("") => Err("must start with http:// or https:// and name a host".to_owned()),
+        Some(rest) if !rest.contains("{name}") => {
+            Err("must contain {name}, like https://{name}.tunnel.example.com".to_owned())
+        }
+        Some(rest) if rest.replace("{name}", "").contains(|c: char| "{}".contains(c) || c.is_whitespace()) => {
+            Err("must have no braces but those of {name}, and no spaces".to_owned())
+        }
+        Some(_) => Ok(text.to_owned()),
+    }
+}
+
+fn routing(table: &mut Table<'_>) -> Vec<RoutingMode> {
+    let all = vec![RoutingMode::Subdomain, RoutingMode::Header, RoutingMode::Path];
+    let Some(entries) = table.take("routing").and_then(|entry| entry.list()) else { return all };
+    if entries.is_empty() {
+        let message = "is empty, so nothing could be reached; list at least one of subdomain, header, path";
+        table.report().problem(table.key("routing"), message);
+    }
+    let mut modes: Vec<RoutingMode> = Vec::new();
+    for entry in entries {
+        let read = |text: &str| {
+            let mode = match text {
+                "subdomain" => RoutingMode::Subdomain,
+                "header" => RoutingMode::Header,
+                "path" => RoutingMode::Path,
+                _ => return Err(format!("`{text}` is not a way to route; use subdomain, header or path")),
+            };
+            if modes.contains(&mode) { Err(format!("`{text}` is listed twice; remove one")) } else { Ok(mode) }
+        };
+        if let Some(mode) = entry.parse(read) {
+            modes.push(mode);
+        }
+    }
+    modes
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| address()).map_err(|_| {
+        format!("`{text}` is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or a single address")
+    })
+}
+
+fn timeouts(mut table: Table<'_>) -> TimeoutConfig {
+    let least = 10 * MILLISECOND;
+    TimeoutConfig {
+        head: table.duration("head", 10 * SECOND, between(least, 10 * MINUTE)),
+        connect: table.duration("connect", 5 * SECOND, between(least, 10 * MINUTE)),
+        response_head: table.duration("response_head", 120 * SECOND, between(least, 24 * HOUR)),
+        idle: table.duration("idle", 5 * MINUTE, between(least, 24 * HOUR)),
+        quiet_stream: table.duration("quiet_stream", HOUR, between(least, 30 * 24 * HOUR)),
+    }
+}
+
+fn limits(mut table: Table<'_>) -> LimitConfig {
+    LimitConfig {
+        per_ip: per_ip(table.section("per_ip")),
+        per_tunnel: per_tunnel(table.section("per_tunnel")),
+        streams: table.number("streams", 16_384, 1..=1_000_000),
+        head_size: table.number("head_size", 65_536, 8_192..=262_144),
+    }
+}
+
+fn per_ip(mut table: Table<'_>) -> PerIpLimits {
+    PerIpLimits {
+        requests_per_second: rate(&mut table, "requests_per_second", 100),
+        burst: rate(&mut table, "burst", 300),
+        connections: table.number("connections", 256, 1..=1_000_000),
+        logins_per_minute: rate(&mut table, "logins_per_minute", 30),
+        ipv6_prefix: u8::try_from(table.number("ipv6_prefix", 64, 1..=128)).unwrap_or(64),
+    }
+}
+
+fn per_tunnel(mut table: Table<'_>) -> PerTunnelLimits {
+    PerTunnelLimits {
+        streams: table.number("streams", 4_096, 1..=1_000_000),
+        streams_per_lane: table.number("streams_per_lane", 1_000, 1..=4_000),
+    }
+}
+
+fn rate(table: &mut Table<'_>, key: &str, default: usize) -> NonZeroU32 {
+    let number = table.number(key, default, 1..=1_000_000_000);
+    u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
+}
+
+fn listen(table: &mut Table<'_>, key: &str, default_port: u16) -> SocketAddr {
+    let read = |text: &str| {
+        text.parse().map_err(|_| {
+            format!(
+                "`{text}` is not an address with a port; write one like [::]:{default_port} or 127.0.0.1:{default_port}"
+            )
+        })
+    };
+    table.parse(key, read).unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, default_port)))
+}
+
+#[cfg(test)]
+mod tests;
