@@ -10,11 +10,13 @@
 //! Both are bound to the client's current token hash, so rotating or revoking the token ends both. This room knows
 //! `values` and `files` alone.
 
+mod clients;
 mod hash;
 mod lane_secret;
 mod ticket;
 mod token;
 
+pub use clients::Clients;
 pub use hash::{Cost, HashError, TokenVerifier, check_hash, hash, hash_at};
 pub use lane_secret::LaneSecret;
 pub use ticket::{Ticket, TicketError, TicketKey, TicketKeyError};

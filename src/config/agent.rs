@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::protocol::login::{MAX_SERVICES, ServiceKind};
 use crate::values::{ClientId, Fingerprint, Name, Secret};
 
 use super::address::{LocalUrl, ServerAddress, split_host_port};
@@ -12,9 +13,6 @@ use super::table::{Entry, Report, Table};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
-
-/// The most services one agent may offer.
-pub const MAX_SERVICES: usize = 64;
 
 /// The sections and keys at the top of the file.
 pub(super) const TOP_LEVEL: &[&str] =
@@ -61,22 +59,6 @@ pub struct Service {
     pub local: LocalUrl,
     /// The `Host` it is told.
     pub host_header: HostHeader,
-}
-
-/// What a service speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServiceKind {
-    /// HTTP requests, upgrades included.
-    Http,
-}
-
-impl ServiceKind {
-    /// As it is written in the configuration and on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-        }
-    }
 }
 
 /// The `Host` header the local application sees.

@@ -6,7 +6,8 @@ use super::agent::{self, AgentConfig};
 use super::clients::{self, ClientsFile};
 use super::error::{ConfigErrors, Problem};
 use super::raw::{Environment, FileText, Flags, check_syntax};
-use super::server::{self, RoutingMode, ServerConfig};
+use super::server::{self, ServerConfig};
+use crate::routing::RoutingMode;
 
 /// What a configuration file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,16 @@ pub enum Kind {
     Agent,
     /// `clients.toml`.
     Clients,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server configuration",
+            Self::Agent => "agent configuration",
+            Self::Clients => "clients file",
+        })
+    }
 }
 
 /// A file that is right.

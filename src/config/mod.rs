@@ -26,8 +26,10 @@ mod samples;
 mod server;
 mod table;
 
+/// A value of a flag, as the configuration library holds it.
+pub use ::config::ValueKind;
 pub use address::{DEFAULT_TUNNEL_PORT, LocalUrl, ServerAddress};
-pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, HostHeader, MAX_SERVICES, Service, ServiceKind, Trust};
+pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, HostHeader, Service, Trust};
 pub use check::{Checked, Kind, check, check_with, shared_origin_warning};
 pub use clients::{ClientEntry, ClientsFile};
 pub use edit::{AddClientError, add_client};
@@ -35,6 +37,6 @@ pub use error::{ConfigErrors, Problem};
 pub use log::{LogConfig, LogFormat};
 pub use raw::{Environment, Flags, TOKEN_VARIABLE};
 pub use server::{
-    DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, PublicConfig, RoutingMode,
-    ServerConfig, TimeoutConfig, TlsConfig, TunnelConfig,
+    DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, PublicConfig, ServerConfig,
+    TimeoutConfig, TlsConfig, TunnelConfig,
 };

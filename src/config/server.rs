@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::routing::RoutingMode;
+
 use super::address::dns_name;
 use super::error::ConfigErrors;
 use super::log::{self, LogConfig};
@@ -89,17 +91,6 @@ pub struct PublicConfig {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// One way for a request to name its tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoutingMode {
-    /// `<name>.<domain>`.
-    Subdomain,
-    /// `X-Tunnel-ID: <name>`.
-    Header,
-    /// `<domain>/<name>/…`.
-    Path,
-}
-
 /// The `[timeouts]` section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeoutConfig {
@@ -136,7 +127,7 @@ pub struct PerIpLimits {
     /// Requests at once before the rate counts. Default: 300.
     pub burst: NonZeroU32,
     /// Open connections. Default: 256.
-    pub connections: usize,
+    pub connections: NonZeroU32,
     /// Failed logins a minute. Default: 30.
     pub logins_per_minute: NonZeroU32,
     /// How many leading bits of an IPv6 address make one visitor. Default: 64, from 1 to 128.
@@ -344,10 +335,10 @@ fn limits(mut table: Table<'_>) -> LimitConfig {
 
 fn per_ip(mut table: Table<'_>) -> PerIpLimits {
     PerIpLimits {
-        requests_per_second: rate(&mut table, "requests_per_second", 100),
-        burst: rate(&mut table, "burst", 300),
-        connections: table.number("connections", 256, 1..=1_000_000),
-        logins_per_minute: rate(&mut table, "logins_per_minute", 30),
+        requests_per_second: positive(&mut table, "requests_per_second", 100),
+        burst: positive(&mut table, "burst", 300),
+        connections: positive(&mut table, "connections", 256),
+        logins_per_minute: positive(&mut table, "logins_per_minute", 30),
         ipv6_prefix: u8::try_from(table.number("ipv6_prefix", 64, 1..=128)).unwrap_or(64),
     }
 }
@@ -359,7 +350,7 @@ fn per_tunnel(mut table: Table<'_>) -> PerTunnelLimits {
     }
 }
 
-fn rate(table: &mut Table<'_>, key: &str, default: usize) -> NonZeroU32 {
+fn positive(table: &mut Table<'_>, key: &str, default: usize) -> NonZeroU32 {
     let number = table.number(key, default, 1..=1_000_000_000);
     u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
 }

@@ -95,11 +95,12 @@ impl FrameBody {
         body
     }
 
-    /// Hands the reader over when the body is complete, so that somebody can go on listening for a reset.
-    pub fn hand_back(&mut self) -> oneshot::Receiver<FrameReader> {
-        let (sender, receiver) = oneshot::channel();
-        self.back = Some(sender);
-        receiver
+    /// As [`FrameBody::new`], without a limit; gives the reader to `back` when the body is complete, so that somebody
+    /// can go on listening for a reset.
+    pub fn lent(reader: FrameReader, back: oneshot::Sender<FrameReader>) -> Self {
+        let mut body = Self { reader: Some(reader), ahead: None, idle: None, back: Some(back) };
+        body.look_ahead();
+        body
     }
 
     /// Learns early whether the body ends here, if that needs no further input: whoever sends it on can then say so

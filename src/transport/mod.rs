@@ -11,7 +11,7 @@ pub mod framed;
 pub mod listen;
 pub mod login;
 pub mod mux;
-//pub mod tls;
+pub mod tls;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

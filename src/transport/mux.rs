@@ -320,6 +320,11 @@ impl MuxStream {
         self.end(WRITE_ENDED);
     }
 
+    /// Whether the peer has said everything it wanted to say.
+    pub fn is_read_ended(&self) -> bool {
+        self.0.ends.load(Ordering::Acquire) & READ_ENDED != 0
+    }
+
     /// Whether both directions have ended properly.
     pub fn is_complete(&self) -> bool {
         self.0.ends.load(Ordering::Acquire) == READ_ENDED | WRITE_ENDED

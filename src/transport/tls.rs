@@ -57,8 +57,7 @@ pub fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) 
 /// # Errors
 /// The CA file or the system's roots cannot be used.
 pub fn client(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
     let mut config = match trust {
         Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
         Trust::CaFile(path) => builder.with_root_certificates(ca_file(path)?).with_no_client_auth(),

@@ -1,0 +1,155 @@
+//! Dialling a server and logging in.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::{AgentConfig, ServerAddress};
+use crate::protocol::VERSION;
+use crate::protocol::login::{AgentInfo, Answer, Hello, Join, Proof, Refused, ServiceOffer, Welcome};
+use crate::transport::login::{MessageError, receive, send};
+use crate::transport::tls::explain_handshake;
+use crate::values::InstanceId;
+
+/// For the TCP connection, and again for TLS and login.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a server could not be logged in to. Each message says what to do where that is known.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No TCP connection.
+    #[error("{}", explain_dial(.0))]
+    Dial(io::Error),
+    /// The TLS handshake failed: wrong port, wrong CA, wrong name.
+    #[error("{}", explain_handshake(.0))]
+    Tls(io::Error),
+    /// The name cannot be in a certificate.
+    #[error("`{0}` is not a host name")]
+    Name(String),
+    /// The server did not answer in time.
+    #[error("the server did not answer within {} s", DEADLINE.as_secs())]
+    Silent,
+    /// The connection broke during the login.
+    #[error("the login broke off: {0}")]
+    Login(#[from] MessageError),
+    /// The server said no.
+    #[error("refused ({}): {}", .0.code.word(), .0.message)]
+    Refused(Refused),
+}
+
+impl ConnectError {
+    /// How long the server wants to be left alone.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Refused(refused) => Duration::from_secs(refused.retry_after_s.unwrap_or(0).min(3600)),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+fn explain_dial(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "connection refused: nothing listens there; is the server running, and is this its tunnel port (8080 by default)?".to_owned()
+        }
+        io::ErrorKind::TimedOut => {
+            "no answer: is the address right, and does the server's firewall let the tunnel port through?".to_owned()
+        }
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            format!("no way there: {error}; is this machine online?")
+        }
+        _ => format!("cannot connect: {error}"),
+    }
+}
+
+/// A connection that is logged in, and what the server said.
+#[derive(Debug)]
+pub struct LoggedIn {
+    /// The connection; the multiplexer comes next.
+    pub pipe: TlsStream<TcpStream>,
+    /// What the server said.
+    pub welcome: Welcome,
+}
+
+/// Dials and logs in, always as the same instance.
+#[derive(Clone)]
+pub struct Connector {
+    config: Arc<AgentConfig>,
+    tls: TlsConnector,
+    instance: InstanceId,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connector({} as {})", self.instance, self.config.client_id)
+    }
+}
+
+impl Connector {
+    /// Dials for `config`.
+    pub fn new(config: Arc<AgentConfig>, tls: Arc<ClientConfig>, instance: InstanceId) -> Self {
+        Self { config, tls: TlsConnector::from(tls), instance }
+    }
+
+    /// Dials `server` and logs in: with `proof` for a tunnel, or with `join` for a further lane of one.
+    ///
+    /// # Errors
+    /// The server cannot be reached, is not who it should be, or says no.
+    pub async fn log_in(
+        &self,
+        server: &ServerAddress,
+        proof: Option<Proof>,
+        join: Option<Join>,
+    ) -> Result<LoggedIn, ConnectError> {
+        let dial = TcpStream::connect((server.host.as_str(), server.port));
+        let socket = match tokio::time::timeout(DEADLINE, dial).await {
+            Ok(dialled) => dialled.map_err(ConnectError::Dial)?,
+            Err(_) => return Err(ConnectError::Dial(io::ErrorKind::TimedOut.into())),
+        };
+        socket.set_nodelay(true).map_err(ConnectError::Dial)?;
+        let login = self.greet(server, socket, proof, join);
+        tokio::time::timeout(DEADLINE, login).await.map_err(|_| ConnectError::Silent)?
+    }
+
+    async fn greet(
+        &self,
+        server: &ServerAddress,
+        socket: TcpStream,
+        proof: Option<Proof>,
+        join: Option<Join>,
+    ) -> Result<LoggedIn, ConnectError> {
+        let name = ServerName::try_from(server.host.clone()).map_err(|_| ConnectError::Name(server.host.clone()))?;
+        let mut pipe = self.tls.connect(name, socket).await.map_err(ConnectError::Tls)?;
+        send(&mut pipe, &self.hello(proof, join)).await?;
+        match receive(&mut pipe).await? {
+            Answer::Welcome(welcome) => Ok(LoggedIn { pipe, welcome }),
+            Answer::Refused(refused) => Err(ConnectError::Refused(refused)),
+        }
+    }
+
+    fn hello(&self, proof: Option<Proof>, join: Option<Join>) -> Hello {
+        let offer = |service: &crate::config::Service| ServiceOffer { name: service.name.clone(), kind: service.kind };
+        Hello {
+            protocol: VERSION,
+            capabilities: Vec::new(),
+            required: Vec::new(),
+            client_id: self.config.client_id.clone(),
+            instance_id: self.instance,
+            proof,
+            timestamp: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            agent: AgentInfo {
+                name: "adit".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                os: std::env::consts::OS.to_owned(),
+            },
+            services: self.config.services.iter().map(offer).collect(),
+            join,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `adit agent` and `adit http`: the same agent, from a file or from flags.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use tokio_util::task::TaskTracker;
+
+use super::server::setting;
+use super::status::show_status;
+use super::{Failure, runtime};
+use crate::agent::Agent;
+use crate::config::{AgentConfig, Environment, Flags, ValueKind};
+use crate::telemetry::start_logs;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AgentArgs {
+    /// The configuration file [default: config/agent.toml]
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override one setting, e.g. `--set client_id=alice`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct HttpArgs {
+    /// Where the application listens: a port, `HOST:PORT` or `http://HOST:PORT`
+    #[arg(value_name = "PORT|URL")]
+    local: String,
+    /// The server's tunnel address; several are tried in order
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Vec<String>,
+    /// The client id that the token belongs to
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// The token; ADIT_TOKEN in the environment keeps it out of the shell's history
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// The public name [default: the client id]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The Host header the application sees: `preserve`, `local` or a name of its own
+    #[arg(long, value_name = "VALUE")]
+    host_header: Option<String>,
+    /// Trust this CA file (the server's certs/ca.pem)
+    #[arg(long, value_name = "FILE", conflicts_with = "fingerprint")]
+    ca: Option<PathBuf>,
+    /// Trust the server with this fingerprint, as it prints it when it starts
+    #[arg(long, value_name = "sha256:…")]
+    fingerprint: Option<String>,
+    /// Say more; twice for everything
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+pub(super) fn run_agent(args: AgentArgs) -> Result<(), Failure> {
+    let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
+    run(AgentConfig::load(args.config.as_deref(), &flags)?)
+}
+
+pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
+    let mut service: HashMap<String, ValueKind> = HashMap::from([("local".to_owned(), args.local.into())]);
+    for (key, value) in [("name", args.name), ("host_header", args.host_header)] {
+        if let Some(value) = value {
+            service.insert(key.to_owned(), value.into());
+        }
+    }
+    let level = match args.verbose {
+        0 => "error",
+        1 => "info",
+        _ => "debug",
+    };
+    let mut flags = Flags::new()
+        .with("services", vec![service])
+        .with("log.level", level)
+        .with_some("client_id", args.id)
+        .with_some("token", args.token)
+        .with_some("ca", args.ca.map(|path| path.display().to_string()))
+        .with_some("fingerprint", args.fingerprint);
+    if !args.server.is_empty() {
+        flags = flags.with("servers", args.server);
+    }
+    run(AgentConfig::from_flags(&Environment::of_process(), &flags)?)
+}
+
+fn run(config: AgentConfig) -> Result<(), Failure> {
+    start_logs(&config.log).map_err(Failure::other)?;
+    runtime::single_threaded()?.block_on(async {
+        let services = config.services.clone();
+        let client = config.client_id.clone();
+        let agent = Agent::new(config)?;
+        let tasks = TaskTracker::new();
+        let stop = runtime::stop_on_signals(&tasks)?;
+        let status = tasks.spawn(show_status(agent.state(), client, services));
+        let result = agent.run(stop).await;
+        // It ends with the agent; what it printed last should be seen whole.
+        let _ = status.await;
+        result.map_err(Failure::from)
+    })
+}

@@ -1,0 +1,26 @@
+//! `adit check`
+
+use std::path::PathBuf;
+
+use anstream::{eprintln, println};
+use anstyle::{AnsiColor, Style};
+
+use super::Failure;
+use crate::config::check;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A server, agent or clients file
+    file: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let checked = check(&args.file)?;
+    let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
+    let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+    for warning in &checked.warnings {
+        eprintln!("{yellow}warning:{yellow:#} {warning}");
+    }
+    println!("{green}fine:{green:#} {} ({})", args.file.display(), checked.kind);
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The command line: one file for each sub-command. The only room that knows both the server and the agent.
+
+mod agent;
+mod check;
+mod demo;
+mod demo_site;
+mod failure;
+mod runtime;
+mod server;
+mod status;
+mod token;
+
+use clap::{Parser, Subcommand};
+
+pub use failure::Failure;
+
+/// Reach a home server from the internet, through one outgoing TLS connection.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the public side, on a machine that visitors can reach
+    Server(server::Args),
+    /// Run the home side from a configuration file, with any number of services
+    Agent(agent::AgentArgs),
+    /// Put one local web application on the internet
+    Http(agent::HttpArgs),
+    /// Make the tokens that agents log in with
+    Token(token::Args),
+    /// Check a configuration file and name every problem in it
+    Check(check::Args),
+    /// Show it working: server, agent and a small site in one process
+    Demo(demo::Args),
+}
+
+impl Cli {
+    /// Runs the sub-command to its end.
+    ///
+    /// # Errors
+    /// What went wrong, with its exit code.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Server(args) => server::run(args),
+            Command::Agent(args) => agent::run_agent(args),
+            Command::Http(args) => agent::run_http(args),
+            Command::Token(args) => token::run(args),
+            Command::Check(args) => check::run(&args),
+            Command::Demo(args) => demo::run(args),
+        }
+    }
+}

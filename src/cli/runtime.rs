@@ -1,0 +1,82 @@
+//! Runtimes and signals.
+
+use std::thread::available_parallelism;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Failure;
+
+/// For the agent: one thread batches by nature and crosses no threads (`docs/performance.md`).
+pub(super) fn single_threaded() -> Result<Runtime, Failure> {
+    Builder::new_current_thread().enable_all().build().map_err(Failure::other)
+}
+
+/// For the server: a thread for each core, or a single one where there is one core.
+pub(super) fn for_server() -> Result<Runtime, Failure> {
+    match available_parallelism() {
+        Ok(cores) if cores.get() > 1 => Builder::new_multi_thread().enable_all().build().map_err(Failure::other),
+        _ => single_threaded(),
+    }
+}
+
+/// A token that Ctrl-C and SIGTERM cancel. The second time ends the process at once.
+///
+/// Must be called on a runtime.
+///
+/// # Errors
+/// The system refuses to tell us of signals.
+pub(super) fn stop_on_signals(tasks: &TaskTracker) -> Result<CancellationToken, Failure> {
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let token = stop.clone();
+    tasks.spawn(async move {
+        signals.next().await;
+        token.cancel();
+        signals.next().await;
+        tracing::warn!("told to stop twice: not waiting any longer");
+        std::process::exit(1);
+    });
+    Ok(stop)
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
+        let terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
+        Ok(Self { interrupt, terminate })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        // If it cannot be waited for, the process is ended from outside.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

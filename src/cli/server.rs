@@ -1,0 +1,84 @@
+//! `adit server`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anstream::println;
+use anstyle::Style;
+use tokio_util::task::TaskTracker;
+
+use super::{Failure, runtime};
+use crate::auth::Clients;
+use crate::config::{ClientsFile, Flags, ServerConfig, shared_origin_warning};
+use crate::server::Server;
+use crate::server::certificate::Origin;
+use crate::telemetry::start_logs;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration file [default: config/server.toml, if it is there]
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override one setting, e.g. `--set public.domain=tunnel.example.com`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+}
+
+/// Splits `KEY=VALUE`.
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE, e.g. public.domain=tunnel.example.com".to_owned()),
+    }
+}
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
+    let config = ServerConfig::load(args.config.as_deref(), &flags)?;
+    let clients = ClientsFile::load(&config.clients)?;
+    start_logs(&config.log).map_err(Failure::other)?;
+    if let Some(warning) = shared_origin_warning(&config, &clients) {
+        tracing::warn!("{warning}");
+    }
+    if clients.clients.is_empty() {
+        let file = config.clients.display();
+        tracing::warn!("no client may log in yet: make a token with `adit token new ID --clients {file}` and restart");
+    }
+    runtime::for_server()?.block_on(async {
+        let domain = config.public.domain.clone();
+        let server = Server::bind(config, Clients::new(clients))?;
+        print_start(&server, &domain)?;
+        let tasks = TaskTracker::new();
+        let stop = runtime::stop_on_signals(&tasks)?;
+        server.run(stop).await;
+        Ok(())
+    })
+}
+
+fn print_start(server: &Server, domain: &str) -> Result<(), Failure> {
+    let bold = Style::new().bold();
+    let tunnel = server.tunnel_address().map_err(Failure::other)?;
+    let public = server.public_address().map_err(Failure::other)?;
+    let certificate = server.certificate();
+    let origin = match certificate.origin {
+        Origin::Own => "your own",
+        Origin::Made => "made just now, with a new authority",
+        Origin::Renewed => "renewed just now; agents need nothing new",
+        Origin::Kept => "made at an earlier start",
+    };
+    println!("{bold}adit server{bold:#} {}", env!("CARGO_PKG_VERSION"));
+    println!("  agents dial   {tunnel}");
+    println!("  visitors      {}", visitor_url(domain, public));
+    println!("  certificate   {origin}, for {}", certificate.names.join(", "));
+    println!("  fingerprint   {bold}{}{bold:#}", server.fingerprint());
+    println!("  at home       adit http 3000 --server {domain}:{} --id ID --token TOKEN \\", tunnel.port());
+    println!("                  --fingerprint {}", server.fingerprint());
+    Ok(())
+}
+
+fn visitor_url(domain: &str, public: SocketAddr) -> String {
+    match public.port() {
+        80 => format!("http://NAME.{domain}/"),
+        port => format!("http://NAME.{domain}:{port}/"),
+    }
+}

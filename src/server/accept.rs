@@ -1,0 +1,158 @@
+//! Agents' connections, from the TCP socket to a lane.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Shared;
+use super::lane::serve_lane;
+use super::login::Granted;
+use super::registry::{LaneGuard, Registration};
+use super::tunnel::{Lane, Tunnel};
+use crate::auth::LaneSecret;
+use crate::limits::Permit;
+use crate::protocol::control::Control;
+use crate::protocol::login::{Answer, Hello, Refusal, Refused, Welcome};
+use crate::transport::login::{MessageError, receive, send};
+use crate::transport::mux::{self, MuxConfig, Side};
+use crate::values::{LaneId, TunnelId};
+
+/// How long a peer that was refused may take to read why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves one agent's connection until it ends. `_waiting` bounds how many are not logged in yet.
+pub(super) async fn serve_agent(
+    shared: Arc<Shared>,
+    tls: TlsAcceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+    waiting: Permit,
+) {
+    let login_timeout = shared.config.tunnel.login_timeout;
+    let logged_in = tokio::time::timeout(login_timeout, log_in(&shared, tls, socket, peer)).await;
+    drop(waiting);
+    match logged_in {
+        Ok(Ok(Some(start))) => serve_lane(shared, start).await,
+        // Refused; it has been told and logged.
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before its login"),
+        Err(_) => tracing::debug!(%peer, "a connection did not log in within {login_timeout:?}"),
+    }
+}
+
+/// What is needed to serve a lane after its login.
+pub(super) struct LaneStart {
+    pub(super) guard: LaneGuard,
+    pub(super) driver: mux::Driver,
+    pub(super) notices: tokio::sync::mpsc::Receiver<Control>,
+    pub(super) peer: SocketAddr,
+}
+
+async fn log_in(
+    shared: &Arc<Shared>,
+    tls: TlsAcceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+) -> Result<Option<LaneStart>, MessageError> {
+    let mut pipe = tls.accept(socket).await?;
+    let hello: Hello = receive(&mut pipe).await?;
+    let client = hello.client_id.clone();
+    let admitted = match shared.check_login(&hello, peer.ip()).await {
+        Ok(granted) => admit(shared, granted),
+        Err(refused) => Err(refused),
+    };
+    match admitted {
+        Ok(admitted) => Ok(Some(welcome(shared, admitted, pipe, peer).await?)),
+        Err(refused) => {
+            tracing::info!(%peer, %client, code = refused.code.word(), "refused a login: {}", refused.message);
+            refuse(pipe, refused).await?;
+            Ok(None)
+        }
+    }
+}
+
+async fn refuse(mut pipe: TlsStream<TcpStream>, refused: Refused) -> Result<(), MessageError> {
+    let tell = async {
+        send(&mut pipe, &Answer::Refused(refused)).await?;
+        pipe.shutdown().await?;
+        Ok(())
+    };
+    tokio::time::timeout(FAREWELL, tell).await.unwrap_or(Ok(()))
+}
+
+/// What a lane is to become part of.
+enum Admitted {
+    /// A tunnel that waits for its first lane.
+    First(Registration),
+    /// A tunnel that has lanes already.
+    Further(Arc<Tunnel>),
+}
+
+impl Admitted {
+    fn tunnel(&self) -> &Arc<Tunnel> {
+        match self {
+            Self::First(registration) => registration.tunnel(),
+            Self::Further(tunnel) => tunnel,
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, granted: Granted) -> Result<Admitted, Refused> {
+    let no_randomness =
+        |_| Refused { code: Refusal::TooMany, message: "the server has no randomness".to_owned(), retry_after_s: None };
+    let login = match granted {
+        Granted::Lane(tunnel) => return Ok(Admitted::Further(tunnel)),
+        Granted::Tunnel(login) => login,
+    };
+    let id = TunnelId::random().map_err(no_randomness)?;
+    let secret = LaneSecret::random().map_err(no_randomness)?;
+    let max_streams = shared.config.limits.per_tunnel.streams;
+    let registered = shared.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
+    registered.map(Admitted::First).map_err(|error| {
+        let (code, message) = error.refusal();
+        Refused { code, message, retry_after_s: None }
+    })
+}
+
+async fn welcome(
+    shared: &Arc<Shared>,
+    admitted: Admitted,
+    mut pipe: TlsStream<TcpStream>,
+    peer: SocketAddr,
+) -> Result<LaneStart, MessageError> {
+    let tunnel = admitted.tunnel();
+    let config = &shared.config;
+    let max_streams = config.limits.per_tunnel.streams_per_lane;
+    let lane_id = LaneId::next();
+    let welcome = Welcome {
+        tunnel_id: tunnel.id(),
+        lane_id,
+        lane_secret: tunnel.secret().as_secret().clone(),
+        lane_address: None,
+        node_id: shared.node_id.clone(),
+        // A client that was removed a moment ago has its lane cut as soon as that is noticed.
+        ticket: shared.ticket(tunnel.client()).unwrap_or_else(|| crate::values::Secret::new("")),
+        services: shared.public_services(tunnel.services()),
+        heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
+        max_streams,
+        max_head: config.limits.head_size,
+        connect_timeout_s: config.timeouts.connect.as_secs_f64(),
+        capabilities: Vec::new(),
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    send(&mut pipe, &Answer::Welcome(welcome)).await?;
+    let mux = MuxConfig { max_streams, yield_first: shared.multi_thread };
+    let (session, driver) = mux::session(Box::new(pipe), Side::Server, mux);
+    let (lane, notices) = Lane::new(lane_id, session, max_streams);
+    let guard = match admitted {
+        Admitted::First(registration) => registration.first_lane(lane),
+        Admitted::Further(tunnel) => shared.registry.add_lane(&tunnel, lane),
+    };
+    let guard = guard.ok_or(MessageError::Closed)?;
+    Ok(LaneStart { guard, driver, notices, peer })
+}

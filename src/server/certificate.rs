@@ -1,0 +1,64 @@
+//! The certificate that agents see: the operator's own, or one that is made here.
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::certs::{CertError, Own, SelfMade};
+use crate::config::ServerConfig;
+use crate::values::Fingerprint;
+
+/// What the tunnel listener shows.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    /// As it is sent: the server's own first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The key of the first one.
+    pub key: PrivateKeyDer<'static>,
+    /// By what agents can pin it.
+    pub fingerprint: Fingerprint,
+    /// The names and addresses it is for.
+    pub names: Vec<String>,
+    /// The last second at which it is good, counted from 1970.
+    pub expires_unix: u64,
+    /// Where it comes from, in a few words.
+    pub origin: Origin,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The operator brought it.
+    Own,
+    /// Made at this start, with a new authority.
+    Made,
+    /// Made at this start, by the authority that was there.
+    Renewed,
+    /// Made at an earlier start.
+    Kept,
+}
+
+impl ServerCertificate {
+    /// Loads what the configuration names, or makes what is missing. Blocks on files.
+    ///
+    /// # Errors
+    /// The message names the file and the way out.
+    pub fn load_or_make(config: &ServerConfig) -> Result<Self, CertError> {
+        let tls = &config.tunnel.tls;
+        if let Some(own) = &tls.own {
+            let Own { chain, key, fingerprint, names, expires_unix } = Own::load(&own.cert, &own.key)?;
+            return Ok(Self { chain, key, fingerprint, names, expires_unix, origin: Origin::Own });
+        }
+        let mut names = tls.names.clone();
+        // Agents usually dial the domain that visitors use.
+        if !names.contains(&config.public.domain) {
+            names.push(config.public.domain.clone());
+        }
+        let made = SelfMade::ensure(&tls.dir, &names)?;
+        let origin = match (made.created, made.renewed) {
+            (true, _) => Origin::Made,
+            (false, true) => Origin::Renewed,
+            (false, false) => Origin::Kept,
+        };
+        let SelfMade { chain, key, fingerprint, names, expires_unix, .. } = made;
+        Ok(Self { chain, key, fingerprint, names, expires_unix, origin })
+    }
+}

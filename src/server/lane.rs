@@ -1,0 +1,196 @@
+//! One lane's life on the server, after its login: the driver's task, and the control stream.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::Shared;
+use super::accept::LaneStart;
+use super::login::TICKET_LIFETIME;
+use super::registry::LaneGuard;
+use super::tunnel::Retired;
+use crate::protocol::control::{Control, MISSED_HEARTBEATS};
+use crate::transport::login::{ControlReader, ControlWriter};
+use crate::transport::mux::MuxStream;
+
+/// How long a goodbye may take to reach an agent.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Why a lane ended, for the log.
+enum End {
+    /// The session is over; its driver knows why.
+    Session,
+    /// The agent opened no control stream, or broke its protocol.
+    Protocol(String),
+    /// Nothing was heard for three heartbeats.
+    Silent,
+    /// The same agent has come back on another connection.
+    CameBack,
+    /// Everything that was open has ended.
+    Drained,
+    /// So many streams were still open when the time to drain was over.
+    Cut(usize),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session => f.write_str("the connection ended"),
+            Self::Protocol(what) => write!(f, "the agent broke the protocol: {what}"),
+            Self::Silent => write!(f, "{MISSED_HEARTBEATS} heartbeats were missed"),
+            Self::CameBack => f.write_str("the agent has come back on another connection"),
+            Self::Drained => f.write_str("drained"),
+            Self::Cut(streams) => write!(f, "drained too slowly, {streams} streams were cut"),
+        }
+    }
+}
+
+/// Serves a lane until it ends, for whatever reason.
+pub(super) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
+    let LaneStart { guard, driver, notices, peer } = start;
+    let (tunnel, lane) = (Arc::clone(guard.tunnel()), Arc::clone(guard.lane()));
+    let names: Vec<&str> = tunnel.services().iter().map(|service| service.name.as_str()).collect();
+    let names = names.join(",");
+    let (client, agent) = (tunnel.client(), tunnel.agent());
+    tracing::info!(%client, %names, %peer, agent, tunnel = %tunnel.id(), lane = %lane.id(), "an agent is connected");
+
+    let (opened, control) = oneshot::channel();
+    let mut opened = Some(opened);
+    let driver = shared.tasks.spawn(driver.run(GOODBYE, move |stream| {
+        // The agent opens one stream, the control stream; anything more is dropped, which resets it.
+        if let Some(opened) = opened.take() {
+            let _ = opened.send(stream);
+        }
+    }));
+    let end = run(&shared, &guard, notices, control).await;
+    // The lane is out of the way before its session is closed: nobody opens a stream that would be cut at once.
+    drop(guard);
+    lane.session().close();
+    let session = driver.await.map_or_else(|error| error.to_string(), |ended| ended.to_string());
+    tracing::info!(%client, %names, %peer, tunnel = %tunnel.id(), lane = %lane.id(), session, "an agent's lane is down: {end}");
+}
+
+async fn run(
+    shared: &Arc<Shared>,
+    guard: &LaneGuard,
+    notices: mpsc::Receiver<Control>,
+    opened: oneshot::Receiver<MuxStream>,
+) -> End {
+    let patience = shared.config.tunnel.heartbeat * MISSED_HEARTBEATS;
+    let session = guard.lane().session();
+    let stream = tokio::select! {
+        () = session.ended() => return End::Session,
+        opened = timeout(patience, opened) => match opened {
+            Ok(Ok(stream)) => stream,
+            _ => return End::Protocol("it opened no control stream".to_owned()),
+        },
+    };
+    let writer = ControlWriter::new(stream.clone());
+    let mut control = LaneControl { shared, guard, writer, patience, drain_until: None };
+    let work = control.run(ControlReader::new(stream), notices);
+    tokio::select! {
+        () = session.ended() => End::Session,
+        end = work => end,
+    }
+}
+
+struct LaneControl<'a> {
+    shared: &'a Arc<Shared>,
+    guard: &'a LaneGuard,
+    writer: ControlWriter,
+    /// How long the agent may be silent, or fail to take a message.
+    patience: Duration,
+    /// Set once the lane only finishes what is open.
+    drain_until: Option<Instant>,
+}
+
+impl LaneControl<'_> {
+    async fn run(&mut self, mut reader: ControlReader, mut notices: mpsc::Receiver<Control>) -> End {
+        let (tunnel, lane) = (self.guard.tunnel(), self.guard.lane());
+        let mut beat = interval(self.shared.config.tunnel.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticket = interval(TICKET_LIFETIME / 3);
+        ticket.reset();
+        let mut retired = tunnel.retired();
+        retired.mark_changed();
+        let mut heard = Instant::now();
+        // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are timers and queues.
+        loop {
+            let drain_until = self.drain_until;
+            let step = tokio::select! {
+                message = reader.receive() => match message {
+                    Ok(message) => {
+                        heard = Instant::now();
+                        self.on_message(message);
+                        Ok(())
+                    }
+                    Err(error) => Err(End::Protocol(error.to_string())),
+                },
+                Ok(()) = retired.changed() => {
+                    let why = retired.borrow_and_update().clone();
+                    self.on_retired(why).await
+                }
+                Some(notice) = notices.recv() => self.send(notice).await,
+                _ = beat.tick() => self.send(Control::Heartbeat).await,
+                _ = ticket.tick() => match self.shared.ticket(tunnel.client()) {
+                    Some(ticket) => self.send(Control::Ticket { ticket }).await,
+                    None => Ok(()),
+                },
+                () = sleep_until(heard + self.patience) => Err(End::Silent),
+                () = lane.idle(), if drain_until.is_some() => Err(End::Drained),
+                () = sleep_until(drain_until.unwrap_or(heard)), if drain_until.is_some() => Err(End::Cut(lane.streams())),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Control) {
+        match message {
+            Control::Draining { deadline_s } => {
+                let limit = self.shared.config.tunnel.drain_timeout;
+                let asked = Duration::try_from_secs_f64(deadline_s).unwrap_or(limit);
+                self.shared.registry.withdraw(self.guard.tunnel());
+                self.guard.tunnel().retire(Retired::Leaving);
+                self.drain(asked.min(limit));
+            }
+            // Heartbeats have done their work by coming; the rest is for agents, or of a later version.
+            Control::Heartbeat
+            | Control::OpenLane
+            | Control::Replaced { .. }
+            | Control::Rollover
+            | Control::Ticket { .. }
+            | Control::Other => {}
+        }
+    }
+
+    async fn on_retired(&mut self, why: Option<Retired>) -> Result<(), End> {
+        let limit = self.shared.config.tunnel.drain_timeout;
+        match why {
+            None => return Ok(()),
+            Some(Retired::CameBack) => return Err(End::CameBack),
+            Some(Retired::Replaced { by }) => self.send(Control::Replaced { by }).await?,
+            Some(Retired::Leaving | Retired::Draining) => {}
+        }
+        self.drain(limit);
+        Ok(())
+    }
+
+    fn drain(&mut self, limit: Duration) {
+        self.guard.lane().stop_accepting();
+        let until = Instant::now() + limit;
+        self.drain_until = Some(self.drain_until.map_or(until, |earlier| earlier.min(until)));
+    }
+
+    async fn send(&mut self, message: Control) -> Result<(), End> {
+        match timeout(self.patience, self.writer.send(&message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(End::Protocol(error.to_string())),
+            Err(_) => Err(End::Silent),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The login: from an agent's first words to a value that proves who it is.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Shared;
+use super::tunnel::Tunnel;
+use crate::auth::Ticket;
+use crate::protocol::VERSION;
+use crate::protocol::login::{
+    Hello, Join, MAX_CLOCK_SKEW_S, MAX_SERVICES, Proof, PublicService, Refusal, Refused, ServiceOffer,
+};
+use crate::routing::RoutingMode;
+use crate::values::{ClientId, InstanceId, Name, Secret};
+
+/// How long a ticket lets an agent back in without its token being checked. Refreshed on the control stream.
+pub const TICKET_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// An agent has proved that it acts for this client, and may offer these services. Made here and nowhere else.
+#[derive(Debug, Clone)]
+#[must_use = "only a registered login can serve"]
+pub struct Authenticated {
+    client: ClientId,
+    instance: InstanceId,
+    agent: String,
+    services: Vec<ServiceOffer>,
+}
+
+impl Authenticated {
+    /// Who it is.
+    pub fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    /// Which run of the agent.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// What program it says it is, for logs.
+    pub fn agent(&self) -> &str {
+        &self.agent
+    }
+
+    /// What it offers; every name is one that the client may claim.
+    pub fn services(&self) -> &[ServiceOffer] {
+        &self.services
+    }
+}
+
+/// What a login asks for, and may have.
+#[derive(Debug)]
+#[must_use]
+pub enum Granted {
+    /// A tunnel of its own.
+    Tunnel(Authenticated),
+    /// A further lane of this tunnel.
+    Lane(Arc<Tunnel>),
+}
+
+fn refused(code: Refusal, message: impl Into<String>) -> Refused {
+    Refused { code, message: message.into(), retry_after_s: None }
+}
+
+fn bad_token() -> Refused {
+    refused(
+        Refusal::BadToken,
+        "the client id or the token is wrong, or was revoked; ask the operator for a new one (`adit token new`)",
+    )
+}
+
+impl Shared {
+    /// Decides on a login. A wrong proof counts against `from`; everything that only its owner may learn is looked at
+    /// after the proof.
+    pub(super) async fn check_login(&self, hello: &Hello, from: IpAddr) -> Result<Granted, Refused> {
+        if self.stop.is_cancelled() {
+            return Err(refused(Refusal::Draining, "the server is shutting down; it will be back"));
+        }
+        if hello.protocol != VERSION {
+            let message = format!("the server speaks version {VERSION} of the protocol, the agent {}", hello.protocol);
+            return Err(refused(Refusal::Version, message));
+        }
+        if let Some(missing) = hello.required.first() {
+            return Err(refused(Refusal::Version, format!("the server lacks `{missing}`, which the agent requires")));
+        }
+        if let Err(wait) = self.failed_logins.allowed(from) {
+            return Err(Refused {
+                retry_after_s: Some(wait.seconds()),
+                ..refused(Refusal::TooMany, "too many failed logins from this address; try again later")
+            });
+        }
+        if let Some(join) = &hello.join {
+            return self.check_join(hello, join, from).map(Granted::Lane);
+        }
+        if !self.check_proof(hello).await {
+            self.failed_logins.failed(from);
+            return Err(bad_token());
+        }
+        check_clock(hello.timestamp)?;
+        self.check_services(&hello.client_id, &hello.services)?;
+        Ok(Granted::Tunnel(Authenticated {
+            client: hello.client_id.clone(),
+            instance: hello.instance_id,
+            agent: describe(hello),
+            services: hello.services.clone(),
+        }))
+    }
+
+    async fn check_proof(&self, hello: &Hello) -> bool {
+        let hash = self.clients.token_hash(&hello.client_id);
+        match &hello.proof {
+            Some(Proof::Ticket(ticket)) => {
+                let claimed = Ticket::parse(ticket);
+                let client = claimed.and_then(|claimed| self.tickets.verify(&claimed, hash.as_deref(), unix_now()));
+                client.is_ok_and(|client| client == hello.client_id)
+            }
+            Some(Proof::Token(token)) => match self.verifier.verify(token, hash.as_deref()).await {
+                Ok(right) => right,
+                Err(error) => {
+                    tracing::error!(client = %hello.client_id, %error, "the stored token hash cannot be used");
+                    false
+                }
+            },
+            None => false,
+        }
+    }
+
+    fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, Refused> {
+        let tunnel = self.registry.tunnel(&hello.client_id, join.tunnel_id);
+        let Some(tunnel) = tunnel.filter(|_| self.clients.token_hash(&hello.client_id).is_some()) else {
+            return Err(refused(Refusal::WrongNode, "the tunnel that this lane wants to join is not here"));
+        };
+        if !tunnel.secret().matches(&join.lane_secret) {
+            self.failed_logins.failed(from);
+            return Err(bad_token());
+        }
+        Ok(tunnel)
+    }
+
+    fn check_services(&self, client: &ClientId, services: &[ServiceOffer]) -> Result<(), Refused> {
+        let not_allowed = |message: String| Err(refused(Refusal::NotAllowed, message));
+        if services.is_empty() || services.len() > MAX_SERVICES {
+            return not_allowed(format!("an agent offers 1 to {MAX_SERVICES} services, not {}", services.len()));
+        }
+        for (i, service) in services.iter().enumerate() {
+            let name = &service.name;
+            if services[..i].iter().any(|earlier| earlier.name == *name) {
+                return not_allowed(format!("two services claim the name `{name}`"));
+            }
+            let allowed = self.clients.names(client);
+            if !allowed.contains(name) {
+                let allowed: Vec<&str> = allowed.iter().map(Name::as_str).collect();
+                return not_allowed(format!(
+                    "the client `{client}` may not claim the name `{name}`, only: {}; the operator can add it to `names` in the clients file",
+                    allowed.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A fresh ticket for `client`; `None` if the client is not listed any more.
+    pub(super) fn ticket(&self, client: &ClientId) -> Option<Secret> {
+        let hash = self.clients.token_hash(client)?;
+        Some(self.tickets.issue(client, &hash, unix_now() + TICKET_LIFETIME.as_secs()))
+    }
+
+    /// Where visitors reach each service, most useful first.
+    pub(super) fn public_services(&self, services: &[ServiceOffer]) -> Vec<PublicService> {
+        let urls = |name: &Name| self.public_urls(name);
+        services.iter().map(|s| PublicService { name: s.name.clone(), public_urls: urls(&s.name) }).collect()
+    }
+
+    fn public_urls(&self, name: &Name) -> Vec<String> {
+        let public = &self.config.public;
+        if let Some(template) = &public.url {
+            return vec![template.replace("{name}", name.as_str())];
+        }
+        let domain = &public.domain;
+        let port = match self.public_port {
+            80 => String::new(),
+            port => format!(":{port}"),
+        };
+        let url = |mode: &RoutingMode| match mode {
+            RoutingMode::Subdomain => Some(format!("http://{name}.{domain}{port}/")),
+            RoutingMode::Path => Some(format!("http://{domain}{port}/{name}/")),
+            RoutingMode::Header => None,
+        };
+        public.routing.iter().filter_map(url).collect()
+    }
+}
+
+fn check_clock(timestamp: u64) -> Result<(), Refused> {
+    let now = unix_now();
+    let off = now.abs_diff(timestamp);
+    if off <= MAX_CLOCK_SKEW_S {
+        return Ok(());
+    }
+    let direction = if timestamp > now { "ahead of" } else { "behind" };
+    let off = humantime::format_duration(Duration::from_secs(off));
+    Err(refused(
+        Refusal::ClockSkew,
+        format!(
+            "the agent's clock is {off} {direction} the server's; set it (`timedatectl set-ntp true`) and try again"
+        ),
+    ))
+}
+
+fn describe(hello: &Hello) -> String {
+    // For logs and notices: no control characters, and no more than a line.
+    let text = format!("{} {} ({})", hello.agent.name, hello.agent.version, hello.agent.os);
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

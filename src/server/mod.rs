@@ -1,0 +1,274 @@
+//! The public side: takes agents in on one port and visitors on another, and brings them together.
+//!
+//! [`Server::bind`] opens the listeners, [`Server::run`] serves until it is told to stop and then drains.
+//! An agent's connection goes through [`accept`], [`login`], [`registry`] and [`lane`]; a visitor's request through
+//! [`public`].
+
+mod accept;
+pub mod certificate;
+mod lane;
+pub mod login;
+pub mod public;
+pub mod registry;
+pub mod tunnel;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Clients, TicketKey, TicketKeyError, TokenVerifier};
+use crate::certs::CertError;
+use crate::config::ServerConfig;
+use crate::limits::{FailedLogins, PerAddress, Permits, VisitorRate};
+use crate::protocol::control::Control;
+use crate::routing::Router;
+use crate::transport::listen::{self, ListenError};
+use crate::transport::tls::{self, TlsError};
+use crate::values::Fingerprint;
+use certificate::ServerCertificate;
+use registry::Registry;
+use tunnel::Retired;
+
+/// Password hashes computed at once. Each takes about 19 MiB.
+const LOGIN_CHECKS: usize = 2;
+
+/// Agents' connections that may be on their way through TLS and login at once.
+const LOGINS_UNDER_WAY: usize = 1024;
+
+/// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
+const REMEMBERED_ADDRESSES: usize = 100_000;
+
+/// How often the rate limits forget addresses that have been quiet.
+const EVICTION: Duration = Duration::from_secs(60);
+
+/// How long connections may take to end after the drain.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is taken or forbidden.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The certificate cannot be made or read.
+    #[error(transparent)]
+    Certificate(#[from] CertError),
+    /// TLS refuses the certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The key that signs tickets cannot be made or read.
+    #[error(transparent)]
+    TicketKey(#[from] TicketKeyError),
+    /// The system has no randomness, or a socket has no address.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// What all connections of a server share.
+#[derive(Debug)]
+pub struct Shared {
+    config: ServerConfig,
+    public_port: u16,
+    node_id: String,
+    clients: Clients,
+    registry: Arc<Registry>,
+    router: Router,
+    verifier: TokenVerifier,
+    tickets: TicketKey,
+    visitors: VisitorRate,
+    visitor_connections: PerAddress,
+    failed_logins: FailedLogins,
+    streams: Permits,
+    logins: Permits,
+    /// Every task of this server.
+    tasks: TaskTracker,
+    /// Visitors' connections, which end before the lanes do.
+    visits: TaskTracker,
+    /// No new visitors, no new agents.
+    stop: CancellationToken,
+    /// The time to drain is over.
+    cut: CancellationToken,
+    /// Whether several threads run the tasks.
+    multi_thread: bool,
+}
+
+/// A server whose listeners are open. It serves once it runs.
+#[must_use = "a bound server serves nothing until it runs"]
+pub struct Server {
+    shared: Arc<Shared>,
+    tunnel: TcpListener,
+    public: TcpListener,
+    tls: TlsAcceptor,
+    certificate: ServerCertificate,
+}
+
+/// What was still going on when a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Visitors' connections that had to be cut.
+    pub visits_cut: usize,
+}
+
+impl Server {
+    /// Opens the listeners and prepares everything that can fail, so that running cannot.
+    ///
+    /// Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// A port, the certificate or the ticket key cannot be had; the message says what to do.
+    pub fn bind(config: ServerConfig, clients: Clients) -> Result<Self, StartError> {
+        let tunnel = listen::bind(config.tunnel.listen, "tunnel.listen")?;
+        let public = listen::bind(config.public.http, "public.http")?;
+        let certificate = ServerCertificate::load_or_make(&config)?;
+        let tls = tls::server(certificate.chain.clone(), certificate.key.clone_key())?;
+        let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join("ticket.key"))?;
+        let node_id = getrandom::u64().map_err(io::Error::other)?;
+        let per_ip = &config.limits.per_ip;
+        let multi_thread =
+            matches!(tokio::runtime::Handle::current().runtime_flavor(), tokio::runtime::RuntimeFlavor::MultiThread);
+        let prefix = per_ip.ipv6_prefix;
+        let shared = Shared {
+            public_port: public.local_addr()?.port(),
+            node_id: format!("{node_id:016x}"),
+            registry: Registry::new(config.tunnel.max_tunnels),
+            router: Router::new(config.public.domain.as_str(), config.public.routing.as_slice()),
+            verifier: TokenVerifier::new(LOGIN_CHECKS),
+            tickets,
+            visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
+            visitor_connections: PerAddress::new(per_ip.connections, prefix),
+            failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
+            streams: Permits::new(config.limits.streams),
+            logins: Permits::new(LOGINS_UNDER_WAY),
+            clients,
+            tasks: TaskTracker::new(),
+            visits: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            multi_thread,
+            config,
+        };
+        Ok(Self { shared: Arc::new(shared), tunnel, public, tls: TlsAcceptor::from(tls), certificate })
+    }
+
+    /// Where agents dial.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn tunnel_address(&self) -> io::Result<SocketAddr> {
+        self.tunnel.local_addr()
+    }
+
+    /// Where visitors connect.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn public_address(&self) -> io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// By what agents can pin this server.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.certificate.fingerprint
+    }
+
+    /// The certificate that agents see.
+    pub fn certificate(&self) -> &ServerCertificate {
+        &self.certificate
+    }
+
+    /// Who is connected.
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.shared.registry)
+    }
+
+    /// How many exchanges are open.
+    pub fn open_exchanges(&self) -> Permits {
+        self.shared.streams.clone()
+    }
+
+    /// Serves until `stop`, then drains: no new visitors and agents, open requests end within the drain timeout, the
+    /// rest is cut.
+    pub async fn run(self, stop: CancellationToken) -> Drained {
+        let Self { shared, tunnel, public, tls, .. } = self;
+        let agents = {
+            let shared = Arc::clone(&shared);
+            listen::accept_loop(tunnel, shared.stop.clone(), move |socket, peer| {
+                // Beyond the limit nobody is told: a handshake costs more than a connection.
+                if let Some(waiting) = shared.logins.try_acquire() {
+                    let serve = accept::serve_agent(Arc::clone(&shared), tls.clone(), socket, peer, waiting);
+                    shared.tasks.spawn(until_cut(shared.cut.clone(), serve));
+                }
+            })
+        };
+        let visitors = {
+            let shared = Arc::clone(&shared);
+            listen::accept_loop(public, shared.stop.clone(), move |socket, peer| {
+                public::accept_visitor(&shared, socket, peer);
+            })
+        };
+        shared.tasks.spawn(agents);
+        shared.tasks.spawn(visitors);
+        shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
+        stop.cancelled().await;
+        shared.drain().await
+    }
+}
+
+impl Shared {
+    async fn drain(&self) -> Drained {
+        let limit = self.config.tunnel.drain_timeout;
+        self.stop.cancel();
+        self.tasks.close();
+        self.visits.close();
+        let tunnels = self.registry.all();
+        tracing::info!(
+            tunnels = tunnels.len(),
+            visits = self.visits.len(),
+            "shutting down; open requests may take {limit:?}"
+        );
+        for lane in tunnels.iter().flat_map(|tunnel| tunnel.lanes()) {
+            lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
+        }
+        let visits_cut = if timeout(limit, self.visits.wait()).await.is_ok() { 0 } else { self.visits.len() };
+        for tunnel in &tunnels {
+            tunnel.retire(Retired::Draining);
+        }
+        if visits_cut > 0 || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            self.cut.cancel();
+            // What is left is told to end now; nothing of it waits for a peer.
+            let _ = timeout(LAST_WORDS, self.tasks.wait()).await;
+        }
+        tracing::info!(visits_cut, "shut down");
+        Drained { visits_cut }
+    }
+}
+
+/// Runs a task, but not beyond the end of the drain.
+async fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => {}
+        () = work => {}
+    }
+}
+
+async fn evict_idle(shared: Arc<Shared>) {
+    let mut tick = interval(EVICTION);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = tick.tick() => {
+                shared.visitors.evict_idle();
+                shared.failed_logins.evict_idle();
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What a visitor gets from the server itself: one place that turns a failure into a status, a stable code, and a page
+//! or a line of JSON. Never an internal detail.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use super::headers::REQUEST_ID;
+use crate::protocol::frame::Reset;
+use crate::values::RequestId;
+
+/// The header with the stable code of a failure.
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-adit-error");
+
+/// Why a visitor does not get what it asked for. `docs/errors.md` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No client has this name.
+    UnknownName,
+    /// The server has no such page of its own.
+    NotFound,
+    /// The server's own pages can only be read.
+    MethodNotAllowed,
+    /// The name is listed, but no agent serves it now.
+    TunnelOffline,
+    /// As many streams as allowed are open.
+    TunnelBusy,
+    /// The agent answers nothing any more, though it is connected.
+    TunnelStalled,
+    /// The tunnel broke off before the answer began.
+    TunnelLost,
+    /// The agent does not offer the service.
+    ServiceGone,
+    /// The local application refuses connections.
+    LocalUnreachable,
+    /// The local application takes no connection in time.
+    LocalTimeout,
+    /// The local application broke off before its answer began, or speaks no HTTP.
+    LocalBroken,
+    /// The local application's answer did not begin in time.
+    ResponseTimeout,
+    /// The visitor stopped sending its request.
+    RequestTimeout,
+    /// The request cannot be understood, or could be understood in two ways.
+    BadRequest,
+    /// The head of the request is larger than the limit.
+    HeadTooLarge,
+    /// Too many requests from this address; try again in so many seconds.
+    RateLimited(u64),
+}
+
+impl Failure {
+    /// What an agent's reset means to the visitor.
+    pub(super) fn of_reset(reset: Reset) -> Self {
+        match reset {
+            Reset::LocalUnreachable => Self::LocalUnreachable,
+            Reset::LocalTimeout => Self::LocalTimeout,
+            Reset::LocalBroken | Reset::TooLarge => Self::LocalBroken,
+            Reset::Idle => Self::ResponseTimeout,
+            Reset::RequestBroken => Self::BadRequest,
+            Reset::ShuttingDown | Reset::Cancelled | Reset::Protocol => Self::TunnelLost,
+        }
+    }
+
+    /// The HTTP status, the stable code, and what a person reads.
+    fn facts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::UnknownName => (StatusCode::NOT_FOUND, "unknown_name", "There is nothing at this address."),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such page here."),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This page can only be read.")
+            }
+            Self::TunnelOffline => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "tunnel_offline",
+                "This site is not connected at the moment. Try again soon.",
+            ),
+            Self::TunnelBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "tunnel_busy",
+                "This site is very busy at the moment. Try again in a second.",
+            ),
+            Self::TunnelStalled => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "tunnel_stalled",
+                "The connection to this site has stalled. Try again soon.",
+            ),
+            Self::TunnelLost => (
+                StatusCode::BAD_GATEWAY,
+                "tunnel_lost",
+                "The connection to this site broke before it answered. Try again.",
+            ),
+            Self::ServiceGone => (StatusCode::BAD_GATEWAY, "service_gone", "This site is not offered any more."),
+            Self::LocalUnreachable => (
+                StatusCode::BAD_GATEWAY,
+                "local_unreachable",
+                "The way to this site is open, but its application is not running.",
+            ),
+            Self::LocalTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "local_timeout",
+                "The application behind this site does not take connections in time.",
+            ),
+            Self::LocalBroken => (
+                StatusCode::BAD_GATEWAY,
+                "local_broken",
+                "The application behind this site broke off before it answered.",
+            ),
+            Self::ResponseTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "response_timeout",
+                "The application behind this site did not answer in time.",
+            ),
+            Self::RequestTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time.")
+            }
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad_request", "The request cannot be understood."),
+            Self::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The head of the request is too large.")
+            }
+            Self::RateLimited(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests from your address. Wait a moment.")
+            }
+        }
+    }
+
+    pub(super) fn status(self) -> StatusCode {
+        self.facts().0
+    }
+
+    pub(super) fn code(self) -> &'static str {
+        self.facts().1
+    }
+
+    fn retry_after(self) -> Option<u64> {
+        match self {
+            Self::TunnelOffline | Self::TunnelStalled => Some(5),
+            Self::TunnelBusy => Some(1),
+            Self::RateLimited(seconds) => Some(seconds),
+            _ => None,
+        }
+    }
+
+    /// The whole answer, as a page if that is what the visitor wants to see.
+    pub(super) fn answer(self, request_id: RequestId, wants_page: bool) -> Response<Full<Bytes>> {
+        let (status, code, message) = self.facts();
+        let (kind, body) = if wants_page {
+            ("text/html; charset=utf-8", page(status, code, message, request_id))
+        } else {
+            let line = serde_json::json!({ "error": code, "message": message, "request_id": request_id.to_string() });
+            ("application/json", format!("{line}\n"))
+        };
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        // What is missing now may be there at the next request.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(ERROR_CODE, HeaderValue::from_static(code));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self == Self::MethodNotAllowed {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        sign(response, request_id)
+    }
+}
+
+/// Whether a visitor would rather see a page than a line of JSON.
+pub(super) fn wants_page(asked: &HeaderMap) -> bool {
+    asked.get_all(ACCEPT).iter().any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
+}
+
+fn page(status: StatusCode, code: &str, message: &str, request_id: RequestId) -> String {
+    let (number, reason) = (status.as_u16(), status.canonical_reason().unwrap_or_default());
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"robots\" content=\"noindex\"><title>{number} {reason}</title><style>{STYLE}</style></head>\n\
+         <body><main><p class=\"number\">{number}</p><h1>{reason}</h1><p>{message}</p>\
+         <p class=\"small\">{code} &middot; request {request_id}</p></main></body></html>\n"
+    )
+}
+
+const STYLE: &str = "\
+:root{color-scheme:light dark}\
+body{margin:0;min-height:100vh;display:grid;place-items:center;font:1rem/1.5 system-ui,sans-serif;\
+background:Canvas;color:CanvasText}\
+main{max-width:30rem;padding:2rem}\
+.number{margin:0;font-size:4rem;font-weight:700;line-height:1;opacity:.25}\
+h1{margin:.25rem 0 1rem;font-size:1.5rem}\
+.small{margin-top:2rem;font-size:.8rem;opacity:.6;font-family:ui-monospace,monospace}";
+
+/// `GET /health` on the bare domain or address.
+pub(super) fn health(connected: bool, request_id: RequestId) -> Response<Full<Bytes>> {
+    let text = if connected { "Tunnel: Connected\n" } else { "Tunnel: Disconnected\n" };
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = if connected { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    sign(response, request_id)
+}
+
+/// Sends the visitor to `location`, with the same method and body.
+pub(super) fn redirect(location: HeaderValue, request_id: RequestId) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    sign(response, request_id)
+}
+
+fn sign(mut response: Response<Full<Bytes>>, request_id: RequestId) -> Response<Full<Bytes>> {
+    for (name, value) in [(DATE, httpdate::fmt_http_date(SystemTime::now())), (REQUEST_ID, request_id.to_string())] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,341 @@
+//! An exchange, as the server sees it: a request goes into a fresh stream, its answer comes back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::Visit;
+use super::answer::Failure;
+use super::headers::{self, Forwarding};
+use super::ledger::{Entry, Opening};
+use crate::protocol::WireError;
+use crate::protocol::decode::{Decoder, Event};
+use crate::protocol::exchange::{RequestHead, ResponseHead};
+use crate::protocol::frame::{self, Reset, Status};
+use crate::protocol::preface::{Preface, Scheme};
+use crate::routing::{self, RoutingMode};
+use crate::server::tunnel::{OpenFailure, Tunnel};
+use crate::server::until_cut;
+use crate::transport::body::{BodyError, FrameBody, SendError, send_body};
+use crate::transport::copy::both_ways;
+use crate::transport::framed::{FrameReader, FrameWriter, ReadError};
+use crate::transport::mux::MuxStream;
+use crate::values::{Name, RequestId};
+
+/// Where a request goes, and on whose behalf.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) tunnel: Arc<Tunnel>,
+    pub(super) name: Name,
+    pub(super) mode: RoutingMode,
+    pub(super) authority: Option<Bytes>,
+    pub(super) visitor: std::net::IpAddr,
+    pub(super) scheme: Scheme,
+    pub(super) request_id: RequestId,
+}
+
+impl Target {
+    /// The name that was taken off the path, if it was.
+    fn prefix(&self) -> Option<&Name> {
+        (self.mode == RoutingMode::Path).then_some(&self.name)
+    }
+}
+
+/// Takes a request to its agent and brings the answer back, its body still on the way.
+pub(super) async fn forward(
+    visit: &Arc<Visit>,
+    target: Target,
+    request: Request<Incoming>,
+) -> Result<Response<ForwardedBody>, Failure> {
+    let shared = &visit.shared;
+    let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
+    let entry = Arc::new(Entry::open(
+        Opening {
+            request_id: target.request_id,
+            visitor: target.visitor,
+            client: target.tunnel.client().clone(),
+            name: target.name.clone(),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+        },
+        server,
+    ));
+    exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
+        entry.fail(*failure);
+        entry.status(failure.status());
+    })
+}
+
+async fn exchange(
+    visit: &Arc<Visit>,
+    target: &Target,
+    mut request: Request<Incoming>,
+    entry: &Arc<Entry>,
+) -> Result<Response<ForwardedBody>, Failure> {
+    let shared = &visit.shared;
+    let timeouts = &shared.config.timeouts;
+    let visitor_version = request.version();
+    let has_body = !request.body().is_end_stream();
+    let upgrade = rewrite(visit, target, &mut request, has_body);
+    let first = opening(visit, target, &request, has_body, upgrade.is_some())?;
+    let (stream, permit) = target.tunnel.open(&first, timeouts.head).await.map_err(|failure| match failure {
+        OpenFailure::Busy => Failure::TunnelBusy,
+        OpenFailure::Gone => Failure::TunnelOffline,
+        OpenFailure::Stalled => Failure::TunnelStalled,
+    })?;
+    entry.hold(permit);
+    // From here on, leaving early cuts the stream.
+    let stream = Held(stream);
+    let writer = FrameWriter::new(stream.0.clone());
+    let mut reader = FrameReader::new(stream.0.clone(), Decoder::response(frame::MAX_HEAD));
+    let writer = if has_body {
+        let upload = upload(request.into_body(), writer, timeouts.idle, Arc::clone(entry));
+        shared.visits.spawn(until_cut(shared.cut.clone(), upload));
+        None
+    } else if upgrade.is_none() {
+        stream.0.write_ended();
+        None
+    } else {
+        Some(writer)
+    };
+    let answered = tokio::time::timeout(timeouts.response_head, response_head(&mut reader)).await;
+    let head =
+        answered.unwrap_or(Err(Failure::ResponseTimeout)).map_err(|failure| entry.failure().unwrap_or(failure))?;
+    entry.status(head.status);
+    let idle = if is_quiet(&head.headers) { timeouts.quiet_stream } else { timeouts.idle };
+    let (ResponseHead { status, mut headers, .. }, agreed) = strip(head);
+    if let Some(name) = target.prefix() {
+        headers::add_prefix(&mut headers, name);
+    }
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    if let Some(mut writer) = writer {
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let (Some(visitor), Some(agreed)) = (upgrade, agreed) else { return Err(Failure::LocalBroken) };
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, agreed);
+            *response.headers_mut() = headers;
+            let exchange = Upgraded { reader, writer, stream, entry: Arc::clone(entry), quiet: timeouts.quiet_stream };
+            shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
+            return Ok(response.map(|()| ForwardedBody::empty()));
+        }
+        // The application does not upgrade: then this was the whole request.
+        writer.end().await.map_err(|_| Failure::TunnelLost)?;
+    } else if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::LocalBroken);
+    }
+    // An answer of HTTP/1.0 without a length ends with its connection.
+    let delimited = visitor_version != Version::HTTP_10 || headers.contains_key(CONTENT_LENGTH);
+    *response.headers_mut() = headers;
+    let open = Open { body: FrameBody::new(reader, Some(idle)), entry: Arc::clone(entry), _stream: stream };
+    let cut = (!delimited).then(|| Arc::clone(&visit.cut));
+    Ok(response.map(|()| ForwardedBody { open: Some(open), cut }))
+}
+
+/// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade.
+fn rewrite(visit: &Visit, target: &Target, request: &mut Request<Incoming>, has_body: bool) -> Option<OnUpgrade> {
+    let protocol = headers::strip_hop_by_hop(request.headers_mut());
+    // An upgrade of a request with a body (RFC 9110, section 7.8) may be ignored, and nobody sends one.
+    let upgrade = protocol.filter(|_| !has_body).map(|protocol| {
+        request.headers_mut().insert(UPGRADE, protocol);
+        hyper::upgrade::on(&mut *request)
+    });
+    let forwarding = Forwarding {
+        visitor: target.visitor,
+        peer: visit.peer,
+        peer_is_trusted: visit.peer_is_trusted(),
+        scheme: target.scheme,
+        authority: target.authority.as_ref(),
+        prefix: target.prefix(),
+        request_id: target.request_id,
+    };
+    headers::add_forwarding(request.headers_mut(), &forwarding);
+    upgrade
+}
+
+/// Preface and head in one piece, so that they leave in one frame; with the end, if nothing follows.
+fn opening(
+    visit: &Visit,
+    target: &Target,
+    request: &Request<Incoming>,
+    has_body: bool,
+    upgrades: bool,
+) -> Result<BytesMut, Failure> {
+    let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let path = if target.prefix().is_some() { routing::strip_name(path) } else { path };
+    let preface = Preface {
+        service: target.name.clone(),
+        visitor: (target.visitor, visit.peer.port()).into(),
+        server: visit.local,
+        scheme: target.scheme,
+        request_id: target.request_id,
+    };
+    let head = RequestHead {
+        method: request.method().clone(),
+        scheme: target.scheme,
+        authority: target.authority.clone(),
+        target: Bytes::copy_from_slice(path.as_bytes()),
+        protocol: None,
+        version: request.version(),
+        headers: request.headers().clone(),
+        has_body,
+    };
+    let mut first = BytesMut::with_capacity(1024);
+    let put = preface.put(&mut first).and_then(|()| head.put(&mut first));
+    put.map_err(|error| match error {
+        WireError::TooLarge(_) => Failure::HeadTooLarge,
+        _ => Failure::BadRequest,
+    })?;
+    if !has_body && !upgrades {
+        frame::put_end(&mut first);
+    }
+    Ok(first)
+}
+
+/// Waits for the final head. Interim ones are passed over: hyper sends none but 100, on its own account.
+async fn response_head(reader: &mut FrameReader) -> Result<ResponseHead, Failure> {
+    loop {
+        match reader.event().await {
+            Ok(Event::Status(Status::Accepted) | Event::Informational(_)) => {}
+            Ok(Event::Response(head)) => return Ok(head),
+            Ok(Event::Status(status)) => {
+                return Err(match status {
+                    Status::UnknownService => Failure::ServiceGone,
+                    Status::TooManyStreams => Failure::TunnelBusy,
+                    Status::Draining => Failure::TunnelOffline,
+                    Status::Accepted | Status::Malformed => Failure::TunnelLost,
+                });
+            }
+            Ok(Event::Reset(reason)) => return Err(Failure::of_reset(reason)),
+            Ok(_) | Err(ReadError::Wire(_)) => return Err(Failure::TunnelLost),
+            Err(ReadError::Cut) => return Err(Failure::TunnelLost),
+        }
+    }
+}
+
+/// Takes off what belongs to the connection between agent and application; gives the protocol of an upgrade back.
+fn strip(mut head: ResponseHead) -> (ResponseHead, Option<HeaderValue>) {
+    let agreed = head.headers.get(UPGRADE).cloned();
+    headers::strip_hop_by_hop(&mut head.headers);
+    (head, agreed)
+}
+
+/// Whether long silences belong to the answer: an event stream, or gRPC.
+fn is_quiet(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.starts_with("text/event-stream") || kind.starts_with("application/grpc")
+}
+
+/// Sends the body of a request after its head.
+async fn upload(body: Incoming, mut writer: FrameWriter, idle: Duration, entry: Arc<Entry>) {
+    let mut body = std::pin::pin!(body);
+    match send_body(body.as_mut(), &mut writer, Some(idle)).await {
+        // The agent wants no more of it: the answer says why.
+        Ok(()) | Err(SendError::Stream(_)) => {}
+        Err(SendError::Body(_) | SendError::Trailers) => {
+            entry.fail(Failure::BadRequest);
+            writer.reset(Reset::RequestBroken);
+        }
+        Err(SendError::Idle) => {
+            entry.fail(Failure::RequestTimeout);
+            writer.reset(Reset::Idle);
+        }
+    }
+}
+
+/// The answer's side of a stream: dropped before the answer is complete, it cuts the stream for the upload too.
+#[derive(Debug)]
+struct Held(MuxStream);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.0.is_read_ended() {
+            self.0.abort();
+        }
+    }
+}
+
+/// An exchange that has become a connection.
+struct Upgraded {
+    reader: FrameReader,
+    writer: FrameWriter,
+    stream: Held,
+    entry: Arc<Entry>,
+    quiet: Duration,
+}
+
+impl Upgraded {
+    async fn run(self, visitor: OnUpgrade) {
+        let Self { reader, writer, stream, entry, quiet } = self;
+        if let Ok(visitor) = visitor.await
+            && both_ways(TokioIo::new(visitor), reader, writer, quiet).await.is_ok()
+        {
+            entry.complete();
+        }
+        drop(stream);
+    }
+}
+
+/// The body of a forwarded answer. Dropped before its end, it cuts the stream: the visitor has left.
+#[derive(Debug)]
+pub(super) struct ForwardedBody {
+    open: Option<Open>,
+    /// Told when the answer breaks off and its form does not show it.
+    cut: Option<Arc<AtomicBool>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    body: FrameBody,
+    entry: Arc<Entry>,
+    _stream: Held,
+}
+
+impl ForwardedBody {
+    fn empty() -> Self {
+        Self { open: None, cut: None }
+    }
+}
+
+impl Body for ForwardedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(open) = &mut this.open else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut open.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => open.entry.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => {
+                if let Some(cut) = &this.cut {
+                    cut.store(true, Ordering::Release);
+                }
+                this.open = None;
+                return Poll::Ready(frame);
+            }
+            None => {}
+        }
+        if open.body.is_end_stream() {
+            open.entry.complete();
+        }
+        if frame.is_none() {
+            this.open = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.body.is_end_stream())
+    }
+}

@@ -1,0 +1,288 @@
+//! What a proxy must change in a head, and nothing more.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+use crate::protocol::preface::Scheme;
+use crate::values::{Name, RequestId};
+
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Removes the fields that concern one connection only (RFC 9110, section 7.6.1), those named by `Connection`
+/// included. Gives back the `Upgrade` that the connection asks for or agrees to, if there is one.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let mut upgrade = None;
+    if headers.contains_key(CONNECTION) {
+        let connection: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+        for option in connection.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
+            let option = option.trim();
+            if option.eq_ignore_ascii_case("upgrade") {
+                upgrade = headers.get(UPGRADE).cloned();
+            }
+            match HeaderName::from_bytes(option.as_bytes()) {
+                // These say where a message goes and how long it is: no connection option can take them away.
+                Ok(HOST | CONTENT_LENGTH | TE) | Err(_) => {}
+                Ok(name) => drop(headers.remove(name)),
+            }
+        }
+    }
+    // Only `trailers` may be passed on (RFC 9110, section 10.1.4).
+    let mut codings = headers.get_all(TE).iter().filter_map(|te| te.to_str().ok()).flat_map(|te| te.split(','));
+    let trailers = codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    for name in [CONNECTION, KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TE] {
+        headers.remove(name);
+    }
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    upgrade
+}
+
+/// On whose behalf a request is forwarded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Forwarding<'a> {
+    pub(super) visitor: IpAddr,
+    /// The address of the connection: the visitor's own, or the last proxy's.
+    pub(super) peer: SocketAddr,
+    pub(super) peer_is_trusted: bool,
+    pub(super) scheme: Scheme,
+    pub(super) authority: Option<&'a Bytes>,
+    /// The name, on a path route.
+    pub(super) prefix: Option<&'a Name>,
+    pub(super) request_id: RequestId,
+}
+
+/// Tells the application who asks for what. What a visitor says of itself under these names is replaced, unless a
+/// trusted proxy says it.
+pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
+    let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id } = *forwarding;
+    if !peer_is_trusted {
+        for name in [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, REAL_IP, REQUEST_ID] {
+            headers.remove(name);
+        }
+    }
+    let earlier: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let chain = match earlier.as_slice() {
+        [] => peer.ip().to_string(),
+        earlier => format!("{}, {}", earlier.join(", "), peer.ip()),
+    };
+    put(headers, FORWARDED_FOR, chain);
+    put(headers, REAL_IP, visitor.to_string());
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
+    }
+    if let Some(authority) = authority
+        && !headers.contains_key(FORWARDED_HOST)
+    {
+        put(headers, FORWARDED_HOST, authority.clone());
+    }
+    if !headers.contains_key(REQUEST_ID) {
+        put(headers, REQUEST_ID, request_id.to_string());
+    }
+    if let Some(name) = prefix {
+        let before = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let prefix = format!("{}/{name}", before.trim_end_matches('/'));
+        put(headers, FORWARDED_PREFIX, prefix);
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: impl Into<Bytes>) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(value.into()) {
+        headers.insert(name, value);
+    }
+}
+
+/// Who the visitor is: the address of the connection, or what the last proxy that is not trusted shows.
+pub(super) fn visitor_of(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+    if !is_trusted(peer) {
+        return peer;
+    }
+    let lines = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let said: Vec<&str> = lines.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let mut visitor = peer;
+    for text in said.iter().rev() {
+        // A proxy that writes nonsense is believed up to there.
+        let Ok(ip) = text.parse::<IpAddr>() else { break };
+        visitor = ip.to_canonical();
+        if !is_trusted(visitor) {
+            break;
+        }
+    }
+    visitor
+}
+
+/// Gives `Location` and the paths of cookies the prefix back that a path route has taken from the request.
+pub(super) fn add_prefix(headers: &mut HeaderMap, name: &Name) {
+    if let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok())
+        && location.starts_with('/')
+        && !location.starts_with("//")
+    {
+        let location = format!("/{name}{location}");
+        put(headers, LOCATION, location);
+    }
+    let cookies: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().map(|cookie| prefixed(cookie, name)).collect();
+    headers.remove(SET_COOKIE);
+    for cookie in cookies {
+        headers.append(SET_COOKIE, cookie);
+    }
+}
+
+/// `Path=/x` becomes `Path=/alice/x` (RFC 6265, section 4.1.2.4). A cookie without a path keeps none: a browser then
+/// takes the path of the request, which has the prefix.
+fn prefixed(cookie: &HeaderValue, name: &Name) -> HeaderValue {
+    let Ok(text) = cookie.to_str() else { return cookie.clone() };
+    let attributes = text.split(';').map(|part| match part.trim_start().split_once('=') {
+        Some((key, path)) if key.eq_ignore_ascii_case("path") && path.starts_with('/') => {
+            let space = &part[..part.len() - part.trim_start().len()];
+            format!("{space}{key}=/{name}{path}")
+        }
+        _ => part.to_owned(),
+    });
+    HeaderValue::try_from(attributes.collect::<Vec<_>>().join(";")).unwrap_or_else(|_| cookie.clone())
+}
+
+/// A request names more than one authority (RFC 9112, section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TwoHosts;
+
+/// The authority that a request names.
+pub(super) fn authority_of(uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Bytes>, TwoHosts> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(TwoHosts);
+    }
+    // The target's own authority counts, if it has one (RFC 9112, section 3.2.2).
+    let target = uri.authority().map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes()));
+    Ok(target.or_else(|| host.map(|host| Bytes::copy_from_slice(host.as_bytes()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn text(headers: &HeaderMap, name: &str) -> Vec<String> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn fields_of_one_connection_do_not_cross() {
+        let mut fields = headers(&[
+            ("connection", "keep-alive, X-Secret, host"),
+            ("connection", "TE"),
+            ("keep-alive", "timeout=5"),
+            ("x-secret", "1"),
+            ("host", "a"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("proxy-authorization", "Basic x"),
+            ("x-kept", "1"),
+        ]);
+        assert_eq!(strip_hop_by_hop(&mut fields), None);
+        let mut left: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["host", "te", "x-kept"]);
+        assert_eq!(text(&fields, "te"), ["trailers"]);
+    }
+
+    #[test]
+    fn an_upgrade_is_kept_aside_only_if_the_connection_asks_for_it() {
+        let mut asked = headers(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(strip_hop_by_hop(&mut asked).unwrap(), "websocket");
+        let mut unasked = headers(&[("upgrade", "websocket")]);
+        assert_eq!(strip_hop_by_hop(&mut unasked), None);
+        assert!(asked.is_empty() && unasked.is_empty());
+    }
+
+    #[test]
+    fn a_visitor_cannot_say_who_it_is_but_a_trusted_proxy_can() {
+        let said = [("x-forwarded-for", "6.6.6.6"), ("x-real-ip", "6.6.6.6"), ("x-forwarded-proto", "https")];
+        let authority = Bytes::from_static(b"alice.example");
+        let mut forwarding = Forwarding {
+            visitor: [192, 0, 2, 1].into(),
+            peer: ([192, 0, 2, 1], 1234).into(),
+            peer_is_trusted: false,
+            scheme: Scheme::Http,
+            authority: Some(&authority),
+            prefix: None,
+            request_id: RequestId(7),
+        };
+        let mut fields = headers(&said);
+        add_forwarding(&mut fields, &forwarding);
+        assert_eq!(text(&fields, "x-forwarded-for"), ["192.0.2.1"]);
+        assert_eq!(text(&fields, "x-real-ip"), ["192.0.2.1"]);
+        assert_eq!(text(&fields, "x-forwarded-proto"), ["http"]);
+        assert_eq!(text(&fields, "x-forwarded-host"), ["alice.example"]);
+        assert_eq!(text(&fields, "x-request-id"), ["0000000000000007"]);
+
+        forwarding.peer_is_trusted = true;
+        let mut fields = headers(&said);
+        add_forwarding(&mut fields, &forwarding);
+        assert_eq!(text(&fields, "x-forwarded-for"), ["6.6.6.6, 192.0.2.1"]);
+        assert_eq!(text(&fields, "x-forwarded-proto"), ["https"]);
+    }
+
+    #[test]
+    fn the_visitor_is_the_last_address_that_nobody_vouches_for() {
+        let trusted = |ip: IpAddr| ip.to_string().starts_with("10.");
+        let said = headers(&[("x-forwarded-for", "1.1.1.1, 6.6.6.6"), ("x-forwarded-for", "10.0.0.2")]);
+        let who = |peer: &str| visitor_of(&said, peer.parse().unwrap(), trusted).to_string();
+        assert_eq!(who("10.0.0.1"), "6.6.6.6");
+        assert_eq!(who("192.0.2.1"), "192.0.2.1", "an untrusted peer is itself");
+        let nonsense = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
+        assert_eq!(visitor_of(&nonsense, [10, 0, 0, 1].into(), trusted).to_string(), "10.0.0.1");
+    }
+
+    #[test]
+    fn answers_on_a_path_route_get_the_prefix_back() {
+        let alice = Name::new("alice").unwrap();
+        let mut fields = headers(&[
+            ("location", "/login?next=/"),
+            ("set-cookie", "a=1; Path=/; HttpOnly"),
+            ("set-cookie", "b=2; path=/app"),
+            ("set-cookie", "c=3"),
+        ]);
+        add_prefix(&mut fields, &alice);
+        assert_eq!(text(&fields, "location"), ["/alice/login?next=/"]);
+        assert_eq!(text(&fields, "set-cookie"), ["a=1; Path=/alice/; HttpOnly", "b=2; path=/alice/app", "c=3"]);
+        for other in ["https://elsewhere.example/", "//elsewhere.example/", "relative"] {
+            let mut fields = headers(&[]);
+            fields.insert(LOCATION, HeaderValue::from_str(other).unwrap());
+            add_prefix(&mut fields, &alice);
+            assert_eq!(text(&fields, "location"), [other]);
+        }
+    }
+
+    #[test]
+    fn two_hosts_are_one_too_many() {
+        let uri = http::Uri::from_static("/");
+        assert_eq!(authority_of(&uri, &headers(&[("host", "a"), ("host", "b")])), Err(TwoHosts));
+        assert_eq!(authority_of(&uri, &headers(&[("host", "a")])).unwrap().unwrap(), "a");
+        let absolute = http::Uri::from_static("http://b/x");
+        assert_eq!(authority_of(&absolute, &headers(&[("host", "a")])).unwrap().unwrap(), "b");
+    }
+}

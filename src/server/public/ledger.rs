@@ -1,0 +1,121 @@
+//! Where every way out of a request ends: one value that lives as long as the exchange. When it is dropped, the
+//! permits are free again and the access log has its line.
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::{Method, StatusCode};
+
+use super::answer::Failure;
+use crate::limits::Permit;
+use crate::server::tunnel::StreamPermit;
+use crate::values::{ClientId, Name, RequestId};
+
+/// What one forwarded request holds, and what is known of it at its end.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) request_id: RequestId,
+    pub(super) visitor: IpAddr,
+    pub(super) client: ClientId,
+    pub(super) name: Name,
+    pub(super) method: Method,
+    /// Without the query, which may hold what should not be logged.
+    pub(super) path: String,
+    pub(super) started: Instant,
+    status: AtomicU16,
+    sent: AtomicU64,
+    complete: AtomicBool,
+    failure: OnceLock<Failure>,
+    _server: Permit,
+    tunnel: OnceLock<StreamPermit>,
+}
+
+/// What is known of a request before it is forwarded.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) request_id: RequestId,
+    pub(super) visitor: IpAddr,
+    pub(super) client: ClientId,
+    pub(super) name: Name,
+    pub(super) method: Method,
+    pub(super) path: String,
+}
+
+impl Entry {
+    /// Opens the entry; `server` is the request's share of what the server can have open in all.
+    pub(super) fn open(opening: Opening, server: Permit) -> Self {
+        let Opening { request_id, visitor, client, name, method, path } = opening;
+        Self {
+            request_id,
+            visitor,
+            client,
+            name,
+            method,
+            path,
+            started: Instant::now(),
+            status: AtomicU16::new(0),
+            sent: AtomicU64::new(0),
+            complete: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            _server: server,
+            tunnel: OnceLock::new(),
+        }
+    }
+
+    /// The stream's share of its tunnel and lane, held until the exchange ends.
+    pub(super) fn hold(&self, permit: StreamPermit) {
+        // Set once: one exchange has one stream.
+        let _ = self.tunnel.set(permit);
+    }
+
+    /// The visitor gets this status.
+    pub(super) fn status(&self, status: StatusCode) {
+        self.status.store(status.as_u16(), Ordering::Relaxed);
+    }
+
+    /// So many bytes of the answer's body went to the visitor.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The answer was sent whole.
+    pub(super) fn complete(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+    }
+
+    /// The exchange failed; the first reason counts.
+    pub(super) fn fail(&self, failure: Failure) {
+        let _ = self.failure.set(failure);
+    }
+
+    /// Why the exchange failed, if it did.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure.get().copied()
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let outcome = match (self.failure(), self.complete.load(Ordering::Relaxed)) {
+            (Some(failure), _) => failure.code(),
+            (None, true) => "ok",
+            (None, false) => "cut",
+        };
+        tracing::info!(
+            target: "adit::access",
+            request = %self.request_id,
+            visitor = %self.visitor,
+            client = %self.client,
+            name = %self.name,
+            method = %self.method,
+            path = self.path,
+            status = self.status.load(Ordering::Relaxed),
+            bytes = self.sent.load(Ordering::Relaxed),
+            ms = self.started.elapsed().as_millis() as u64,
+            outcome,
+            "request"
+        );
+    }
+}

@@ -1,0 +1,99 @@
+//! One request: who asks, for what, and who answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+
+use super::Visit;
+use super::answer::{self, Failure};
+use super::forward::{self, ForwardedBody, Target};
+use super::headers;
+use crate::protocol::preface::Scheme;
+use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
+use crate::values::{Name, RequestId};
+
+/// The body of an answer: the server's own, or what comes through the tunnel.
+pub(super) type AnswerBody = Either<Full<Bytes>, ForwardedBody>;
+
+/// Answers one request, whatever happens.
+pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let request_id = RequestId::next();
+    let wants_page = answer::wants_page(request.headers());
+    match decide(&visit, request, request_id).await {
+        Ok(response) => response,
+        Err(failure) => {
+            tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
+            failure.answer(request_id, wants_page).map(Either::Left)
+        }
+    }
+}
+
+async fn decide(
+    visit: &Arc<Visit>,
+    mut request: Request<Incoming>,
+    request_id: RequestId,
+) -> Result<Response<AnswerBody>, Failure> {
+    let shared = &visit.shared;
+    let is_trusted = |ip| super::is_trusted(shared, ip);
+    let visitor = headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted);
+    shared.visitors.check(visitor).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
+    // A client of a proxy that wants a tunnel through us: we are not that kind of proxy.
+    if request.method() == Method::CONNECT {
+        return Err(Failure::BadRequest);
+    }
+    let authority = headers::authority_of(request.uri(), request.headers()).map_err(|_| Failure::BadRequest)?;
+    let route = {
+        let mut named = request.headers().get_all(TUNNEL_HEADER).iter();
+        let header = named.next().and_then(|value| value.to_str().ok()).filter(|_| named.next().is_none());
+        let authority = match &authority {
+            Some(authority) => Some(std::str::from_utf8(authority).map_err(|_| Failure::BadRequest)?),
+            None => None,
+        };
+        shared.router.route(Asked { authority, path: request.uri().path(), header })
+    };
+    match route {
+        Route::Service { name, mode } => {
+            let tunnel = shared.registry.by_name(&name).ok_or_else(|| {
+                if shared.clients.is_listed(&name) { Failure::TunnelOffline } else { Failure::UnknownName }
+            })?;
+            if mode == RoutingMode::Header {
+                request.headers_mut().remove(TUNNEL_HEADER);
+            }
+            let target = Target { tunnel, name, mode, authority, visitor, scheme: Scheme::Http, request_id };
+            forward::forward(visit, target, request).await.map(|response| response.map(Either::Right))
+        }
+        Route::AddSlash => add_slash(&request, request_id).map(|response| response.map(Either::Left)),
+        Route::Own => own_page(visit, &request, request_id).map(|response| response.map(Either::Left)),
+        Route::Unknown => Err(Failure::UnknownName),
+    }
+}
+
+fn add_slash(request: &Request<Incoming>, request_id: RequestId) -> Result<Response<Full<Bytes>>, Failure> {
+    let uri = request.uri();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(|_| Failure::BadRequest)?;
+    Ok(answer::redirect(location, request_id))
+}
+
+fn own_page(
+    visit: &Visit,
+    request: &Request<Incoming>,
+    request_id: RequestId,
+) -> Result<Response<Full<Bytes>>, Failure> {
+    if request.uri().path() != "/health" {
+        return Err(Failure::NotFound);
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Failure::MethodNotAllowed);
+    }
+    let registry = &visit.shared.registry;
+    let parameters = request.uri().query().unwrap_or_default().split('&');
+    let connected = match parameters.filter_map(|parameter| parameter.strip_prefix("tunnel=")).next() {
+        Some(name) => Name::new(name).is_ok_and(|name| registry.by_name(&name).is_some()),
+        None => registry.serves_any(),
+    };
+    Ok(answer::health(connected, request_id))
+}

@@ -1,0 +1,249 @@
+//! Who is connected: tunnels by client id, and an index from name to tunnel.
+//!
+//! Readers (every request) take a clone out of the index and hold no lock. Writers (logins, goodbyes) are rare and
+//! take turns behind one lock, so that claiming several names is one step.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::login::Authenticated;
+use super::tunnel::{Lane, Retired, Tunnel};
+use crate::protocol::login::Refusal;
+use crate::values::{ClientId, Name, TunnelId};
+
+/// The tunnels of this server.
+#[derive(Debug)]
+pub struct Registry {
+    tunnels: DashMap<ClientId, Vec<Arc<Tunnel>>>,
+    names: DashMap<Name, Arc<Tunnel>>,
+    max_tunnels: usize,
+    /// Held by whoever changes the maps; also the number of tunnels.
+    count: Mutex<usize>,
+    changed: watch::Sender<u64>,
+}
+
+/// Why a tunnel could not be registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegisterError {
+    /// Another client holds this name.
+    NameTaken(Name),
+    /// The server has as many tunnels as it may.
+    TooMany,
+}
+
+impl RegisterError {
+    /// What the agent is told.
+    pub fn refusal(&self) -> (Refusal, String) {
+        match self {
+            Self::NameTaken(name) => (Refusal::NameTaken, format!("the name `{name}` is in use by another client")),
+            Self::TooMany => {
+                (Refusal::TooMany, "the server has as many tunnels as it may (`tunnel.max_tunnels`)".to_owned())
+            }
+        }
+    }
+}
+
+/// A tunnel that is registered and waits for its first lane. Dropping it removes that tunnel, and no newer one that
+/// holds its names by then.
+#[derive(Debug)]
+#[must_use = "a tunnel without a lane is registered for as long as this lives"]
+pub struct Registration {
+    registry: Arc<Registry>,
+    tunnel: Arc<Tunnel>,
+    handed_over: bool,
+}
+
+impl Registration {
+    /// The tunnel.
+    pub fn tunnel(&self) -> &Arc<Tunnel> {
+        &self.tunnel
+    }
+
+    /// Gives the tunnel its first lane, whose guard keeps it registered from now on.
+    pub fn first_lane(mut self, lane: Arc<Lane>) -> Option<LaneGuard> {
+        let guard = self.registry.add_lane(&self.tunnel, lane)?;
+        self.handed_over = true;
+        Some(guard)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if !self.handed_over {
+            self.registry.remove(&self.tunnel);
+        }
+    }
+}
+
+/// A lane in its tunnel. Dropping it removes that lane, and with the last one the tunnel.
+#[derive(Debug)]
+#[must_use = "a lane belongs to its tunnel for as long as this lives"]
+pub struct LaneGuard {
+    registry: Arc<Registry>,
+    tunnel: Arc<Tunnel>,
+    lane: Arc<Lane>,
+}
+
+impl LaneGuard {
+    /// The lane.
+    pub fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    /// The tunnel it belongs to.
+    pub fn tunnel(&self) -> &Arc<Tunnel> {
+        &self.tunnel
+    }
+}
+
+impl Drop for LaneGuard {
+    fn drop(&mut self) {
+        if self.tunnel.remove_lane(&self.lane) {
+            self.registry.remove(&self.tunnel);
+        } else {
+            self.registry.changed();
+        }
+    }
+}
+
+impl Registry {
+    /// Room for `max_tunnels`.
+    pub fn new(max_tunnels: usize) -> Arc<Self> {
+        Arc::new(Self {
+            tunnels: DashMap::new(),
+            names: DashMap::new(),
+            max_tunnels,
+            count: Mutex::new(0),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// Registers a tunnel under its names. Names that another tunnel of the same client holds are taken over, and a
+    /// tunnel left without a name is told so. An earlier tunnel of the same agent is its own past: it goes quietly.
+    ///
+    /// # Errors
+    /// Another client holds one of the names, or there are too many tunnels; nothing has changed then.
+    pub fn register(
+        self: &Arc<Self>,
+        login: Authenticated,
+        make: impl FnOnce(Authenticated) -> Tunnel,
+    ) -> Result<Registration, RegisterError> {
+        let mut count = self.count.lock();
+        for service in login.services() {
+            if let Some(holder) = self.names.get(&service.name)
+                && holder.client() != login.client()
+            {
+                return Err(RegisterError::NameTaken(service.name.clone()));
+            }
+        }
+        let older = self.tunnels_of(login.client());
+        if *count >= self.max_tunnels && older.is_empty() {
+            return Err(RegisterError::TooMany);
+        }
+        *count += 1;
+        let tunnel = Arc::new(make(login));
+        self.tunnels.entry(tunnel.client().clone()).or_default().push(Arc::clone(&tunnel));
+        for service in tunnel.services() {
+            self.names.insert(service.name.clone(), Arc::clone(&tunnel));
+        }
+        for old in older {
+            if old.instance() == tunnel.instance() {
+                self.forget_names(&old);
+                old.retire(Retired::CameBack);
+            } else if !self.holds_a_name(&old) {
+                old.retire(Retired::Replaced { by: tunnel.agent().to_owned() });
+            }
+        }
+        drop(count);
+        self.changed();
+        Ok(Registration { registry: Arc::clone(self), tunnel, handed_over: false })
+    }
+
+    /// Adds a lane; `None` if the tunnel is gone or has as many as it may.
+    pub fn add_lane(self: &Arc<Self>, tunnel: &Arc<Tunnel>, lane: Arc<Lane>) -> Option<LaneGuard> {
+        if !tunnel.add_lane(&lane) {
+            return None;
+        }
+        self.changed();
+        Some(LaneGuard { registry: Arc::clone(self), tunnel: Arc::clone(tunnel), lane })
+    }
+
+    /// Takes a tunnel out of the way of new visitors; what is open on it goes on.
+    pub fn withdraw(&self, tunnel: &Arc<Tunnel>) {
+        let count = self.count.lock();
+        self.forget_names(tunnel);
+        drop(count);
+        self.changed();
+    }
+
+    fn remove(&self, tunnel: &Arc<Tunnel>) {
+        let mut count = self.count.lock();
+        self.forget_names(tunnel);
+        self.tunnels.remove_if_mut(tunnel.client(), |_, tunnels| {
+            let before = tunnels.len();
+            tunnels.retain(|other| other.id() != tunnel.id());
+            *count -= before - tunnels.len();
+            tunnels.is_empty()
+        });
+        drop(count);
+        self.changed();
+    }
+
+    fn forget_names(&self, tunnel: &Tunnel) {
+        for service in tunnel.services() {
+            self.names.remove_if(&service.name, |_, holder| holder.id() == tunnel.id());
+        }
+    }
+
+    fn holds_a_name(&self, tunnel: &Tunnel) -> bool {
+        let holds = |name| self.names.get(name).is_some_and(|holder| holder.id() == tunnel.id());
+        tunnel.services().iter().any(|service| holds(&service.name))
+    }
+
+    /// The tunnel that holds `name` now.
+    pub fn by_name(&self, name: &Name) -> Option<Arc<Tunnel>> {
+        self.names.get(name).map(|tunnel| Arc::clone(&tunnel))
+    }
+
+    /// A client's tunnels.
+    pub fn tunnels_of(&self, client: &ClientId) -> Vec<Arc<Tunnel>> {
+        self.tunnels.get(client).map(|tunnels| tunnels.clone()).unwrap_or_default()
+    }
+
+    /// A client's tunnel with this id.
+    pub fn tunnel(&self, client: &ClientId, id: TunnelId) -> Option<Arc<Tunnel>> {
+        self.tunnels.get(client)?.iter().find(|tunnel| tunnel.id() == id).cloned()
+    }
+
+    /// All tunnels. Walks the whole map.
+    pub fn all(&self) -> Vec<Arc<Tunnel>> {
+        self.tunnels.iter().flat_map(|tunnels| tunnels.clone()).collect()
+    }
+
+    /// How many tunnels there are, the draining ones included.
+    pub fn len(&self) -> usize {
+        *self.count.lock()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether any name leads to a tunnel.
+    pub fn serves_any(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// Changes whenever a tunnel, a lane or a name comes or goes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+}

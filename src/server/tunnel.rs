@@ -1,0 +1,288 @@
+//! A tunnel: one connected agent as the server sees it, carried by lanes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::login::Authenticated;
+use crate::auth::LaneSecret;
+use crate::limits::{Permit, Permits};
+use crate::protocol::control::Control;
+use crate::protocol::login::ServiceOffer;
+use crate::transport::mux::{MuxStream, Session};
+use crate::values::{ClientId, InstanceId, LaneId, TunnelId};
+
+/// The most lanes that carry one tunnel.
+pub const MAX_LANES: usize = 4;
+
+/// Notices that may wait for a lane's control stream. There are few kinds and each is sent rarely.
+const NOTICES: usize = 8;
+
+/// Streams after which a lane takes no new ones. yamux numbers a session's streams with 31 bits and cannot start over.
+const WORN_OUT: u64 = 1 << 29;
+
+/// Why a tunnel takes no new visitors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retired {
+    /// A newer login took over its last name. Final for the agent.
+    Replaced {
+        /// What program took over.
+        by: String,
+    },
+    /// The same agent has logged in again.
+    CameBack,
+    /// The agent said that it is leaving.
+    Leaving,
+    /// The server is shutting down.
+    Draining,
+}
+
+/// Why no stream could be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenFailure {
+    /// As many streams as allowed are open, in the tunnel or on each of its lanes.
+    Busy,
+    /// The tunnel has no living lane.
+    Gone,
+    /// The agent did not acknowledge earlier streams in time.
+    Stalled,
+}
+
+/// One connected agent. A cheap handle: the lanes' own tasks do the work.
+pub struct Tunnel {
+    id: TunnelId,
+    login: Authenticated,
+    secret: LaneSecret,
+    lanes: RwLock<Lanes>,
+    permits: Permits,
+    retired: watch::Sender<Option<Retired>>,
+    /// A tunnel is registered a moment before its first lane is up.
+    has_lane: watch::Sender<bool>,
+}
+
+struct Lanes {
+    living: Vec<Arc<Lane>>,
+    /// The last lane is gone, or the tunnel was given up before it had one: nobody may join any more.
+    closed: bool,
+}
+
+/// One connection of a tunnel.
+#[derive(Debug)]
+pub struct Lane {
+    id: LaneId,
+    session: Session,
+    permits: Permits,
+    /// Counts open streams, so that a drain can wait for the last one.
+    open: TaskTracker,
+    accepting: AtomicBool,
+    notices: mpsc::Sender<Control>,
+    worn_after: u64,
+}
+
+/// What counts one stream, in its tunnel and on its lane. Lives as long as the exchange.
+#[derive(Debug)]
+pub struct StreamPermit {
+    _tunnel: Permit,
+    _lane: Permit,
+    _open: TaskTrackerToken,
+}
+
+impl Tunnel {
+    /// A tunnel for an agent that has proved who it is, still without a lane.
+    pub fn new(id: TunnelId, login: Authenticated, secret: LaneSecret, max_streams: usize) -> Self {
+        Self {
+            id,
+            login,
+            secret,
+            lanes: RwLock::new(Lanes { living: Vec::new(), closed: false }),
+            permits: Permits::new(max_streams),
+            retired: watch::Sender::new(None),
+            has_lane: watch::Sender::new(false),
+        }
+    }
+
+    /// The tunnel's id.
+    pub fn id(&self) -> TunnelId {
+        self.id
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> &ClientId {
+        self.login.client()
+    }
+
+    /// Which run of the agent it belongs to.
+    pub fn instance(&self) -> InstanceId {
+        self.login.instance()
+    }
+
+    /// What program the agent is.
+    pub fn agent(&self) -> &str {
+        self.login.agent()
+    }
+
+    /// What the agent offers.
+    pub fn services(&self) -> &[ServiceOffer] {
+        self.login.services()
+    }
+
+    /// With what further lanes join.
+    pub fn secret(&self) -> &LaneSecret {
+        &self.secret
+    }
+
+    /// How many streams are open.
+    pub fn streams(&self) -> usize {
+        self.permits.in_use()
+    }
+
+    /// The living lanes.
+    pub fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.read().living.clone()
+    }
+
+    /// Adds a lane; `false` if the tunnel is gone or has as many as it may.
+    pub(super) fn add_lane(&self, lane: &Arc<Lane>) -> bool {
+        let mut lanes = self.lanes.write();
+        if lanes.closed || lanes.living.len() >= MAX_LANES {
+            return false;
+        }
+        // The successor of a worn lane is here: the old one only finishes what it has.
+        lanes.living.iter().filter(|old| old.is_worn()).for_each(|old| old.stop_accepting());
+        lanes.living.push(Arc::clone(lane));
+        drop(lanes);
+        self.has_lane.send_replace(true);
+        true
+    }
+
+    /// Removes a lane; `true` if it was the last one, after which nobody may join any more.
+    pub(super) fn remove_lane(&self, gone: &Lane) -> bool {
+        let mut lanes = self.lanes.write();
+        lanes.living.retain(|lane| lane.id != gone.id);
+        lanes.closed |= lanes.living.is_empty();
+        lanes.closed
+    }
+
+    /// Takes no new visitors from now on. The first reason counts.
+    pub fn retire(&self, why: Retired) {
+        self.retired.send_if_modified(|retired| {
+            let first = retired.is_none();
+            retired.get_or_insert(why);
+            first
+        });
+    }
+
+    /// Tells when and why the tunnel is retired.
+    pub fn retired(&self) -> watch::Receiver<Option<Retired>> {
+        self.retired.subscribe()
+    }
+
+    /// Asks the agent for another lane. Says whether the request could be queued.
+    pub fn ask_for_lane(&self) -> bool {
+        self.lanes.read().living.iter().any(|lane| lane.notify(Control::OpenLane))
+    }
+
+    /// Opens a stream on the lane with the fewest open ones and sends `first` on it.
+    ///
+    /// # Errors
+    /// Nothing was sent; [`OpenFailure`] says whether it is worth trying again.
+    pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(MuxStream, StreamPermit), OpenFailure> {
+        let first_lane = async { self.has_lane.subscribe().wait_for(|has| *has).await.is_ok() };
+        if !*self.has_lane.borrow() && tokio::time::timeout(deadline, first_lane).await.is_err() {
+            return Err(OpenFailure::Gone);
+        }
+        loop {
+            let tunnel = self.permits.try_acquire().ok_or(OpenFailure::Busy)?;
+            let (lane, permit, open) = self.choose()?;
+            let permit = StreamPermit { _tunnel: tunnel, _lane: permit, _open: open };
+            match tokio::time::timeout(deadline, lane.session.open(first)).await {
+                Ok(Ok(stream)) => {
+                    lane.check_wear();
+                    return Ok((stream, permit));
+                }
+                // That lane has just died, before anything was sent: another one may live.
+                Ok(Err(_)) => lane.accepting.store(false, Ordering::Release),
+                Err(_) => return Err(OpenFailure::Stalled),
+            }
+        }
+    }
+
+    fn choose(&self) -> Result<(Arc<Lane>, Permit, TaskTrackerToken), OpenFailure> {
+        let lanes = self.lanes.read();
+        let accepting = || lanes.living.iter().filter(|lane| lane.is_accepting());
+        let lane = accepting().min_by_key(|lane| lane.permits.in_use()).ok_or(OpenFailure::Gone)?;
+        let permit = lane.permits.try_acquire().ok_or(OpenFailure::Busy)?;
+        Ok((Arc::clone(lane), permit, lane.open.token()))
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tunnel({} of {}, {} lanes)", self.id, self.client(), self.lanes.read().living.len())
+    }
+}
+
+impl Lane {
+    /// A lane over `session`, and what its control task has to send.
+    pub fn new(id: LaneId, session: Session, max_streams: usize) -> (Arc<Self>, mpsc::Receiver<Control>) {
+        let (notices, queue) = mpsc::channel(NOTICES);
+        let open = TaskTracker::new();
+        open.close();
+        let permits = Permits::new(max_streams);
+        let accepting = AtomicBool::new(true);
+        (Arc::new(Self { id, session, permits, open, accepting, notices, worn_after: WORN_OUT }), queue)
+    }
+
+    /// The lane's number.
+    pub fn id(&self) -> LaneId {
+        self.id
+    }
+
+    /// The session on it.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// How many streams are open.
+    pub fn streams(&self) -> usize {
+        self.permits.in_use()
+    }
+
+    /// Takes no new streams from now on; open ones go on.
+    pub fn stop_accepting(&self) {
+        self.accepting.store(false, Ordering::Release);
+    }
+
+    /// Waits until the last open stream has ended.
+    pub async fn idle(&self) {
+        self.open.wait().await;
+    }
+
+    fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire) && !self.session.is_closed()
+    }
+
+    /// Queues a notice; says whether there was room.
+    pub fn notify(&self, notice: Control) -> bool {
+        self.notices.try_send(notice).is_ok()
+    }
+
+    /// A lane that nears the end of its stream numbers asks for its successor once, and goes on until it is there.
+    fn check_wear(&self) {
+        let opened = self.session.opened();
+        if opened >= self.worn_after && opened.is_multiple_of(self.worn_after) {
+            self.notify(Control::Rollover);
+        }
+    }
+
+    /// Whether the lane has opened so many streams that a successor should take over.
+    pub fn is_worn(&self) -> bool {
+        self.session.opened() >= self.worn_after
+    }
+}

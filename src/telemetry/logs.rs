@@ -1,0 +1,25 @@
+//! Logs on standard error: text for people, JSON for machines.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Starts logging for the whole process. `RUST_LOG` decides in place of the configured level, if it is set.
+/// Colour only on a terminal, and not if `NO_COLOR` is set.
+///
+/// # Errors
+/// Logging was started before.
+pub fn start_logs(config: &LogConfig) -> Result<(), TryInitError> {
+    // What the libraries have to say matters when something is wrong.
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,adit={}", config.level)));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let logs = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_ansi(colour);
+    match config.format {
+        LogFormat::Text => logs.finish().try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).finish().try_init(),
+    }
+}
