@@ -1,0 +1,27 @@
+//! The program as people use it: real processes of `adit`, in front of local applications that are not ours
+//! (`python3 -m http.server`, nginx), asked by `curl`.
+//!
+//! These four have to be installed; what is missing fails the tests, nothing is skipped. Every test has ports, folder
+//! and processes of its own, so all of them run side by side.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "nothing here runs on an async runtime, and a test stops at the first surprise"
+)]
+
+mod processes;
+mod setup;
+mod visitor;
+
+mod configuration;
+mod first_steps;
+mod mistakes;
+mod outages;
+mod secrecy;
+mod sharing;
+mod stopping;
+mod visitors;
+mod volume;

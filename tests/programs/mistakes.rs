@@ -1,0 +1,139 @@
+//! What a self-hoster gets wrong at first: each time the agent says what is wrong and what to do.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::processes::{Ended, Program, adit, run};
+use crate::setup::{Folder, Server, serve};
+
+/// No site is needed where no login succeeds.
+const NOWHERE: u16 = 9;
+
+fn with_token(server: &Server, id: &str, token: &str) -> Command {
+    let mut command = server.http_command(id, NOWHERE);
+    command.args(["--token", token]);
+    command
+}
+
+fn with_trust(address: &str, trust: &[&str], token: &str) -> Command {
+    let mut command = adit();
+    command.args(["http", &NOWHERE.to_string(), "--server", address, "--id", "alice", "--token", token]);
+    command.args(trust);
+    command
+}
+
+/// What an agent says of a problem that may pass. It goes on trying until it is stopped.
+fn not_connected(command: Command) -> String {
+    let mut agent = Program::start("adit http", command);
+    let why = agent.line("not connected:");
+    agent.line("trying again in");
+    agent.signal("TERM");
+    let ended = agent.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.ends_with("stopped\n"), "{ended:?}");
+    why
+}
+
+fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is missing in: {message}");
+    }
+}
+
+fn assert_hides(ended: &Ended, token: &str) {
+    assert!(!format!("{ended:?}").contains(token), "the token is in: {ended:?}");
+}
+
+#[test]
+fn a_wrong_token_and_an_unknown_client_are_refused_for_good_in_the_same_words() {
+    let folder = Folder::new();
+    let token = folder.add_client("alice");
+    let wrong = Folder::new().add_client("alice");
+    let server = Server::start(&folder, "");
+    let of_alice = run("adit http", with_token(&server, "alice", &wrong));
+    assert_eq!(of_alice.code, Some(77), "{of_alice:?}");
+    assert_says(
+        &of_alice.stderr,
+        &["refused the login (bad_token)", "ask the operator for a new one", "adit token new"],
+    );
+    assert_hides(&of_alice, &wrong);
+    // Nobody learns from the answer which clients there are.
+    let of_nobody = run("adit http", with_token(&server, "mallory", &token));
+    assert_eq!((of_nobody.code, &of_nobody.stderr), (Some(77), &of_alice.stderr));
+    server.program.line("code=\"bad_token\"");
+    let log = server.program.printed();
+    assert!(!log.contains(&wrong) && !log.contains(&token), "{log}");
+}
+
+#[test]
+fn a_mistyped_token_is_noticed_before_anything_is_sent() {
+    let folder = Folder::new();
+    let token = folder.add_client("alice");
+    let server = Server::start(&folder, "");
+    let last = if token.ends_with('A') { 'B' } else { 'A' };
+    let mistyped = format!("{}{last}", &token[..token.len() - 1]);
+    let ended = run("adit http", with_token(&server, "alice", &mistyped));
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert_says(&ended.stderr, &["the token is mistyped", "copy it again"]);
+    assert_hides(&ended, &mistyped);
+    let cut = run("adit http", with_token(&server, "alice", &token[..token.len() - 5]));
+    assert_eq!(cut.code, Some(78), "{cut:?}");
+    assert_says(&cut.stderr, &["a token has 53 characters and this has 48"]);
+    assert_hides(&cut, &token[..token.len() - 5]);
+}
+
+#[test]
+fn a_wrong_fingerprint_says_which_one_the_server_has() {
+    let folder = Folder::new();
+    let token = folder.add_client("alice");
+    let server = Server::start(&folder, "");
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let why = not_connected(with_trust(&server.tunnel, &["--fingerprint", &wrong], &token));
+    assert_says(
+        &why,
+        &["not the pinned one", &server.fingerprint, "take the new fingerprint from its start-up message"],
+    );
+}
+
+#[test]
+fn a_wrong_or_missing_ca_says_what_to_pass() {
+    let (folder, other) = (Folder::new(), Folder::new());
+    let token = folder.add_client("alice");
+    let server = Server::start(&folder, "");
+    other.add_client("alice");
+    let _other_server = Server::start(&other, "");
+    // As after a server was set up anew.
+    let why = not_connected(with_trust(&server.tunnel, &["--ca", &other.text("certs/ca.pem")], &token));
+    assert_says(&why, &["the server's certificate", "--fingerprint", "--ca with its certs/ca.pem"]);
+    let why = not_connected(with_trust(&server.tunnel, &[], &token));
+    assert_says(&why, &["the server's certificate", "--fingerprint", "--ca with its certs/ca.pem"]);
+    let ended = run("adit http", with_trust(&server.tunnel, &["--ca", &folder.text("nowhere.pem")], &token));
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_says(&ended.stderr, &["nowhere.pem", "copy `ca.pem` from the server's certs folder"]);
+}
+
+#[test]
+fn a_certificate_for_another_name_says_where_the_name_belongs() {
+    let folder = Folder::new();
+    let token = folder.add_client("alice");
+    // The other addresses of the loopback network are this machine's, too, and in no certificate.
+    let mut command = serve(&folder.write_server_config(""));
+    command.args(["--set", "tunnel.listen=0.0.0.0:0"]);
+    let server = Server::start_command(command);
+    let address = server.tunnel.replace("0.0.0.0", "127.9.9.9");
+    let why = not_connected(with_trust(&address, &["--fingerprint", &server.fingerprint], &token));
+    assert_says(&why, &["is for another name", "tunnel.tls.names"]);
+}
+
+#[test]
+fn a_wrong_port_says_which_one_is_right() {
+    let folder = Folder::new();
+    let token = folder.add_client("alice");
+    let server = Server::start(&folder, "");
+    let trust = ["--fingerprint", server.fingerprint.as_str()];
+    let why = not_connected(with_trust(&server.public, &trust, &token));
+    assert_says(&why, &["does not speak TLS on this port", "the tunnel port (8080 by default)"]);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let why = not_connected(with_trust(&closed, &trust, &token));
+    assert_says(&why, &[&closed, "nothing listens there", "is the server running", "8080 by default"]);
+}

@@ -1,0 +1,88 @@
+//! Power cuts and frozen machines: `kill -9` and SIGSTOP, on either side.
+
+use std::time::{Duration, Instant};
+
+use crate::processes::{DEADLINE, until};
+use crate::setup::{HELLO, Scene, Server, start_agent};
+use crate::visitor::{visit, visit_until};
+
+const BEAT: Duration = Duration::from_millis(200);
+const QUICK_BEAT: &str = "tunnel.heartbeat = '200ms'\n";
+
+/// Three missed heartbeats, and what a busy machine needs to see them.
+const NOTICED: Duration = Duration::from_millis(600 + 1500);
+
+/// How soon an agent must be back once its server is.
+const BACK: Duration = Duration::from_secs(3);
+
+#[test]
+fn an_agent_is_back_within_three_seconds_of_its_server() {
+    let scene = Scene::with("");
+    let connected = Instant::now();
+    let Scene { agent, server, site: _site, folder, token: _ } = scene;
+    let url = server.url("alice", "/hello.txt");
+    assert_eq!(visit(&url, &[]).body, HELLO);
+    // What follows holds for sessions that were not lost as soon as they were made.
+    until("a second has passed", DEADLINE, || (connected.elapsed() > Duration::from_millis(1100)).then_some(()));
+    let Server { program, tunnel, public, .. } = server;
+    program.kill();
+    // Long enough for the agent's waits to have grown.
+    agent.lines("not connected:", 3);
+    let server = Server::start_again(&folder, &tunnel, &public);
+    let started = Instant::now();
+    let answer = visit_until("the site is back", BACK, &url, |answer| answer.status == 200);
+    assert_eq!(answer.body, HELLO);
+    assert!(started.elapsed() <= BACK, "{:?}", started.elapsed());
+    agent.lines("connected to ", 2);
+    assert_eq!(server.tunnel, tunnel);
+}
+
+#[test]
+fn a_killed_agent_is_noticed_and_the_next_one_takes_its_place() {
+    let Scene { agent, server, site, token, folder: _folder } = Scene::with(QUICK_BEAT);
+    agent.kill();
+    goes_offline(&server);
+    let mut command = server.http_command("alice", site.port);
+    command.env("ADIT_TOKEN", &token);
+    let _agent = start_agent(command);
+    assert_eq!(visit(&server.url("alice", "/hello.txt"), &[]).body, HELLO);
+}
+
+#[test]
+fn a_frozen_agent_is_noticed_by_its_heartbeats_and_comes_back() {
+    let scene = Scene::with(QUICK_BEAT);
+    scene.agent.signal("STOP");
+    goes_offline(&scene.server);
+    scene.server.program.line("heartbeats were missed");
+    scene.agent.signal("CONT");
+    is_back(&scene);
+}
+
+#[test]
+fn a_frozen_server_is_noticed_by_its_heartbeats_and_found_again() {
+    let scene = Scene::with(QUICK_BEAT);
+    scene.server.program.signal("STOP");
+    let frozen = Instant::now();
+    let why = scene.agent.line("not connected:");
+    assert!(why.contains("heartbeats"), "{why}");
+    assert!(frozen.elapsed() < NOTICED, "{:?}", frozen.elapsed());
+    assert!(frozen.elapsed() > BEAT, "{:?}", frozen.elapsed());
+    scene.server.program.signal("CONT");
+    is_back(&scene);
+}
+
+fn goes_offline(server: &Server) {
+    let started = Instant::now();
+    let health = server.bare_url("/health?tunnel=alice");
+    let answer = visit_until("the lost tunnel is noticed", NOTICED, &health, |answer| answer.status == 503);
+    assert_eq!(answer.body, "Tunnel: Disconnected\n");
+    let answer = visit(&server.url("alice", "/hello.txt"), &[]);
+    assert_eq!((answer.status, answer.error_code()), (503, "tunnel_offline"));
+    assert!(started.elapsed() < NOTICED, "{:?}", started.elapsed());
+}
+
+fn is_back(scene: &Scene) {
+    let url = scene.server.url("alice", "/hello.txt");
+    let answer = visit_until("the site is back", DEADLINE, &url, |answer| answer.status == 200);
+    assert_eq!(answer.body, HELLO);
+}

@@ -1,0 +1,79 @@
+//! Several agents of one client.
+
+use crate::processes::{DEADLINE, Program, run};
+use crate::setup::{Folder, HELLO, Server, python_site, start_agent};
+use crate::visitor::{visit, visit_until};
+
+struct Shared {
+    server: Server,
+    token: String,
+    _folder: Folder,
+}
+
+fn shared() -> Shared {
+    let folder = Folder::new();
+    let token = folder.add_client("alice");
+    folder.allow_names("alice", &["alice", "blog"]);
+    Shared { server: Server::start(&folder, ""), token, _folder: folder }
+}
+
+impl Shared {
+    fn agent(&self, port: u16, name: &str) -> Program {
+        start_agent(self.command(port, name))
+    }
+
+    fn command(&self, port: u16, name: &str) -> std::process::Command {
+        let mut command = self.server.http_command("alice", port);
+        command.args(["--name", name]).env("ADIT_TOKEN", &self.token);
+        command
+    }
+
+    fn says(&self, name: &str) -> String {
+        visit(&self.server.url(name, "/hello.txt"), &[]).body
+    }
+}
+
+#[test]
+fn two_names_live_side_by_side_and_the_newest_takes_a_name_over() {
+    let shared = shared();
+    let (first_folder, second_folder) = (Folder::new(), Folder::new());
+    let (first, second) = (python_site(&first_folder), python_site(&second_folder));
+    second_folder.write("site/hello.txt", "hello from the second\n");
+
+    let mut alice = shared.agent(first.port, "alice");
+    let _blog = shared.agent(second.port, "blog");
+    assert_eq!(shared.says("alice"), HELLO);
+    assert_eq!(shared.says("blog"), "hello from the second\n");
+
+    let _newest = shared.agent(second.port, "alice");
+    assert_eq!(shared.says("alice"), "hello from the second\n");
+    let replaced = alice.ended();
+    assert_eq!(replaced.code, Some(77), "{replaced:?}");
+    assert!(replaced.stderr.contains("replaced:") && replaced.stderr.contains("--name"), "{replaced:?}");
+    // The one that had to go has not come back, and took nobody along.
+    assert_eq!(shared.says("alice"), "hello from the second\n");
+    assert_eq!(shared.says("blog"), "hello from the second\n");
+}
+
+#[test]
+fn a_name_that_is_not_the_clients_is_not_allowed() {
+    let shared = shared();
+    let ended = run("adit http", shared.command(9, "shop"));
+    assert_eq!(ended.code, Some(77), "{ended:?}");
+    for part in ["not_allowed", "`shop`", "alice, blog", "the operator can add it"] {
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn one_of_two_agents_can_leave() {
+    let shared = shared();
+    let folder = Folder::new();
+    let site = python_site(&folder);
+    let mut alice = shared.agent(site.port, "alice");
+    let _blog = shared.agent(site.port, "blog");
+    alice.signal("INT");
+    assert_eq!(alice.ended().code, Some(0));
+    visit_until("alice is offline", DEADLINE, &shared.server.url("alice", "/"), |answer| answer.status == 503);
+    assert_eq!(shared.says("blog"), HELLO);
+}

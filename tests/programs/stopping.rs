@@ -1,0 +1,84 @@
+//! SIGTERM in the middle of a request: what is under way is finished, nothing new begins.
+
+use crate::processes::{DEADLINE, Program};
+use crate::setup::{Folder, Scene, python_app};
+use crate::visitor::{curl, visit, visit_until};
+
+const WHOLE: &str = "first part\nsecond part\n";
+
+/// A visitor who has the first part of an answer.
+fn begin(scene: &Scene) -> Program {
+    let mut command = curl(&scene.server.url("alice", "/slow"));
+    command.args(["--no-buffer", "--max-time", &DEADLINE.as_secs().to_string()]);
+    let visitor = Program::start("curl", command);
+    visitor.line("first part");
+    visitor
+}
+
+/// Has the second part sent, past the tunnel.
+fn finish(scene: &Scene) {
+    assert_eq!(visit(&format!("http://127.0.0.1:{}/go", scene.site.port), &[]).status, 200);
+}
+
+fn scene() -> Scene {
+    Scene::of(Folder::new(), python_app("two_parts.py"), "")
+}
+
+#[test]
+fn a_stopping_server_finishes_what_is_under_way() {
+    let mut scene = scene();
+    let mut visitor = begin(&scene);
+    scene.server.program.signal("TERM");
+    scene.server.program.line("shutting down");
+    let refused = Program::start("curl", curl(&scene.server.url("alice", "/"))).ended();
+    assert_eq!(refused.code, Some(7), "curl should find no connection (7): {refused:?}");
+    finish(&scene);
+    let visitor = visitor.ended();
+    assert_eq!((visitor.code, visitor.stdout.as_str()), (Some(0), WHOLE), "{visitor:?}");
+    let server = scene.server.program.ended();
+    assert_eq!(server.code, Some(0), "{server:?}");
+    assert!(server.stderr.contains("visits_cut=0"), "{server:?}");
+    // The agent waits for the server to come back.
+    scene.agent.line("not connected:");
+}
+
+#[test]
+fn a_stopping_agent_finishes_what_is_under_way() {
+    let mut scene = scene();
+    let mut visitor = begin(&scene);
+    scene.agent.signal("TERM");
+    scene.agent.line("finishing 1 open requests");
+    let url = scene.server.url("alice", "/slow");
+    visit_until("new visitors are told to try again", DEADLINE, &url, |answer| {
+        (answer.status, answer.error_code()) == (503, "tunnel_offline")
+    });
+    finish(&scene);
+    let visitor = visitor.ended();
+    assert_eq!((visitor.code, visitor.stdout.as_str()), (Some(0), WHOLE), "{visitor:?}");
+    let agent = scene.agent.ended();
+    assert_eq!(agent.code, Some(0), "{agent:?}");
+    assert!(agent.stdout.ends_with("stopped\n"), "{agent:?}");
+    let log = scene.server.program.line("an agent's lane is down");
+    assert!(!log.contains("broke the protocol"), "leaving is no offence: {log}");
+}
+
+#[test]
+fn a_server_with_nothing_under_way_stops_at_once() {
+    let mut scene = Scene::with("");
+    assert_eq!(visit(&scene.server.url("alice", "/hello.txt"), &[]).status, 200);
+    scene.server.program.signal("INT");
+    let ended = scene.server.program.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn an_answer_that_the_drain_has_to_cut_is_never_shown_as_whole() {
+    let mut scene = Scene::of(Folder::new(), python_app("two_parts.py"), "tunnel.drain_timeout = '200ms'\n");
+    let mut visitor = begin(&scene);
+    scene.server.program.signal("TERM");
+    let server = scene.server.program.ended();
+    assert_eq!(server.code, Some(0), "{server:?}");
+    assert!(server.stderr.contains("visits_cut=1"), "{server:?}");
+    let visitor = visitor.ended();
+    assert_ne!(visitor.code, Some(0), "{visitor:?}");
+}
