@@ -95,8 +95,8 @@ impl FrameBody {
         body
     }
 
-    /// As [`FrameBody::new`], without a limit; gives the reader to `back` when the body is complete, so that somebody
-    /// can go on listening for a reset.
+    /// As [`FrameBody::new`], without a limit; gives the reader to `back` when the body is complete or not wanted any
+    /// more, so that somebody can go on listening for a reset. After an error there is nothing to give back.
     pub fn lent(reader: FrameReader, back: oneshot::Sender<FrameReader>) -> Self {
         let mut body = Self { reader: Some(reader), ahead: None, idle: None, back: Some(back) };
         body.look_ahead();
@@ -119,8 +119,14 @@ impl FrameBody {
             // Nobody waits for it any more: then nobody needs it.
             let _ = back.send(reader);
         }
-        self.reader = None;
         self.ahead = None;
+    }
+}
+
+impl Drop for FrameBody {
+    /// Whoever reads by `Content-Length` never asks for the end.
+    fn drop(&mut self) {
+        self.complete();
     }
 }
 

@@ -73,12 +73,22 @@ impl Inner {
         }
         Poll::Ready(Ok(()))
     }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
 }
 
 impl Drain {
     /// Sends everything gathered and flushes the pipe.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_drain(cx)
+    }
+
+    /// Sends everything gathered and tells the peer that nothing more will come.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_shutdown(cx)
     }
 }
 
@@ -107,9 +117,7 @@ impl AsyncWrite for Coalesce {
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.lock();
-        ready!(inner.poll_drain(cx))?;
-        Pin::new(&mut inner.pipe).poll_shutdown(cx)
+        self.0.lock().poll_shutdown(cx)
     }
 }
 

@@ -248,20 +248,31 @@ impl Driver {
         }
     }
 
+    /// Sends what was written so far, lets go of every stream, and closes the pipe.
+    ///
+    /// yamux's own `poll_close` is of no use: it forgets the streams without waking whoever waits for them.
     fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(connection) = self.shared.connection.lock().as_mut() {
-            // yamux says goodbye in order, after everything that was written.
-            let _ = ready!(connection.poll_close(cx));
+        let mut poll = |connection: &mut Connection| connection.poll_next_inbound(cx);
+        // Streams that the peer still opens come too late: nobody serves them any more.
+        while let Some(Poll::Ready(Some(Ok(_)))) = self.shared.connection.lock().as_mut().map(&mut poll) {}
+        if ready!(self.drain.poll_drain(cx)).is_err() {
+            return Poll::Ready(());
         }
-        self.drain.poll_drain(cx).map(|_| ())
+        self.let_go();
+        self.drain.poll_shutdown(cx).map(|_| ())
+    }
+
+    /// Wakes every stream's reader and writer: there is nothing more to wait for.
+    fn let_go(&self) {
+        // Dropped outside of the lock, which those who are woken may want.
+        let connection = self.shared.connection.lock().take();
+        drop(connection);
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Dropped outside of the lock: it wakes readers and writers, which may want the lock.
-        let connection = self.shared.connection.lock().take();
-        drop(connection);
+        self.let_go();
         self.shared.ended.cancel();
     }
 }
