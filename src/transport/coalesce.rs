@@ -86,7 +86,12 @@ impl Drain {
         self.0.lock().poll_drain(cx)
     }
 
-    /// Sends everything gathered and tells the peer that nothing more will come.
+    /// Whether the next write can be gathered without waiting for the pipe.
+    pub fn has_room(&self) -> bool {
+        self.0.lock().buffer.len() < LIMIT
+    }
+
+    /// Sends everything gathered and ends the pipe.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_shutdown(cx)
     }
