@@ -171,7 +171,9 @@ impl Session {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
         // Nobody else tells the driver of a stream that it has not polled yet: neither what is written on it later
         // nor its end would reach the driver.
-        self.0.driver.wake();
+        if first.is_empty() {
+            self.0.driver.wake();
+        }
         // A fresh stream has its window and an empty queue: the first write is ready at once.
         let mut sent = 0;
         while sent < first.len() {
