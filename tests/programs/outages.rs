@@ -51,6 +51,7 @@ fn a_killed_agent_is_noticed_and_the_next_one_takes_its_place() {
 #[test]
 fn a_frozen_agent_is_noticed_by_its_heartbeats_and_comes_back() {
     let scene = Scene::with(QUICK_BEAT);
+    assert_eq!(visit(&scene.server.url("alice", "/hello.txt"), &[]).body, HELLO);
     scene.agent.signal("STOP");
     goes_offline(&scene.server);
     scene.server.program.line("heartbeats were missed");
@@ -61,6 +62,7 @@ fn a_frozen_agent_is_noticed_by_its_heartbeats_and_comes_back() {
 #[test]
 fn a_frozen_server_is_noticed_by_its_heartbeats_and_found_again() {
     let scene = Scene::with(QUICK_BEAT);
+    assert_eq!(visit(&scene.server.url("alice", "/hello.txt"), &[]).body, HELLO);
     scene.server.program.signal("STOP");
     let frozen = Instant::now();
     let why = scene.agent.line("not connected:");

@@ -40,19 +40,35 @@ fn two_names_live_side_by_side_and_the_newest_takes_a_name_over() {
     let (first, second) = (python_site(&first_folder), python_site(&second_folder));
     second_folder.write("site/hello.txt", "hello from the second\n");
 
-    let mut alice = shared.agent(first.port, "alice");
+    let alice = shared.agent(first.port, "alice");
     let _blog = shared.agent(second.port, "blog");
     assert_eq!(shared.says("alice"), HELLO);
     assert_eq!(shared.says("blog"), "hello from the second\n");
 
-    let _newest = shared.agent(second.port, "alice");
-    assert_eq!(shared.says("alice"), "hello from the second\n");
-    let replaced = alice.ended();
-    assert_eq!(replaced.code, Some(77), "{replaced:?}");
-    assert!(replaced.stderr.contains("replaced:") && replaced.stderr.contains("--name"), "{replaced:?}");
+    let _newest = take_over(&shared, alice, second.port);
     // The one that had to go has not come back, and took nobody along.
     assert_eq!(shared.says("alice"), "hello from the second\n");
     assert_eq!(shared.says("blog"), "hello from the second\n");
+}
+
+#[test]
+fn agents_do_not_take_turns_throwing_each_other_out() {
+    let shared = shared();
+    let mut newest = shared.agent(9, "alice");
+    for _ in 0..5 {
+        newest = take_over(&shared, newest, 9);
+    }
+    let log = shared.server.program.printed();
+    assert_eq!(log.matches("an agent is connected").count(), 6, "{log}");
+}
+
+/// Starts another agent with the name `alice`; the one before must go for good.
+fn take_over(shared: &Shared, mut before: Program, port: u16) -> Program {
+    let newest = shared.agent(port, "alice");
+    let replaced = before.ended();
+    assert_eq!(replaced.code, Some(77), "{replaced:?}");
+    assert!(replaced.stderr.contains("replaced:") && replaced.stderr.contains("--name"), "{replaced:?}");
+    newest
 }
 
 #[test]

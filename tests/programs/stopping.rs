@@ -1,7 +1,7 @@
 //! SIGTERM in the middle of a request: what is under way is finished, nothing new begins.
 
 use crate::processes::{DEADLINE, Program};
-use crate::setup::{Folder, Scene, python_app};
+use crate::setup::{Folder, Scene, python_app, start_agent};
 use crate::visitor::{curl, visit, visit_until};
 
 const WHOLE: &str = "first part\nsecond part\n";
@@ -58,8 +58,21 @@ fn a_stopping_agent_finishes_what_is_under_way() {
     let agent = scene.agent.ended();
     assert_eq!(agent.code, Some(0), "{agent:?}");
     assert!(agent.stdout.ends_with("stopped\n"), "{agent:?}");
-    let log = scene.server.program.line("an agent's lane is down");
-    assert!(!log.contains("broke the protocol"), "leaving is no offence: {log}");
+}
+
+#[test]
+fn an_agent_that_leaves_is_not_said_to_break_the_protocol() {
+    let mut scene = Scene::with("");
+    // More than one, because it depends on what the server hears first.
+    for leaves in 1..=5 {
+        scene.agent.signal("TERM");
+        assert_eq!(scene.agent.ended().code, Some(0));
+        let log = scene.server.program.lines("an agent's lane is down", leaves).remove(leaves - 1);
+        assert!(!log.contains("broke the protocol"), "{log}");
+        let mut command = scene.server.http_command("alice", scene.site.port);
+        command.env("ADIT_TOKEN", &scene.token);
+        scene.agent = start_agent(command);
+    }
 }
 
 #[test]
