@@ -36,7 +36,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
     let config = ServerConfig::load(args.config.as_deref(), &flags)?;
     let clients = ClientsFile::load(&config.clients)?;
-    start_logs(&config.log).map_err(Failure::other)?;
+    let _logs = start_logs(&config.log).map_err(Failure::other)?;
     if let Some(warning) = shared_origin_warning(&config, &clients) {
         tracing::warn!("{warning}");
     }
