@@ -269,6 +269,8 @@ enum Visitor {
     Listened(FrameReader),
     /// The request's body is being read, and gives the reader back at its end.
     Lent(oneshot::Receiver<FrameReader>, MuxStream),
+    /// The request broke off.
+    Gone,
 }
 
 impl Visitor {
@@ -279,7 +281,7 @@ impl Visitor {
         let stream = reader.stream().clone();
         match std::mem::replace(self, Self::Lent(receiver, stream)) {
             Self::Listened(reader) => Ok(FrameBody::lent(reader, sender)),
-            Self::Lent(..) => Err(Refusal::Reset(Reset::Protocol)),
+            Self::Lent(..) | Self::Gone => Err(Refusal::Reset(Reset::Protocol)),
         }
     }
 
@@ -299,26 +301,20 @@ impl Visitor {
         loop {
             match self {
                 Self::Listened(reader) => match reader.event().await {
-                    // It has said everything and listens.
-                    Ok(Event::End) => {}
+                    // What the application did not want of the body, and its end.
+                    Ok(Event::Data(_) | Event::Trailers(_) | Event::End) => {}
                     // Cut, reset, or something that has no place here.
                     _ => return,
                 },
-                Self::Lent(back, stream) => {
-                    let back = tokio::time::timeout(LOOK_AGAIN, back).await;
-                    match back {
-                        Ok(Ok(reader)) => *self = Self::Listened(reader),
-                        // The application wants no more of the body: then the stream alone tells.
-                        Ok(Err(_)) => {
-                            while !stream.is_closed() {
-                                tokio::time::sleep(LOOK_AGAIN).await;
-                            }
-                            return;
-                        }
-                        Err(_) if stream.is_closed() => return,
-                        Err(_) => {}
-                    }
-                }
+                // While the application does not read the body, nobody hears of a reset: look again from time to time.
+                Self::Lent(back, stream) => match tokio::time::timeout(LOOK_AGAIN, back).await {
+                    Ok(Ok(reader)) => *self = Self::Listened(reader),
+                    // The body broke off.
+                    Ok(Err(_)) => *self = Self::Gone,
+                    Err(_) if stream.is_closed() => *self = Self::Gone,
+                    Err(_) => {}
+                },
+                Self::Gone => return,
             }
         }
     }

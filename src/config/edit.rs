@@ -1,12 +1,11 @@
 //! Changes to `clients.toml` that leave every comment and line of the operator where it was.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, Item, Table, Value};
 
+use crate::files::{self, Lock, Readers};
 use crate::values::ClientId;
 
 use super::clients::ClientsFile;
@@ -28,31 +27,22 @@ pub enum AddClientError {
     #[error(transparent)]
     Invalid(#[from] ConfigErrors),
     /// The file, its directory or its lock cannot be read or written.
-    #[error("{}: {doing}: {error}; check that its directory exists and who may write there", .file.display())]
-    Io {
-        /// The clients file.
-        file: PathBuf,
-        /// What was tried.
-        doing: &'static str,
-        /// What the operating system said.
-        error: io::Error,
-    },
+    #[error("{0}; check that the directory exists and who may write there")]
+    Io(#[from] io::Error),
 }
 
 /// Adds `[clients.ID]` with `token_hash` to the clients file at `path`, and makes the file (0600) if there is none.
 ///
 /// The change is atomic: a reader sees the old file or the new one, and two writers take turns by a lock file beside
-/// it. It blocks while another one writes.
+/// it. It blocks while another one writes. Owner and mode of the file stay: an operator who is root must not lock the
+/// server out of its own file.
 ///
 /// # Errors
 /// An [`AddClientError`]; the file is then as it was.
 pub fn add_client(path: &Path, id: &ClientId, token_hash: &str) -> Result<(), AddClientError> {
     // The file behind a link is the one to change, and its directory the one to write in.
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let fail = |doing| move |error| AddClientError::Io { file: path.to_owned(), doing, error };
-    let lock =
-        private().create(true).truncate(false).open(sibling(&target, ".lock")).map_err(fail("cannot lock it"))?;
-    lock.lock().map_err(fail("cannot lock it"))?;
+    let _lock = lock_beside(&target)?;
     let mut file = match FileText::read(&target, "") {
         Ok(file) => file,
         Err(_) if !target.exists() => FileText { path: target, text: String::new() },
@@ -65,7 +55,14 @@ pub fn add_client(path: &Path, id: &ClientId, token_hash: &str) -> Result<(), Ad
     insert(&mut document, id, token_hash);
     file.text = document.to_string();
     ClientsFile::from_file(&file)?;
-    replace(&file).map_err(fail("cannot write it"))
+    Ok(files::replace(&file.path, file.text.as_bytes(), Readers::AsBefore)?)
+}
+
+/// A directory that is not there is more likely a mistyped path than one to be made.
+fn lock_beside(file: &Path) -> io::Result<Lock> {
+    let directory = files::directory_of(file);
+    directory.metadata().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+    Lock::wait(directory)
 }
 
 fn insert(document: &mut DocumentMut, id: &ClientId, token_hash: &str) {
@@ -86,71 +83,10 @@ fn insert(document: &mut DocumentMut, id: &ClientId, token_hash: &str) {
     }
 }
 
-/// Writes a new file beside the old one and puts it in its place.
-fn replace(file: &FileText) -> io::Result<()> {
-    let new = sibling(&file.path, &format!(".{:016x}.tmp", getrandom::u64().map_err(io::Error::other)?));
-    let written = write_beside(file, &new).and_then(|()| fs::rename(&new, &file.path));
-    if written.is_err() {
-        // What is left of the attempt is of no use; the error that matters is the first one.
-        let _ = fs::remove_file(&new);
-    }
-    written?;
-    sync_directory(&file.path)
-}
-
-fn write_beside(file: &FileText, new: &Path) -> io::Result<()> {
-    let mut output = private().create_new(true).open(new)?;
-    output.write_all(file.text.as_bytes())?;
-    match fs::metadata(&file.path) {
-        Ok(old) => keep_access(&output, &old)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    output.sync_all()
-}
-
-/// Gives the new file the owner and the permissions of the old one: an operator who is root must not lock the server
-/// out of its own file. Who may not give it that owner may not change the file either.
-fn keep_access(new: &File, old: &fs::Metadata) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let made = new.metadata()?;
-        if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
-            std::os::unix::fs::fchown(new, Some(old.uid()), Some(old.gid()))?;
-        }
-    }
-    new.set_permissions(old.permissions())
-}
-
-/// Makes the rename itself outlast a power cut, where directories can be synced.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// `.<file name><ending>` in the same directory.
-fn sibling(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(ending);
-    path.with_file_name(name)
-}
-
-/// For files that only their owner may read.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA";
@@ -223,6 +159,17 @@ mod tests {
             assert_eq!(matches!(error, AddClientError::Exists { .. }), new == "alice", "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_not_made() {
+        let (directory, _) = scratch();
+        let path = directory.path().join("typo/clients.toml");
+        let error = add_client(&path, &id("alice"), HASH).unwrap_err();
+        assert!(matches!(error, AddClientError::Io(_)), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("typo: ") && message.contains("check that the directory exists"), "{message}");
+        assert!(!directory.path().join("typo").exists());
     }
 
     #[test]

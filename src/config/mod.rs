@@ -1,4 +1,5 @@
-//! What the operator and the self-hoster wrote, checked and complete. This room imports only `values`.
+//! What the operator and the self-hoster wrote, checked and complete. This room imports `values`, `files`, and the words
+//! it shares with `protocol` and `routing`.
 //!
 //! A configuration is read in two steps. `raw` merges the layers (file < environment < flags) into one tree of values
 //! and `table` walks over it; `server`, `agent` and `clients` take their values out of that walk, one by one, each with

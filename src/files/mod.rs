@@ -14,17 +14,20 @@ pub enum Readers {
     Owner,
     /// Whoever gets at it (mode 0644, less what the umask takes away).
     Everyone,
+    /// Whoever could read the file that is replaced: its owner, group and mode stay. Without one, its owner alone.
+    AsBefore,
 }
 
 /// Writes `contents` to `path`, in place of what may be there, so that a reader finds the old file or the new one
 /// and never a part. On systems without Unix modes the file gets the rights that its directory hands down.
 ///
 /// # Errors
-/// As the file system reports them, with the path in the message. The old file is then untouched.
+/// As the file system reports them, with the path in the message. The old file is then untouched. One of them is that
+/// [`Readers::AsBefore`] is wanted for a file whose owner this process may not hand files to.
 pub fn replace(path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
     let named = |error| with_path(error, "cannot write", path);
     let temporary = beside(path).map_err(named)?;
-    let written = write_new(&temporary, contents, readers).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, contents, readers, path).and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {
         // The first error is the one to report; the leftover is empty or harmless, and has a name of its own.
         let _ = fs::remove_file(&temporary);
@@ -82,20 +85,40 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     Ok(directory_of(path).join(format!(".{}.{random:016x}.new", name.display())))
 }
 
-fn write_new(path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
+fn write_new(path: &Path, contents: &[u8], readers: Readers, before: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     set_mode(&mut options, readers);
     let mut file = options.open(path)?;
     file.write_all(contents)?;
+    if readers == Readers::AsBefore {
+        match fs::metadata(before) {
+            Ok(before) => keep_access(&file, &before)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
     file.sync_all()
+}
+
+/// Gives `file` the owner, group and permissions that `before` describes.
+fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+            std::os::unix::fs::fchown(file, Some(before.uid()), Some(before.gid()))?;
+        }
+    }
+    file.set_permissions(before.permissions())
 }
 
 #[cfg(unix)]
 fn set_mode(options: &mut OpenOptions, readers: Readers) {
     use std::os::unix::fs::OpenOptionsExt as _;
     options.mode(match readers {
-        Readers::Owner => 0o600,
+        Readers::Owner | Readers::AsBefore => 0o600,
         Readers::Everyone => 0o644,
     });
 }
@@ -153,6 +176,27 @@ mod tests {
         let public = dir.path().join("public");
         replace(&public, b"public", Readers::Everyone).unwrap();
         assert_eq!(mode(&public) & 0o600, 0o600);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn access_stays_as_it_was_and_begins_with_the_owner_alone() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("clients.toml");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+        replace(&path, b"first", Readers::AsBefore).unwrap();
+        assert_eq!(mode(), 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        // Only root may give a file away; for anyone else the owner stays anyway.
+        let given_away = std::os::unix::fs::chown(&path, Some(4711), Some(4712)).is_ok();
+        replace(&path, b"second", Readers::AsBefore).unwrap();
+        assert_eq!(mode(), 0o664, "no umask takes a bit away");
+        if given_away {
+            let now = fs::metadata(&path).unwrap();
+            assert_eq!((now.uid(), now.gid()), (4711, 4712));
+        }
+        assert_eq!(names_in(dir.path()), ["clients.toml"]);
     }
 
     #[test]

@@ -38,3 +38,48 @@ pub enum Control {
     #[serde(other)]
     Other,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Control {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn every_message_comes_back_as_it_was() {
+        for (message, wire) in [
+            (Control::Heartbeat, r#"{"type":"heartbeat"}"#),
+            (Control::OpenLane, r#"{"type":"open_lane"}"#),
+            (Control::Replaced { by: "adit 1.2".into() }, r#"{"type":"replaced","by":"adit 1.2"}"#),
+            (Control::Draining { deadline_s: 2.5 }, r#"{"type":"draining","deadline_s":2.5}"#),
+            (Control::Rollover, r#"{"type":"rollover"}"#),
+            (Control::Ticket { ticket: Secret::new("t") }, r#"{"type":"ticket","ticket":"t"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&message).unwrap(), wire);
+            assert_eq!(serde_json::to_string(&read(wire)).unwrap(), wire);
+        }
+    }
+
+    #[test]
+    fn a_later_version_may_say_more() {
+        for unknown in [
+            r#"{"type":"dance"}"#,
+            r#"{"type":"dance","tempo":120,"steps":[{"left":true},null]}"#,
+            r#"{"tempo":{"type":"heartbeat"},"type":"dance"}"#,
+        ] {
+            assert!(matches!(read(unknown), Control::Other), "{unknown}");
+        }
+        assert!(matches!(read(r#"{"type":"heartbeat","load":0.5}"#), Control::Heartbeat));
+        let draining = read(r#"{"why":["update"],"deadline_s":30,"type":"draining"}"#);
+        assert!(matches!(draining, Control::Draining { deadline_s } if (deadline_s - 30.0).abs() < f64::EPSILON));
+    }
+
+    #[test]
+    fn a_message_without_a_type_or_a_field_is_refused() {
+        for text in ["{}", "[]", "\"heartbeat\"", r#"{"type":7}"#, r#"{"type":"draining"}"#, r#"{"type":"ticket"}"#] {
+            assert!(serde_json::from_str::<Control>(text).is_err(), "{text}");
+        }
+    }
+}

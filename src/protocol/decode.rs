@@ -2,7 +2,7 @@
 //!
 //! One decoder reads one direction and checks the order of its frames, so that nobody above has to:
 //! `preface head data* trailers? end` from the server, `status informational* head data* trailers? end` from the
-//! agent, and a reset wherever it pleases.
+//! agent, and a reset wherever it pleases: also after an end, for whoever has said everything may still leave.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
@@ -44,7 +44,8 @@ enum Phase {
     ResponseHead,
     Body,
     AfterTrailers,
-    Done,
+    Ended,
+    Reset,
 }
 
 /// How far into a frame the input has been read.
@@ -83,7 +84,7 @@ impl Decoder {
 
     /// Whether this direction is complete, or was reset.
     pub fn is_done(&self) -> bool {
-        self.phase == Phase::Done
+        matches!(self.phase, Phase::Ended | Phase::Reset)
     }
 
     /// Takes the next event off the front of `input`; `None` means that `input` is used up and more is needed.
@@ -148,7 +149,7 @@ impl Decoder {
             Kind::Informational => self.phase == Phase::ResponseHead,
             Kind::Data | Kind::Trailers => self.phase == Phase::Body,
             Kind::End => matches!(self.phase, Phase::Body | Phase::AfterTrailers),
-            Kind::Reset => self.phase != Phase::Done,
+            Kind::Reset => self.phase != Phase::Reset,
         };
         if !allowed {
             return Err(WireError::Order(kind.word()));
@@ -169,7 +170,7 @@ impl Decoder {
             _ => Progress::Payload(kind, BytesMut::new(), length),
         };
         if kind == Kind::End {
-            self.phase = Phase::Done;
+            self.phase = Phase::Ended;
             return Ok(Some(Event::End));
         }
         Ok(None)
@@ -186,11 +187,220 @@ impl Decoder {
             Kind::Head => (Event::Response(ResponseHead::parse(kind, payload)?), Phase::Body),
             Kind::Trailers => (Event::Trailers(exchange::parse_trailers(payload)?), Phase::AfterTrailers),
             Kind::Reset => {
-                (Event::Reset(payload.first().map_or(Reset::Cancelled, |b| Reset::from_byte(*b))), Phase::Done)
+                (Event::Reset(payload.first().map_or(Reset::Cancelled, |b| Reset::from_byte(*b))), Phase::Reset)
             }
             Kind::Data | Kind::End => return Err(WireError::Order(kind.word())),
         };
         self.phase = phase;
         Ok(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode, Version};
+
+    use super::super::preface::Scheme;
+    use super::*;
+    use crate::values::{Name, RequestId};
+
+    const ACCEPTED: &[u8] = &[1];
+    const END: &[u8] = &[6, 0, 0, 0];
+    const DATA: &[u8] = &[4, 0, 0, 1, b'x'];
+    const RESET: &[u8] = &[7, 0, 0, 1, 5];
+
+    fn preface() -> Vec<u8> {
+        let address = "192.0.2.1:80".parse().unwrap();
+        let name = Name::new("alice").unwrap();
+        let mut out = BytesMut::new();
+        Preface { service: name, visitor: address, server: address, scheme: Scheme::Http, request_id: RequestId(1) }
+            .put(&mut out)
+            .unwrap();
+        out.to_vec()
+    }
+
+    fn request() -> Vec<u8> {
+        let mut out = BytesMut::new();
+        RequestHead {
+            method: Method::GET,
+            scheme: Scheme::Http,
+            authority: None,
+            target: Bytes::from_static(b"/"),
+            protocol: None,
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+            has_body: true,
+        }
+        .put(&mut out)
+        .unwrap();
+        out.to_vec()
+    }
+
+    fn response(status: StatusCode) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new() }.put(&mut out).unwrap();
+        out.to_vec()
+    }
+
+    fn trailers() -> Vec<u8> {
+        let mut out = BytesMut::new();
+        exchange::put_trailers(&mut out, &HeaderMap::new()).unwrap();
+        out.to_vec()
+    }
+
+    /// How many events come, and with what it ends.
+    fn read(mut decoder: Decoder, pieces: &[&[u8]]) -> (usize, Result<bool, WireError>) {
+        let mut input = Bytes::from(pieces.concat());
+        let mut events = 0;
+        loop {
+            match decoder.next(&mut input) {
+                Ok(Some(_)) => events += 1,
+                Ok(None) => return (events, Ok(decoder.is_done())),
+                Err(error) => return (events, Err(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn frames_have_an_order_and_every_other_is_refused() {
+        let (preface, request, trailers) = (&*preface(), &*request(), &*trailers());
+        let of_request = |pieces: &[&[u8]]| read(Decoder::request(1000), pieces);
+        assert_eq!(of_request(&[preface, request, DATA, DATA, trailers, END]), (6, Ok(true)));
+        assert_eq!(of_request(&[preface, request, END]), (3, Ok(true)));
+        assert_eq!(of_request(&[preface, request, DATA]), (3, Ok(false)));
+        for (pieces, word) in [
+            (&[request] as &[&[u8]], "head"),
+            (&[END], "end"),
+            (&[preface, preface], "preface"),
+            (&[preface, DATA], "data"),
+            (&[preface, trailers], "trailers"),
+            (&[preface, END], "end"),
+            (&[preface, request, request], "head"),
+            (&[preface, request, preface], "preface"),
+            (&[preface, request, trailers, DATA], "data"),
+            (&[preface, request, trailers, trailers], "trailers"),
+            (&[preface, request, END, DATA], "data"),
+            (&[preface, request, END, END], "end"),
+            (&[preface, request, END, trailers], "trailers"),
+        ] {
+            assert_eq!(of_request(pieces), (pieces.len() - 1, Err(WireError::Order(word))), "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_interim_heads_and_one_final_one() {
+        let (interim, last) = (&*response(StatusCode::EARLY_HINTS), &*response(StatusCode::OK));
+        let switched = &*response(StatusCode::SWITCHING_PROTOCOLS);
+        let of_response = |pieces: &[&[u8]]| read(Decoder::response(1000), pieces);
+        assert_eq!(of_response(&[ACCEPTED, interim, interim, last, DATA, END]), (6, Ok(true)));
+        assert_eq!(of_response(&[ACCEPTED, switched, DATA, END]), (4, Ok(true)));
+        for (pieces, word) in [
+            (&[ACCEPTED, DATA] as &[&[u8]], "data"),
+            (&[ACCEPTED, END], "end"),
+            (&[ACCEPTED, interim, END], "end"),
+            (&[ACCEPTED, last, last], "head"),
+            (&[ACCEPTED, last, interim], "informational"),
+            (&[ACCEPTED, &preface()], "preface"),
+            (&[ACCEPTED, last, END, interim], "informational"),
+        ] {
+            assert_eq!(of_response(pieces), (pieces.len() - 1, Err(WireError::Order(word))), "{pieces:?}");
+        }
+    }
+
+    #[test]
+    fn a_reset_stands_anywhere_once() {
+        let (preface, request, trailers) = (&*preface(), &*request(), &*trailers());
+        for before in [
+            &[] as &[&[u8]],
+            &[preface],
+            &[preface, request],
+            &[preface, request, DATA],
+            &[preface, request, trailers],
+            &[preface, request, END],
+        ] {
+            let mut input = Bytes::from([before.concat().as_slice(), RESET, RESET].concat());
+            let mut decoder = Decoder::request(1000);
+            for _ in before {
+                assert!(!matches!(decoder.next(&mut input), Ok(None | Some(Event::Reset(_))) | Err(_)));
+            }
+            assert_eq!(decoder.next(&mut input), Ok(Some(Event::Reset(Reset::Idle))));
+            assert!(decoder.is_done());
+            assert_eq!(decoder.next(&mut input), Err(WireError::Order("reset")));
+        }
+    }
+
+    #[test]
+    fn too_much_is_refused_before_it_comes() {
+        let (preface, request) = (&*preface(), &*request());
+        let head = |kind: Kind, length: usize| [kind as u8, 0, (length >> 8) as u8, length as u8];
+        for (before, kind, limit) in [
+            (&[] as &[&[u8]], Kind::Preface, MAX_SMALL),
+            (&[], Kind::Reset, MAX_SMALL),
+            (&[preface], Kind::Head, 1000),
+            (&[preface, request], Kind::Trailers, 1000),
+            (&[preface, request], Kind::End, 0),
+        ] {
+            let with = |length| read(Decoder::request(1000), &[&*before.concat(), &head(kind, length)]).1;
+            assert_eq!(with(limit + 1), Err(WireError::TooLarge(kind.word())));
+            assert_eq!(with(limit), Ok(kind == Kind::End), "{kind:?}");
+        }
+        let with = |kind| read(Decoder::response(1000), &[ACCEPTED, &head(kind, 1001)]).1;
+        assert_eq!(with(Kind::Informational), Err(WireError::TooLarge("informational")));
+        assert_eq!(with(Kind::Head), Err(WireError::TooLarge("head")));
+        // Data needs no limit: nobody holds it.
+        assert_eq!(read(Decoder::request(1000), &[preface, request, &[4, 255, 255, 255], b"x"]), (3, Ok(false)));
+    }
+
+    #[test]
+    fn no_configuration_lifts_the_largest_head() {
+        let mut input = Bytes::from([&*preface(), &[Kind::Head as u8, 8, 0, 1]].concat());
+        let mut decoder = Decoder::request(usize::MAX);
+        assert!(matches!(decoder.next(&mut input), Ok(Some(Event::Preface(_)))));
+        assert_eq!(decoder.next(&mut input), Err(WireError::TooLarge("head")));
+    }
+
+    #[test]
+    fn what_nobody_knows_is_refused() {
+        for kind in (0..=255_u8).filter(|kind| !(1..=7).contains(kind)) {
+            let read = read(Decoder::request(1000), &[&[kind, 0, 0, 0]]);
+            assert_eq!(read, (0, Err(WireError::Invalid("frame kind"))));
+        }
+        for status in (0..=255_u8).filter(|status| !(1..=5).contains(status)) {
+            assert_eq!(read(Decoder::response(1000), &[&[status]]), (0, Err(WireError::Invalid("status byte"))));
+        }
+        for (payload, what) in [
+            (&[12, 0, 200, 0, 0], "HTTP version"),
+            (&[11, 0, 99, 0, 0], "status"),
+            (&[11, 3, 232, 0, 0], "status"),
+            (&[11, 0, 103, 0, 0], "status"),
+        ] {
+            let refused = read(Decoder::response(1000), &[ACCEPTED, &[2, 0, 0, 5], payload]);
+            assert_eq!(refused, (1, Err(WireError::Invalid(what))));
+        }
+        let empty = read(Decoder::response(1000), &[ACCEPTED, &[2, 0, 0, 0]]);
+        assert_eq!(empty, (1, Err(WireError::Short)));
+    }
+
+    #[test]
+    fn a_final_status_cannot_be_an_interim_head() {
+        for status in [200, 101] {
+            let refused = read(Decoder::response(1000), &[ACCEPTED, &[3, 0, 0, 5], &[11, 0, status, 0, 0]]);
+            assert_eq!(refused, (1, Err(WireError::Invalid("status"))));
+        }
+    }
+
+    #[test]
+    fn an_unfinished_head_holds_no_more_than_what_came_and_never_twice_its_length() {
+        let mut decoder = Decoder::request(400_000);
+        let mut input = Bytes::from([&*preface(), &[Kind::Head as u8, 5, 0, 0]].concat());
+        assert!(matches!(decoder.next(&mut input), Ok(Some(Event::Preface(_)))));
+        assert_eq!(decoder.next(&mut input), Ok(None));
+        let length = 5 << 16;
+        for came in 1..length {
+            assert_eq!(decoder.next(&mut Bytes::from_static(&[0])), Ok(None));
+            let Progress::Payload(_, partial, _) = &decoder.progress else { panic!("{:?}", decoder.progress) };
+            assert_eq!(partial.len(), came);
+            assert!(partial.capacity() <= (2 * came).max(64) && partial.capacity() < 2 * length);
+        }
     }
 }

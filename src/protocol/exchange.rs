@@ -15,6 +15,9 @@ use super::wire::{put_long, put_short, take_long, take_short, take_u8, take_u16}
 /// The most fields (header lines) a head or trailers may have.
 pub const MAX_FIELDS: usize = 512;
 
+/// A field with an empty value and a name of one letter, behind their lengths.
+const LEAST_FIELD: usize = 2 + 1 + 4;
+
 const HAS_BODY: u8 = 1;
 const HAS_AUTHORITY: u8 = 2;
 const HAS_PROTOCOL: u8 = 4;
@@ -181,6 +184,10 @@ fn take_fields(input: &mut Bytes) -> Result<HeaderMap, WireError> {
     let count = usize::from(take_u16(input)?);
     if count > MAX_FIELDS {
         return Err(WireError::TooLarge("the number of fields"));
+    }
+    // Room is made for what is there, not for what is announced.
+    if count * LEAST_FIELD > input.len() {
+        return Err(WireError::Short);
     }
     let mut fields = HeaderMap::with_capacity(count);
     for _ in 0..count {

@@ -53,3 +53,54 @@ pub fn decode<T: DeserializeOwned>(input: &mut BytesMut) -> Result<Option<T>, Js
     input.advance(length);
     Ok(Some(message?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_in_pieces_of_any_size_and_back_to_back() {
+        let mut wire = encode(&"first").unwrap();
+        wire.extend(encode(&vec![1, 2, 3]).unwrap());
+        let mut input = BytesMut::new();
+        let (first, second) = wire.split_at(4 + 7);
+        for (at, byte) in first.iter().enumerate() {
+            input.extend_from_slice(&[*byte]);
+            let message = decode::<String>(&mut input).unwrap();
+            assert_eq!(message.as_deref(), (at + 1 == first.len()).then_some("first"));
+        }
+        assert!(input.is_empty());
+        for (at, byte) in second.iter().enumerate() {
+            input.extend_from_slice(&[*byte]);
+            let message = decode::<Vec<u8>>(&mut input).unwrap();
+            assert_eq!(message, (at + 1 == second.len()).then(|| vec![1, 2, 3]));
+        }
+        let mut input = BytesMut::from(&*wire);
+        assert_eq!(decode::<String>(&mut input).unwrap().unwrap(), "first");
+        assert_eq!(decode::<Vec<u8>>(&mut input).unwrap().unwrap(), [1, 2, 3]);
+        assert!(decode::<String>(&mut input).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_limit_counts_both_ways_and_before_anything_is_read() {
+        let largest = "x".repeat(MAX - 2);
+        let mut input = BytesMut::from(&*encode(&largest).unwrap());
+        assert_eq!(input.len(), 4 + MAX);
+        assert_eq!(decode::<String>(&mut input).unwrap().unwrap(), largest);
+        assert!(matches!(encode(&(largest + "x")), Err(JsonError::TooLarge(length)) if length == MAX + 1));
+        let announced = u32::try_from(MAX + 1).unwrap().to_be_bytes();
+        let refused = decode::<String>(&mut BytesMut::from(&announced[..]));
+        assert!(matches!(refused, Err(JsonError::TooLarge(length)) if length == MAX + 1));
+        let refused = decode::<String>(&mut BytesMut::from(&[255; 4][..]));
+        assert!(matches!(refused, Err(JsonError::TooLarge(_))));
+    }
+
+    #[test]
+    fn what_is_no_such_message_is_malformed() {
+        for body in ["", "{", "7", "\"a\"\"b\"", "\"\u{fffd}"] {
+            let mut input = BytesMut::from(&u32::try_from(body.len()).unwrap().to_be_bytes()[..]);
+            input.extend_from_slice(body.as_bytes());
+            assert!(matches!(decode::<String>(&mut input), Err(JsonError::Malformed(_))), "{body}");
+        }
+    }
+}

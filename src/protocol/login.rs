@@ -201,3 +201,117 @@ pub enum Answer {
     /// The login failed, and the connection ends.
     Refused(Refused),
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn hello() -> Value {
+        json!({
+            "protocol": 1,
+            "client_id": "alice",
+            "instance_id": "000102030405060708090a0b0c0d0e0f",
+            "timestamp": 1_800_000_000_u64,
+            "agent": { "name": "adit", "version": "1.0.0", "os": "linux" },
+            "services": [{ "name": "blog", "kind": "http" }],
+        })
+    }
+
+    fn with(mut value: Value, more: Value) -> Value {
+        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        value
+    }
+
+    fn read(value: &Value) -> Hello {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    #[test]
+    fn a_hello_comes_back_as_it_was() {
+        let join = json!({ "tunnel_id": "ffffffffffffffffffffffffffffffff", "lane_secret": "s" });
+        let lists = json!({ "capabilities": ["a"], "required": [] });
+        for proof in [json!({ "token": "adit_x" }), json!({ "ticket": "t" }), json!({ "join": join })] {
+            let wire = with(with(hello(), lists.clone()), proof);
+            assert_eq!(serde_json::to_value(read(&wire)).unwrap(), wire);
+        }
+    }
+
+    #[test]
+    fn the_proof_is_a_token_a_ticket_or_nothing() {
+        let token = read(&with(hello(), json!({ "token": "adit_x" })));
+        assert!(matches!(token.proof, Some(Proof::Token(secret)) if secret.expose() == "adit_x"));
+        let ticket = read(&with(hello(), json!({ "ticket": "t", "later": 1 })));
+        assert!(matches!(ticket.proof, Some(Proof::Ticket(secret)) if secret.expose() == "t"));
+        assert!(read(&hello()).proof.is_none());
+        assert!(read(&with(hello(), json!({ "token": 7 }))).proof.is_none(), "no proof, so no login");
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_ignored_and_what_is_missing_is_not() {
+        let more = json!({ "zone": "eu", "limits": { "deep": [1, null] }, "token": "x" });
+        let hello_with_more = read(&with(hello(), more));
+        assert_eq!(hello_with_more.services, read(&hello()).services);
+        assert!(hello_with_more.capabilities.is_empty() && hello_with_more.join.is_none());
+        for key in ["protocol", "client_id", "instance_id", "timestamp", "agent", "services"] {
+            let mut short = hello();
+            short.as_object_mut().unwrap().remove(key);
+            let error = serde_json::from_value::<Hello>(short).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        for (key, wrong) in [("client_id", json!("Alice")), ("instance_id", json!("12")), ("protocol", json!(-1))] {
+            assert!(serde_json::from_value::<Hello>(with(hello(), json!({ key: wrong }))).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_answer_comes_back_as_it_was() {
+        let welcome = json!({ "welcome": {
+            "tunnel_id": "000102030405060708090a0b0c0d0e0f",
+            "lane_id": 7,
+            "lane_secret": "s",
+            "lane_address": "192.0.2.1:8080",
+            "node_id": "n1",
+            "ticket": "t",
+            "services": [{ "name": "blog", "public_urls": ["https://blog.example.com/"] }],
+            "heartbeat_s": 10.0,
+            "max_streams": 1000,
+            "max_head": 65536,
+            "connect_timeout_s": 0.5,
+            "capabilities": [],
+            "server_version": "1.0.0",
+        }});
+        let refused = json!({ "refused": { "code": "too_many", "message": "later", "retry_after_s": 5 } });
+        for wire in [welcome.clone(), refused.clone()] {
+            let answer: Answer = serde_json::from_value(wire.clone()).unwrap();
+            assert_eq!(serde_json::to_value(answer).unwrap(), wire);
+        }
+        for (kind, mut wire) in [("welcome", welcome), ("refused", refused)] {
+            wire[kind]["added"] = json!({ "later": [1] });
+            for optional in ["lane_address", "capabilities", "retry_after_s"] {
+                wire[kind].as_object_mut().unwrap().remove(optional);
+            }
+            assert!(serde_json::from_value::<Answer>(wire).is_ok(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_its_word_and_an_unknown_one_may_be_tried_again() {
+        use Refusal::{BadToken, ClockSkew, Draining, NameTaken, NotAllowed, Other, TooMany, Version, WrongNode};
+        for code in [BadToken, ClockSkew, NameTaken, NotAllowed, Version, TooMany, Draining, WrongNode, Other] {
+            assert_eq!(serde_json::to_value(code).unwrap(), json!(code.word()));
+            assert_eq!(serde_json::from_value::<Refusal>(json!(code.word())).unwrap(), code);
+        }
+        let refused = json!({ "refused": { "code": "moon_phase", "message": "wait" } });
+        let Answer::Refused(refused) = serde_json::from_value(refused).unwrap() else { panic!("not a refusal") };
+        assert_eq!(refused.code, Other);
+        assert!(refused.code.may_retry());
+    }
+
+    #[test]
+    fn nothing_secret_prints() {
+        let hello = read(&with(hello(), json!({ "token": "hunter2" })));
+        assert!(!format!("{hello:?}").contains("hunter2"));
+    }
+}

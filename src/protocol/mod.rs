@@ -13,6 +13,8 @@ pub mod frame;
 pub mod json;
 pub mod login;
 pub mod preface;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use wire::WireError;

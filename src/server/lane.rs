@@ -81,8 +81,14 @@ async fn run(
 ) -> End {
     let patience = shared.config.tunnel.heartbeat * MISSED_HEARTBEATS;
     let session = guard.lane().session();
+    let mut retired = guard.tunnel().retired();
+    let at_once = |why: &Option<Retired>| matches!(why, Some(Retired::CameBack | Retired::Draining));
     let stream = tokio::select! {
         () = session.ended() => return End::Session,
+        // Without a control stream there is nobody to tell. A tunnel that is replaced waits for it.
+        Ok(why) = retired.wait_for(at_once) => {
+            return if *why == Some(Retired::CameBack) { End::CameBack } else { End::Drained };
+        }
         opened = timeout(patience, opened) => match opened {
             Ok(Ok(stream)) => stream,
             _ => return End::Protocol("it opened no control stream".to_owned()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Shared;
-use super::tunnel::Tunnel;
+use super::tunnel::{MAX_LANES, Tunnel};
 use crate::auth::Ticket;
 use crate::protocol::VERSION;
 use crate::protocol::login::{
@@ -134,6 +134,9 @@ impl Shared {
         if !tunnel.secret().matches(&join.lane_secret) {
             self.failed_logins.failed(from);
             return Err(bad_token());
+        }
+        if tunnel.lanes().len() >= MAX_LANES {
+            return Err(refused(Refusal::TooMany, format!("the tunnel has {MAX_LANES} lanes already")));
         }
         Ok(tunnel)
     }

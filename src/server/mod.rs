@@ -77,7 +77,7 @@ pub struct Shared {
     config: ServerConfig,
     public_port: u16,
     node_id: String,
-    clients: Clients,
+    clients: Arc<Clients>,
     registry: Arc<Registry>,
     router: Router,
     verifier: TokenVerifier,
@@ -146,7 +146,7 @@ impl Server {
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             streams: Permits::new(config.limits.streams),
             logins: Permits::new(LOGINS_UNDER_WAY),
-            clients,
+            clients: Arc::new(clients),
             tasks: TaskTracker::new(),
             visits: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -186,6 +186,11 @@ impl Server {
     /// Who is connected.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.shared.registry)
+    }
+
+    /// Who may log in. The list can be exchanged while the server runs.
+    pub fn clients(&self) -> Arc<Clients> {
+        Arc::clone(&self.shared.clients)
     }
 
     /// How many exchanges are open.

@@ -14,8 +14,8 @@ use crate::config::{LogConfig, LogFormat};
 /// Logging was started before.
 pub fn start_logs(config: &LogConfig) -> Result<(), TryInitError> {
     // What the libraries have to say matters when something is wrong.
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,adit={}", config.level)));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,yamux=error,adit={}", config.level)));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let logs = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_ansi(colour);
     match config.format {

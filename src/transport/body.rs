@@ -79,8 +79,8 @@ impl Idle {
 #[derive(Debug)]
 pub struct FrameBody {
     reader: Option<FrameReader>,
-    /// An event that was read to see whether the body ends here.
-    ahead: Option<Event>,
+    /// What was read to see whether the body ends here. An error is kept too: the decoder says it only once.
+    ahead: Option<Result<Event, ReadError>>,
     idle: Option<Idle>,
     /// Who wants the reader when the body is complete.
     back: Option<oneshot::Sender<FrameReader>>,
@@ -95,8 +95,8 @@ impl FrameBody {
         body
     }
 
-    /// As [`FrameBody::new`], without a limit; gives the reader to `back` when the body is complete, so that somebody
-    /// can go on listening for a reset.
+    /// As [`FrameBody::new`], without a limit; gives the reader to `back` when the body is complete or not wanted any
+    /// more, so that somebody can go on listening for a reset. After an error there is nothing to give back.
     pub fn lent(reader: FrameReader, back: oneshot::Sender<FrameReader>) -> Self {
         let mut body = Self { reader: Some(reader), ahead: None, idle: None, back: Some(back) };
         body.look_ahead();
@@ -104,11 +104,11 @@ impl FrameBody {
     }
 
     /// Learns early whether the body ends here, if that needs no further input: whoever sends it on can then say so
-    /// in the same write. A protocol error shows up again at the next read.
+    /// in the same write.
     fn look_ahead(&mut self) {
         if let Some(reader) = &mut self.reader {
-            self.ahead = reader.buffered().ok().flatten();
-            if self.ahead == Some(Event::End) {
+            self.ahead = reader.buffered().transpose();
+            if self.ahead == Some(Ok(Event::End)) {
                 self.complete();
             }
         }
@@ -119,8 +119,14 @@ impl FrameBody {
             // Nobody waits for it any more: then nobody needs it.
             let _ = back.send(reader);
         }
-        self.reader = None;
         self.ahead = None;
+    }
+}
+
+impl Drop for FrameBody {
+    /// Whoever reads by `Content-Length` never asks for the end.
+    fn drop(&mut self) {
+        self.complete();
     }
 }
 
@@ -132,24 +138,23 @@ impl Body for FrameBody {
         let this = &mut *self;
         loop {
             let Some(reader) = &mut this.reader else { return Poll::Ready(None) };
-            let event = match this.ahead.take() {
-                Some(event) => event,
-                None => match reader.poll_event(cx) {
-                    Poll::Ready(Ok(event)) => event,
-                    Poll::Ready(Err(error)) => {
-                        this.reader = None;
-                        return Poll::Ready(Some(Err(error.into())));
-                    }
-                    Poll::Pending => {
-                        if let Some(idle) = &mut this.idle {
-                            ready!(idle.poll(cx));
-                            reader.stream().abort();
-                            this.reader = None;
-                            return Poll::Ready(Some(Err(BodyError::Idle)));
-                        }
-                        return Poll::Pending;
-                    }
-                },
+            let polled = match this.ahead.take() {
+                Some(event) => Poll::Ready(event),
+                None => reader.poll_event(cx),
+            };
+            let event = match polled {
+                Poll::Ready(Ok(event)) => event,
+                Poll::Ready(Err(error)) => {
+                    this.reader = None;
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Poll::Pending => {
+                    let Some(idle) = &mut this.idle else { return Poll::Pending };
+                    ready!(idle.poll(cx));
+                    reader.stream().abort();
+                    this.reader = None;
+                    return Poll::Ready(Some(Err(BodyError::Idle)));
+                }
             };
             if let Some(idle) = &mut this.idle {
                 idle.moved();
@@ -247,3 +252,6 @@ async fn watch<T, E>(idle: &mut Option<Idle>, future: impl Future<Output = T>) -
         None => Ok(future.await),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,12 +73,27 @@ impl Inner {
         }
         Poll::Ready(Ok(()))
     }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
 }
 
 impl Drain {
     /// Sends everything gathered and flushes the pipe.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_drain(cx)
+    }
+
+    /// Whether the next write can be gathered without waiting for the pipe.
+    pub fn has_room(&self) -> bool {
+        self.0.lock().buffer.len() < LIMIT
+    }
+
+    /// Sends everything gathered and ends the pipe.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_shutdown(cx)
     }
 }
 
@@ -107,9 +122,7 @@ impl AsyncWrite for Coalesce {
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.lock();
-        ready!(inner.poll_drain(cx))?;
-        Pin::new(&mut inner.pipe).poll_shutdown(cx)
+        self.0.lock().poll_shutdown(cx)
     }
 }
 

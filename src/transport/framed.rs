@@ -92,12 +92,14 @@ pub struct FrameWriter {
     stream: MuxStream,
     /// Frames gathered for the next write.
     gathered: BytesMut,
+    /// How many bytes of an announced data frame were not sent yet. Whatever is written now would be taken for them.
+    owed: usize,
 }
 
 impl FrameWriter {
     /// Writes on `stream`.
     pub fn new(stream: MuxStream) -> Self {
-        Self { stream, gathered: BytesMut::new() }
+        Self { stream, gathered: BytesMut::new(), owed: 0 }
     }
 
     /// Where small frames are gathered until [`FrameWriter::flush`].
@@ -135,10 +137,12 @@ impl FrameWriter {
                 self.gathered.extend_from_slice(&piece);
                 continue;
             }
+            self.owed = piece.len();
             self.flush().await?;
             while !piece.is_empty() {
                 let n = poll_fn(|cx| self.stream.poll_write(cx, &piece)).await?;
                 piece.advance(n);
+                self.owed = piece.len();
             }
         }
         Ok(())
@@ -155,9 +159,18 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// Breaks the exchange off and says why, if there is room to say so at once. The stream is cut either way.
+    /// Breaks the exchange off and says why, if there is room to say so at once and no data frame is half-way out. The
+    /// stream is cut either way.
     pub fn reset(&mut self, reason: Reset) {
-        frame::put_reset(&mut self.gathered, reason);
+        if self.owed == 0 {
+            frame::put_reset(&mut self.gathered, reason);
+            self.send_now();
+        }
+        self.stream.abort();
+    }
+
+    /// Sends what there is room for, without waiting.
+    fn send_now(&mut self) {
         let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
         while !self.gathered.is_empty() {
             match self.stream.poll_write(&mut cx, &self.gathered) {
@@ -165,11 +178,124 @@ impl FrameWriter {
                 Poll::Ready(Err(_)) | Poll::Pending => break,
             }
         }
-        self.stream.abort();
     }
 
     /// The stream that is written.
     pub fn stream(&self) -> &MuxStream {
         &self.stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Pair, answer, pattern, stays_pending, within};
+    use super::*;
+
+    /// All data up to the next other event.
+    async fn data(reader: &mut FrameReader) -> (Vec<u8>, Result<Event, ReadError>) {
+        let mut all = Vec::new();
+        loop {
+            match within(reader.event()).await {
+                Ok(Event::Data(data)) => all.extend_from_slice(&data),
+                other => return (all, other),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn data_of_every_size_arrives_as_it_was() {
+        let mut pair = Pair::with(super::super::testing::CONFIG, 10_000);
+        for size in [0, 1, GATHER - 5, GATHER - 4, GATHER, GATHER + 1, MAX_DATA - 1, MAX_DATA, MAX_DATA + 1, 1 << 20] {
+            let (mut writer, mut reader) = answer(&mut pair).await;
+            let sent = Bytes::from(pattern(size));
+            let write = async {
+                writer.data(Bytes::from_static(b"before")).await.unwrap();
+                writer.data(sent.clone()).await.unwrap();
+                writer.data(Bytes::from_static(b"after")).await.unwrap();
+                writer.end().await.unwrap();
+                assert!(writer.is_flushed());
+            };
+            let ((), (got, end)) = tokio::join!(write, data(&mut reader));
+            assert_eq!(end, Ok(Event::End), "{size}");
+            assert!(got == [b"before", &*sent, b"after"].concat(), "{size}");
+            assert!(reader.is_done() && reader.stream().is_read_ended() && !reader.stream().is_complete());
+            reader.stream().write_ended();
+            assert!(reader.stream().is_complete());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_arrives_after_what_was_queued() {
+        let mut pair = Pair::new();
+        let (mut writer, mut reader) = answer(&mut pair).await;
+        writer.data(Bytes::from(pattern(100_000))).await.unwrap();
+        writer.data(Bytes::from_static(b"gathered")).await.unwrap();
+        writer.reset(Reset::LocalBroken);
+        let (got, end) = data(&mut reader).await;
+        assert!(got == [&*pattern(100_000), b"gathered"].concat());
+        assert_eq!(end, Ok(Event::Reset(Reset::LocalBroken)));
+        assert!(reader.is_done());
+        assert!(writer.data(Bytes::from_static(b"x")).await.is_ok() && writer.flush().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_after_the_end_arrives() {
+        let mut pair = Pair::new();
+        let (mut writer, mut reader) = answer(&mut pair).await;
+        writer.end().await.unwrap();
+        assert_eq!(within(reader.event()).await, Ok(Event::End));
+        writer.reset(Reset::Cancelled);
+        assert_eq!(within(reader.event()).await, Ok(Event::Reset(Reset::Cancelled)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_is_never_taken_for_the_rest_of_a_frame() {
+        let mut pair = Pair::new();
+        let (mut writer, mut reader) = answer(&mut pair).await;
+        let sent = Bytes::from(pattern(1 << 20));
+        stays_pending(writer.data(sent.clone())).await;
+        // Now there is room again, in the middle of a frame.
+        let mut got = Vec::new();
+        while got.len() < 250_000 {
+            let Ok(Event::Data(data)) = within(reader.event()).await else { panic!("no data") };
+            got.extend_from_slice(&data);
+        }
+        stays_pending(std::future::pending::<()>()).await;
+        writer.reset(Reset::Idle);
+        let (rest, end) = data(&mut reader).await;
+        got.extend_from_slice(&rest);
+        assert_eq!(end, Err(ReadError::Cut));
+        assert!(sent.starts_with(&got), "{} bytes and something else", got.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_is_never_an_end() {
+        for cut in [
+            |writer: FrameWriter, _: &Pair| drop(writer),
+            |writer: FrameWriter, _: &Pair| writer.stream().abort(),
+            |_: FrameWriter, pair: &Pair| pair.agent.session.close(),
+            |_: FrameWriter, pair: &Pair| pair.server.session.close(),
+            |_: FrameWriter, pair: &Pair| pair.agent.driver.abort(),
+        ] {
+            let mut pair = Pair::new();
+            let (mut writer, mut reader) = answer(&mut pair).await;
+            writer.data(Bytes::from_static(b"some")).await.unwrap();
+            writer.flush().await.unwrap();
+            assert_eq!(within(reader.event()).await, Ok(Event::Data(Bytes::from_static(b"some"))));
+            cut(writer, &pair);
+            assert_eq!(within(reader.event()).await, Err(ReadError::Cut));
+            assert!(!reader.is_done() && !reader.stream().is_read_ended());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_breaks_the_protocol_is_cut() {
+        let mut pair = Pair::new();
+        let (mut writer, mut reader) = answer(&mut pair).await;
+        writer.gather().extend_from_slice(&[99, 0, 0, 0]);
+        writer.flush().await.unwrap();
+        assert_eq!(within(reader.event()).await, Err(ReadError::Wire(WireError::Invalid("frame kind"))));
+        within(async { while writer.data(Bytes::from(pattern(20_000))).await.is_ok() {} }).await;
+        assert!(writer.stream().is_closed());
     }
 }

@@ -103,3 +103,52 @@ pub async fn accept_loop(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_or_foreign_is_explained() {
+        let listener = bind(address("127.0.0.1:0"), "public.http").unwrap();
+        let taken = listener.local_addr().unwrap();
+        let message = bind(taken, "admin.listen").unwrap_err().to_string();
+        assert!(message.starts_with(&format!("cannot listen on {taken} (admin.listen): another program")), "{message}");
+        // Kept for documentation (RFC 5737): no machine has it.
+        let error = bind(address("192.0.2.1:0"), "public.http").unwrap_err();
+        assert!(error.to_string().ends_with("this machine has no such address"), "{error}");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(explain(&denied).contains("CAP_NET_BIND_SERVICE"));
+        let other = io::Error::other("the system's own words");
+        assert_eq!(explain(&other), "the system's own words");
+    }
+
+    #[tokio::test]
+    async fn the_loop_hands_over_connections_until_it_is_stopped() {
+        let listener = bind(address("[::]:0"), "public.http").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stop = CancellationToken::new();
+        let (sender, mut accepted) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept_loop(listener, stop.clone(), move |socket, peer| sender.send((socket, peer)).unwrap()));
+        // Over IPv4, to the address that stands for both.
+        for _ in 0..3 {
+            let visitor = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+            let (socket, peer) = accepted.recv().await.unwrap();
+            assert_eq!(peer.port(), visitor.local_addr().unwrap().port());
+            assert!(socket.nodelay().unwrap());
+        }
+        stop.cancel();
+        tasks.join_next().await.unwrap().unwrap();
+        assert!(accepted.recv().await.is_none());
+        // Nobody listens any more: the port is free for the next.
+        bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), "public.http").unwrap();
+    }
+}

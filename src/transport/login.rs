@@ -115,3 +115,85 @@ impl ControlWriter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::super::testing::{Pair, pattern, stays_pending, within, write};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_a_message_is_left_alone() {
+        let (mut near, mut far) = duplex(100_000);
+        send(&mut near, &"first").await.unwrap();
+        send(&mut near, &vec![1, 2]).await.unwrap();
+        near.write_all(b"raw").await.unwrap();
+        assert_eq!(within(receive::<String>(&mut far)).await.unwrap(), "first");
+        assert_eq!(within(receive::<Vec<u8>>(&mut far)).await.unwrap(), [1, 2]);
+        let mut raw = [0; 3];
+        within(far.read_exact(&mut raw)).await.unwrap();
+        assert_eq!(&raw, b"raw");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_may_come_byte_by_byte() {
+        let (mut near, mut far) = duplex(1);
+        let (sent, got) = within(async { tokio::join!(send(&mut near, &"slow"), receive::<String>(&mut far)) }).await;
+        sent.unwrap();
+        assert_eq!(got.unwrap(), "slow");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_much_is_refused_before_it_comes() {
+        let (mut near, mut far) = duplex(100);
+        near.write_all(&[0, 0, 0x40, 1]).await.unwrap();
+        let refused = within(receive::<String>(&mut far)).await;
+        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge(0x4001)))), "{refused:?}");
+        let refused = send(&mut near, &"x".repeat(json::MAX)).await;
+        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge(_)))), "{refused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_message_is_none_and_another_one_is_malformed() {
+        for half in [&[0, 0][..], &[0, 0, 0, 9, b'"']] {
+            let (mut near, mut far) = duplex(100);
+            near.write_all(half).await.unwrap();
+            drop(near);
+            assert!(matches!(within(receive::<String>(&mut far)).await, Err(MessageError::Closed)));
+        }
+        let (mut near, mut far) = duplex(100);
+        send(&mut near, &7).await.unwrap();
+        let refused = within(receive::<String>(&mut far)).await;
+        assert!(matches!(refused, Err(MessageError::Json(JsonError::Malformed(_)))), "{refused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn control_messages_cross_a_stream_in_any_pieces() {
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        let (mut reader, mut writer) = (ControlReader::new(near), ControlWriter::new(far.clone()));
+        writer.send(&Control::Heartbeat).await.unwrap();
+        writer.send(&Control::Replaced { by: "x".repeat(10_000) }).await.unwrap();
+        assert!(matches!(within(reader.receive()).await, Ok(Control::Heartbeat)));
+        assert!(matches!(within(reader.receive()).await, Ok(Control::Replaced { by }) if by.len() == 10_000));
+        for byte in json::encode(&Control::Rollover).unwrap() {
+            // Given up and begun again: nothing that has come is lost.
+            stays_pending(reader.receive()).await;
+            write(&far, &[byte]).await.unwrap();
+        }
+        assert!(matches!(within(reader.receive()).await, Ok(Control::Rollover)));
+        drop((writer, far));
+        assert!(matches!(within(reader.receive()).await, Err(MessageError::Closed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_control_message_too_large_is_refused() {
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        write(&far, &[255; 4]).await.unwrap();
+        write(&far, &pattern(100)).await.unwrap();
+        let refused = within(ControlReader::new(near).receive()).await;
+        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge(_)))), "{refused:?}");
+    }
+}

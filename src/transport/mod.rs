@@ -11,6 +11,8 @@ pub mod framed;
 pub mod listen;
 pub mod login;
 pub mod mux;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 
 use tokio::io::{AsyncRead, AsyncWrite};

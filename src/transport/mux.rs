@@ -8,8 +8,8 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -92,6 +92,11 @@ struct Shared {
     /// yamux keeps a single waker for openers: they take turns.
     turn: tokio::sync::Mutex<()>,
     driver: AtomicWaker,
+    /// The opener whose turn it is. yamux wakes it for an acknowledgement, but neither for an unacknowledged stream
+    /// that is gone nor for the end of the session.
+    opener: AtomicWaker,
+    /// What an opener broke: yamux tells the driver only that it is over.
+    broken: OnceLock<String>,
     /// Asked to end, politely.
     closing: AtomicBool,
     ended: CancellationToken,
@@ -109,6 +114,8 @@ pub struct Driver {
     drain: Drain,
     yield_first: bool,
     yielded: bool,
+    /// On the way out: yamux has handed over all it had.
+    said: bool,
 }
 
 /// Lays a session over `pipe`.
@@ -130,11 +137,14 @@ pub fn session(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig) -> (Session, 
         connection: Mutex::new(Some(yamux::Connection::new(layer, settings, mode))),
         turn: tokio::sync::Mutex::new(()),
         driver: AtomicWaker::new(),
+        opener: AtomicWaker::new(),
+        broken: OnceLock::new(),
         closing: AtomicBool::new(false),
         ended: CancellationToken::new(),
         opened: AtomicU64::new(0),
     });
-    let driver = Driver { shared: Arc::clone(&shared), drain, yield_first: config.yield_first, yielded: false };
+    let yield_first = config.yield_first;
+    let driver = Driver { shared: Arc::clone(&shared), drain, yield_first, yielded: false, said: false };
     (Session(shared), driver)
 }
 
@@ -156,16 +166,15 @@ impl Session {
             Ok(turn) => turn,
             Err(_) => self.0.turn.lock().await,
         };
-        let mut stream = poll_fn(|cx| {
-            let mut connection = self.0.connection.lock();
-            let Some(connection) = connection.as_mut() else { return Poll::Ready(Err(OpenError::Closed)) };
-            connection.poll_new_outbound(cx).map_err(|_| OpenError::Closed)
-        })
-        .await?;
+        let mut stream = poll_fn(|cx| self.poll_open(cx)).await?;
         drop(turn);
         self.0.opened.fetch_add(1, Ordering::Relaxed);
-        // A fresh stream has its window and an empty queue: the first write is ready at once. Nobody else tells the
-        // driver of a stream that it has not polled yet.
+        // Nobody else tells the driver of a stream that it has not polled yet: neither what is written on it later
+        // nor its end would reach the driver.
+        if first.is_empty() {
+            self.0.driver.wake();
+        }
+        // A fresh stream has its window and an empty queue: the first write is ready at once.
         let mut sent = 0;
         while sent < first.len() {
             let written = poll_fn(|cx| {
@@ -178,6 +187,24 @@ impl Session {
         Ok(MuxStream::new(stream))
     }
 
+    fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<yamux::Stream, OpenError>> {
+        let mut connection = self.0.connection.lock();
+        let Some(connection) = connection.as_mut().filter(|_| !self.is_closed()) else {
+            return Poll::Ready(Err(OpenError::Closed));
+        };
+        let opened = connection.poll_new_outbound(cx);
+        if opened.is_pending() {
+            // Under the lock, so that nothing the driver changes goes unnoticed.
+            self.0.opener.register(cx.waker());
+        }
+        opened.map_err(|error| {
+            // That was the end of the whole session, and only the driver can finish it.
+            let _ = self.0.broken.set(error.to_string());
+            self.0.driver.wake();
+            OpenError::Closed
+        })
+    }
+
     /// How many streams this end has opened so far.
     pub fn opened(&self) -> u64 {
         self.0.opened.load(Ordering::Relaxed)
@@ -186,6 +213,7 @@ impl Session {
     /// Asks the driver to say goodbye and end. Streams that are still open are cut.
     pub fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
+        self.0.opener.wake();
         self.0.driver.wake();
     }
 
@@ -238,22 +266,43 @@ impl Driver {
             match polled {
                 Poll::Ready(Some(Ok(stream))) => inbound(MuxStream::new(stream)),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(error.to_string())),
-                Poll::Ready(None) => return Poll::Ready(Ended::ByPeer),
+                Poll::Ready(None) => {
+                    let broken = self.shared.broken.get().cloned();
+                    return Poll::Ready(broken.map_or(Ended::ByPeer, Ended::Broken));
+                }
                 Poll::Pending => break,
             }
         }
+        self.shared.opener.wake();
         match self.drain.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Ended::Broken(error.to_string())),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }
 
+    /// Sends everything that was written, in order, and ends the pipe; to the peer that is the end of the session.
+    ///
+    /// yamux has a goodbye of its own, but it forgets the streams without waking who reads or writes them: they would
+    /// wait for ever. They are cut when the connection is dropped.
     fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(connection) = self.shared.connection.lock().as_mut() {
-            // yamux says goodbye in order, after everything that was written.
-            let _ = ready!(connection.poll_close(cx));
+        while !self.said {
+            let polled = match self.shared.connection.lock().as_mut() {
+                Some(connection) => connection.poll_next_inbound(cx),
+                None => return Poll::Ready(()),
+            };
+            match polled {
+                // Too late: it is cut like the others.
+                Poll::Ready(Some(Ok(stream))) => drop(stream),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                // With room left, yamux has handed over all it had.
+                Poll::Pending if self.drain.has_room() => self.said = true,
+                Poll::Pending => match ready!(self.drain.poll_drain(cx)) {
+                    Ok(()) => {}
+                    Err(_) => return Poll::Ready(()),
+                },
+            }
         }
-        self.drain.poll_drain(cx).map(|_| ())
+        self.drain.poll_shutdown(cx).map(|_| ())
     }
 }
 
@@ -262,6 +311,7 @@ impl Drop for Driver {
         // Dropped outside of the lock: it wakes readers and writers, which may want the lock.
         let connection = self.shared.connection.lock().take();
         drop(connection);
+        self.shared.opener.wake();
         self.shared.ended.cancel();
     }
 }
@@ -360,3 +410,6 @@ impl fmt::Debug for MuxStream {
         write!(f, "MuxStream({:?})", self.0.stream.lock())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,8 +129,9 @@ async fn exchange(
             shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
             return Ok(response.map(|()| ForwardedBody::empty()));
         }
-        // The application does not upgrade: then this was the whole request.
-        writer.end().await.map_err(|_| Failure::TunnelLost)?;
+        // The application does not upgrade: then this was the whole request. An agent that has answered it whole does
+        // not wait to hear so.
+        let _ = writer.end().await;
     } else if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::LocalBroken);
     }

@@ -1,0 +1,198 @@
+//! What breaks off in the middle is never shown as whole, and leaves nothing behind.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::apps::{self, Script};
+use crate::harness::visitor::{self, Visitor, get};
+use crate::harness::{TestAgent, TestServer, soon, until, until_idle};
+
+/// Long enough for the machine, short enough to be "at once" for a person.
+const SECOND: Duration = Duration::from_secs(1);
+
+const WITH_LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nsome";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n";
+const UNTIL_CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nsome";
+
+/// How an answer is broken off.
+#[derive(Debug, Clone, Copy)]
+enum Break {
+    AgentKilled,
+    LaneLost,
+    LocalDied,
+}
+
+/// A server, an agent, an answer that has begun, and the application's side of it.
+async fn begun(version: &str, answer: &str) -> (TestServer, TestAgent, TcpStream, TcpStream) {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, &format!("GET / {version}\r\nHost: alice.localhost\r\n\r\n")).await;
+    let (mut local, _) = app.request().await;
+    local.write_all(answer.as_bytes()).await.unwrap();
+    visitor::read_until(&mut visitor, "some").await;
+    (server, agent, visitor, local)
+}
+
+async fn broken_off(how: Break, version: &str, answer: &str) -> std::io::Result<Vec<u8>> {
+    let (server, agent, mut visitor, local) = begun(version, answer).await;
+    match how {
+        Break::AgentKilled => agent.crash().await,
+        Break::LaneLost => server.tunnel_of("alice").lanes()[0].session().close(),
+        Break::LocalDied => {
+            // As when a process is killed with something unread: the connection is reset.
+            socket2::SockRef::from(&local).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(local);
+        }
+    }
+    let rest = visitor::read_to_end(&mut visitor).await;
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+    rest
+}
+
+#[tokio::test]
+async fn a_cut_answer_is_never_shown_as_complete() {
+    for how in [Break::AgentKilled, Break::LaneLost, Break::LocalDied] {
+        // With a length, what is missing shows by itself.
+        let rest = broken_off(how, "HTTP/1.1", WITH_LENGTH).await.unwrap_or_default();
+        assert!(rest.len() < 999_996, "{how:?}");
+        // A chunked answer is complete with its last chunk: it must not come.
+        for answer in [CHUNKED, UNTIL_CLOSE] {
+            let rest = broken_off(how, "HTTP/1.1", answer).await.unwrap_or_default();
+            assert!(!rest.ends_with(b"0\r\n\r\n"), "{how:?} {answer:?}: {:?}", String::from_utf8_lossy(&rest));
+        }
+        // An answer of HTTP/1.0 is complete with the end of the connection: that must be a reset.
+        let ended = broken_off(how, "HTTP/1.0", UNTIL_CLOSE).await;
+        assert!(ended.is_err(), "{how:?}: a cut answer ended like a whole one");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_ends_with_its_connection_ends_properly() {
+    let (_server, _agent, mut visitor, local) = begun("HTTP/1.0", UNTIL_CLOSE).await;
+    drop(local);
+    assert_eq!(visitor::read_to_end(&mut visitor).await.unwrap(), b"");
+    let (_server, _agent, mut visitor, local) = begun("HTTP/1.1", UNTIL_CLOSE).await;
+    drop(local);
+    visitor::read_until(&mut visitor, "0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn an_application_that_dies_before_its_answer_is_a_bad_gateway() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let (answer, ()) = tokio::join!(visitor::fetch(server.public, "alice", "/"), async {
+        drop(app.request().await);
+    });
+    assert_eq!((answer.status.as_u16(), answer.header("x-adit-error")), (502, "local_broken"));
+}
+
+#[tokio::test]
+async fn an_agent_that_dies_before_its_answer_is_a_bad_gateway() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let (answer, _local) = tokio::join!(visitor::fetch(server.public, "alice", "/"), async {
+        let request = app.request().await;
+        agent.crash().await;
+        request
+    });
+    assert_eq!((answer.status.as_u16(), answer.header("x-adit-error")), (502, "tunnel_lost"));
+    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_an_endless_answer_leaves_nothing_behind() {
+    for silent in [false, true] {
+        let (server, _agent, visitor, mut local) = begun("HTTP/1.1", CHUNKED).await;
+        let (mut read, mut write) = local.split();
+        let endless = async {
+            // It goes on until nobody takes it any more, or says nothing at all.
+            while !silent && write.write_all(b"4\r\nmore\r\n").await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        drop(visitor);
+        let mut buffer = [0; 64];
+        let gone = tokio::time::timeout(SECOND, async {
+            tokio::select! {
+                _ = read.read(&mut buffer) => {}
+                () = endless => {}
+            }
+        });
+        gone.await.expect("the application was still asked a second after the visitor had left");
+        until_idle(&server.open, SECOND).await;
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_before_the_answer_leaves_nothing_behind() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    for request in [
+        "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 4\r\n\r\nbody",
+        "POST / HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 400\r\n\r\nhalf",
+    ] {
+        let visitor = visitor::raw(server.public, request).await;
+        let (mut local, _) = app.request().await;
+        drop(visitor);
+        apps::left(&mut local, SECOND).await;
+        until_idle(&server.open, SECOND).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_is_never_shown_as_complete() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let head = "POST / HTTP/1.1\r\nHost: alice.localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    let visitor = visitor::raw(server.public, head).await;
+    let (mut local, _) = app.request().await;
+    visitor::read_until(&mut local, "half\r\n").await;
+    drop(visitor);
+    let rest = visitor::read_to_end(&mut local).await.unwrap_or_default();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&rest));
+    until_idle(&server.open, SECOND).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_falls_silent_is_cut_after_the_idle_limit() {
+    let server = TestServer::start(&[("timeouts.idle", "300ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    let (answer, mut local) = tokio::join!(visitor.begin(get("alice", "/")), async {
+        let (mut local, _) = app.request().await;
+        local.write_all(CHUNKED.as_bytes()).await.unwrap();
+        local
+    });
+    let body = soon("the end of the answer", answer.unwrap().into_body().collect()).await;
+    assert!(body.is_err(), "a silent answer ended like a whole one");
+    apps::left(&mut local, crate::harness::PATIENCE).await;
+    until_idle(&server.open, SECOND).await;
+}
+
+#[tokio::test]
+async fn an_event_stream_may_be_silent_for_longer() {
+    let server = TestServer::start(&[("timeouts.idle", "100ms"), ("timeouts.quiet_stream", "1h")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    let (mut local, _) = app.request().await;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
+    local.write_all(head.as_bytes()).await.unwrap();
+    visitor::read_until(&mut visitor, "one\r\n").await;
+    // Nothing may happen for several times the idle limit of other answers.
+    let silence = tokio::time::timeout(Duration::from_millis(500), visitor.read_u8()).await;
+    assert!(silence.is_err(), "the event stream was cut");
+    local.write_all(b"3\r\ntwo\r\n").await.unwrap();
+    visitor::read_until(&mut visitor, "two\r\n").await;
+}

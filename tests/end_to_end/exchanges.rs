@@ -1,0 +1,229 @@
+//! Requests and answers that go well, and the ones that cannot.
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tokio::io::AsyncWriteExt;
+
+use crate::harness::apps::{self, Script};
+use crate::harness::visitor::{self, Visitor, fetch, get, request};
+use crate::harness::{TestAgent, TestServer, until_idle};
+
+#[tokio::test]
+async fn a_visitor_reaches_the_application_by_each_of_the_three_ways() {
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+
+    let by_subdomain = visitor.ask(get("alice", "/a//b%2Fc?q=1&q=2")).await;
+    assert_eq!(by_subdomain.status, StatusCode::OK);
+    assert!(by_subdomain.text().starts_with("GET /a//b%2Fc?q=1&q=2\n"), "{}", by_subdomain.text());
+    assert!(by_subdomain.text().contains("\nhost: alice.localhost\n"));
+    assert!(by_subdomain.text().contains("\nx-forwarded-for: 127.0.0.1\n"));
+    assert!(by_subdomain.text().contains("\nx-forwarded-proto: http\n"));
+
+    let mut bare = get("alice", "/alice/x?y");
+    bare.headers_mut().insert("host", "localhost".parse().unwrap());
+    let by_path = visitor.ask(bare).await;
+    assert!(by_path.text().starts_with("GET /x?y\n"), "{}", by_path.text());
+    assert!(by_path.text().contains("\nx-forwarded-prefix: /alice\n"));
+
+    let mut named = get("alice", "/x");
+    named.headers_mut().insert("host", "127.0.0.1".parse().unwrap());
+    named.headers_mut().insert("x-tunnel-id", "alice".parse().unwrap());
+    let by_header = visitor.ask(named).await;
+    assert!(by_header.text().starts_with("GET /x\n"), "{}", by_header.text());
+    assert!(!by_header.text().contains("x-tunnel-id"), "the header is not passed on");
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn bodies_of_every_kind_cross_unchanged() {
+    let server = TestServer::start(&[]);
+    let app = apps::with(|request| async move {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Response::new(Full::new(body))
+    });
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.await)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    for size in [0, 1, 100, 16 * 1024 - 4, 16 * 1024, 64 * 1024, 64 * 1024 + 1, 1_000_003] {
+        let body: Vec<u8> = (0..size).map(|i: usize| (i * 31 % 251) as u8).collect();
+        let answer = visitor.ask(request(Method::POST, "alice", "/", body.clone())).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.body.len(), size);
+        assert!(answer.body == body, "{size} bytes came back changed");
+    }
+}
+
+#[tokio::test]
+async fn every_piece_is_passed_on_when_it_is_there() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(
+        server.public,
+        "POST / HTTP/1.1\r\nHost: alice.localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n",
+    )
+    .await;
+    let (mut local, _) = app.request().await;
+    // Up, before the request has ended.
+    assert!(visitor::read_until(&mut local, "one\r\n").await.ends_with("one\r\n"));
+    // Down, before the request has ended: the answer begins early.
+    local.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n").await.unwrap();
+    visitor::read_until(&mut visitor, "two\r\n").await;
+    visitor.write_all(b"5\r\nthree\r\n0\r\n\r\n").await.unwrap();
+    visitor::read_until(&mut local, "three\r\n0\r\n\r\n").await;
+    local.write_all(b"4\r\nfour\r\n0\r\n\r\n").await.unwrap();
+    visitor::read_until(&mut visitor, "four\r\n0\r\n\r\n").await;
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn answers_without_a_body_have_none() {
+    let server = TestServer::start(&[]);
+    let app = apps::with(|request| async move {
+        let mut response = Response::new(Full::new(Bytes::new()));
+        *response.status_mut() = match request.uri().path() {
+            "/204" => StatusCode::NO_CONTENT,
+            "/304" => StatusCode::NOT_MODIFIED,
+            _ => StatusCode::OK,
+        };
+        if request.method() == Method::HEAD {
+            response.headers_mut().insert("content-length", "1234".parse().unwrap());
+        }
+        response
+    });
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.await)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    for (path, status) in [("/204", StatusCode::NO_CONTENT), ("/304", StatusCode::NOT_MODIFIED)] {
+        let answer = visitor.ask(get("alice", path)).await;
+        assert_eq!((answer.status, answer.body.len()), (status, 0));
+    }
+    let head = visitor.ask(request(Method::HEAD, "alice", "/", "")).await;
+    assert_eq!((head.header("content-length"), head.body.len()), ("1234", 0));
+    assert_eq!(visitor.ask(get("alice", "/")).await.status, StatusCode::OK, "the connection goes on");
+}
+
+#[tokio::test]
+async fn a_path_route_gives_locations_and_cookies_their_prefix_back() {
+    let server = TestServer::start(&[]);
+    let app = apps::with(|_| async {
+        let mut response = Response::new(Full::new(Bytes::new()));
+        *response.status_mut() = StatusCode::FOUND;
+        response.headers_mut().insert("location", "/login".parse().unwrap());
+        response.headers_mut().append("set-cookie", "a=1; Path=/".parse().unwrap());
+        response
+    });
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.await)]).await;
+    let mut bare = get("alice", "/alice/");
+    bare.headers_mut().insert("host", "localhost".parse().unwrap());
+    let by_path = Visitor::connect(server.public).await.ask(bare).await;
+    assert_eq!((by_path.header("location"), by_path.header("set-cookie")), ("/alice/login", "a=1; Path=/alice/"));
+    let by_subdomain = fetch(server.public, "alice", "/").await;
+    assert_eq!((by_subdomain.header("location"), by_subdomain.header("set-cookie")), ("/login", "a=1; Path=/"));
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_reached_is_told_apart() {
+    let server = TestServer::start(&[]);
+    let unknown = fetch(server.public, "nobody", "/").await;
+    assert_eq!((unknown.status, unknown.header("x-adit-error")), (StatusCode::NOT_FOUND, "unknown_name"));
+
+    let offline = fetch(server.public, "alice", "/").await;
+    assert_eq!((offline.status, offline.header("x-adit-error")), (StatusCode::SERVICE_UNAVAILABLE, "tunnel_offline"));
+    assert!(!offline.header("retry-after").is_empty());
+
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::nothing().await)]).await;
+    let down = fetch(server.public, "alice", "/").await;
+    assert_eq!((down.status, down.header("x-adit-error")), (StatusCode::BAD_GATEWAY, "local_unreachable"));
+
+    let mut browser = get("alice", "/");
+    browser.headers_mut().insert("accept", "text/html,*/*".parse().unwrap());
+    let page = Visitor::connect(server.public).await.ask(browser).await;
+    assert!(page.header("content-type").starts_with("text/html") && page.text().contains("502"));
+    assert!(page.text().contains(page.header("x-request-id")));
+    assert_eq!(down.header("content-type"), "application/json");
+}
+
+#[tokio::test]
+async fn an_application_that_speaks_no_http_is_a_bad_gateway() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let answer = tokio::join!(fetch(server.public, "alice", "/"), async {
+        let (mut local, _) = app.request().await;
+        local.write_all(b"SSH-2.0-OpenSSH\r\n").await.unwrap();
+    });
+    assert_eq!((answer.0.status, answer.0.header("x-adit-error")), (StatusCode::BAD_GATEWAY, "local_broken"));
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_answer_is_a_gateway_timeout() {
+    let server = TestServer::start(&[("timeouts.response_head", "300ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let answer = fetch(server.public, "alice", "/").await;
+    assert_eq!((answer.status, answer.header("x-adit-error")), (StatusCode::GATEWAY_TIMEOUT, "response_timeout"));
+    let (mut local, _) = app.request().await;
+    apps::left(&mut local, crate::harness::PATIENCE).await;
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn the_servers_own_pages() {
+    let server = TestServer::start(&[]);
+    let health = |path: &'static str| async move {
+        let mut bare = get("alice", path);
+        bare.headers_mut().insert("host", "localhost".parse().unwrap());
+        Visitor::connect(server.public).await.ask(bare).await
+    };
+    let before = health("/health").await;
+    assert_eq!((before.status, before.text().trim()), (StatusCode::SERVICE_UNAVAILABLE, "Tunnel: Disconnected"));
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("application").await)]).await;
+    assert_eq!(health("/health").await.text().trim(), "Tunnel: Connected");
+    assert_eq!(health("/health?tunnel=alice").await.status, StatusCode::OK);
+    assert_eq!(health("/health?tunnel=bob").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(health("/").await.header("x-adit-error"), "not_found");
+    assert_eq!(fetch(server.public, "alice", "/health").await.text(), "application", "there it is the application's");
+    let redirect = health("/alice?x=1").await;
+    assert_eq!((redirect.status, redirect.header("location")), (StatusCode::PERMANENT_REDIRECT, "/alice/?x=1"));
+}
+
+#[tokio::test]
+async fn requests_that_could_be_understood_in_two_ways_are_refused() {
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\nHost: alice.localhost\r\nHost: bob.localhost\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "400"),
+        ("CONNECT alice.localhost:80 HTTP/1.1\r\nHost: alice.localhost\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost : alice.localhost\r\n\r\n", "400"),
+    ] {
+        let mut socket = visitor::raw(server.public, head).await;
+        let answer = visitor::read_until(&mut socket, "\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head:?} got {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn fields_reach_the_application_as_they_were_and_answers_too() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut socket = visitor::raw(
+        server.public,
+        "GET / HTTP/1.1\r\nHost: alice.localhost\r\nX-A: 1\r\nX-A: 2\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: X-Drop\r\nX-Drop: 1\r\n\r\n",
+    )
+    .await;
+    let (mut local, head) = app.request().await;
+    assert!(head.contains("x-a: 1\r\nx-a: 2\r\n"), "{head}");
+    assert!(!head.contains("6.6.6.6") && !head.contains("x-drop"), "{head}");
+    local.write_all(b"HTTP/1.1 299 Odd\r\nX-B: \xe9\r\nX-B: 2\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        tokio::io::AsyncReadExt::read_buf(&mut socket, &mut answer).await.unwrap();
+    }
+    let is_in = |part: &[u8]| answer.windows(part.len()).any(|window| window == part);
+    assert!(is_in(b"HTTP/1.1 299 ") && is_in(b"x-b: \xe9\r\nx-b: 2\r\n"), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(!is_in(b"date:"), "no field is added");
+}

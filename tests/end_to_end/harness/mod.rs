@@ -1,0 +1,277 @@
+//! What the tests are made of: [`TestServer`], [`TestAgent`], local applications ([`apps`]), visitors ([`visitor`]) and
+//! agents that misbehave ([`puppet`]).
+
+pub mod apps;
+pub mod puppet;
+pub mod visitor;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use adit::agent::{Agent, GivenUp, State};
+use adit::auth::{Clients, Cost, Token, hash_at};
+use adit::config::{AgentConfig, ClientsFile, Environment, Flags, ServerConfig, ValueKind};
+use adit::limits::Permits;
+use adit::server::registry::Registry;
+use adit::server::tunnel::Tunnel;
+use adit::server::{Drained, Server};
+use adit::values::{Fingerprint, Name};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for anything that happens at all; reached only by a test that fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for `future`, but not for ever.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited in vain for: {what}"),
+    }
+}
+
+/// Waits until `condition` holds, looking again whenever something has changed at `registry`.
+pub async fn until(what: &str, registry: &Registry, mut condition: impl FnMut() -> bool) {
+    let mut changes = registry.changes();
+    soon(what, async {
+        while !condition() {
+            changes.borrow_and_update();
+            if condition() {
+                return;
+            }
+            changes.changed().await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Waits until nothing is open any more. There is no event for the end of an exchange, so this looks often.
+pub async fn until_idle(permits: &Permits, within: Duration) {
+    let idle = async {
+        while permits.in_use() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(within, idle).await.is_err() {
+        panic!("{} exchanges are still open after {within:?}", permits.in_use());
+    }
+}
+
+/// The clients that every test server knows, and what they may claim.
+const CLIENTS: [(&str, &str); 3] =
+    [("alice", r#"["alice", "blog", "shop"]"#), ("bob", r#"["bob"]"#), ("carol", r#"["carol"]"#)];
+
+static TOKENS: LazyLock<HashMap<&'static str, (Token, String)>> = LazyLock::new(|| {
+    let made = CLIENTS.iter().map(|(id, _)| {
+        let token = Token::generate().unwrap();
+        let hash = hash_at(token.as_secret(), Cost::ForTests).unwrap();
+        (*id, (token, hash))
+    });
+    made.collect()
+});
+
+/// A client's token.
+pub fn token(client: &str) -> &'static Token {
+    &TOKENS[client].0
+}
+
+/// The clients file of every test server.
+pub fn clients() -> String {
+    let section =
+        |(id, names): &(&str, &str)| format!("[clients.{id}]\ntoken_hash = \"{}\"\nnames = {names}\n", TOKENS[id].1);
+    CLIENTS.iter().map(section).collect()
+}
+
+/// What a clients file says.
+pub fn clients_file(text: &str) -> ClientsFile {
+    ClientsFile::from_text(Path::new("clients.toml"), text).unwrap()
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// A server that runs.
+pub struct TestServer {
+    pub tunnel: SocketAddr,
+    pub public: SocketAddr,
+    pub fingerprint: Fingerprint,
+    pub registry: Arc<Registry>,
+    pub clients: Arc<Clients>,
+    pub open: Permits,
+    dir: Arc<TempDir>,
+    stop: CancellationToken,
+    run: Option<JoinHandle<Drained>>,
+    /// A runtime of its own: a crash ends it with everything on it.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl TestServer {
+    /// With settings over the tests' defaults, e.g. `[("timeouts.idle", "1s")]`.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_in(Arc::new(TempDir::new().unwrap()), settings)
+    }
+
+    /// As [`TestServer::start`], with the keys and certificates of an earlier one.
+    pub fn start_in(dir: Arc<TempDir>, settings: &[(&str, &str)]) -> Self {
+        let defaults = [
+            ("tunnel.listen", "127.0.0.1:0"),
+            ("public.http", "127.0.0.1:0"),
+            ("tunnel.tls.dir", dir.path().to_str().unwrap()),
+            ("limits.per_ip.requests_per_second", "100000"),
+            ("limits.per_ip.burst", "100000"),
+            ("limits.per_ip.connections", "100000"),
+        ];
+        let flags = defaults.iter().chain(settings).fold(Flags::new(), |flags, (key, value)| flags.with(key, *value));
+        let file = dir.path().join("server.toml");
+        let config = ServerConfig::from_text(&file, "", &Environment::default(), &flags).unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let server = {
+            let _on = runtime.enter();
+            Server::bind(config, Clients::new(clients_file(&clients()))).unwrap()
+        };
+        let stop = CancellationToken::new();
+        Self {
+            tunnel: server.tunnel_address().unwrap(),
+            public: server.public_address().unwrap(),
+            fingerprint: server.fingerprint(),
+            registry: server.registry(),
+            clients: server.clients(),
+            open: server.open_exchanges(),
+            dir,
+            stop: stop.clone(),
+            run: Some(runtime.spawn(async move { server.run(stop).await })),
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Where its keys are.
+    pub fn dir(&self) -> Arc<TempDir> {
+        Arc::clone(&self.dir)
+    }
+
+    /// The tunnel that holds `text` now.
+    pub fn tunnel_of(&self, text: &str) -> Arc<Tunnel> {
+        self.registry.by_name(&name(text)).unwrap_or_else(|| panic!("nobody holds {text}"))
+    }
+
+    /// Starts to drain.
+    pub fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Drains, and waits for it.
+    pub async fn stop(mut self) -> Drained {
+        self.stop.cancel();
+        soon("the end of the server", self.run.take().unwrap()).await.unwrap()
+    }
+
+    /// Ends it as a crash would: its sockets close, nothing is said.
+    pub fn crash(self) {}
+}
+
+/// An agent that runs.
+pub struct TestAgent {
+    pub state: watch::Receiver<State>,
+    stop: CancellationToken,
+    run: JoinHandle<Result<(), GivenUp>>,
+}
+
+impl TestAgent {
+    /// Starts an agent of `client` that offers `services` (name, local address), and waits until it is connected.
+    pub async fn connect(server: &TestServer, client: &str, services: &[(&str, SocketAddr)]) -> Self {
+        let mut agent = Self::start(server, client, services);
+        agent.connected().await;
+        // The server adds the lane a moment after it has welcomed the agent.
+        let has_lane = |(text, _): &(&str, _)| {
+            server.registry.by_name(&name(text)).is_some_and(|tunnel| !tunnel.lanes().is_empty())
+        };
+        until("a lane for each service", &server.registry, || services.iter().all(has_lane)).await;
+        agent
+    }
+
+    /// Starts an agent and does not wait.
+    pub fn start(server: &TestServer, client: &str, services: &[(&str, SocketAddr)]) -> Self {
+        Self::start_with(server.tunnel, server.fingerprint, client, services)
+    }
+
+    /// Starts an agent that dials `address`.
+    pub fn start_with(
+        address: SocketAddr,
+        fingerprint: Fingerprint,
+        client: &str,
+        services: &[(&str, SocketAddr)],
+    ) -> Self {
+        let service = |(name, local): &(&str, SocketAddr)| {
+            let entry = [("name", (*name).to_owned()), ("local", local.to_string())];
+            entry.map(|(key, value)| (key.to_owned(), ValueKind::from(value))).into_iter().collect()
+        };
+        let services: Vec<HashMap<String, ValueKind>> = services.iter().map(service).collect();
+        let flags = Flags::new()
+            .with("servers", vec![address.to_string()])
+            .with("client_id", client)
+            .with("token", token(client).as_secret().expose())
+            .with("fingerprint", fingerprint.to_string())
+            .with("services", services);
+        let agent = Agent::new(AgentConfig::from_flags(&Environment::default(), &flags).unwrap()).unwrap();
+        let stop = CancellationToken::new();
+        let state = agent.state();
+        let run = spawn({
+            let stop = stop.clone();
+            async move { agent.run(stop).await }
+        });
+        Self { state, stop, run }
+    }
+
+    /// Waits until it is connected.
+    pub async fn connected(&mut self) {
+        self.reaches("a connected agent", |state| matches!(state, State::Connected { .. })).await;
+    }
+
+    /// Waits for a state.
+    pub async fn reaches(&mut self, what: &str, condition: impl FnMut(&State) -> bool) -> State {
+        soon(what, self.state.wait_for(condition)).await.unwrap().clone()
+    }
+
+    /// Starts to drain.
+    pub fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(self) -> Result<(), GivenUp> {
+        soon("the end of the agent", self.run).await.unwrap()
+    }
+
+    /// Drains, and waits for it.
+    pub async fn stop(self) -> Result<(), GivenUp> {
+        self.stop.cancel();
+        self.ended().await
+    }
+
+    /// Ends it as a crash would: its sockets close, nothing is said.
+    pub async fn crash(self) {
+        self.run.abort();
+        let _ = self.run.await;
+    }
+}
+
+/// Runs a task that the test owns.
+#[allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+pub fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(task)
+}

@@ -1,0 +1,93 @@
+//! The agent's side of the wire in the test's own hands, to say what no agent would.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use adit::config::Trust;
+use adit::protocol::VERSION;
+use adit::protocol::login::{AgentInfo, Answer, Hello, Join, Proof, Refused, ServiceKind, ServiceOffer, Welcome};
+use adit::transport::login::{receive, send};
+use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side};
+use adit::transport::tls;
+use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{name, soon, spawn, token};
+
+/// TLS up, nothing said.
+pub async fn dial(address: SocketAddr, fingerprint: Fingerprint) -> TlsStream<TcpStream> {
+    let config = tls::client(&Trust::Fingerprint(fingerprint)).unwrap();
+    let socket = TcpStream::connect(address).await.unwrap();
+    let host = ServerName::try_from(address.ip().to_string()).unwrap();
+    soon("a TLS handshake", TlsConnector::from(config).connect(host, socket)).await.unwrap()
+}
+
+/// A proper first word, to be spoilt as needed.
+pub fn hello(client: &str, services: &[&str]) -> Hello {
+    Hello {
+        protocol: VERSION,
+        capabilities: Vec::new(),
+        required: Vec::new(),
+        client_id: ClientId::new(client).unwrap(),
+        instance_id: InstanceId::random().unwrap(),
+        proof: Some(Proof::Token(token(client).as_secret().clone())),
+        timestamp: now(),
+        agent: AgentInfo { name: "puppet".to_owned(), version: "0".to_owned(), os: "test".to_owned() },
+        services: services.iter().map(|s| ServiceOffer { name: name(s), kind: ServiceKind::Http }).collect(),
+        join: None,
+    }
+}
+
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A further lane of the tunnel that `welcome` is of.
+pub fn join(hello: &Hello, welcome: &Welcome) -> Hello {
+    let join = Join { tunnel_id: welcome.tunnel_id, lane_secret: welcome.lane_secret.clone() };
+    Hello { proof: None, join: Some(join), ..hello.clone() }
+}
+
+pub fn secret(text: &str) -> Secret {
+    Secret::new(text)
+}
+
+/// Says hello and hears the answer.
+pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcome, TlsStream<TcpStream>), Refused> {
+    let mut pipe = dial(server.tunnel, server.fingerprint).await;
+    send(&mut pipe, hello).await.unwrap();
+    match soon("the answer to a login", receive(&mut pipe)).await.unwrap() {
+        Answer::Welcome(welcome) => Ok((welcome, pipe)),
+        Answer::Refused(refused) => Err(refused),
+    }
+}
+
+/// A lane whose streams are the test's to answer.
+pub struct Puppet {
+    pub welcome: Welcome,
+    pub session: Session,
+    pub streams: mpsc::UnboundedReceiver<MuxStream>,
+}
+
+impl Puppet {
+    /// Logs in and lays a session over it; opens no control stream.
+    pub async fn connect(server: &super::TestServer, hello: &Hello) -> Self {
+        let (welcome, pipe) = log_in(server, hello).await.expect("the login was refused");
+        let mux = MuxConfig { max_streams: 4000, yield_first: false };
+        let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
+        let (sender, streams) = mpsc::unbounded_channel();
+        spawn(driver.run(std::time::Duration::from_secs(1), move |stream| {
+            let _ = sender.send(stream);
+        }));
+        Self { welcome, session, streams }
+    }
+
+    /// Opens the control stream with these bytes.
+    pub async fn control(&self, first: &[u8]) -> MuxStream {
+        self.session.open(first).await.unwrap()
+    }
+}

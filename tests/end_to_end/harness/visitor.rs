@@ -1,0 +1,104 @@
+//! Visitors: HTTP requests over a connection of their own, with every way an answer can end kept apart.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{soon, spawn};
+
+/// An answer that has arrived to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// One keep-alive connection to the public port.
+pub struct Visitor {
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Visitor {
+    pub async fn connect(public: SocketAddr) -> Self {
+        let socket = soon("a public port", TcpStream::connect(public)).await.unwrap();
+        let (sender, connection) = handshake(TokioIo::new(socket)).await.unwrap();
+        spawn(connection);
+        Self { sender }
+    }
+
+    /// Sends a request and gives the answer back when its head is there.
+    pub async fn begin(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<http::Response<Incoming>> {
+        soon("the head of an answer", self.sender.send_request(request)).await
+    }
+
+    /// Sends a request and reads the answer to its end, which must be a proper one.
+    pub async fn ask(&mut self, request: Request<Full<Bytes>>) -> Answer {
+        let (head, body) = self.begin(request).await.unwrap().into_parts();
+        let body = soon("the whole body", body.collect()).await.expect("the answer broke off").to_bytes();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+}
+
+/// `GET` for `name` below `localhost`.
+pub fn get(name: &str, path: &str) -> Request<Full<Bytes>> {
+    request(Method::GET, name, path, "")
+}
+
+/// Any request for `name` below `localhost`.
+pub fn request(method: Method, name: &str, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    let request = Request::builder().method(method).uri(path).header("host", format!("{name}.localhost"));
+    request.body(Full::new(body.into())).unwrap()
+}
+
+/// One `GET` on a fresh connection.
+pub async fn fetch(public: SocketAddr, name: &str, path: &str) -> Answer {
+    Visitor::connect(public).await.ask(get(name, path)).await
+}
+
+/// A connection on which a test speaks byte by byte.
+pub async fn raw(public: SocketAddr, text: &str) -> TcpStream {
+    let mut socket = soon("a public port", TcpStream::connect(public)).await.unwrap();
+    socket.write_all(text.as_bytes()).await.unwrap();
+    socket
+}
+
+/// Reads until `end` has come, and gives everything up to there.
+pub async fn read_until(socket: &mut TcpStream, end: &str) -> String {
+    let mut got = Vec::new();
+    let read = async {
+        let mut byte = [0];
+        while !got.ends_with(end.as_bytes()) {
+            if socket.read(&mut byte).await.unwrap() == 0 {
+                panic!("the connection ended before {end:?}: {:?}", String::from_utf8_lossy(&got));
+            }
+            got.push(byte[0]);
+        }
+    };
+    soon(end, read).await;
+    String::from_utf8(got).unwrap()
+}
+
+/// Reads to the end of the connection.
+pub async fn read_to_end(socket: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut got = Vec::new();
+    soon("the end of the connection", socket.read_to_end(&mut got)).await?;
+    Ok(got)
+}

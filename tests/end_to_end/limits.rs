@@ -1,0 +1,141 @@
+//! Limits that hold, and do not spread.
+
+use http::{Method, StatusCode};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::harness::apps::{self, Script};
+use crate::harness::visitor::{self, Visitor, fetch, get};
+use crate::harness::{TestAgent, TestServer, soon, until_idle};
+
+const OPEN_BODY: &str = "POST /slow HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 10\r\n\r\n12345";
+
+/// The trap: the multiplexer allows 256 streams that the peer has not acknowledged, and half-closed ones do not count.
+#[tokio::test]
+async fn six_hundred_waiting_visitors_do_not_delay_the_next_one() {
+    let server = TestServer::start(&[]);
+    let mut slow = Script::start().await;
+    let fast = apps::fixed("fast").await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", slow.address), ("blog", fast)]).await;
+    let mut waiting = Vec::new();
+    for _ in 0..600 {
+        waiting.push(visitor::raw(server.public, OPEN_BODY).await);
+    }
+    let mut asked = Vec::new();
+    for _ in 0..600 {
+        asked.push(slow.request().await);
+    }
+    // Same client, same tunnel, same lane.
+    assert_eq!(server.tunnel_of("alice").id(), server.tunnel_of("blog").id());
+    assert_eq!(server.tunnel_of("alice").streams(), 600);
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "fast");
+    drop(waiting);
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "fast");
+}
+
+#[tokio::test]
+async fn a_session_at_its_limit_refuses_and_lives_on() {
+    for limit in ["limits.per_tunnel.streams_per_lane", "limits.per_tunnel.streams", "limits.streams"] {
+        let server = TestServer::start(&[(limit, "3")]);
+        let mut slow = Script::start().await;
+        let fast = apps::fixed("fast").await;
+        let _agent = TestAgent::connect(&server, "alice", &[("alice", slow.address), ("blog", fast)]).await;
+        let lane = server.tunnel_of("alice").lanes()[0].id();
+        let mut waiting: Vec<(TcpStream, TcpStream)> = Vec::new();
+        for _ in 0..3 {
+            let visitor = visitor::raw(server.public, OPEN_BODY).await;
+            waiting.push((visitor, slow.request().await.0));
+        }
+        for _ in 0..50 {
+            let busy = fetch(server.public, "blog", "/").await;
+            assert_eq!((busy.status, busy.header("x-adit-error")), (StatusCode::SERVICE_UNAVAILABLE, "tunnel_busy"));
+            assert_eq!(busy.header("retry-after"), "1");
+        }
+        // One that ends makes room for one, and the waiting ones were not harmed.
+        let (mut visitor, mut local) = waiting.pop().unwrap();
+        visitor.write_all(b"67890").await.unwrap();
+        visitor::read_until(&mut local, "1234567890").await;
+        local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await.unwrap();
+        visitor::read_until(&mut visitor, "slow").await;
+        let fits = async { while fetch(server.public, "blog", "/").await.status != StatusCode::OK {} };
+        soon("room for one more", fits).await;
+        assert_eq!(server.tunnel_of("alice").lanes()[0].id(), lane, "{limit}: it is still the same session");
+        drop(waiting);
+        until_idle(&server.open, crate::harness::PATIENCE).await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_asks_too_often_is_told_to_wait() {
+    let server = TestServer::start(&[("limits.per_ip.requests_per_second", "1"), ("limits.per_ip.burst", "5")]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("fine").await)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    for _ in 0..5 {
+        assert_eq!(visitor.ask(get("alice", "/")).await.status, StatusCode::OK);
+    }
+    let refused = visitor.ask(get("alice", "/")).await;
+    assert_eq!((refused.status, refused.header("x-adit-error")), (StatusCode::TOO_MANY_REQUESTS, "rate_limited"));
+    assert_eq!(refused.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_visitor_has_its_own_rate() {
+    let server = TestServer::start(&[
+        ("limits.per_ip.requests_per_second", "1"),
+        ("limits.per_ip.burst", "1"),
+        ("public.trusted_proxies", "127.0.0.1"),
+    ]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    let mut from = async |address: &str| {
+        let mut request = visitor::request(Method::GET, "alice", "/", "");
+        request.headers_mut().insert("x-forwarded-for", address.parse().unwrap());
+        visitor.ask(request).await
+    };
+    for address in ["192.0.2.1", "192.0.2.2", "2001:db8:1::1", "2001:db8:2::1"] {
+        let answer = from(address).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.text().contains(&format!("x-real-ip: {address}\n")), "{}", answer.text());
+    }
+    assert_eq!(from("192.0.2.1").await.status, StatusCode::TOO_MANY_REQUESTS);
+    // Whoever owns a /64 is one visitor.
+    assert_eq!(from("2001:db8:1::ffff:1").await.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn an_address_has_only_so_many_connections() {
+    let server = TestServer::start(&[("limits.per_ip.connections", "2")]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("fine").await)]).await;
+    let mut held = Visitor::connect(server.public).await;
+    let mut second = Visitor::connect(server.public).await;
+    assert_eq!(held.ask(get("alice", "/")).await.status, StatusCode::OK);
+    assert_eq!(second.ask(get("alice", "/")).await.status, StatusCode::OK);
+    let mut third = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    let rest = visitor::read_to_end(&mut third).await.unwrap_or_default();
+    assert!(rest.is_empty(), "the third connection should have been closed");
+    drop(second);
+    let again = async {
+        loop {
+            let mut socket = visitor::raw(server.public, "GET / HTTP/1.0\r\nHost: alice.localhost\r\n\r\n").await;
+            if visitor::read_to_end(&mut socket).await.is_ok_and(|answer| answer.ends_with(b"fine")) {
+                return;
+            }
+        }
+    };
+    soon("room for another connection", again).await;
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_or_does_not_end_is_cut() {
+    let server = TestServer::start(&[("timeouts.head", "300ms"), ("limits.head_size", "8192")]);
+    for start in ["", "GET / HTTP/1.1\r\nHost: alice"] {
+        let mut socket = visitor::raw(server.public, start).await;
+        visitor::read_to_end(&mut socket).await.unwrap();
+    }
+    let mut large = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n").await;
+    let field = format!("X: {}\r\n", "x".repeat(9000));
+    large.write_all(field.as_bytes()).await.unwrap();
+    let answer = visitor::read_until(&mut large, "\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}

@@ -1,0 +1,260 @@
+//! Who gets in, who does not, and what each of them learns.
+
+use std::time::Duration;
+
+use adit::agent::{GivenUp, State};
+use adit::protocol::json;
+use adit::protocol::login::{Answer, Hello, Proof, Refusal};
+use adit::transport::login::{receive, send};
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::puppet::{self, hello, log_in};
+use crate::harness::visitor::fetch;
+use crate::harness::{TestAgent, TestServer, apps, clients, clients_file, soon, spawn, token, until};
+
+async fn refusal(server: &TestServer, hello: &Hello) -> (Refusal, String) {
+    let refused = log_in(server, hello).await.expect_err("the login should have been refused");
+    (refused.code, refused.message)
+}
+
+fn wrong_token() -> Option<Proof> {
+    Some(Proof::Token(adit::auth::Token::generate().unwrap().as_secret().clone()))
+}
+
+#[tokio::test]
+async fn the_right_token_gets_in_and_learns_where_it_is_reached() {
+    let server = TestServer::start(&[]);
+    let (welcome, _pipe) = log_in(&server, &hello("alice", &["alice", "blog"])).await.unwrap();
+    let port = server.public.port();
+    assert_eq!(welcome.services.len(), 2);
+    assert_eq!(
+        welcome.services[1].public_urls,
+        [format!("http://blog.localhost:{port}/"), format!("http://localhost:{port}/blog/")]
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_token_and_an_unknown_client_get_the_same_answer() {
+    let server = TestServer::start(&[]);
+    let wrong = Hello { proof: wrong_token(), ..hello("alice", &["alice"]) };
+    let unknown = Hello { client_id: "mallory".parse().unwrap(), ..hello("alice", &["mallory"]) };
+    let without = Hello { proof: None, ..hello("alice", &["alice"]) };
+    let expected = refusal(&server, &wrong).await;
+    assert_eq!(expected.0, Refusal::BadToken);
+    assert_eq!(refusal(&server, &unknown).await, expected);
+    assert_eq!(refusal(&server, &without).await, expected);
+    let foreign = Hello { client_id: "bob".parse().unwrap(), ..hello("alice", &["bob"]) };
+    assert_eq!(refusal(&server, &foreign).await, expected, "alice's token is not bob's");
+}
+
+#[tokio::test]
+async fn a_skewed_clock_is_named_but_only_to_the_tokens_owner() {
+    let server = TestServer::start(&[]);
+    for timestamp in [puppet::now() - 301, puppet::now() + 400, 0, u64::MAX] {
+        let skewed = Hello { timestamp, ..hello("alice", &["alice"]) };
+        assert_eq!(refusal(&server, &skewed).await.0, Refusal::ClockSkew);
+        let stranger = Hello { proof: wrong_token(), ..skewed };
+        assert_eq!(refusal(&server, &stranger).await.0, Refusal::BadToken);
+    }
+    let within = Hello { timestamp: puppet::now() - 240, ..hello("alice", &["alice"]) };
+    assert!(log_in(&server, &within).await.is_ok());
+}
+
+#[tokio::test]
+async fn only_the_clients_own_names_may_be_claimed() {
+    let server = TestServer::start(&[]);
+    let (code, message) = refusal(&server, &hello("alice", &["alice", "bob"])).await;
+    assert_eq!(code, Refusal::NotAllowed);
+    assert!(message.contains("`bob`") && message.contains("alice, blog, shop"), "{message}");
+    assert_eq!(refusal(&server, &hello("alice", &["alice", "alice"])).await.0, Refusal::NotAllowed);
+    assert_eq!(refusal(&server, &hello("alice", &[])).await.0, Refusal::NotAllowed);
+    assert!(server.registry.is_empty(), "a refused login registers nothing");
+}
+
+#[tokio::test]
+async fn another_protocol_version_or_an_unknown_need_is_refused() {
+    let server = TestServer::start(&[]);
+    let newer = Hello { protocol: 99, ..hello("alice", &["alice"]) };
+    assert_eq!(refusal(&server, &newer).await.0, Refusal::Version);
+    let demanding = Hello { required: vec!["resume".to_owned()], ..hello("alice", &["alice"]) };
+    assert_eq!(refusal(&server, &demanding).await.0, Refusal::Version);
+    let capable = Hello { capabilities: vec!["resume".to_owned()], ..hello("alice", &["alice"]) };
+    assert!(log_in(&server, &capable).await.is_ok(), "what is not required is ignored");
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_large_or_no_frame_ends_that_connection_only() {
+    let server = TestServer::start(&[]);
+    for spoilt in
+        [&(json::MAX as u32 + 1).to_be_bytes()[..], &[0xff; 4], &[0, 0, 0, 2, b'{', b'x'], b"GET / HTTP/1.1\r\n"]
+    {
+        let mut pipe = puppet::dial(server.tunnel, server.fingerprint).await;
+        pipe.write_all(spoilt).await.unwrap();
+        pipe.flush().await.unwrap();
+        let mut rest = Vec::new();
+        // Whether it ends in order or not, it ends, and nothing is said.
+        let _ = soon("the end of the connection", pipe.read_to_end(&mut rest)).await;
+        assert!(rest.is_empty());
+    }
+    assert!(log_in(&server, &hello("alice", &["alice"])).await.is_ok());
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_is_cut_at_the_deadline() {
+    let server = TestServer::start(&[("tunnel.login_timeout", "300ms")]);
+    let mut silent = TcpStream::connect(server.tunnel).await.unwrap();
+    let mut pipe = puppet::dial(server.tunnel, server.fingerprint).await;
+    let mut half = puppet::dial(server.tunnel, server.fingerprint).await;
+    half.write_all(&[0, 0]).await.unwrap();
+    let mut buffer = [0; 16];
+    for end in [
+        soon("the end of a silent connection", silent.read(&mut buffer)).await,
+        soon("the end after TLS", pipe.read(&mut buffer)).await,
+        soon("the end after half a frame", half.read(&mut buffer)).await,
+    ] {
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+    assert!(server.registry.is_empty());
+}
+
+#[tokio::test]
+async fn failed_logins_are_limited_by_address_and_others_cost_nothing() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "3")]);
+    for _ in 0..5 {
+        assert!(log_in(&server, &hello("alice", &["alice"])).await.is_ok());
+    }
+    let wrong = Hello { proof: wrong_token(), ..hello("alice", &["alice"]) };
+    for _ in 0..3 {
+        assert_eq!(refusal(&server, &wrong).await.0, Refusal::BadToken);
+    }
+    let refused = log_in(&server, &hello("alice", &["alice"])).await.expect_err("the address is blocked");
+    assert_eq!(refused.code, Refusal::TooMany);
+    assert!(refused.retry_after_s.is_some_and(|seconds| (1..=60).contains(&seconds)));
+}
+
+#[tokio::test]
+async fn a_ticket_lets_an_agent_back_in_until_the_token_changes() {
+    let server = TestServer::start(&[]);
+    let first = hello("alice", &["alice"]);
+    let (welcome, pipe) = log_in(&server, &first).await.unwrap();
+    drop(pipe);
+    let again = Hello { proof: Some(Proof::Ticket(welcome.ticket.clone())), ..first.clone() };
+    assert!(log_in(&server, &again).await.is_ok());
+    let foreign = Hello { client_id: "bob".parse().unwrap(), ..again.clone() };
+    assert_eq!(refusal(&server, &foreign).await.0, Refusal::BadToken, "a ticket is for one client");
+
+    // The same keys after a restart: the ticket still counts.
+    let dir = server.dir();
+    server.stop().await;
+    let server = TestServer::start_in(dir, &[]);
+    assert!(log_in(&server, &again).await.is_ok());
+
+    let hash = adit::auth::hash_at(token("bob").as_secret(), adit::auth::Cost::ForTests).unwrap();
+    server.clients.replace(clients_file(&format!("[clients.alice]\ntoken_hash = \"{hash}\"\n")));
+    assert_eq!(refusal(&server, &again).await.0, Refusal::BadToken, "another token ends it");
+}
+
+#[tokio::test]
+async fn an_agent_with_a_wrong_token_gives_up() {
+    let server = TestServer::start(&[]);
+    server.clients.replace(clients_file(
+        &clients().replace("[clients.alice]", "[clients.dave]").replace("\"alice\"", "\"dave\""),
+    ));
+    let agent = TestAgent::start(&server, "alice", &[("alice", apps::nothing().await)]);
+    match agent.ended().await {
+        Err(GivenUp::Refused { code: Refusal::BadToken, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_agent_never_trusts_another_key() {
+    let server = TestServer::start(&[]);
+    let other = TestServer::start(&[]);
+    let local = apps::nothing().await;
+    let mut agent = TestAgent::start_with(server.tunnel, other.fingerprint, "alice", &[("alice", local)]);
+    let state = agent.reaches("a refusal to connect", |state| matches!(state, State::Waiting { .. })).await;
+    let State::Waiting { why, .. } = state else { unreachable!() };
+    assert!(why.contains("not the pinned one") && why.contains(&server.fingerprint.to_string()), "{why}");
+    assert!(server.registry.is_empty());
+    assert_eq!(agent.stop().await, Ok(()), "it can be stopped while it waits");
+}
+
+#[tokio::test]
+async fn a_wait_that_the_server_asks_for_is_respected() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "1")]);
+    let wrong = Hello { proof: wrong_token(), ..hello("alice", &["alice"]) };
+    refusal(&server, &wrong).await;
+    let mut agent = TestAgent::start(&server, "alice", &[("alice", apps::nothing().await)]);
+    let state = agent.reaches("a wait", |state| matches!(state, State::Waiting { .. })).await;
+    let State::Waiting { why, retry_in } = state else { unreachable!() };
+    assert!(why.contains("too_many") && retry_in > Duration::from_secs(10), "{why} {retry_in:?}");
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_noticed_by_its_missing_heartbeats() {
+    let server = TestServer::start(&[("tunnel.heartbeat", "100ms")]);
+    // A relay that stops relaying: the connection stays up and nothing comes any more.
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = relay.local_addr().unwrap();
+    let (cut, is_cut) = tokio::sync::watch::channel(false);
+    let behind = server.tunnel;
+    spawn(async move {
+        while let Ok((mut near, _)) = relay.accept().await {
+            let mut far = TcpStream::connect(behind).await.unwrap();
+            let mut cut = is_cut.clone();
+            spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = async { drop(cut.wait_for(|cut| *cut).await) } => std::future::pending().await,
+                }
+            });
+        }
+    });
+    let local = apps::fixed("here").await;
+    let mut agent = TestAgent::start_with(address, server.fingerprint, "alice", &[("alice", local)]);
+    agent.connected().await;
+    cut.send_replace(true);
+    // Both sides notice: the agent tries again, the server forgets the name.
+    let state = agent.reaches("a lost connection", |state| matches!(state, State::Waiting { .. })).await;
+    let State::Waiting { why, .. } = state else { unreachable!() };
+    assert!(why.contains("silent") && why.contains("3 heartbeats"), "{why}");
+    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
+    assert_eq!(fetch(server.public, "alice", "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    cut.send_replace(false);
+    agent.connected().await;
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "here");
+}
+
+#[tokio::test]
+async fn an_agent_that_falls_silent_is_forgotten() {
+    let server = TestServer::start(&[("tunnel.heartbeat", "100ms")]);
+    // Logged in, and not a word after that: no control stream.
+    let (_welcome, _pipe) = log_in(&server, &hello("alice", &["alice"])).await.unwrap();
+    until("a tunnel", &server.registry, || server.registry.len() == 1).await;
+    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
+    // One heartbeat, and then silence.
+    let puppet = puppet::Puppet::connect(&server, &hello("alice", &["alice"])).await;
+    let beat = json::encode(&adit::protocol::control::Control::Heartbeat).unwrap();
+    let _control = puppet.control(&beat).await;
+    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
+    soon("the end of the session", puppet.session.ended()).await;
+}
+
+#[tokio::test]
+async fn a_draining_server_sends_agents_away_for_a_while() {
+    let server = TestServer::start(&[]);
+    let mut pipe = puppet::dial(server.tunnel, server.fingerprint).await;
+    server.begin_stop();
+    send(&mut pipe, &hello("alice", &["alice"])).await.unwrap();
+    // It may be told, or the connection may be gone already.
+    if let Ok(answer) = soon("an answer", receive::<Answer>(&mut pipe)).await {
+        assert!(
+            matches!(answer, Answer::Refused(refused) if refused.code == Refusal::Draining && refused.code.may_retry())
+        );
+    }
+    server.stop().await;
+}

@@ -1,0 +1,20 @@
+//! Servers, agents, local applications and visitors in one process, on ports that the system chooses. Every test waits
+//! for events; none for time to pass.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
+mod cut;
+mod exchanges;
+mod harness;
+mod lanes;
+mod limits;
+mod login;
+mod shutdown;
+mod takeover;
+mod upgrades;

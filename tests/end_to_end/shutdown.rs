@@ -1,0 +1,70 @@
+//! Ends that nobody notices: what is open finishes, what is new goes elsewhere.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::io::AsyncWriteExt;
+
+use crate::harness::apps::{self, Script};
+use crate::harness::visitor::{self, fetch};
+use crate::harness::{TestAgent, TestServer, until};
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole";
+
+#[tokio::test]
+async fn a_server_that_stops_lets_open_requests_finish() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, REQUEST).await;
+    let (mut local, _) = app.request().await;
+    server.begin_stop();
+    let public = server.public;
+    // No new visitors from now on.
+    let refused = async { while tokio::net::TcpStream::connect(public).await.is_ok() {} };
+    crate::harness::soon("a closed public port", refused).await;
+    local.write_all(ANSWER).await.unwrap();
+    visitor::read_until(&mut visitor, "whole").await;
+    assert_eq!(server.stop().await.visits_cut, 0);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_does_not_wait_for_ever() {
+    let server = TestServer::start(&[("tunnel.drain_timeout", "200ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, REQUEST).await;
+    let (_local, _) = app.request().await;
+    assert_eq!(server.stop().await.visits_cut, 1);
+    assert!(visitor::read_to_end(&mut visitor).await.unwrap_or_default().is_empty());
+}
+
+#[tokio::test]
+async fn an_agent_that_stops_lets_open_requests_finish_and_takes_no_new_ones() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, REQUEST).await;
+    let (mut local, _) = app.request().await;
+    agent.begin_stop();
+    until("a name that is let go", &server.registry, || !server.registry.serves_any()).await;
+    let refused = fetch(server.public, "alice", "/").await;
+    assert_eq!((refused.status, refused.header("x-adit-error")), (StatusCode::SERVICE_UNAVAILABLE, "tunnel_offline"));
+    local.write_all(ANSWER).await.unwrap();
+    visitor::read_until(&mut visitor, "whole").await;
+    agent.ended().await.unwrap();
+    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_idle_agent_and_an_idle_server_stop_at_once() {
+    let server = TestServer::start(&[]);
+    let agent = TestAgent::connect(&server, "alice", &[("alice", apps::nothing().await)]).await;
+    let quick = Duration::from_secs(5);
+    tokio::time::timeout(quick, agent.stop()).await.expect("an idle agent stops at once").unwrap();
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::nothing().await)]).await;
+    let drained = tokio::time::timeout(quick, server.stop()).await.expect("an idle server stops at once");
+    assert_eq!(drained.visits_cut, 0);
+}

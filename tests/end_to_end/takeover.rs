@@ -1,0 +1,111 @@
+//! Two agents of one client: side by side, or one after the other.
+
+use adit::agent::GivenUp;
+use adit::protocol::login::Refusal;
+use http::StatusCode;
+use tokio::io::AsyncWriteExt;
+
+use crate::harness::apps::{self, Script};
+use crate::harness::puppet::{hello, log_in};
+use crate::harness::visitor::{self, fetch};
+use crate::harness::{TestAgent, TestServer, clients_file, soon, token, until};
+
+#[tokio::test]
+async fn different_names_live_side_by_side() {
+    let server = TestServer::start(&[]);
+    let _one = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("one").await)]).await;
+    let _two = TestAgent::connect(&server, "alice", &[("blog", apps::fixed("two").await)]).await;
+    let _other = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("other").await)]).await;
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "one");
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "two");
+    assert_eq!(fetch(server.public, "bob", "/").await.text(), "other");
+    assert_eq!(server.registry.len(), 3);
+}
+
+#[tokio::test]
+async fn the_newest_login_takes_a_name_over_and_the_older_agent_ends() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let older = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut open = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    let (mut local, _) = app.request().await;
+
+    let _newer = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("newer").await)]).await;
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "newer", "the name has moved at once");
+    // What was open on the older one goes on to its end.
+    local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nolder").await.unwrap();
+    assert!(visitor::read_until(&mut open, "older").await.starts_with("HTTP/1.1 200"));
+    drop(open);
+    drop(local);
+    match older.ended().await {
+        Err(GivenUp::Replaced { by }) => assert!(by.starts_with("adit "), "{by}"),
+        other => panic!("{other:?}"),
+    }
+    until("one tunnel", &server.registry, || server.registry.len() == 1).await;
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "newer");
+}
+
+#[tokio::test]
+async fn an_agent_that_keeps_a_name_goes_on() {
+    let server = TestServer::start(&[]);
+    let [one, two] = [apps::fixed("older").await, apps::fixed("newer").await];
+    let _older = TestAgent::connect(&server, "alice", &[("alice", one), ("blog", one)]).await;
+    let newer = TestAgent::connect(&server, "alice", &[("blog", two)]).await;
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "older");
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "newer");
+    // A name that was taken over does not fall back by itself.
+    newer.stop().await.unwrap();
+    until("one tunnel", &server.registry, || server.registry.len() == 1).await;
+    assert_eq!(fetch(server.public, "blog", "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "older");
+}
+
+#[tokio::test]
+async fn the_same_agent_coming_back_replaces_its_own_past() {
+    let server = TestServer::start(&[]);
+    let hello = hello("alice", &["alice"]);
+    let (first, mut past) = log_in(&server, &hello).await.unwrap();
+    let (second, _now) = log_in(&server, &hello).await.unwrap();
+    assert_ne!(first.tunnel_id, second.tunnel_id);
+    let mut rest = Vec::new();
+    let _ = soon("the end of the past", tokio::io::AsyncReadExt::read_to_end(&mut past, &mut rest)).await;
+    until("one tunnel", &server.registry, || server.registry.len() == 1).await;
+    assert_eq!(server.tunnel_of("alice").id(), second.tunnel_id);
+}
+
+#[tokio::test]
+async fn a_name_that_another_client_holds_is_taken() {
+    let server = TestServer::start(&[]);
+    let _alice = TestAgent::connect(&server, "alice", &[("blog", apps::fixed("alice").await)]).await;
+    // The operator gives the name to another client while it is in use.
+    let hash = adit::auth::hash_at(token("bob").as_secret(), adit::auth::Cost::ForTests).unwrap();
+    server.clients.replace(clients_file(&format!("[clients.bob]\ntoken_hash = \"{hash}\"\nnames = [\"blog\"]\n")));
+    let refused = log_in(&server, &hello("bob", &["blog"])).await.expect_err("the name is in use");
+    assert_eq!(refused.code, Refusal::NameTaken);
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "alice");
+}
+
+#[tokio::test]
+async fn an_agent_is_back_soon_after_its_server() {
+    let server = TestServer::start(&[]);
+    let (tunnel, public, dir) = (server.tunnel, server.public, server.dir());
+    let mut agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("here").await)]).await;
+    server.crash();
+    agent.reaches("a lost connection", |state| !matches!(state, adit::agent::State::Connected { .. })).await;
+    let settings = [("tunnel.listen", tunnel.to_string()), ("public.http", public.to_string())];
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let server = TestServer::start_in(dir, &settings);
+    agent.connected().await;
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "here");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_gone_frees_its_place() {
+    let server = TestServer::start(&[("tunnel.max_tunnels", "1")]);
+    let agent = TestAgent::connect(&server, "alice", &[("alice", apps::nothing().await)]).await;
+    let refused = log_in(&server, &hello("bob", &["bob"])).await.expect_err("there is room for one");
+    assert_eq!(refused.code, Refusal::TooMany);
+    agent.crash().await;
+    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
+    assert!(log_in(&server, &hello("bob", &["bob"])).await.is_ok());
+}

@@ -1,0 +1,87 @@
+//! Requests that become connections.
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::harness::apps::Script;
+use crate::harness::visitor::{self, read_until};
+use crate::harness::{TestAgent, TestServer, until_idle};
+
+const ASK: &str =
+    "GET /chat HTTP/1.1\r\nHost: alice.localhost\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\nX-Key: 1\r\n\r\n";
+const AGREE: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\nX-Accept: 2\r\n\r\nfirst";
+
+async fn upgraded() -> (TestServer, TestAgent, TcpStream, TcpStream) {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, ASK).await;
+    let (mut local, head) = app.request().await;
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: echo/1\r\n"), "{head}");
+    assert!(head.contains("x-key: 1\r\n"), "{head}");
+    local.write_all(AGREE).await.unwrap();
+    let answer = read_until(&mut visitor, "\r\n\r\n").await.to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 101"), "{answer}");
+    assert!(answer.contains("connection: upgrade\r\n") && answer.contains("upgrade: echo/1\r\n"), "{answer}");
+    assert!(answer.contains("x-accept: 2\r\n"), "{answer}");
+    read_until(&mut visitor, "first").await;
+    (server, agent, visitor, local)
+}
+
+#[tokio::test]
+async fn both_sides_speak_and_each_ends_on_its_own() {
+    let (server, _agent, mut visitor, mut local) = upgraded().await;
+    visitor.write_all(b"ping").await.unwrap();
+    read_until(&mut local, "ping").await;
+    local.write_all(b"pong").await.unwrap();
+    read_until(&mut visitor, "pong").await;
+    // A half-close: the other direction goes on.
+    visitor.shutdown().await.unwrap();
+    assert_eq!(visitor::read_to_end(&mut local).await.unwrap(), b"");
+    local.write_all(b"late reply").await.unwrap();
+    local.shutdown().await.unwrap();
+    assert_eq!(visitor::read_to_end(&mut visitor).await.unwrap(), b"late reply");
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn whoever_leaves_takes_the_other_side_along() {
+    let (server, _agent, visitor, mut local) = upgraded().await;
+    socket2::SockRef::from(&visitor).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(visitor);
+    visitor::read_to_end(&mut local).await.unwrap_or_default();
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+
+    let (server, agent, mut visitor, _local) = upgraded().await;
+    agent.crash().await;
+    visitor::read_to_end(&mut visitor).await.unwrap_or_default();
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn an_application_may_decline() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, ASK).await;
+    let (mut local, _) = app.request().await;
+    local.write_all(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+    let answer = read_until(&mut visitor, "no").await;
+    assert!(answer.starts_with("HTTP/1.1 426"), "{answer}");
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_does_not_outlive_the_drain() {
+    let server = TestServer::start(&[("tunnel.drain_timeout", "200ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, ASK).await;
+    let (mut local, _) = app.request().await;
+    local.write_all(AGREE).await.unwrap();
+    read_until(&mut visitor, "first").await;
+    assert_eq!(server.stop().await.visits_cut, 1);
+    visitor::read_to_end(&mut visitor).await.unwrap_or_default();
+}
