@@ -275,7 +275,6 @@ mod tests {
             "services": [{ "name": "blog", "public_urls": ["https://blog.example.com/"] }],
             "heartbeat_s": 10.0,
             "max_streams": 1000,
-            "max_head": 65536,
             "connect_timeout_s": 0.5,
             "capabilities": [],
             "server_version": "1.0.0",

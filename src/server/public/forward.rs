@@ -100,22 +100,25 @@ async fn exchange(
     let stream = Held(stream);
     let writer = FrameWriter::new(stream.0.clone());
     let mut reader = FrameReader::new(stream.0.clone(), Decoder::response(frame::MAX_HEAD));
-    // Dropped when the whole request is on its way: the answer's deadline counts from then on.
-    let (sending, mut sent) = oneshot::channel::<Infallible>();
+    // The answer's deadline counts from when the whole request is on its way.
+    let mut sending = None;
     let writer = if has_body {
-        let upload = upload(request.into_body(), writer, timeouts.idle, Arc::clone(entry), sending);
+        let (sender, sent) = oneshot::channel();
+        sending = Some(sent);
+        let upload = upload(request.into_body(), writer, timeouts.idle, Arc::clone(entry), sender);
         shared.visits.spawn(until_cut(shared.cut.clone(), upload));
         None
     } else {
-        drop(sending);
         if upgrade.is_none() {
             stream.0.write_ended();
         }
         upgrade.is_some().then_some(writer)
     };
     let deadline = async {
-        // Nothing is ever sent: this waits for the other end to be dropped.
-        let _ = (&mut sent).await;
+        if let Some(sent) = sending {
+            // Nothing comes: this waits for the other end to be dropped.
+            let _: Result<Infallible, _> = sent.await;
+        }
         tokio::time::sleep(timeouts.response_head).await;
     };
     let answered = tokio::select! {
