@@ -1,14 +1,19 @@
 //! Dialling a server and logging in.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tower_service::Service as _;
 
 use crate::config::{AgentConfig, ServerAddress};
 use crate::protocol::VERSION;
@@ -53,6 +58,21 @@ impl ConnectError {
     }
 }
 
+/// What the system said, somewhere below what the dialler says.
+fn io_error_of(error: &(dyn Error + 'static)) -> io::Error {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return match io.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(io.kind(), io.to_string()),
+            };
+        }
+        cause = error.source();
+    }
+    io::Error::other(error.to_string())
+}
+
 fn explain_dial(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -63,6 +83,10 @@ fn explain_dial(error: &io::Error) -> String {
         }
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
             format!("no way there: {error}; is this machine online?")
+        }
+        // Names are looked up by the system, which has no kind of its own for what it does not find.
+        _ if error.to_string().contains("lookup") => {
+            format!("cannot find the server's address: {error}; is the name right, and is this machine online?")
         }
         _ => format!("cannot connect: {error}"),
     }
@@ -81,6 +105,7 @@ pub struct LoggedIn {
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<AgentConfig>,
+    dialler: HttpConnector,
     tls: TlsConnector,
     instance: InstanceId,
 }
@@ -94,7 +119,10 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// Dials for `config`.
     pub fn new(config: Arc<AgentConfig>, tls: Arc<ClientConfig>, instance: InstanceId) -> Self {
-        Self { config, tls: TlsConnector::from(tls), instance }
+        let mut dialler = HttpConnector::new();
+        dialler.set_connect_timeout(Some(DEADLINE));
+        dialler.set_nodelay(true);
+        Self { config, dialler, tls: TlsConnector::from(tls), instance }
     }
 
     /// Dials `server` and logs in: with `proof` for a tunnel, or with `join` for a further lane of one.
@@ -107,14 +135,18 @@ impl Connector {
         proof: Option<Proof>,
         join: Option<Join>,
     ) -> Result<LoggedIn, ConnectError> {
-        let dial = TcpStream::connect((server.host.as_str(), server.port));
-        let socket = match tokio::time::timeout(DEADLINE, dial).await {
-            Ok(dialled) => dialled.map_err(ConnectError::Dial)?,
-            Err(_) => return Err(ConnectError::Dial(io::ErrorKind::TimedOut.into())),
-        };
-        socket.set_nodelay(true).map_err(ConnectError::Dial)?;
+        let socket = self.dial(server).await?;
         let login = self.greet(server, socket, proof, join);
         tokio::time::timeout(DEADLINE, login).await.map_err(|_| ConnectError::Silent)?
+    }
+
+    /// Tries all addresses of the server, IPv4 beside IPv6 (RFC 8305): one that leads nowhere must not hide the others.
+    async fn dial(&self, server: &ServerAddress) -> Result<TcpStream, ConnectError> {
+        let uri = Uri::builder().scheme("http").authority(server.to_string()).path_and_query("/").build();
+        let uri = uri.map_err(|_| ConnectError::Name(server.host.clone()))?;
+        let dialled = self.dialler.clone().call(uri);
+        let dialled = tokio::time::timeout(DEADLINE * 2, dialled).await.map_err(|_| ConnectError::Silent)?;
+        dialled.map(TokioIo::into_inner).map_err(|error| ConnectError::Dial(io_error_of(&error)))
     }
 
     async fn greet(

@@ -6,8 +6,18 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::config::ClientsFile;
+use super::check_hash;
+use crate::config::{ClientEntry, ClientsFile, Problem};
 use crate::values::{ClientId, Name};
+
+/// What is wrong with the token hashes of `file`, each under its key path.
+pub fn hash_problems(file: &ClientsFile) -> Vec<Problem> {
+    let problem = |(id, entry): (&ClientId, &ClientEntry)| {
+        let error = check_hash(&entry.token_hash).err()?;
+        Some(Problem { key: format!("clients.{id}.token_hash"), message: error.to_string() })
+    };
+    file.clients.iter().filter_map(problem).collect()
+}
 
 /// The clients as the operator listed them. Can be exchanged as a whole while everybody reads.
 #[derive(Debug)]
@@ -21,7 +31,7 @@ struct Listed {
 
 impl Listed {
     fn new(file: ClientsFile) -> Arc<Self> {
-        let owned = |(id, entry): (&ClientId, &crate::config::ClientEntry)| {
+        let owned = |(id, entry): (&ClientId, &ClientEntry)| {
             entry.names.iter().map(|name| (name.clone(), id.clone())).collect::<Vec<_>>()
         };
         let owners = file.clients.iter().flat_map(owned).collect();
@@ -81,6 +91,18 @@ mod tests {
 
     fn clients(text: &str) -> ClientsFile {
         ClientsFile::from_text(Path::new("clients.toml"), text).unwrap()
+    }
+
+    #[test]
+    fn a_hash_that_was_cut_is_named() {
+        let good = crate::auth::hash_at(&crate::values::Secret::new("x"), crate::auth::Cost::ForTests).unwrap();
+        let cut = &good[..good.len() - 4];
+        let file =
+            clients(&format!("[clients.alice]\ntoken_hash = \"{good}\"\n[clients.bob]\ntoken_hash = \"{cut}\"\n"));
+        let problems = hash_problems(&file);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "clients.bob.token_hash");
+        assert!(!problems[0].message.contains(cut));
     }
 
     #[test]

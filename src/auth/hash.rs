@@ -28,10 +28,10 @@ pub enum Cost {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
     /// The stored text is no argon2id hash in PHC form; the reason is argon2's.
-    #[error("the token hash is not a hash that `adit token` writes (`$argon2id$v=19$m=…`): {0}; rotate the token")]
+    #[error("the token hash is not a hash that `adit token` writes (`$argon2id$v=19$m=…`): {0}; make a new token")]
     Broken(String),
     /// The stored hash asks for more than any login should cost.
-    #[error("the token hash asks for m={0} KiB, t={1}, p={2}; the most is m=262144, t=10, p=16; rotate the token")]
+    #[error("the token hash asks for m={0} KiB, t={1}, p={2}; the most is m=262144, t=10, p=16; make a new token")]
     TooCostly(u32, u32, u32),
     /// argon2 could not do its work: no memory or no randomness.
     #[error("the token could not be hashed: {0}")]

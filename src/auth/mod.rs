@@ -4,11 +4,12 @@
 //! - `hash`: what the server keeps of a token ([`hash()`]), and [`TokenVerifier`], which compares without letting a
 //!   stranger spend the server's memory and time
 //! - `ticket`: [`TicketKey`] and [`Ticket`], a short-lived proof of an earlier login, cheap to check
+//! - `clients`: [`Clients`], who may log in and under which names
 //! - `lane_secret`: [`LaneSecret`], by which further lanes join a tunnel
 //!
 //! A login with a token costs some 19 MiB and tens of milliseconds on purpose; a login with a ticket costs microseconds.
 //! Both are bound to the client's current token hash, so rotating or revoking the token ends both. This room knows
-//! `values` and `files` alone.
+//! `values`, `files` and `config`.
 
 mod clients;
 mod hash;
@@ -16,7 +17,7 @@ mod lane_secret;
 mod ticket;
 mod token;
 
-pub use clients::Clients;
+pub use clients::{Clients, hash_problems};
 pub use hash::{Cost, HashError, TokenVerifier, check_hash, hash, hash_at};
 pub use lane_secret::LaneSecret;
 pub use ticket::{Ticket, TicketError, TicketKey, TicketKeyError};

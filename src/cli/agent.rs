@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use anstream::eprintln;
+
 use tokio_util::task::TaskTracker;
 
 use super::server::setting;
 use super::status::show_status;
 use super::{Failure, runtime};
-use crate::agent::Agent;
+use crate::agent::{Agent, GivenUp};
+use crate::auth::Token;
 use crate::config::{AgentConfig, Environment, Flags, ValueKind};
+use crate::protocol::login::Refusal;
 use crate::telemetry::start_logs;
 
 #[derive(Debug, clap::Args)]
@@ -84,10 +88,11 @@ pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
 }
 
 fn run(config: AgentConfig) -> Result<(), Failure> {
-    start_logs(&config.log).map_err(Failure::other)?;
+    let _logs = start_logs(&config.log).map_err(Failure::other)?;
     runtime::single_threaded()?.block_on(async {
         let services = config.services.clone();
         let client = config.client_id.clone();
+        let token = config.token.clone();
         let agent = Agent::new(config)?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
@@ -95,6 +100,11 @@ fn run(config: AgentConfig) -> Result<(), Failure> {
         let result = agent.run(stop).await;
         // It ends with the agent; what it printed last should be seen whole.
         let _ = status.await;
+        if let Err(GivenUp::Refused { code: Refusal::BadToken, .. }) = &result
+            && let Err(why) = Token::parse(token.expose())
+        {
+            eprintln!("Look at the token again: {why}");
+        }
         result.map_err(Failure::from)
     })
 }

@@ -6,7 +6,8 @@ use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 
 use super::Failure;
-use crate::config::check;
+use super::server::load_clients;
+use crate::config::{Kind, check};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -16,6 +17,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let checked = check(&args.file)?;
+    if checked.kind == Kind::Clients {
+        load_clients(&args.file)?;
+    }
     let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     for warning in &checked.warnings {

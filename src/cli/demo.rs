@@ -27,7 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    start_logs(&LogConfig { format: LogFormat::Text, level: "warn".to_owned() }).map_err(Failure::other)?;
+    let _logs = start_logs(&LogConfig { format: LogFormat::Text, level: "warn".to_owned() }).map_err(Failure::other)?;
     // Keys and tokens of the demo live as long as it does.
     let scratch = tempfile::tempdir().map_err(Failure::other)?;
     runtime::for_server()?.block_on(show(args.port, scratch.path()))
@@ -43,7 +43,6 @@ async fn show(port: u16, scratch: &Path) -> Result<(), Failure> {
     let local = site.local_addr().map_err(Failure::other)?;
     let agent = start_agent(&server, local.port(), token)?;
 
-    let agent_stop = CancellationToken::new();
     let server_stop = CancellationToken::new();
     let serving = tasks.spawn(server.run(server_stop.clone()));
     tasks.spawn(demo_site::serve(site, public.port(), tasks.clone(), server_stop.clone()));
@@ -55,9 +54,8 @@ async fn show(port: u16, scratch: &Path) -> Result<(), Failure> {
         std::future::pending::<()>().await;
     };
     let result = tokio::select! {
-        result = agent.run(agent_stop.clone()) => result.map_err(Failure::from),
+        result = agent.run(stop) => result.map_err(Failure::from),
         () = announce => Ok(()),
-        () = stop.cancelled() => Ok(()),
     };
     server_stop.cancel();
     serving.await.map_err(Failure::other)?;

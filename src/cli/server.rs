@@ -1,15 +1,15 @@
 //! `adit server`
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anstream::println;
 use anstyle::Style;
 use tokio_util::task::TaskTracker;
 
 use super::{Failure, runtime};
-use crate::auth::Clients;
-use crate::config::{ClientsFile, Flags, ServerConfig, shared_origin_warning};
+use crate::auth::{Clients, hash_problems};
+use crate::config::{ClientsFile, ConfigErrors, Flags, ServerConfig, shared_origin_warning};
 use crate::server::Server;
 use crate::server::certificate::Origin;
 use crate::telemetry::start_logs;
@@ -35,8 +35,8 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
     let config = ServerConfig::load(args.config.as_deref(), &flags)?;
-    let clients = ClientsFile::load(&config.clients)?;
-    start_logs(&config.log).map_err(Failure::other)?;
+    let clients = load_clients(&config.clients)?;
+    let _logs = start_logs(&config.log).map_err(Failure::other)?;
     if let Some(warning) = shared_origin_warning(&config, &clients) {
         tracing::warn!("{warning}");
     }
@@ -53,6 +53,15 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         server.run(stop).await;
         Ok(())
     })
+}
+
+/// Reads a clients file and looks at its hashes too.
+pub(super) fn load_clients(path: &Path) -> Result<ClientsFile, ConfigErrors> {
+    let clients = ClientsFile::load(path)?;
+    match hash_problems(&clients) {
+        problems if problems.is_empty() => Ok(clients),
+        problems => Err(ConfigErrors { file: Some(path.to_owned()), problems }),
+    }
 }
 
 fn print_start(server: &Server, domain: &str) -> Result<(), Failure> {

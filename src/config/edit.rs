@@ -16,7 +16,7 @@ use super::raw::{FileText, check_syntax};
 #[derive(Debug, thiserror::Error)]
 pub enum AddClientError {
     /// There is a client with this id already.
-    #[error("{}: the client `{id}` exists already; choose another id, or revoke this one first", .file.display())]
+    #[error("{}: the client `{id}` exists already; choose another id, or remove this one from the file first", .file.display())]
     Exists {
         /// The clients file.
         file: PathBuf,

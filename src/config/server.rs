@@ -141,6 +141,9 @@ pub struct PerTunnelLimits {
     pub streams: usize,
     /// Streams at once on one lane. Default: 1,000, at most 4,000.
     pub streams_per_lane: usize,
+    /// Streams that a lane opens in its life before a fresh lane takes its place. Default: 500,000,000, at most
+    /// 1,000,000,000.
+    pub lane_lifetime: u64,
 }
 
 impl ServerConfig {
@@ -347,6 +350,7 @@ fn per_tunnel(mut table: Table<'_>) -> PerTunnelLimits {
     PerTunnelLimits {
         streams: table.number("streams", 4_096, 1..=1_000_000),
         streams_per_lane: table.number("streams_per_lane", 1_000, 1..=4_000),
+        lane_lifetime: table.number("lane_lifetime", 500_000_000, 1..=1_000_000_000) as u64,
     }
 }
 

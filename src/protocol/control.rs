@@ -27,7 +27,8 @@ pub enum Control {
         /// Seconds until the sender closes the connection.
         deadline_s: f64,
     },
-    /// From the server: this lane has opened so many streams that it takes no new ones; please join another lane.
+    /// From the server: this lane nears the end of its stream numbers; please join another lane, which then takes its
+    /// place.
     Rollover,
     /// From the server: a fresher ticket than the one from the login.
     Ticket {

@@ -85,8 +85,6 @@ pub enum Reset {
     LocalBroken = 4,
     /// Nothing moved for longer than the idle limit.
     Idle = 5,
-    /// The peer shuts down and could not wait any longer.
-    ShuttingDown = 6,
     /// The peer read something that is not of this protocol.
     Protocol = 7,
     /// The body of the request broke off before its end.
@@ -103,7 +101,6 @@ impl Reset {
             3 => Self::LocalTimeout,
             4 => Self::LocalBroken,
             5 => Self::Idle,
-            6 => Self::ShuttingDown,
             7 => Self::Protocol,
             8 => Self::RequestBroken,
             9 => Self::TooLarge,
@@ -119,7 +116,6 @@ impl Reset {
             Self::LocalTimeout => "local_timeout",
             Self::LocalBroken => "local_broken",
             Self::Idle => "idle",
-            Self::ShuttingDown => "shutting_down",
             Self::Protocol => "protocol",
             Self::RequestBroken => "request_broken",
             Self::TooLarge => "too_large",

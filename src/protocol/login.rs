@@ -117,8 +117,6 @@ pub struct Welcome {
     pub heartbeat_s: f64,
     /// The most service streams the server opens on this lane at once.
     pub max_streams: usize,
-    /// The largest head, in bytes, that either side sends.
-    pub max_head: usize,
     /// Seconds the agent gives the local application to accept a connection.
     pub connect_timeout_s: f64,
     /// What the server can do beyond the protocol's first version.
@@ -277,7 +275,6 @@ mod tests {
             "services": [{ "name": "blog", "public_urls": ["https://blog.example.com/"] }],
             "heartbeat_s": 10.0,
             "max_streams": 1000,
-            "max_head": 65536,
             "connect_timeout_s": 0.5,
             "capabilities": [],
             "server_version": "1.0.0",

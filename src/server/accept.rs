@@ -140,7 +140,6 @@ async fn welcome(
         services: shared.public_services(tunnel.services()),
         heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
         max_streams,
-        max_head: config.limits.head_size,
         connect_timeout_s: config.timeouts.connect.as_secs_f64(),
         capabilities: Vec::new(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -148,7 +147,8 @@ async fn welcome(
     send(&mut pipe, &Answer::Welcome(welcome)).await?;
     let mux = MuxConfig { max_streams, yield_first: shared.multi_thread };
     let (session, driver) = mux::session(Box::new(pipe), Side::Server, mux);
-    let (lane, notices) = Lane::new(lane_id, session, max_streams);
+    let lifetime = config.limits.per_tunnel.lane_lifetime;
+    let (lane, notices) = Lane::new(lane_id, session, max_streams, lifetime);
     let guard = match admitted {
         Admitted::First(registration) => registration.first_lane(lane),
         Admitted::Further(tunnel) => shared.registry.add_lane(&tunnel, lane),

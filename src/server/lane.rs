@@ -123,6 +123,7 @@ impl LaneControl<'_> {
         let mut retired = tunnel.retired();
         retired.mark_changed();
         let mut heard = Instant::now();
+        let mut succeeded = false;
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are timers and queues.
         loop {
             let drain_until = self.drain_until;
@@ -146,7 +147,11 @@ impl LaneControl<'_> {
                     None => Ok(()),
                 },
                 () = sleep_until(heard + self.patience) => Err(End::Silent),
-                () = lane.idle(), if drain_until.is_some() => Err(End::Drained),
+                () = lane.is_succeeded(), if !succeeded => {
+                    succeeded = true;
+                    Ok(())
+                }
+                () = lane.idle(), if succeeded || drain_until.is_some() => Err(End::Drained),
                 () = sleep_until(drain_until.unwrap_or(heard)), if drain_until.is_some() => Err(End::Cut(lane.streams())),
             };
             if let Err(end) = step {

@@ -135,7 +135,7 @@ impl Shared {
             self.failed_logins.failed(from);
             return Err(bad_token());
         }
-        if tunnel.lanes().len() >= MAX_LANES {
+        if !tunnel.has_room_for_a_lane() {
             return Err(refused(Refusal::TooMany, format!("the tunnel has {MAX_LANES} lanes already")));
         }
         Ok(tunnel)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -23,9 +24,6 @@ pub const MAX_LANES: usize = 4;
 
 /// Notices that may wait for a lane's control stream. There are few kinds and each is sent rarely.
 const NOTICES: usize = 8;
-
-/// Streams after which a lane takes no new ones. yamux numbers a session's streams with 31 bits and cannot start over.
-const WORN_OUT: u64 = 1 << 29;
 
 /// Why a tunnel takes no new visitors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +79,11 @@ pub struct Lane {
     /// Counts open streams, so that a drain can wait for the last one.
     open: TaskTracker,
     accepting: AtomicBool,
+    /// Says that the lane only finishes what is open, however long that takes.
+    succeeded: CancellationToken,
     notices: mpsc::Sender<Control>,
-    worn_after: u64,
+    /// How many streams it opens before another lane takes its place.
+    lifetime: u64,
 }
 
 /// What counts one stream, in its tunnel and on its lane. Lives as long as the exchange.
@@ -142,6 +143,12 @@ impl Tunnel {
         self.permits.in_use()
     }
 
+    /// Whether another lane may join.
+    pub fn has_room_for_a_lane(&self) -> bool {
+        let fresh = |lane: &&Arc<Lane>| lane.is_accepting() && !lane.is_worn();
+        self.lanes.read().living.iter().filter(fresh).count() < MAX_LANES
+    }
+
     /// The living lanes.
     pub fn lanes(&self) -> Vec<Arc<Lane>> {
         self.lanes.read().living.clone()
@@ -150,11 +157,11 @@ impl Tunnel {
     /// Adds a lane; `false` if the tunnel is gone or has as many as it may.
     pub(super) fn add_lane(&self, lane: &Arc<Lane>) -> bool {
         let mut lanes = self.lanes.write();
-        if lanes.closed || lanes.living.len() >= MAX_LANES {
+        // The successor of a worn lane is here: the old one only finishes what it has.
+        lanes.living.iter().filter(|old| old.is_worn()).for_each(|old| old.succeed());
+        if lanes.closed || lanes.living.iter().filter(|lane| lane.is_accepting()).count() >= MAX_LANES {
             return false;
         }
-        // The successor of a worn lane is here: the old one only finishes what it has.
-        lanes.living.iter().filter(|old| old.is_worn()).for_each(|old| old.stop_accepting());
         lanes.living.push(Arc::clone(lane));
         drop(lanes);
         self.has_lane.send_replace(true);
@@ -229,14 +236,22 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Lane {
-    /// A lane over `session`, and what its control task has to send.
-    pub fn new(id: LaneId, session: Session, max_streams: usize) -> (Arc<Self>, mpsc::Receiver<Control>) {
+    /// A lane over `session`, and what its control task has to send. It carries up to `max_streams` at once, and
+    /// `lifetime` in all before it asks for a successor: yamux numbers a session's streams with 31 bits and cannot
+    /// start over.
+    pub fn new(
+        id: LaneId,
+        session: Session,
+        max_streams: usize,
+        lifetime: u64,
+    ) -> (Arc<Self>, mpsc::Receiver<Control>) {
         let (notices, queue) = mpsc::channel(NOTICES);
         let open = TaskTracker::new();
         open.close();
         let permits = Permits::new(max_streams);
         let accepting = AtomicBool::new(true);
-        (Arc::new(Self { id, session, permits, open, accepting, notices, worn_after: WORN_OUT }), queue)
+        let succeeded = CancellationToken::new();
+        (Arc::new(Self { id, session, permits, open, accepting, succeeded, notices, lifetime }), queue)
     }
 
     /// The lane's number.
@@ -259,6 +274,17 @@ impl Lane {
         self.accepting.store(false, Ordering::Release);
     }
 
+    /// Another lane has taken its place.
+    fn succeed(&self) {
+        self.stop_accepting();
+        self.succeeded.cancel();
+    }
+
+    /// Waits until another lane has taken its place.
+    pub async fn is_succeeded(&self) {
+        self.succeeded.cancelled().await;
+    }
+
     /// Waits until the last open stream has ended.
     pub async fn idle(&self) {
         self.open.wait().await;
@@ -273,16 +299,15 @@ impl Lane {
         self.notices.try_send(notice).is_ok()
     }
 
-    /// A lane that nears the end of its stream numbers asks for its successor once, and goes on until it is there.
+    /// A lane that nears the end of its stream numbers asks for its successor, and goes on until it is there.
     fn check_wear(&self) {
-        let opened = self.session.opened();
-        if opened >= self.worn_after && opened.is_multiple_of(self.worn_after) {
+        if self.is_worn() && self.session.opened().is_multiple_of(self.lifetime) {
             self.notify(Control::Rollover);
         }
     }
 
     /// Whether the lane has opened so many streams that a successor should take over.
-    pub fn is_worn(&self) -> bool {
-        self.session.opened() >= self.worn_after
+    fn is_worn(&self) -> bool {
+        self.session.opened() >= self.lifetime
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::apps::{self, Script};
 use crate::harness::visitor::{self, Visitor, fetch, get, request};
@@ -167,6 +167,24 @@ async fn an_application_that_does_not_answer_is_a_gateway_timeout() {
     let (mut local, _) = app.request().await;
     apps::left(&mut local, crate::harness::PATIENCE).await;
     until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn the_answers_deadline_counts_from_the_whole_request() {
+    let server = TestServer::start(&[("timeouts.response_head", "300ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let head = "POST / HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 12\r\n\r\n";
+    let mut visitor = visitor::raw(server.public, head).await;
+    let (mut local, _) = app.request().await;
+    for piece in ["one ", "two ", "last"] {
+        // Together much longer than the deadline: nothing may come in the meantime.
+        let early = tokio::time::timeout(std::time::Duration::from_millis(200), visitor.read_u8()).await;
+        assert!(early.is_err(), "a slow upload was cut");
+        visitor.write_all(piece.as_bytes()).await.unwrap();
+        visitor::read_until(&mut local, piece).await;
+    }
+    assert!(visitor::read_until(&mut visitor, "\r\n").await.starts_with("HTTP/1.1 504"), "and then it counts");
 }
 
 #[tokio::test]

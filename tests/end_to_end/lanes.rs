@@ -109,6 +109,31 @@ async fn a_tunnel_has_at_most_four_lanes() {
 }
 
 #[tokio::test]
+async fn a_worn_lane_is_succeeded_by_a_fresh_one_and_finishes_what_it_has() {
+    let server = TestServer::start(&[("limits.per_tunnel.lane_lifetime", "5")]);
+    let mut app = Script::start().await;
+    let fast = apps::fixed("fast").await;
+    let mut agent = TestAgent::connect(&server, "alice", &[("alice", app.address), ("blog", fast)]).await;
+    let tunnel = server.tunnel_of("alice");
+    let old = tunnel.lanes()[0].clone();
+    let mut visitor = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    let (mut local, _) = app.request().await;
+    for _ in 0..4 {
+        assert_eq!(fetch(server.public, "blog", "/").await.text(), "fast");
+    }
+    agent.reaches("a second lane", |state| matches!(state, State::Connected { lanes: 2, .. })).await;
+    until("a second lane", &server.registry, || tunnel.lanes().len() == 2).await;
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "fast");
+    assert_eq!(old.session().opened(), 5, "the old lane opens no more");
+    local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").await.unwrap();
+    visitor::read_until(&mut visitor, "late").await;
+    until("the end of the old lane", &server.registry, || tunnel.lanes().iter().all(|lane| lane.id() != old.id()))
+        .await;
+    assert_eq!(server.tunnel_of("alice").id(), tunnel.id());
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "fast");
+}
+
+#[tokio::test]
 async fn a_lane_that_breaks_the_wire_harms_nobody_else() {
     let server = TestServer::start(&[]);
     let beat = json::encode(&adit::protocol::control::Control::Heartbeat).unwrap();

@@ -61,7 +61,7 @@ impl Failure {
             Reset::LocalBroken | Reset::TooLarge => Self::LocalBroken,
             Reset::Idle => Self::ResponseTimeout,
             Reset::RequestBroken => Self::BadRequest,
-            Reset::ShuttingDown | Reset::Cancelled | Reset::Protocol => Self::TunnelLost,
+            Reset::Cancelled | Reset::Protocol => Self::TunnelLost,
         }
     }
 

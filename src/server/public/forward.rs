@@ -1,5 +1,6 @@
 //! An exchange, as the server sees it: a request goes into a fresh stream, its answer comes back.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
 use super::Visit;
 use super::answer::Failure;
@@ -98,19 +100,33 @@ async fn exchange(
     let stream = Held(stream);
     let writer = FrameWriter::new(stream.0.clone());
     let mut reader = FrameReader::new(stream.0.clone(), Decoder::response(frame::MAX_HEAD));
+    // The answer's deadline counts from when the whole request is on its way.
+    let mut sending = None;
     let writer = if has_body {
-        let upload = upload(request.into_body(), writer, timeouts.idle, Arc::clone(entry));
+        let (sender, sent) = oneshot::channel();
+        sending = Some(sent);
+        let upload = upload(request.into_body(), writer, timeouts.idle, Arc::clone(entry), sender);
         shared.visits.spawn(until_cut(shared.cut.clone(), upload));
         None
-    } else if upgrade.is_none() {
-        stream.0.write_ended();
-        None
     } else {
-        Some(writer)
+        if upgrade.is_none() {
+            stream.0.write_ended();
+        }
+        upgrade.is_some().then_some(writer)
     };
-    let answered = tokio::time::timeout(timeouts.response_head, response_head(&mut reader)).await;
-    let head =
-        answered.unwrap_or(Err(Failure::ResponseTimeout)).map_err(|failure| entry.failure().unwrap_or(failure))?;
+    let deadline = async {
+        if let Some(sent) = sending {
+            // Nothing comes: this waits for the other end to be dropped.
+            let _: Result<Infallible, _> = sent.await;
+        }
+        tokio::time::sleep(timeouts.response_head).await;
+    };
+    let answered = tokio::select! {
+        biased;
+        answered = response_head(&mut reader) => answered,
+        () = deadline => Err(Failure::ResponseTimeout),
+    };
+    let head = answered.map_err(|failure| entry.failure().unwrap_or(failure))?;
     entry.status(head.status);
     let idle = if is_quiet(&head.headers) { timeouts.quiet_stream } else { timeouts.idle };
     let (ResponseHead { status, mut headers, .. }, agreed) = strip(head);
@@ -237,8 +253,15 @@ fn is_quiet(headers: &HeaderMap) -> bool {
     kind.starts_with("text/event-stream") || kind.starts_with("application/grpc")
 }
 
-/// Sends the body of a request after its head.
-async fn upload(body: Incoming, mut writer: FrameWriter, idle: Duration, entry: Arc<Entry>) {
+/// Sends the body of a request after its head, and drops `sending` when it is through.
+async fn upload(
+    body: Incoming,
+    mut writer: FrameWriter,
+    idle: Duration,
+    entry: Arc<Entry>,
+    sending: oneshot::Sender<Infallible>,
+) {
+    let _sending = sending;
     let mut body = std::pin::pin!(body);
     match send_body(body.as_mut(), &mut writer, Some(idle)).await {
         // The agent wants no more of it: the answer says why.

@@ -87,6 +87,7 @@ async fn serve(visit: Arc<Visit>, socket: VisitorSocket) {
         .timer(TokioTimer::new())
         .header_read_timeout(config.timeouts.head)
         .max_buf_size(config.limits.head_size)
+        .max_header_size(config.limits.head_size)
         // The application's own date, or none: a proxy adds nothing that it can leave out.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(socket), service)
