@@ -1,8 +1,8 @@
 //! The program as people use it: real processes of `adit`, in front of local applications that are not ours
 //! (`python3 -m http.server`, nginx), asked by `curl`.
 //!
-//! These four have to be installed; what is missing fails the tests, nothing is skipped. Every test has ports, folder
-//! and processes of its own, so all of them run side by side.
+//! python3, nginx and curl have to be installed; what is missing fails the tests, nothing is skipped. Every test has ports,
+//! folder and processes of its own, so all of them run side by side.
 
 #![allow(
     clippy::disallowed_methods,

@@ -66,20 +66,22 @@ fn a_wrong_token_and_an_unknown_client_are_refused_for_good_in_the_same_words() 
 }
 
 #[test]
-fn a_mistyped_token_is_noticed_before_anything_is_sent() {
+fn a_mistyped_token_is_told_from_a_wrong_one() {
     let folder = Folder::new();
     let token = folder.add_client("alice");
     let server = Server::start(&folder, "");
     let last = if token.ends_with('A') { 'B' } else { 'A' };
     let mistyped = format!("{}{last}", &token[..token.len() - 1]);
-    let ended = run("adit http", with_token(&server, "alice", &mistyped));
-    assert_eq!(ended.code, Some(78), "{ended:?}");
-    assert_says(&ended.stderr, &["the token is mistyped", "copy it again"]);
-    assert_hides(&ended, &mistyped);
-    let cut = run("adit http", with_token(&server, "alice", &token[..token.len() - 5]));
-    assert_eq!(cut.code, Some(78), "{cut:?}");
-    assert_says(&cut.stderr, &["a token has 53 characters and this has 48"]);
-    assert_hides(&cut, &token[..token.len() - 5]);
+    let cut = &token[..token.len() - 5];
+    for (slip, advice) in [
+        (mistyped.as_str(), "the token is mistyped: its checksum does not fit; copy it again"),
+        (cut, "a token has 53 characters and this has 48"),
+    ] {
+        let ended = run("adit http", with_token(&server, "alice", slip));
+        assert_eq!(ended.code, Some(77), "{ended:?}");
+        assert_says(&ended.stderr, &["bad_token", advice]);
+        assert_hides(&ended, slip);
+    }
 }
 
 #[test]

@@ -127,7 +127,8 @@ pub(crate) fn serve(config: &Path) -> Command {
 /// Starts an agent and waits until it is connected.
 pub(crate) fn start_agent(command: Command) -> Program {
     let agent = Program::start("the agent", command);
-    agent.line("connected to ");
+    // Where it can be reached; a log of everything has lines that say "connected", too.
+    agent.line("  ->  ");
     agent
 }
 
