@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anstream::eprintln;
+use anstream::{eprintln, println};
 
 use tokio_util::task::TaskTracker;
 
@@ -105,6 +105,8 @@ fn run(config: AgentConfig) -> Result<(), Failure> {
         {
             eprintln!("Look at the token again: {why}");
         }
-        result.map_err(Failure::from)
+        result.map_err(Failure::from)?;
+        println!("stopped");
+        Ok(())
     })
 }

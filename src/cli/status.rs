@@ -44,7 +44,7 @@ fn show(state: &State, client: &ClientId, services: &[Service]) {
             println!("{green}connected{green:#} to {server} as {client}");
             for service in public {
                 let local = services.iter().find(|local| local.name == service.name);
-                let local = local.map_or("?", |local| local.local.text.as_str());
+                let local = local.map_or_else(|| "?".to_owned(), |local| format!("http://{}", local.local.authority()));
                 for (i, url) in service.public_urls.iter().enumerate() {
                     if i == 0 {
                         println!("  {bold}{url}{bold:#}  ->  {local}");
@@ -58,6 +58,6 @@ fn show(state: &State, client: &ClientId, services: &[Service]) {
             println!("{yellow}not connected:{yellow:#} {why}");
             println!("  trying again in {:.1} s; Ctrl-C stops it", retry_in.as_secs_f64());
         }
-        State::Ended => println!("stopped"),
+        State::Ended => {}
     }
 }

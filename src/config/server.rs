@@ -198,7 +198,7 @@ pub(super) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
         public: public(root.section("public")),
         timeouts: timeouts(root.section("timeouts")),
         limits: limits(root.section("limits")),
-        log: log::resolve(root.section("log")),
+        log: log::resolve_server(root.section("log")),
     };
     if config.tunnel.listen == config.public.http && config.public.http.port() != 0 {
         report.problem("public.http", "is the same address as tunnel.listen; give each its own port");

@@ -143,6 +143,11 @@ impl<'r> Table<'r> {
         self.take(key).and_then(|entry| entry.number(range)).unwrap_or(default)
     }
 
+    /// Takes `key` as `true` or `false`.
+    pub(super) fn boolean(&mut self, key: &str, default: bool) -> bool {
+        self.take(key).and_then(Entry::boolean).unwrap_or(default)
+    }
+
     /// Takes `key` as a duration such as `10s`, within `range`.
     pub(super) fn duration(&mut self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
         let Some(entry) = self.take(key) else { return default };
@@ -222,6 +227,20 @@ impl<'r> Entry<'r> {
         match self.value.kind {
             ValueKind::I64(number) => read(&number.to_string()).map_err(|error| self.problem(error)).ok(),
             _ => self.parse(read),
+        }
+    }
+
+    /// `true` or `false`. From the environment and the command line it arrives as text.
+    pub(super) fn boolean(self) -> Option<bool> {
+        match &self.value.kind {
+            ValueKind::Boolean(value) => Some(*value),
+            ValueKind::String(text) if self.origin != Origin::File && matches!(text.trim(), "true" | "false") => {
+                Some(text.trim() == "true")
+            }
+            _ => {
+                self.wrong_kind("true or false");
+                None
+            }
         }
     }
 

@@ -8,6 +8,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{LogConfig, LogFormat};
 
+/// The target of the access log: a line for each request.
+pub const ACCESS_LOG: &str = "adit::access";
+
 /// Lines that may wait to be written.
 const WAITING_LINES: usize = 16 * 1024;
 
@@ -21,8 +24,9 @@ const WAITING_LINES: usize = 16 * 1024;
 /// Logging was started before.
 pub fn start_logs(config: &LogConfig) -> Result<WorkerGuard, TryInitError> {
     // What the libraries have to say matters when something is wrong.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,yamux=error,adit={}", config.level)));
+    let access = if config.access { "info" } else { "off" };
+    let wanted = format!("warn,yamux=error,adit={},{ACCESS_LOG}={access}", config.level);
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(wanted));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
     let logs = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_ansi(colour);

@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use super::answer::Failure;
 use crate::limits::Permit;
 use crate::server::tunnel::StreamPermit;
+use crate::telemetry::ACCESS_LOG;
 use crate::values::{ClientId, Name, RequestId};
 
 /// What one forwarded request holds, and what is known of it at its end.
@@ -104,7 +105,7 @@ impl Drop for Entry {
             (None, false) => "cut",
         };
         tracing::info!(
-            target: "adit::access",
+            target: ACCESS_LOG,
             request = %self.request_id,
             visitor = %self.visitor,
             client = %self.client,
