@@ -22,7 +22,7 @@ fn nothing_secret_is_printed(level: &str, environment: &[(&str, &str)]) {
     let site = python_site(&folder);
     let token = folder.add_client("alice");
     folder.add_client("bob");
-    let config = folder.write_server_config(&format!("log.level = '{level}'\n"));
+    let config = folder.write_server_config(&format!("log.level = '{level}'\nlog.access = true\n"));
     let mut command = serve(&config);
     command.envs(environment.iter().copied());
     let server = Server::start_command(command);

@@ -82,6 +82,7 @@ fn a_server_with_nothing_under_way_stops_at_once() {
     scene.server.program.signal("INT");
     let ended = scene.server.program.ended();
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.stderr.contains("/hello.txt"), "nobody asked for an access log: {ended:?}");
 }
 
 #[test]
