@@ -197,16 +197,14 @@ impl Shared {
         });
         let mut driver = JoinSet::new();
         driver.spawn(drive);
-        let why = tokio::select! {
-            why = control => why,
-            Some(ended) = driver.join_next() => {
-                return ended.map_or_else(|error| error.to_string(), |ended| format!("the connection was {ended}"));
-            }
-        };
+        // It reads whatever was said before the end: that may be why.
+        let why = control.await;
         session.close();
         // The goodbye has a deadline of its own.
-        driver.join_next().await;
-        why
+        match driver.join_next().await {
+            Some(Ok(mux::Ended::Broken(how))) => format!("the connection broke: {how}"),
+            _ => why,
+        }
     }
 
     async fn control(&self, session: &Session, welcome: &Welcome) -> String {

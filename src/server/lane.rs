@@ -13,7 +13,7 @@ use super::login::TICKET_LIFETIME;
 use super::registry::LaneGuard;
 use super::tunnel::Retired;
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
-use crate::transport::login::{ControlReader, ControlWriter};
+use crate::transport::login::{ControlReader, ControlWriter, MessageError};
 use crate::transport::mux::MuxStream;
 
 /// How long a goodbye may take to reach an agent.
@@ -23,7 +23,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 enum End {
     /// The session is over; its driver knows why.
     Session,
-    /// The agent opened no control stream, or broke its protocol.
+    /// What the agent said is not of this protocol.
     Protocol(String),
     /// Nothing was heard for three heartbeats.
     Silent,
@@ -91,7 +91,8 @@ async fn run(
         }
         opened = timeout(patience, opened) => match opened {
             Ok(Ok(stream)) => stream,
-            _ => return End::Protocol("it opened no control stream".to_owned()),
+            Ok(Err(_)) => return End::Session,
+            Err(_) => return End::Silent,
         },
     };
     let writer = ControlWriter::new(stream.clone());
@@ -134,7 +135,8 @@ impl LaneControl<'_> {
                         self.on_message(message);
                         Ok(())
                     }
-                    Err(error) => Err(End::Protocol(error.to_string())),
+                    Err(MessageError::Json(error)) => Err(End::Protocol(error.to_string())),
+                    Err(MessageError::Io(_) | MessageError::Closed) => Err(End::Session),
                 },
                 Ok(()) = retired.changed() => {
                     let why = retired.borrow_and_update().clone();
@@ -200,7 +202,7 @@ impl LaneControl<'_> {
     async fn send(&mut self, message: Control) -> Result<(), End> {
         match timeout(self.patience, self.writer.send(&message)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(End::Protocol(error.to_string())),
+            Ok(Err(_)) => Err(End::Session),
             Err(_) => Err(End::Silent),
         }
     }

@@ -176,7 +176,8 @@ pub fn explain_handshake(error: &io::Error) -> String {
                 None => format!("the server's certificate is not accepted: {other}"),
             }
         }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // Authorities that are made here all have the same name: another one shows as a signature that does not fit.
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the server's certificate is signed by nobody who is trusted here; pass --fingerprint as the server prints it when it starts, or --ca with its certs/ca.pem".to_owned()
         }
         rustls::Error::InvalidCertificate(
