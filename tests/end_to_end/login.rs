@@ -174,7 +174,7 @@ async fn an_agent_never_trusts_another_key() {
     let server = TestServer::start(&[]);
     let other = TestServer::start(&[]);
     let local = apps::nothing().await;
-    let mut agent = TestAgent::start_with(server.tunnel, other.fingerprint, "alice", &[("alice", local)]);
+    let mut agent = TestAgent::start_at(&[server.tunnel], other.fingerprint, "alice", &[("alice", local)]);
     let state = agent.reaches("a refusal to connect", |state| matches!(state, State::Waiting { .. })).await;
     let State::Waiting { why, .. } = state else { unreachable!() };
     assert!(why.contains("not the pinned one") && why.contains(&server.fingerprint.to_string()), "{why}");
@@ -215,7 +215,7 @@ async fn a_server_that_falls_silent_is_noticed_by_its_missing_heartbeats() {
         }
     });
     let local = apps::fixed("here").await;
-    let mut agent = TestAgent::start_with(address, server.fingerprint, "alice", &[("alice", local)]);
+    let mut agent = TestAgent::start_at(&[address], server.fingerprint, "alice", &[("alice", local)]);
     agent.connected().await;
     cut.send_replace(true);
     // Both sides notice: the agent tries again, the server forgets the name.

@@ -109,3 +109,21 @@ async fn a_tunnel_that_is_gone_frees_its_place() {
     until("an empty registry", &server.registry, || server.registry.is_empty()).await;
     assert!(log_in(&server, &hello("bob", &["bob"])).await.is_ok());
 }
+
+#[tokio::test]
+async fn the_servers_of_a_list_are_tried_in_order() {
+    let gone = apps::nothing().await;
+    let first = TestServer::start(&[]);
+    let (address, dir) = (first.tunnel, first.dir());
+    let second = TestServer::start_in(dir.clone(), &[]);
+    let local = apps::fixed("here").await;
+    let mut agent =
+        TestAgent::start_at(&[gone, address, second.tunnel], first.fingerprint, "alice", &[("alice", local)]);
+    agent.connected().await;
+    assert_eq!(fetch(first.public, "alice", "/").await.text(), "here", "the first that can be reached");
+    assert!(second.registry.is_empty());
+    first.crash();
+    until("a tunnel at the next one", &second.registry, || second.registry.serves_any()).await;
+    agent.connected().await;
+    assert_eq!(fetch(second.public, "alice", "/").await.text(), "here");
+}

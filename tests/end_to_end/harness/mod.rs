@@ -206,12 +206,12 @@ impl TestAgent {
 
     /// Starts an agent and does not wait.
     pub fn start(server: &TestServer, client: &str, services: &[(&str, SocketAddr)]) -> Self {
-        Self::start_with(server.tunnel, server.fingerprint, client, services)
+        Self::start_at(&[server.tunnel], server.fingerprint, client, services)
     }
 
-    /// Starts an agent that dials `address`.
-    pub fn start_with(
-        address: SocketAddr,
+    /// Starts an agent that dials `servers`, in this order.
+    pub fn start_at(
+        servers: &[SocketAddr],
         fingerprint: Fingerprint,
         client: &str,
         services: &[(&str, SocketAddr)],
@@ -222,7 +222,7 @@ impl TestAgent {
         };
         let services: Vec<HashMap<String, ValueKind>> = services.iter().map(service).collect();
         let flags = Flags::new()
-            .with("servers", vec![address.to_string()])
+            .with("servers", servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             .with("client_id", client)
             .with("token", token(client).as_secret().expose())
             .with("fingerprint", fingerprint.to_string())
