@@ -92,9 +92,7 @@ async fn an_agent_is_back_soon_after_its_server() {
     let mut agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("here").await)]).await;
     server.crash();
     agent.reaches("a lost connection", |state| !matches!(state, adit::agent::State::Connected { .. })).await;
-    let settings = [("tunnel.listen", tunnel.to_string()), ("public.http", public.to_string())];
-    let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
-    let server = TestServer::start_in(dir, &settings);
+    let server = TestServer::start_again(dir, tunnel, public).await;
     agent.connected().await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "here");
 }

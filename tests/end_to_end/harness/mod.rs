@@ -17,7 +17,7 @@ use adit::config::{AgentConfig, ClientsFile, Environment, Flags, ServerConfig, V
 use adit::limits::Permits;
 use adit::server::registry::Registry;
 use adit::server::tunnel::Tunnel;
-use adit::server::{Drained, Server};
+use adit::server::{Drained, Server, StartError};
 use adit::values::{Fingerprint, Name};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -128,6 +128,26 @@ impl TestServer {
 
     /// As [`TestServer::start`], with the keys and certificates of an earlier one.
     pub fn start_in(dir: Arc<TempDir>, settings: &[(&str, &str)]) -> Self {
+        Self::try_start_in(dir, settings).unwrap()
+    }
+
+    /// Starts again where an earlier one was: same keys, same ports. Another test may use such a port for a moment.
+    pub async fn start_again(dir: Arc<TempDir>, tunnel: SocketAddr, public: SocketAddr) -> Self {
+        let (tunnel, public) = (tunnel.to_string(), public.to_string());
+        let settings = [("tunnel.listen", tunnel.as_str()), ("public.http", public.as_str())];
+        let started = async {
+            loop {
+                match Self::try_start_in(Arc::clone(&dir), &settings) {
+                    Ok(server) => return server,
+                    Err(StartError::Listen(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        soon("the ports of an earlier server", started).await
+    }
+
+    fn try_start_in(dir: Arc<TempDir>, settings: &[(&str, &str)]) -> Result<Self, StartError> {
         let defaults = [
             ("tunnel.listen", "127.0.0.1:0"),
             ("public.http", "127.0.0.1:0"),
@@ -140,12 +160,19 @@ impl TestServer {
         let file = dir.path().join("server.toml");
         let config = ServerConfig::from_text(&file, "", &Environment::default(), &flags).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let server = {
+        let bound = {
             let _on = runtime.enter();
-            Server::bind(config, Clients::new(clients_file(&clients()))).unwrap()
+            Server::bind(config, Clients::new(clients_file(&clients())))
+        };
+        let server = match bound {
+            Ok(server) => server,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
         };
         let stop = CancellationToken::new();
-        Self {
+        Ok(Self {
             tunnel: server.tunnel_address().unwrap(),
             public: server.public_address().unwrap(),
             fingerprint: server.fingerprint(),
@@ -156,7 +183,7 @@ impl TestServer {
             stop: stop.clone(),
             run: Some(runtime.spawn(async move { server.run(stop).await })),
             runtime: Some(runtime),
-        }
+        })
     }
 
     /// Where its keys are.
