@@ -89,6 +89,7 @@ pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
 
 fn run(config: AgentConfig) -> Result<(), Failure> {
     let _logs = start_logs(&config.log).map_err(Failure::other)?;
+    runtime::raise_file_limit();
     runtime::single_threaded()?.block_on(async {
         let services = config.services.clone();
         let client = config.client_id.clone();

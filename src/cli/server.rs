@@ -44,6 +44,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         let file = config.clients.display();
         tracing::warn!("no client may log in yet: make a token with `adit token new ID --clients {file}` and restart");
     }
+    runtime::raise_file_limit();
     runtime::for_server()?.block_on(async {
         let domain = config.public.domain.clone();
         let server = Server::bind(config, Clients::new(clients))?;

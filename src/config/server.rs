@@ -96,6 +96,8 @@ pub struct PublicConfig {
 pub struct TimeoutConfig {
     /// For a visitor's request head, its first byte included. Default: 10 s.
     pub head: Duration,
+    /// For the first byte of the next request on a connection that is kept. Default: 75 s.
+    pub keep_alive: Duration,
     /// For the agent's connection to the local application. Default: 5 s.
     pub connect: Duration,
     /// From the whole request to the head of the answer. Default: 120 s.
@@ -113,6 +115,8 @@ pub struct LimitConfig {
     pub per_ip: PerIpLimits,
     /// For each tunnel.
     pub per_tunnel: PerTunnelLimits,
+    /// Visitors' connections in all. Default: 16,384.
+    pub connections: usize,
     /// Streams of all tunnels together; the memory ceiling follows from it. Default: 16,384.
     pub streams: usize,
     /// The most a request head may measure, in bytes. Default: 65,536, from 8,192 to 262,144.
@@ -320,6 +324,7 @@ fn timeouts(mut table: Table<'_>) -> TimeoutConfig {
     let least = 10 * MILLISECOND;
     TimeoutConfig {
         head: table.duration("head", 10 * SECOND, between(least, 10 * MINUTE)),
+        keep_alive: table.duration("keep_alive", 75 * SECOND, between(least, 60 * MINUTE)),
         connect: table.duration("connect", 5 * SECOND, between(least, 10 * MINUTE)),
         response_head: table.duration("response_head", 120 * SECOND, between(least, 24 * HOUR)),
         idle: table.duration("idle", 5 * MINUTE, between(least, 24 * HOUR)),
@@ -331,6 +336,7 @@ fn limits(mut table: Table<'_>) -> LimitConfig {
     LimitConfig {
         per_ip: per_ip(table.section("per_ip")),
         per_tunnel: per_tunnel(table.section("per_tunnel")),
+        connections: table.number("connections", 16_384, 1..=1_000_000),
         streams: table.number("streams", 16_384, 1..=1_000_000),
         head_size: table.number("head_size", 65_536, 8_192..=262_144),
     }

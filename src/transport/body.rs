@@ -44,6 +44,11 @@ impl Idle {
         Self { limit, last: None, sleep: None }
     }
 
+    /// Counts another limit from the last sign of life.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
     /// Something moved.
     pub fn moved(&mut self) {
         self.last = None;
@@ -53,6 +58,9 @@ impl Idle {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = *self.last.get_or_insert_with(Instant::now) + self.limit;
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
         loop {
             ready!(sleep.as_mut().poll(cx));
             if Instant::now() >= deadline {

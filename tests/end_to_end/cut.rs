@@ -196,3 +196,54 @@ async fn an_event_stream_may_be_silent_for_longer() {
     local.write_all(b"3\r\ntwo\r\n").await.unwrap();
     visitor::read_until(&mut visitor, "two\r\n").await;
 }
+
+#[tokio::test]
+async fn a_cut_answer_without_a_length_is_not_shown_as_complete_when_the_server_stops() {
+    let server = TestServer::start(&[("tunnel.drain_timeout", "100ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, "GET / HTTP/1.0\r\nHost: alice.localhost\r\n\r\n").await;
+    let (mut local, _) = app.request().await;
+    local.write_all(UNTIL_CLOSE.as_bytes()).await.unwrap();
+    visitor::read_until(&mut visitor, "some").await;
+    assert_eq!(server.stop().await.visits_cut, 1);
+    let ended = visitor::read_to_end(&mut visitor).await;
+    assert!(ended.is_err(), "a cut answer ended like a whole one");
+}
+
+#[tokio::test]
+async fn a_visitor_who_takes_nothing_is_given_up() {
+    let server = TestServer::start(&[("timeouts.idle", "300ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    let (mut local, _) = app.request().await;
+    local.write_all(CHUNKED.as_bytes()).await.unwrap();
+    visitor::read_until(&mut visitor, "some").await;
+    // From here on it reads no more, while the application goes on until nobody takes it.
+    let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    let flood = async { while local.write_all(piece.as_bytes()).await.is_ok() {} };
+    soon("the end of an answer that nobody reads", flood).await;
+    until_idle(&server.open, SECOND).await;
+    drop(visitor);
+}
+
+#[tokio::test]
+async fn an_early_answer_with_a_length_does_not_cut_the_upload() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let head = "POST / HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 9\r\n\r\none";
+    let mut visitor = visitor::raw(server.public, head).await;
+    let (mut local, _) = app.request().await;
+    visitor::read_until(&mut local, "one").await;
+    // Larger than a frame, so that its end does not come along with it.
+    let early = "y".repeat(200_000);
+    local.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n{early}").as_bytes()).await.unwrap();
+    visitor::read_until(&mut visitor, &early[..1000]).await;
+    visitor.write_all(b"two").await.unwrap();
+    visitor::read_until(&mut local, "two").await;
+    visitor.write_all(b"end").await.unwrap();
+    visitor::read_until(&mut local, "end").await;
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}

@@ -1,7 +1,7 @@
 //! Limits that hold, and do not spread.
 
 use http::{Method, StatusCode};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::apps::{self, Script};
@@ -138,4 +138,37 @@ async fn a_head_that_does_not_come_or_does_not_end_is_cut() {
     large.write_all(field.as_bytes()).await.unwrap();
     let answer = visitor::read_until(&mut large, "\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_may_rest_between_requests_for_longer_than_a_head_may_take() {
+    let server = TestServer::start(&[("timeouts.head", "200ms"), ("timeouts.keep_alive", "1s")]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("fine").await)]).await;
+    const ASK: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
+    let mut socket = visitor::raw(server.public, ASK).await;
+    visitor::read_until(&mut socket, "fine").await;
+    let rest = tokio::time::timeout(std::time::Duration::from_millis(500), socket.read_u8()).await;
+    assert!(rest.is_err(), "it was closed while it rested");
+    socket.write_all(ASK.as_bytes()).await.unwrap();
+    visitor::read_until(&mut socket, "fine").await;
+    // Once a head has begun it has to come, on a kept connection too.
+    let begun = tokio::time::Instant::now();
+    socket.write_all(b"GET / HT").await.unwrap();
+    assert!(visitor::read_to_end(&mut socket).await.unwrap().is_empty());
+    assert!(begun.elapsed() < std::time::Duration::from_millis(900), "a head took as long as a rest");
+    // And a rest does not last for ever.
+    let mut idle = visitor::raw(server.public, ASK).await;
+    visitor::read_until(&mut idle, "fine").await;
+    assert!(visitor::read_to_end(&mut idle).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_connections_in_all() {
+    let server = TestServer::start(&[("limits.connections", "1")]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("fine").await)]).await;
+    let mut held = Visitor::connect(server.public).await;
+    assert_eq!(held.ask(get("alice", "/")).await.status, StatusCode::OK);
+    let mut second = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    assert!(visitor::read_to_end(&mut second).await.unwrap_or_default().is_empty());
+    assert_eq!(held.ask(get("alice", "/")).await.status, StatusCode::OK);
 }

@@ -1,16 +1,13 @@
 //! An exchange, as the server sees it: a request goes into a fresh stream, its answer comes back.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
-use http_body::{Body, Frame};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -18,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::Visit;
 use super::answer::Failure;
+use super::forwarded::{Delimited, ForwardedBody, Held};
 use super::headers::{self, Forwarding};
 use super::ledger::{Entry, Opening};
 use crate::protocol::WireError;
@@ -28,11 +26,13 @@ use crate::protocol::preface::{Preface, Scheme};
 use crate::routing::{self, RoutingMode};
 use crate::server::tunnel::{OpenFailure, Tunnel};
 use crate::server::until_cut;
-use crate::transport::body::{BodyError, FrameBody, SendError, send_body};
+use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter, ReadError};
-use crate::transport::mux::MuxStream;
 use crate::values::{Name, RequestId};
+
+/// The largest head of an answer, in bytes as it crosses the stream.
+const MAX_RESPONSE_HEAD: usize = 128 * 1024;
 
 /// Where a request goes, and on whose behalf.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ pub(super) async fn forward(
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
+    let turn = visit.turns.begin();
     let entry = Arc::new(Entry::open(
         Opening {
             request_id: target.request_id,
@@ -70,7 +71,7 @@ pub(super) async fn forward(
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
         },
-        server,
+        (server, turn),
     ));
     exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
         entry.fail(*failure);
@@ -86,7 +87,7 @@ async fn exchange(
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
     let timeouts = &shared.config.timeouts;
-    let visitor_version = request.version();
+    let asked = (request.method().clone(), request.version());
     let has_body = !request.body().is_end_stream();
     let upgrade = rewrite(visit, target, &mut request, has_body);
     let first = opening(visit, target, &request, has_body, upgrade.is_some())?;
@@ -99,8 +100,7 @@ async fn exchange(
     // From here on, leaving early cuts the stream.
     let stream = Held(stream);
     let writer = FrameWriter::new(stream.0.clone());
-    let mut reader = FrameReader::new(stream.0.clone(), Decoder::response(frame::MAX_HEAD));
-    // The answer's deadline counts from when the whole request is on its way.
+    let mut reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));
     let mut sending = None;
     let writer = if has_body {
         let (sender, sent) = oneshot::channel();
@@ -114,49 +114,71 @@ async fn exchange(
         }
         upgrade.is_some().then_some(writer)
     };
+    let answered = answered(&mut reader, sending, timeouts.response_head).await;
+    let head = answered.map_err(|failure| entry.failure().unwrap_or(failure))?;
+    entry.status(head.status);
+    let (mut head, agreed) = strip(head);
+    if let Some(name) = target.prefix() {
+        headers::add_prefix(&mut head.headers, name);
+    }
+    match (head.status == StatusCode::SWITCHING_PROTOCOLS, writer) {
+        (true, Some(writer)) => {
+            let (Some(visitor), Some(agreed)) = (upgrade, agreed) else { return Err(Failure::LocalBroken) };
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(UPGRADE, agreed);
+            let exchange = Upgraded { reader, writer, stream, entry: Arc::clone(entry), quiet: timeouts.quiet_stream };
+            shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
+            return Ok(response(head, ForwardedBody::empty()));
+        }
+        (true, None) => return Err(Failure::LocalBroken),
+        // The application does not upgrade: then this was the whole request. An agent that has answered it whole does
+        // not wait to hear so.
+        (false, Some(mut writer)) => drop(writer.end().await),
+        (false, None) => {}
+    }
+    let idle = if is_quiet(&head.headers) { timeouts.quiet_stream } else { timeouts.idle };
+    let (body, delimited) = (FrameBody::new(reader, Some(idle)), delimited(&head, &asked));
+    let body = ForwardedBody::new(body, delimited, Arc::clone(entry), Arc::clone(visit), stream);
+    Ok(response(head, body))
+}
+
+/// Waits for the head of the answer. Its deadline counts from when the whole request is on its way.
+async fn answered(
+    reader: &mut FrameReader,
+    sending: Option<oneshot::Receiver<Infallible>>,
+    limit: Duration,
+) -> Result<ResponseHead, Failure> {
     let deadline = async {
         if let Some(sent) = sending {
             // Nothing comes: this waits for the other end to be dropped.
             let _: Result<Infallible, _> = sent.await;
         }
-        tokio::time::sleep(timeouts.response_head).await;
+        tokio::time::sleep(limit).await;
     };
-    let answered = tokio::select! {
+    tokio::select! {
         biased;
-        answered = response_head(&mut reader) => answered,
+        answered = response_head(reader) => answered,
         () = deadline => Err(Failure::ResponseTimeout),
-    };
-    let head = answered.map_err(|failure| entry.failure().unwrap_or(failure))?;
-    entry.status(head.status);
-    let idle = if is_quiet(&head.headers) { timeouts.quiet_stream } else { timeouts.idle };
-    let (ResponseHead { status, mut headers, .. }, agreed) = strip(head);
-    if let Some(name) = target.prefix() {
-        headers::add_prefix(&mut headers, name);
     }
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    if let Some(mut writer) = writer {
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            let (Some(visitor), Some(agreed)) = (upgrade, agreed) else { return Err(Failure::LocalBroken) };
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, agreed);
-            *response.headers_mut() = headers;
-            let exchange = Upgraded { reader, writer, stream, entry: Arc::clone(entry), quiet: timeouts.quiet_stream };
-            shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
-            return Ok(response.map(|()| ForwardedBody::empty()));
-        }
-        // The application does not upgrade: then this was the whole request. An agent that has answered it whole does
-        // not wait to hear so.
-        let _ = writer.end().await;
-    } else if status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::LocalBroken);
+}
+
+/// How the visitor can tell the end of this answer (RFC 9112, section 6.3).
+fn delimited(head: &ResponseHead, (method, version): &(Method, Version)) -> Delimited {
+    let no_body = *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    match (no_body, length) {
+        (true, _) => Delimited::Length(0),
+        (false, Some(length)) => Delimited::Length(length),
+        (false, None) if *version == Version::HTTP_10 => Delimited::Close,
+        (false, None) => Delimited::Chunks,
     }
-    // An answer of HTTP/1.0 without a length ends with its connection.
-    let delimited = visitor_version != Version::HTTP_10 || headers.contains_key(CONTENT_LENGTH);
-    *response.headers_mut() = headers;
-    let open = Open { body: FrameBody::new(reader, Some(idle)), entry: Arc::clone(entry), _stream: stream };
-    let cut = (!delimited).then(|| Arc::clone(&visit.cut));
-    Ok(response.map(|()| ForwardedBody { open: Some(open), cut }))
+}
+
+fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
 }
 
 /// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade.
@@ -277,18 +299,6 @@ async fn upload(
     }
 }
 
-/// The answer's side of a stream: dropped before the answer is complete, it cuts the stream for the upload too.
-#[derive(Debug)]
-struct Held(MuxStream);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.0.is_read_ended() {
-            self.0.abort();
-        }
-    }
-}
-
 /// An exchange that has become a connection.
 struct Upgraded {
     reader: FrameReader,
@@ -307,59 +317,5 @@ impl Upgraded {
             entry.complete();
         }
         drop(stream);
-    }
-}
-
-/// The body of a forwarded answer. Dropped before its end, it cuts the stream: the visitor has left.
-#[derive(Debug)]
-pub(super) struct ForwardedBody {
-    open: Option<Open>,
-    /// Told when the answer breaks off and its form does not show it.
-    cut: Option<Arc<AtomicBool>>,
-}
-
-#[derive(Debug)]
-struct Open {
-    body: FrameBody,
-    entry: Arc<Entry>,
-    _stream: Held,
-}
-
-impl ForwardedBody {
-    fn empty() -> Self {
-        Self { open: None, cut: None }
-    }
-}
-
-impl Body for ForwardedBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Some(open) = &mut this.open else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut open.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => open.entry.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) => {
-                if let Some(cut) = &this.cut {
-                    cut.store(true, Ordering::Release);
-                }
-                this.open = None;
-                return Poll::Ready(frame);
-            }
-            None => {}
-        }
-        if open.body.is_end_stream() {
-            open.entry.complete();
-        }
-        if frame.is_none() {
-            this.open = None;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.open.as_ref().is_none_or(|open| open.body.is_end_stream())
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use http::{Method, StatusCode};
 
 use super::answer::Failure;
+use super::socket::Turn;
 use crate::limits::Permit;
 use crate::server::tunnel::StreamPermit;
 use crate::telemetry::ACCESS_LOG;
@@ -29,7 +30,8 @@ pub(super) struct Entry {
     sent: AtomicU64,
     complete: AtomicBool,
     failure: OnceLock<Failure>,
-    _server: Permit,
+    /// Its share of what the server can have open, and of its connection's time.
+    _held: (Permit, Turn),
     tunnel: OnceLock<StreamPermit>,
 }
 
@@ -45,8 +47,9 @@ pub(super) struct Opening {
 }
 
 impl Entry {
-    /// Opens the entry; `server` is the request's share of what the server can have open in all.
-    pub(super) fn open(opening: Opening, server: Permit) -> Self {
+    /// Opens the entry. It holds the request's share of what the server can have open in all, and says that the
+    /// connection is busy.
+    pub(super) fn open(opening: Opening, held: (Permit, Turn)) -> Self {
         let Opening { request_id, visitor, client, name, method, path } = opening;
         Self {
             request_id,
@@ -60,7 +63,7 @@ impl Entry {
             sent: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             failure: OnceLock::new(),
-            _server: server,
+            _held: held,
             tunnel: OnceLock::new(),
         }
     }

@@ -1,10 +1,11 @@
 //! Visitors: from the TCP socket to the end of each request.
 //!
-//! `request` decides where a request goes, `forward` takes it there and back, `headers` rewrites what a proxy must
-//! rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out ends.
+//! `request` decides where a request goes, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites what
+//! a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out ends.
 
 mod answer;
 mod forward;
+mod forwarded;
 mod headers;
 mod ledger;
 mod request;
@@ -21,8 +22,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use super::Shared;
-use crate::limits::AddressPermit;
-use socket::VisitorSocket;
+use crate::limits::{AddressPermit, Permit};
+use socket::{Turns, VisitorSocket};
 
 /// A visitor's connection, as its requests see it.
 #[derive(Debug)]
@@ -32,7 +33,10 @@ struct Visit {
     local: SocketAddr,
     /// Set when an answer without a length of its own broke off: its end must not look like one.
     cut: Arc<AtomicBool>,
-    _permit: Option<AddressPermit>,
+    /// Tells the socket when a request is under way.
+    turns: Turns,
+    /// Its share of all connections, and of its address's.
+    _permits: (Permit, Option<AddressPermit>),
 }
 
 impl Visit {
@@ -53,6 +57,10 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// Takes a visitor in; does not wait.
 pub(super) fn accept_visitor(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
+    let Some(connection) = shared.connections.try_acquire() else {
+        tracing::warn!(%peer, "closed a connection: there are as many as there may be (`limits.connections`)");
+        return;
+    };
     // A trusted proxy brings many visitors over one address.
     let permit = if is_trusted(shared, peer.ip()) {
         None
@@ -65,14 +73,17 @@ pub(super) fn accept_visitor(shared: &Arc<Shared>, socket: TcpStream, peer: Sock
     };
     let Ok(local) = socket.local_addr() else { return };
     let cut = Arc::new(AtomicBool::new(false));
+    let turns = Turns::default();
+    let socket = VisitorSocket::new(socket, Arc::clone(&cut), turns.clone(), &shared.config.timeouts);
     let visit = Visit {
         shared: Arc::clone(shared),
         peer: canonical(peer),
         local: canonical(local),
-        cut: Arc::clone(&cut),
-        _permit: permit,
+        cut,
+        turns,
+        _permits: (connection, permit),
     };
-    let serve = serve(Arc::new(visit), VisitorSocket::new(socket, cut));
+    let serve = serve(Arc::new(visit), socket);
     shared.visits.spawn(super::until_cut(shared.cut.clone(), serve));
 }
 
@@ -85,7 +96,8 @@ async fn serve(visit: Arc<Visit>, socket: VisitorSocket) {
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(config.timeouts.head)
+        // The socket watches each of them more closely; together they are the most.
+        .header_read_timeout(config.timeouts.head + config.timeouts.keep_alive)
         .max_buf_size(config.limits.head_size)
         .max_header_size(config.limits.head_size)
         // The application's own date, or none: a proxy adds nothing that it can leave out.

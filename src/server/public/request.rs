@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 
 use super::Visit;
 use super::answer::{self, Failure};
-use super::forward::{self, ForwardedBody, Target};
+use super::forward::{self, Target};
+use super::forwarded::ForwardedBody;
 use super::headers;
 use crate::protocol::preface::Scheme;
 use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
@@ -20,6 +21,7 @@ pub(super) type AnswerBody = Either<Full<Bytes>, ForwardedBody>;
 
 /// Answers one request, whatever happens.
 pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let _turn = visit.turns.begin();
     let request_id = RequestId::next();
     let wants_page = answer::wants_page(request.headers());
     match decide(&visit, request, request_id).await {

@@ -1,12 +1,16 @@
-//! A visitor's socket that ends with a reset when what was sent last is not whole.
+//! A visitor's socket, with the deadlines that HTTP alone does not have.
 //!
-//! An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection. If such an answer breaks
-//! off, an orderly end would show the visitor half of it as the whole.
+//! - A head must come: within `timeouts.head` on a new connection, and that long after its first byte on any; a
+//!   connection that is kept for the next request may wait `timeouts.keep_alive` for that byte.
+//! - A visitor that takes nothing for `timeouts.idle` while something waits to be sent is given up: nobody else would
+//!   notice, because a body is not asked for more while the socket is full.
+//! - An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection. If such an answer breaks
+//!   off, an orderly end would show the visitor half of it as the whole: then the socket ends with a reset.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,17 +18,103 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The socket, and whether it has to end with a reset.
+use crate::config::TimeoutConfig;
+use crate::transport::body::Idle;
+
+/// Counts the requests of a connection, and which of them are under way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turns(Arc<AtomicU64>);
+
+/// One request that is under way.
+#[derive(Debug)]
+pub(super) struct Turn(Arc<AtomicU64>);
+
+/// One request more, in the upper half of the counter; the lower half counts those under way.
+const ONE_MORE: u64 = 1 << 32;
+
+impl Turns {
+    /// A request has begun.
+    pub(super) fn begin(&self) -> Turn {
+        self.0.fetch_add(ONE_MORE + 1, Ordering::AcqRel);
+        Turn(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The deadline of the next head.
+#[derive(Debug)]
+struct HeadClock {
+    turns: Turns,
+    /// The counter when it was looked at last: any change starts the clock anew.
+    seen: u64,
+    /// Some of the head has come.
+    begun: bool,
+    head: Duration,
+    keep_alive: Duration,
+    idle: Idle,
+}
+
+impl HeadClock {
+    /// Whether a head is being waited for.
+    fn is_running(&mut self) -> bool {
+        let now = self.turns.0.load(Ordering::Acquire);
+        if now != self.seen {
+            self.seen = now;
+            self.begun = false;
+            self.idle.moved();
+        }
+        now.is_multiple_of(ONE_MORE)
+    }
+
+    /// Some bytes have come.
+    fn read(&mut self) {
+        if self.is_running() && !self.begun {
+            self.begun = true;
+            self.idle.moved();
+        }
+    }
+
+    /// Ready when the head has taken too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_running() {
+            return Poll::Pending;
+        }
+        let is_first = self.seen == 0;
+        self.idle.set_limit(if is_first || self.begun { self.head } else { self.keep_alive });
+        self.idle.poll(cx)
+    }
+}
+
+/// A visitor's socket.
 #[derive(Debug)]
 pub(super) struct VisitorSocket {
     socket: TcpStream,
     cut: Arc<AtomicBool>,
+    clock: HeadClock,
+    /// Runs while something waits to be sent.
+    stuck: Idle,
 }
 
 impl VisitorSocket {
-    /// Watches `cut` when the connection ends.
-    pub(super) fn new(socket: TcpStream, cut: Arc<AtomicBool>) -> Self {
-        Self { socket, cut }
+    /// Watches `cut` when the connection ends, and `turns` while it lasts.
+    pub(super) fn new(socket: TcpStream, cut: Arc<AtomicBool>, turns: Turns, timeouts: &TimeoutConfig) -> Self {
+        let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
+        let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head) };
+        Self { socket, cut, clock, stuck: Idle::new(idle) }
+    }
+
+    /// Gives a write that waits its deadline.
+    fn unless_stuck<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck.moved();
+            return written;
+        }
+        self.stuck.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn is_cut(&self) -> bool {
@@ -43,13 +133,24 @@ impl Drop for VisitorSocket {
 
 impl AsyncRead for VisitorSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.socket).poll_read(cx, buffer) {
+            Poll::Ready(read) => {
+                if buffer.filled().len() > before {
+                    self.clock.read();
+                }
+                Poll::Ready(read)
+            }
+            // As if the visitor had left.
+            Poll::Pending => self.clock.poll(cx).map(Ok),
+        }
     }
 }
 
 impl AsyncWrite for VisitorSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.unless_stuck(cx, written)
     }
 
     fn poll_write_vectored(
@@ -57,7 +158,8 @@ impl AsyncWrite for VisitorSocket {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
+        self.unless_stuck(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
