@@ -237,10 +237,23 @@ async fn an_early_answer_with_a_length_does_not_cut_the_upload() {
     let mut visitor = visitor::raw(server.public, head).await;
     let (mut local, _) = app.request().await;
     visitor::read_until(&mut local, "one").await;
-    // Larger than a frame, so that its end does not come along with it.
-    let early = "y".repeat(200_000);
-    local.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n{early}").as_bytes()).await.unwrap();
-    visitor::read_until(&mut visitor, &early[..1000]).await;
+    // So large that its end does not come along with the last of it.
+    let early = vec![b'y'; 1_000_000];
+    let (sent, mut got) = tokio::join!(
+        async {
+            local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
+            local.write_all(&early).await
+        },
+        async {
+            visitor::read_until(&mut visitor, "\r\n\r\n").await;
+            let mut got = vec![0; early.len()];
+            soon("the whole answer", visitor.read_exact(&mut got)).await.unwrap();
+            got
+        }
+    );
+    sent.unwrap();
+    got.dedup();
+    assert_eq!(got, b"y");
     visitor.write_all(b"two").await.unwrap();
     visitor::read_until(&mut local, "two").await;
     visitor.write_all(b"end").await.unwrap();
