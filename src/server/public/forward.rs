@@ -17,7 +17,7 @@ use super::Visit;
 use super::answer::Failure;
 use super::forwarded::{Delimited, ForwardedBody, Held};
 use super::headers::{self, Forwarding};
-use super::ledger::{Entry, Opening};
+use super::ledger::{About, Entry};
 use crate::protocol::WireError;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead};
@@ -63,7 +63,7 @@ pub(super) async fn forward(
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
     let turn = visit.turns.begin();
     let entry = Arc::new(Entry::open(
-        Opening {
+        About {
             request_id: target.request_id,
             visitor: target.visitor,
             client: target.tunnel.client().clone(),

@@ -15,9 +15,9 @@ use crate::server::tunnel::StreamPermit;
 use crate::telemetry::ACCESS_LOG;
 use crate::values::{ClientId, Name, RequestId};
 
-/// What one forwarded request holds, and what is known of it at its end.
+/// What is known of a request before it is forwarded.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct About {
     pub(super) request_id: RequestId,
     pub(super) visitor: IpAddr,
     pub(super) client: ClientId,
@@ -25,7 +25,13 @@ pub(super) struct Entry {
     pub(super) method: Method,
     /// Without the query, which may hold what should not be logged.
     pub(super) path: String,
-    pub(super) started: Instant,
+}
+
+/// What one forwarded request holds, and what is known of it at its end.
+#[derive(Debug)]
+pub(super) struct Entry {
+    about: About,
+    started: Instant,
     status: AtomicU16,
     sent: AtomicU64,
     complete: AtomicBool,
@@ -35,29 +41,12 @@ pub(super) struct Entry {
     tunnel: OnceLock<StreamPermit>,
 }
 
-/// What is known of a request before it is forwarded.
-#[derive(Debug)]
-pub(super) struct Opening {
-    pub(super) request_id: RequestId,
-    pub(super) visitor: IpAddr,
-    pub(super) client: ClientId,
-    pub(super) name: Name,
-    pub(super) method: Method,
-    pub(super) path: String,
-}
-
 impl Entry {
     /// Opens the entry. It holds the request's share of what the server can have open in all, and says that the
     /// connection is busy.
-    pub(super) fn open(opening: Opening, held: (Permit, Turn)) -> Self {
-        let Opening { request_id, visitor, client, name, method, path } = opening;
+    pub(super) fn open(about: About, held: (Permit, Turn)) -> Self {
         Self {
-            request_id,
-            visitor,
-            client,
-            name,
-            method,
-            path,
+            about,
             started: Instant::now(),
             status: AtomicU16::new(0),
             sent: AtomicU64::new(0),
@@ -109,12 +98,12 @@ impl Drop for Entry {
         };
         tracing::info!(
             target: ACCESS_LOG,
-            request = %self.request_id,
-            visitor = %self.visitor,
-            client = %self.client,
-            name = %self.name,
-            method = %self.method,
-            path = self.path,
+            request = %self.about.request_id,
+            visitor = %self.about.visitor,
+            client = %self.about.client,
+            name = %self.about.name,
+            method = %self.about.method,
+            path = self.about.path,
             status = self.status.load(Ordering::Relaxed),
             bytes = self.sent.load(Ordering::Relaxed),
             ms = self.started.elapsed().as_millis() as u64,
