@@ -216,6 +216,8 @@ async fn requests_that_could_be_understood_in_two_ways_are_refused() {
         ("GET / HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "400"),
         ("CONNECT alice.localhost:80 HTTP/1.1\r\nHost: alice.localhost\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost : alice.localhost\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: alice.localhost:1/evil\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nHost: alice.localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "400"),
     ] {
         let mut socket = visitor::raw(server.public, head).await;
         let answer = visitor::read_until(&mut socket, "\r\n").await;

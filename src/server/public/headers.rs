@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 
 use crate::protocol::preface::Scheme;
+use crate::routing;
 use crate::values::{Name, RequestId};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -157,20 +158,23 @@ fn prefixed(cookie: &HeaderValue, name: &Name) -> HeaderValue {
     HeaderValue::try_from(attributes.collect::<Vec<_>>().join(";")).unwrap_or_else(|_| cookie.clone())
 }
 
-/// A request names more than one authority (RFC 9112, section 3.2).
+/// A request names more than one authority, or one that cannot be (RFC 9112, section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TwoHosts;
+pub(super) struct BadAuthority;
 
-/// The authority that a request names.
-pub(super) fn authority_of(uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Bytes>, TwoHosts> {
+/// The authority that a request names: a host, and maybe a port, and nothing else.
+pub(super) fn authority_of(uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Bytes>, BadAuthority> {
     let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(TwoHosts);
+    // An empty one names none: the target has no authority then (RFC 9110, section 7.2).
+    let host = hosts.next().filter(|host| !host.is_empty()).map(HeaderValue::as_bytes);
+    if hosts.next().is_some() || host.is_some_and(|host| !routing::is_authority(host)) {
+        return Err(BadAuthority);
     }
     // The target's own authority counts, if it has one (RFC 9112, section 3.2.2).
-    let target = uri.authority().map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes()));
-    Ok(target.or_else(|| host.map(|host| Bytes::copy_from_slice(host.as_bytes()))))
+    let Some(target) = uri.authority() else { return Ok(host.map(Bytes::copy_from_slice)) };
+    // Who the visitor is does not belong in there (RFC 9110, section 4.2.4).
+    let target = target.as_str().rsplit_once('@').map_or(target.as_str(), |(_, target)| target).as_bytes();
+    if routing::is_authority(target) { Ok(Some(Bytes::copy_from_slice(target))) } else { Err(BadAuthority) }
 }
 
 #[cfg(test)]
@@ -278,11 +282,19 @@ mod tests {
     }
 
     #[test]
-    fn two_hosts_are_one_too_many() {
+    fn a_request_names_one_authority_or_none() {
         let uri = http::Uri::from_static("/");
-        assert_eq!(authority_of(&uri, &headers(&[("host", "a"), ("host", "b")])), Err(TwoHosts));
-        assert_eq!(authority_of(&uri, &headers(&[("host", "a")])).unwrap().unwrap(), "a");
-        let absolute = http::Uri::from_static("http://b/x");
-        assert_eq!(authority_of(&absolute, &headers(&[("host", "a")])).unwrap().unwrap(), "b");
+        assert_eq!(authority_of(&uri, &headers(&[("host", "a"), ("host", "b")])), Err(BadAuthority));
+        assert_eq!(authority_of(&uri, &headers(&[("host", "a:80")])).unwrap().unwrap(), "a:80");
+        assert_eq!(authority_of(&uri, &headers(&[("host", "")])), Ok(None));
+        assert_eq!(authority_of(&uri, &headers(&[])), Ok(None));
+        assert_eq!(authority_of(&uri, &headers(&[("host", "evil.example/\"@127.0.0.1:80")])), Err(BadAuthority));
+    }
+
+    #[test]
+    fn the_authority_of_an_absolute_target_counts_without_its_user() {
+        let absolute = http::Uri::from_static("http://alice:secret@b:80/x");
+        assert_eq!(authority_of(&absolute, &headers(&[("host", "a")])).unwrap().unwrap(), "b:80");
+        assert_eq!(authority_of(&absolute, &headers(&[("host", "a/b")])), Err(BadAuthority), "still a bad request");
     }
 }
