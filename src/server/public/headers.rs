@@ -24,16 +24,19 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Removes the fields that concern one connection only (RFC 9110, section 7.6.1), those named by `Connection`
-/// included. Gives back the `Upgrade` that the connection asks for or agrees to, if there is one.
+/// included. Gives back the `Upgrade` that the connection asks for or agrees to, if there is one that may cross.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let mut upgrade = None;
+    // The coding decides where the body ends, whatever length is named beside it (RFC 9112, section 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    let protocol = headers.get(UPGRADE).filter(|protocol| !carries_requests(protocol)).cloned();
+    let mut asks = false;
     if headers.contains_key(CONNECTION) {
         let connection: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
         for option in connection.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
             let option = option.trim();
-            if option.eq_ignore_ascii_case("upgrade") {
-                upgrade = headers.get(UPGRADE).cloned();
-            }
+            asks |= option.eq_ignore_ascii_case("upgrade");
             match HeaderName::from_bytes(option.as_bytes()) {
                 // These say where a message goes and how long it is: no connection option can take them away.
                 Ok(HOST | CONTENT_LENGTH | TE) | Err(_) => {}
@@ -52,7 +55,25 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    upgrade
+    protocol.filter(|_| asks)
+}
+
+/// Whether an upgrade leads to a connection that carries requests itself (`h2c`, another HTTP, TLS with HTTP inside):
+/// they would reach the application without anything that a proxy says and checks. Not upgrading is always allowed
+/// (RFC 9110, section 7.8).
+fn carries_requests(upgrade: &HeaderValue) -> bool {
+    upgrade.as_bytes().split(|byte| *byte == b',').any(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default().trim_ascii();
+        [&b"h2c"[..], b"http", b"tls"].iter().any(|carrier| name.eq_ignore_ascii_case(carrier))
+    })
+}
+
+/// Whether a request's body has another coding than one `chunked`, which is all that is taken off here: what is left
+/// must not be passed on as if it were plain (RFC 9112, section 6.1).
+pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    lines.next().is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        || lines.next().is_some()
 }
 
 /// On whose behalf a request is forwarded.
@@ -220,6 +241,41 @@ mod tests {
         let mut unasked = headers(&[("upgrade", "websocket")]);
         assert_eq!(strip_hop_by_hop(&mut unasked), None);
         assert!(asked.is_empty() && unasked.is_empty());
+        let mut twice =
+            headers(&[("connection", "Upgrade, upgrade"), ("connection", "upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(strip_hop_by_hop(&mut twice).unwrap(), "websocket");
+    }
+
+    #[test]
+    fn no_upgrade_leads_to_requests_that_nobody_sees() {
+        for protocol in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", "TLS/1.0, HTTP/1.1"] {
+            let mut fields = headers(&[("connection", "Upgrade, HTTP2-Settings"), ("http2-settings", "AAMAAABk")]);
+            fields.insert(UPGRADE, HeaderValue::from_static(protocol));
+            assert_eq!(strip_hop_by_hop(&mut fields), None, "{protocol}");
+            assert!(fields.is_empty(), "{protocol}: {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_coding_overrides_a_length() {
+        let coded = [("content-length", "5"), ("transfer-encoding", "chunked"), ("connection", "transfer-encoding")];
+        let mut fields = headers(&coded);
+        strip_hop_by_hop(&mut fields);
+        assert!(fields.is_empty(), "{fields:?}");
+        let mut plain = headers(&[("content-length", "5")]);
+        strip_hop_by_hop(&mut plain);
+        assert_eq!(text(&plain, "content-length"), ["5"]);
+    }
+
+    #[test]
+    fn only_one_chunked_coding_is_taken_off() {
+        let coded = |lines: &[&'static str]| {
+            has_other_coding(&headers(&lines.iter().map(|line| ("transfer-encoding", *line)).collect::<Vec<_>>()))
+        };
+        assert!(!coded(&[]) && !coded(&["chunked"]) && !coded(&[" Chunked "]));
+        for lines in [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked", "chunked"], &["identity"], &[""]] {
+            assert!(coded(lines), "{lines:?}");
+        }
     }
 
     #[test]
