@@ -23,6 +23,10 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// What only this server, and proxies it trusts, may say.
+const OURS: [HeaderName; 7] =
+    [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, REAL_IP, REQUEST_ID];
+
 /// Removes the fields that concern one connection only (RFC 9110, section 7.6.1), those named by `Connection`
 /// included. Gives back the `Upgrade` that the connection asks for or agrees to, if there is one that may cross.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
@@ -95,10 +99,11 @@ pub(super) struct Forwarding<'a> {
 pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id } = *forwarding;
     if !peer_is_trusted {
-        for name in [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, REAL_IP, REQUEST_ID] {
+        for name in OURS {
             headers.remove(name);
         }
     }
+    remove_look_alikes(headers);
     let earlier: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let chain = match earlier.as_slice() {
         [] => peer.ip().to_string(),
@@ -124,6 +129,18 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     }
 }
 
+/// Removes `X_Forwarded_For` and the like: CGI and WSGI (RFC 3875, section 4.1.18) make one variable of both spellings,
+/// so a visitor could say there what it must not. No proxy writes them this way, so none is asked for its trust.
+fn remove_look_alikes(headers: &mut HeaderMap) {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let is_ours = |name: &str| OURS.iter().any(|ours| name.bytes().map(folded).eq(ours.as_str().bytes()));
+    let is_alike = |name: &&HeaderName| name.as_str().contains('_') && is_ours(name.as_str());
+    let alike: Vec<HeaderName> = headers.keys().filter(is_alike).cloned().collect();
+    for name in alike {
+        headers.remove(name);
+    }
+}
+
 fn put(headers: &mut HeaderMap, name: HeaderName, value: impl Into<Bytes>) {
     if let Ok(value) = HeaderValue::from_maybe_shared(value.into()) {
         headers.insert(name, value);
@@ -140,13 +157,19 @@ pub(super) fn visitor_of(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(
     let mut visitor = peer;
     for text in said.iter().rev() {
         // A proxy that writes nonsense is believed up to there.
-        let Ok(ip) = text.parse::<IpAddr>() else { break };
+        let Some(ip) = address_in(text) else { break };
         visitor = ip.to_canonical();
         if !is_trusted(visitor) {
             break;
         }
     }
     visitor
+}
+
+/// An address as proxies write it: bare, in brackets, or with a port (as RFC 7239, section 6 has it).
+fn address_in(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
 }
 
 /// Gives `Location` and the paths of cookies the prefix back that a path route has taken from the request.
@@ -279,6 +302,30 @@ mod tests {
     }
 
     #[test]
+    fn underscores_do_not_smuggle_what_a_visitor_says_of_itself() {
+        let fields =
+            [("x_forwarded_for", "6.6.6.6"), ("x-real_ip", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x_kept", "1")];
+        let mut fields = headers(&fields);
+        let mut forwarding = Forwarding {
+            visitor: [192, 0, 2, 1].into(),
+            peer: ([192, 0, 2, 1], 1234).into(),
+            peer_is_trusted: false,
+            scheme: Scheme::Http,
+            authority: None,
+            prefix: None,
+            request_id: RequestId(7),
+        };
+        add_forwarding(&mut fields, &forwarding);
+        let mut left: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "x-request-id", "x_kept"]);
+        forwarding.peer_is_trusted = true;
+        let mut fields = headers(&[("x_forwarded_proto", "https")]);
+        add_forwarding(&mut fields, &forwarding);
+        assert!(!fields.contains_key("x_forwarded_proto"), "a trusted proxy passes on what visitors say");
+    }
+
+    #[test]
     fn a_visitor_cannot_say_who_it_is_but_a_trusted_proxy_can() {
         let said = [("x-forwarded-for", "6.6.6.6"), ("x-real-ip", "6.6.6.6"), ("x-forwarded-proto", "https")];
         let authority = Bytes::from_static(b"alice.example");
@@ -313,6 +360,17 @@ mod tests {
         let who = |peer: &str| visitor_of(&said, peer.parse().unwrap(), trusted).to_string();
         assert_eq!(who("10.0.0.1"), "6.6.6.6");
         assert_eq!(who("192.0.2.1"), "192.0.2.1", "an untrusted peer is itself");
+        for (written, ip) in [
+            ("6.6.6.6:4711", "6.6.6.6"),
+            ("[2001:db8::6]:4711", "2001:db8::6"),
+            ("[2001:db8::6]", "2001:db8::6"),
+            ("2001:db8::6", "2001:db8::6"),
+            ("::ffff:6.6.6.6", "6.6.6.6"),
+            ("1.1.1.1, 6.6.6.6:4711, 10.0.0.2:80", "6.6.6.6"),
+        ] {
+            let said = headers(&[("x-forwarded-for", written)]);
+            assert_eq!(visitor_of(&said, [10, 0, 0, 1].into(), trusted).to_string(), ip, "{written}");
+        }
         let nonsense = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
         assert_eq!(visitor_of(&nonsense, [10, 0, 0, 1].into(), trusted).to_string(), "10.0.0.1");
     }
