@@ -14,6 +14,9 @@ use crate::routing;
 use crate::values::{Name, RequestId};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How the names of cookies begin that belong to a host as a whole (RFC 6265bis, section 4.1.3.2).
+const HOST_COOKIE: &str = "__Host-";
+
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -189,17 +192,22 @@ pub(super) fn add_prefix(headers: &mut HeaderMap, name: &Name) {
 }
 
 /// `Path=/x` becomes `Path=/alice/x` (RFC 6265, section 4.1.2.4). A cookie without a path keeps none: a browser then
-/// takes the path of the request, which has the prefix.
+/// takes the path of the request, which has the prefix. A browser takes a `__Host-` cookie with `Path=/` only: it cannot
+/// be kept to one name of a path route, and is left as it is.
 fn prefixed(cookie: &HeaderValue, name: &Name) -> HeaderValue {
     let Ok(text) = cookie.to_str() else { return cookie.clone() };
-    let attributes = text.split(';').map(|part| match part.trim_start().split_once('=') {
-        Some((key, path)) if key.eq_ignore_ascii_case("path") && path.starts_with('/') => {
-            let space = &part[..part.len() - part.trim_start().len()];
-            format!("{space}{key}=/{name}{path}")
+    let Some((pair, attributes)) = text.split_once(';') else { return cookie.clone() };
+    if pair.trim_start().get(..HOST_COOKIE.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST_COOKIE)) {
+        return cookie.clone();
+    }
+    let attributes = attributes.split(';').map(|part| match part.split_once('=') {
+        Some((key, path)) if key.trim().eq_ignore_ascii_case("path") && path.trim_start().starts_with('/') => {
+            format!("{key}=/{name}{}", path.trim_start())
         }
         _ => part.to_owned(),
     });
-    HeaderValue::try_from(attributes.collect::<Vec<_>>().join(";")).unwrap_or_else(|_| cookie.clone())
+    let attributes = attributes.collect::<Vec<_>>().join(";");
+    HeaderValue::try_from(format!("{pair};{attributes}")).unwrap_or_else(|_| cookie.clone())
 }
 
 /// A request names more than one authority, or one that cannot be (RFC 9112, section 3.2).
@@ -383,10 +391,23 @@ mod tests {
             ("set-cookie", "a=1; Path=/; HttpOnly"),
             ("set-cookie", "b=2; path=/app"),
             ("set-cookie", "c=3"),
+            ("set-cookie", "Path=/d; Path = /d"),
+            ("set-cookie", "Path=/e"),
+            ("set-cookie", "__Host-f=6; Path=/; Secure"),
         ]);
         add_prefix(&mut fields, &alice);
         assert_eq!(text(&fields, "location"), ["/alice/login?next=/"]);
-        assert_eq!(text(&fields, "set-cookie"), ["a=1; Path=/alice/; HttpOnly", "b=2; path=/alice/app", "c=3"]);
+        assert_eq!(
+            text(&fields, "set-cookie"),
+            [
+                "a=1; Path=/alice/; HttpOnly",
+                "b=2; path=/alice/app",
+                "c=3",
+                "Path=/d; Path =/alice/d",
+                "Path=/e",
+                "__Host-f=6; Path=/; Secure",
+            ]
+        );
         for other in ["https://elsewhere.example/", "//elsewhere.example/", "relative"] {
             let mut fields = headers(&[]);
             fields.insert(LOCATION, HeaderValue::from_str(other).unwrap());
