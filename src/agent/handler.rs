@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BufMut;
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -137,6 +137,11 @@ impl Handler {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.upgrade(response, visitor, writer).await;
         }
+        if has_other_coding(response.headers()) && !response.body().is_end_stream() {
+            let at = &local.text;
+            tracing::warn!(service = %preface.service, "the local application at {at} sent a body in a transfer coding other than `chunked`");
+            return Err(Refusal::Reset(Reset::LocalBroken));
+        }
         let (head, body) = respond(response, writer)?;
         tracing::trace!(request = %preface.request_id, status = %head, "the local application answered");
         let mut body = std::pin::pin!(body);
@@ -224,10 +229,22 @@ fn respond(response: Response<Incoming>, writer: &mut FrameWriter) -> Result<(St
     Ok((status, body))
 }
 
+/// Whether the body of an answer is coded otherwise than by `chunked`, which is taken off when it is read. The field
+/// does not cross to the visitor, who would take the coded body for the plain one (RFC 9112, section 6.1). `identity`
+/// is no coding (RFC 2616, section 3.6), and a `chunked` said twice is done once.
+fn has_other_coding(headers: &HeaderMap) -> bool {
+    let all = |known: &[u8]| {
+        let mut codings =
+            headers.get_all(TRANSFER_ENCODING).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+        codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(known))
+    };
+    !all(b"chunked") && !all(b"identity")
+}
+
 impl Local {
     /// The request as the local application gets it.
     fn request(&self, head: RequestHead, body: RequestBody) -> Result<Request<RequestBody>, Refusal> {
-        let RequestHead { method, authority, target, headers, .. } = head;
+        let RequestHead { method, authority, target, headers, has_body, .. } = head;
         let malformed = Refusal::Reset(Reset::Protocol);
         let target = PathAndQuery::from_maybe_shared(target).map_err(|_| malformed)?;
         let mut uri = http::uri::Parts::default();
@@ -246,6 +263,10 @@ impl Local {
             (HostHeader::Value(value), _) => HeaderValue::from_str(value).map_err(|_| malformed)?,
         };
         request.headers_mut().insert(HOST, host);
+        if has_body && !request.headers().contains_key(CONTENT_LENGTH) {
+            // Unsaid, it would be done for a POST, but a GET would lose its body without a word.
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         if request.headers().contains_key(UPGRADE) {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }

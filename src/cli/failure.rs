@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 
+use super::terminal::harmless;
 use crate::agent::{GivenUp, SetUpError};
+use crate::certs::CertError;
 use crate::config::{AddClientError, ConfigErrors};
 use crate::server::StartError;
+use crate::transport::tls::TlsError;
 
 /// The server refused the agent for good (`EX_NOPERM` of `sysexits.h`).
 const REFUSED: u8 = 77;
@@ -48,6 +51,17 @@ impl Failure {
         match self {
             Self::GivenUp(_) => ExitCode::from(REFUSED),
             Self::Config(_) | Self::AddClient(AddClientError::Invalid(_)) => ExitCode::from(CONFIGURATION),
+            // Files and names that the configuration says: the next attempt would find them no better.
+            Self::SetUp(SetUpError::Tls(TlsError::CaFile(..)))
+            | Self::Start(StartError::Certificate(
+                CertError::Missing(_)
+                | CertError::NoCertificate(_)
+                | CertError::NoKey(_)
+                | CertError::Unreadable(..)
+                | CertError::UnusableKey(..)
+                | CertError::NotAPair { .. }
+                | CertError::Name(_),
+            )) => ExitCode::from(CONFIGURATION),
             _ => ExitCode::FAILURE,
         }
     }
@@ -55,10 +69,59 @@ impl Failure {
     /// Says what is wrong, on standard error.
     pub fn print(&self) {
         let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-        match self {
+        eprintln!("{red}error:{red:#} {}", self.text());
+    }
+
+    /// What is wrong. Some of it may be a server's words.
+    fn text(&self) -> String {
+        let text = match self {
             // Several lines, each with its file and key.
-            Self::Config(errors) => eprintln!("{red}error:{red:#} the configuration cannot be used\n{errors}"),
-            other => eprintln!("{red}error:{red:#} {other}"),
+            Self::Config(errors) => format!("the configuration cannot be used\n{errors}"),
+            other => other.to_string(),
+        };
+        harmless(&text).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::protocol::login::Refusal;
+
+    fn code(failure: impl Into<Failure>) -> String {
+        format!("{:?}", failure.into().exit_code())
+    }
+
+    #[test]
+    fn files_that_the_configuration_names_belong_to_the_configuration() {
+        let configuration = format!("{:?}", ExitCode::from(78));
+        let file = || PathBuf::from("key.pem");
+        assert_eq!(code(SetUpError::Tls(TlsError::CaFile(file(), String::new()))), configuration);
+        for error in [
+            CertError::Missing(file()),
+            CertError::NoCertificate(file()),
+            CertError::NoKey(file()),
+            CertError::Unreadable("key.pem".to_owned(), String::new()),
+            CertError::UnusableKey(file(), String::new()),
+            CertError::NotAPair { cert: file(), key: file() },
+            CertError::Name("a b".to_owned()),
+        ] {
+            assert_eq!(code(StartError::Certificate(error)), configuration);
+        }
+        let other = format!("{:?}", ExitCode::FAILURE);
+        assert_eq!(code(SetUpError::Tls(TlsError::NoRoots(String::new()))), other);
+        assert_eq!(code(StartError::Certificate(CertError::Making(String::new()))), other);
+    }
+
+    #[test]
+    fn a_server_does_not_steer_the_terminal() {
+        let (server, by) = ("a:1".to_owned(), "\x1b[2Jadit".to_owned());
+        let refused = GivenUp::Refused { server, code: Refusal::BadToken, message: "\x1b]0;x\x07no".to_owned() };
+        for (given_up, shown) in [(refused, "]0;xno"), (GivenUp::Replaced { by }, "[2Jadit")] {
+            let text = Failure::from(given_up).text();
+            assert!(text.contains(shown) && !text.contains(char::is_control), "{text:?}");
         }
     }
 }

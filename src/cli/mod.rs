@@ -8,6 +8,7 @@ mod failure;
 mod runtime;
 mod server;
 mod status;
+mod terminal;
 mod token;
 
 use clap::{Parser, Subcommand};

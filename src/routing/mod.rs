@@ -3,6 +3,8 @@
 //! Three ways lead to a service, tried in the configured order: the subdomain (`alice.<domain>`), the header
 //! (`X-Tunnel-ID: alice`, on the bare domain or a bare address), and the path (`<domain>/alice/…`).
 
+use std::net::Ipv6Addr;
+
 use crate::values::{Name, RESERVED_NAMES};
 
 /// The header that names a service.
@@ -117,13 +119,44 @@ enum Place<'a> {
     Foreign,
 }
 
-/// The host of an authority (RFC 3986, section 3.2), without user information and port.
-fn host_of(authority: &str) -> &str {
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if host.starts_with('[') {
-        return host.split_once(']').map_or(host, |(inside, _)| &inside[1..]);
+/// Whether a `Host` field, or a target's authority, is `host` or `host:port` and nothing else (RFC 9110, section 7.2;
+/// RFC 3986, section 3.2.2): what is not may be read as another host by whoever comes next, or as markup.
+pub fn is_authority(text: &[u8]) -> bool {
+    let (is_host, port) = if let Some(inside) = text.strip_prefix(b"[") {
+        let Some(end) = inside.iter().position(|byte| *byte == b']') else { return false };
+        let address = std::str::from_utf8(&inside[..end]).unwrap_or_default();
+        (address.parse::<Ipv6Addr>().is_ok(), &inside[end + 1..])
+    } else {
+        let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+        (is_reg_name(&text[..end]), &text[end..])
+    };
+    // No port has more than five digits; a colon without any is allowed.
+    let is_port = port
+        .strip_prefix(b":")
+        .map_or(port.is_empty(), |digits| digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit));
+    is_host && is_port
+}
+
+/// A host name or IPv4 address: unreserved characters, sub-delimiters, and percent-encoded bytes.
+fn is_reg_name(host: &[u8]) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
+    let mut rest = host;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = match (byte, after) {
+            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
+            (byte, after) if is_plain(*byte) => after,
+            _ => return false,
+        };
     }
-    host.rsplit_once(':').map_or(host, |(host, _)| host)
+    !host.is_empty()
+}
+
+/// The host of an authority (RFC 3986, section 3.2), without the port.
+fn host_of(authority: &str) -> &str {
+    if authority.starts_with('[') {
+        return authority.split_once(']').map_or(authority, |(inside, _)| &inside[1..]);
+    }
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
 fn is_address(host: &str) -> bool {
@@ -219,6 +252,44 @@ mod tests {
         }
         assert_eq!(route("tunnel.example.com", "/Al%20ice/", None), Route::Unknown);
         assert_eq!(route("tunnel.example.com", "//alice/", None), Route::Own);
+    }
+
+    #[test]
+    fn an_authority_is_a_host_and_maybe_a_port() {
+        for good in
+            ["a", "Alice.Example:9090", "a:", "127.0.0.1:1", "[2001:db8::1]", "[::1]:65535", "a_b~c", "%C3%a9.example"]
+        {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "a b",
+            "a/b",
+            "a:80/b",
+            "a:+80",
+            "a:b",
+            "a:80:80",
+            "a:123456",
+            "user@a",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "é",
+            "%",
+            "%2",
+            "%zz",
+            "<a>",
+            "\"a\"",
+            "[a]",
+            "[::1",
+            "::1",
+            "[::1]80",
+            "[127.0.0.1]",
+            "evil.com/\"><script>@127.0.0.1:1",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
     }
 
     #[test]

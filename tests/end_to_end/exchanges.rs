@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::apps::{self, Script};
-use crate::harness::visitor::{self, Visitor, fetch, get, request};
+use crate::harness::visitor::{self, Answer, Visitor, fetch, get, request};
 use crate::harness::{TestAgent, TestServer, until_idle};
 
 #[tokio::test]
@@ -53,6 +53,49 @@ async fn bodies_of_every_kind_cross_unchanged() {
         assert_eq!(answer.body.len(), size);
         assert!(answer.body == body, "{size} bytes came back changed");
     }
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_crosses_with_every_method() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    for method in ["GET", "HEAD", "DELETE", "POST"] {
+        let asked = format!(
+            "{method} / HTTP/1.1\r\nHost: alice.localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwhat\r\n0\r\n\r\n"
+        );
+        let mut visitor = visitor::raw(server.public, &asked).await;
+        let (mut local, head) = app.request().await;
+        assert_eq!(head.matches("transfer-encoding: chunked\r\n").count(), 1, "{head}");
+        assert!(!head.contains("content-length"), "{head}");
+        assert_eq!(visitor::read_until(&mut local, "0\r\n\r\n").await, "4\r\nwhat\r\n0\r\n\r\n", "{method}");
+        local.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(visitor::read_until(&mut visitor, "\r\n\r\n").await.starts_with("HTTP/1.1 204"), "{method}");
+    }
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+async fn answered(server: &TestServer, app: &mut Script, fields: &str, body: &str) -> Answer {
+    let (answer, ()) = tokio::join!(fetch(server.public, "alice", "/"), async {
+        let (mut local, _) = app.request().await;
+        local.write_all(format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}").as_bytes()).await.unwrap();
+    });
+    answer
+}
+
+#[tokio::test]
+async fn an_answer_is_as_long_as_its_coding_says() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let both =
+        answered(&server, &mut app, "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "5\r\nwhole\r\n0\r\n\r\n")
+            .await;
+    assert_eq!((both.status, both.text(), both.header("content-length")), (StatusCode::OK, "whole", ""));
+    let coded = answered(&server, &mut app, "Transfer-Encoding: gzip, chunked\r\n", "5\r\ncoded\r\n0\r\n\r\n").await;
+    assert_eq!((coded.status, coded.header("x-adit-error")), (StatusCode::BAD_GATEWAY, "local_broken"));
+    let old = answered(&server, &mut app, "Transfer-Encoding: identity\r\nConnection: close\r\n", "plain").await;
+    assert_eq!((old.status, old.text()), (StatusCode::OK, "plain"));
 }
 
 #[tokio::test]
@@ -216,6 +259,8 @@ async fn requests_that_could_be_understood_in_two_ways_are_refused() {
         ("GET / HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "400"),
         ("CONNECT alice.localhost:80 HTTP/1.1\r\nHost: alice.localhost\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost : alice.localhost\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: alice.localhost:1/evil\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nHost: alice.localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "400"),
     ] {
         let mut socket = visitor::raw(server.public, head).await;
         let answer = visitor::read_until(&mut socket, "\r\n").await;

@@ -74,6 +74,21 @@ async fn an_application_may_decline() {
 }
 
 #[tokio::test]
+async fn http_2_is_no_upgrade() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let ask = "GET / HTTP/1.1\r\nHost: alice.localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n";
+    let mut visitor = visitor::raw(server.public, ask).await;
+    let (mut local, head) = app.request().await;
+    let head = head.to_ascii_lowercase();
+    assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+    local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    assert!(read_until(&mut visitor, "ok").await.starts_with("HTTP/1.1 200"));
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
 async fn an_upgraded_connection_does_not_outlive_the_drain() {
     let server = TestServer::start(&[("tunnel.drain_timeout", "200ms")]);
     let mut app = Script::start().await;

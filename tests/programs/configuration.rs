@@ -102,6 +102,27 @@ fn a_port_in_use_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_used_is_a_mistake_in_the_configuration() {
+    let folder = Folder::new();
+    folder.write("clients.toml", "");
+    let nothing = folder.write("empty.pem", "");
+    let with_certificate = |cert: &Path| {
+        let mut command = serve(&folder.write_server_config(""));
+        for (setting, file) in [("cert", cert), ("key", &nothing)] {
+            command.arg("--set").arg(format!("tunnel.tls.{setting}={}", file.display()));
+        }
+        run("adit server", command)
+    };
+    for (cert, problem) in
+        [(folder.path("nowhere.pem"), "there is no file"), (nothing.clone(), "there is no certificate")]
+    {
+        let ended = with_certificate(&cert);
+        assert_eq!(ended.code, Some(78), "{ended:?}");
+        assert!(ended.stderr.contains(problem) && ended.stderr.contains(&*cert.to_string_lossy()), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_a_usage_error() {
     let mut command = adit();
     command.args(["http", "3000", "--sever", "tunnel.example.com"]);

@@ -110,7 +110,7 @@ fn a_wrong_or_missing_ca_says_what_to_pass() {
     let why = not_connected(with_trust(&server.tunnel, &[], &token));
     assert_says(&why, &["the server's certificate", "--fingerprint", "--ca with its certs/ca.pem"]);
     let ended = run("adit http", with_trust(&server.tunnel, &["--ca", &folder.text("nowhere.pem")], &token));
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(78), "{ended:?}");
     assert_says(&ended.stderr, &["nowhere.pem", "copy `ca.pem` from the server's certs folder"]);
 }
 

@@ -27,7 +27,9 @@ fn an_agent_is_back_within_three_seconds_of_its_server() {
     let Server { program, tunnel, public, .. } = server;
     program.kill();
     // Long enough for the agent's waits to have grown.
-    agent.lines("not connected:", 3);
+    agent.line("still not connected (5 attempts); trying again in");
+    let reasons = agent.lines("not connected:", 2);
+    assert!(reasons[0].contains("lost the connection") && reasons[1].contains("refused"), "{reasons:?}");
     let server = Server::start_again(&folder, &tunnel, &public);
     let started = Instant::now();
     let answer = visit_until("the site is back", BACK, &url, |answer| answer.status == 200);

@@ -1,16 +1,20 @@
 //! What a proxy must change in a head, and nothing more.
 
+mod prefix;
+
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
 use crate::protocol::preface::Scheme;
+use crate::routing;
 use crate::values::{Name, RequestId};
+pub(super) use prefix::add_prefix;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
@@ -22,17 +26,24 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// What only this server, and proxies it trusts, may say.
+const OURS: [HeaderName; 7] =
+    [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, REAL_IP, REQUEST_ID];
+
 /// Removes the fields that concern one connection only (RFC 9110, section 7.6.1), those named by `Connection`
-/// included. Gives back the `Upgrade` that the connection asks for or agrees to, if there is one.
+/// included. Gives back the `Upgrade` that the connection asks for or agrees to, if there is one that may cross.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let mut upgrade = None;
+    // The coding decides where the body ends, whatever length is named beside it (RFC 9112, section 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    let protocol = headers.get(UPGRADE).filter(|protocol| !carries_requests(protocol)).cloned();
+    let mut asks = false;
     if headers.contains_key(CONNECTION) {
         let connection: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
         for option in connection.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
             let option = option.trim();
-            if option.eq_ignore_ascii_case("upgrade") {
-                upgrade = headers.get(UPGRADE).cloned();
-            }
+            asks |= option.eq_ignore_ascii_case("upgrade");
             match HeaderName::from_bytes(option.as_bytes()) {
                 // These say where a message goes and how long it is: no connection option can take them away.
                 Ok(HOST | CONTENT_LENGTH | TE) | Err(_) => {}
@@ -51,7 +62,25 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    upgrade
+    protocol.filter(|_| asks)
+}
+
+/// Whether an upgrade leads to a connection that carries requests itself (`h2c`, another HTTP, TLS with HTTP inside):
+/// they would reach the application without anything that a proxy says and checks. Not upgrading is always allowed
+/// (RFC 9110, section 7.8).
+fn carries_requests(upgrade: &HeaderValue) -> bool {
+    upgrade.as_bytes().split(|byte| *byte == b',').any(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default().trim_ascii();
+        [&b"h2c"[..], b"http", b"tls"].iter().any(|carrier| name.eq_ignore_ascii_case(carrier))
+    })
+}
+
+/// Whether a request's body has another coding than one `chunked`, which is all that is taken off here: what is left
+/// must not be passed on as if it were plain (RFC 9112, section 6.1).
+pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    lines.next().is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        || lines.next().is_some()
 }
 
 /// On whose behalf a request is forwarded.
@@ -73,10 +102,11 @@ pub(super) struct Forwarding<'a> {
 pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id } = *forwarding;
     if !peer_is_trusted {
-        for name in [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, REAL_IP, REQUEST_ID] {
+        for name in OURS {
             headers.remove(name);
         }
     }
+    remove_look_alikes(headers);
     let earlier: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let chain = match earlier.as_slice() {
         [] => peer.ip().to_string(),
@@ -102,6 +132,18 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     }
 }
 
+/// Removes `X_Forwarded_For` and the like: CGI and WSGI (RFC 3875, section 4.1.18) make one variable of both spellings,
+/// so a visitor could say there what it must not. No proxy writes them this way, so none is asked for its trust.
+fn remove_look_alikes(headers: &mut HeaderMap) {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let is_ours = |name: &str| OURS.iter().any(|ours| name.bytes().map(folded).eq(ours.as_str().bytes()));
+    let is_alike = |name: &&HeaderName| name.as_str().contains('_') && is_ours(name.as_str());
+    let alike: Vec<HeaderName> = headers.keys().filter(is_alike).cloned().collect();
+    for name in alike {
+        headers.remove(name);
+    }
+}
+
 fn put(headers: &mut HeaderMap, name: HeaderName, value: impl Into<Bytes>) {
     if let Ok(value) = HeaderValue::from_maybe_shared(value.into()) {
         headers.insert(name, value);
@@ -118,7 +160,7 @@ pub(super) fn visitor_of(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(
     let mut visitor = peer;
     for text in said.iter().rev() {
         // A proxy that writes nonsense is believed up to there.
-        let Ok(ip) = text.parse::<IpAddr>() else { break };
+        let Some(ip) = address_in(text) else { break };
         visitor = ip.to_canonical();
         if !is_trusted(visitor) {
             break;
@@ -127,57 +169,36 @@ pub(super) fn visitor_of(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(
     visitor
 }
 
-/// Gives `Location` and the paths of cookies the prefix back that a path route has taken from the request.
-pub(super) fn add_prefix(headers: &mut HeaderMap, name: &Name) {
-    if let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok())
-        && location.starts_with('/')
-        && !location.starts_with("//")
-    {
-        let location = format!("/{name}{location}");
-        put(headers, LOCATION, location);
-    }
-    let cookies: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().map(|cookie| prefixed(cookie, name)).collect();
-    headers.remove(SET_COOKIE);
-    for cookie in cookies {
-        headers.append(SET_COOKIE, cookie);
-    }
+/// An address as proxies write it: bare, in brackets, or with a port (as RFC 7239, section 6 has it).
+fn address_in(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
 }
 
-/// `Path=/x` becomes `Path=/alice/x` (RFC 6265, section 4.1.2.4). A cookie without a path keeps none: a browser then
-/// takes the path of the request, which has the prefix.
-fn prefixed(cookie: &HeaderValue, name: &Name) -> HeaderValue {
-    let Ok(text) = cookie.to_str() else { return cookie.clone() };
-    let attributes = text.split(';').map(|part| match part.trim_start().split_once('=') {
-        Some((key, path)) if key.eq_ignore_ascii_case("path") && path.starts_with('/') => {
-            let space = &part[..part.len() - part.trim_start().len()];
-            format!("{space}{key}=/{name}{path}")
-        }
-        _ => part.to_owned(),
-    });
-    HeaderValue::try_from(attributes.collect::<Vec<_>>().join(";")).unwrap_or_else(|_| cookie.clone())
-}
-
-/// A request names more than one authority (RFC 9112, section 3.2).
+/// A request names more than one authority, or one that cannot be (RFC 9112, section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TwoHosts;
+pub(super) struct BadAuthority;
 
-/// The authority that a request names.
-pub(super) fn authority_of(uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Bytes>, TwoHosts> {
+/// The authority that a request names: a host, and maybe a port, and nothing else.
+pub(super) fn authority_of(uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Bytes>, BadAuthority> {
     let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(TwoHosts);
+    // An empty one names none: the target has no authority then (RFC 9110, section 7.2).
+    let host = hosts.next().filter(|host| !host.is_empty()).map(HeaderValue::as_bytes);
+    if hosts.next().is_some() || host.is_some_and(|host| !routing::is_authority(host)) {
+        return Err(BadAuthority);
     }
     // The target's own authority counts, if it has one (RFC 9112, section 3.2.2).
-    let target = uri.authority().map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes()));
-    Ok(target.or_else(|| host.map(|host| Bytes::copy_from_slice(host.as_bytes()))))
+    let Some(target) = uri.authority() else { return Ok(host.map(Bytes::copy_from_slice)) };
+    // Who the visitor is does not belong in there (RFC 9110, section 4.2.4).
+    let target = target.as_str().rsplit_once('@').map_or(target.as_str(), |(_, target)| target).as_bytes();
+    if routing::is_authority(target) { Ok(Some(Bytes::copy_from_slice(target))) } else { Err(BadAuthority) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    pub(super) fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -185,7 +206,7 @@ mod tests {
         headers
     }
 
-    fn text(headers: &HeaderMap, name: &str) -> Vec<String> {
+    pub(super) fn text(headers: &HeaderMap, name: &str) -> Vec<String> {
         headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
     }
 
@@ -216,6 +237,65 @@ mod tests {
         let mut unasked = headers(&[("upgrade", "websocket")]);
         assert_eq!(strip_hop_by_hop(&mut unasked), None);
         assert!(asked.is_empty() && unasked.is_empty());
+        let mut twice =
+            headers(&[("connection", "Upgrade, upgrade"), ("connection", "upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(strip_hop_by_hop(&mut twice).unwrap(), "websocket");
+    }
+
+    #[test]
+    fn no_upgrade_leads_to_requests_that_nobody_sees() {
+        for protocol in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", "TLS/1.0, HTTP/1.1"] {
+            let mut fields = headers(&[("connection", "Upgrade, HTTP2-Settings"), ("http2-settings", "AAMAAABk")]);
+            fields.insert(UPGRADE, HeaderValue::from_static(protocol));
+            assert_eq!(strip_hop_by_hop(&mut fields), None, "{protocol}");
+            assert!(fields.is_empty(), "{protocol}: {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_coding_overrides_a_length() {
+        let coded = [("content-length", "5"), ("transfer-encoding", "chunked"), ("connection", "transfer-encoding")];
+        let mut fields = headers(&coded);
+        strip_hop_by_hop(&mut fields);
+        assert!(fields.is_empty(), "{fields:?}");
+        let mut plain = headers(&[("content-length", "5")]);
+        strip_hop_by_hop(&mut plain);
+        assert_eq!(text(&plain, "content-length"), ["5"]);
+    }
+
+    #[test]
+    fn only_one_chunked_coding_is_taken_off() {
+        let coded = |lines: &[&'static str]| {
+            has_other_coding(&headers(&lines.iter().map(|line| ("transfer-encoding", *line)).collect::<Vec<_>>()))
+        };
+        assert!(!coded(&[]) && !coded(&["chunked"]) && !coded(&[" Chunked "]));
+        for lines in [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked", "chunked"], &["identity"], &[""]] {
+            assert!(coded(lines), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn underscores_do_not_smuggle_what_a_visitor_says_of_itself() {
+        let fields =
+            [("x_forwarded_for", "6.6.6.6"), ("x-real_ip", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x_kept", "1")];
+        let mut fields = headers(&fields);
+        let mut forwarding = Forwarding {
+            visitor: [192, 0, 2, 1].into(),
+            peer: ([192, 0, 2, 1], 1234).into(),
+            peer_is_trusted: false,
+            scheme: Scheme::Http,
+            authority: None,
+            prefix: None,
+            request_id: RequestId(7),
+        };
+        add_forwarding(&mut fields, &forwarding);
+        let mut left: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "x-request-id", "x_kept"]);
+        forwarding.peer_is_trusted = true;
+        let mut fields = headers(&[("x_forwarded_proto", "https")]);
+        add_forwarding(&mut fields, &forwarding);
+        assert!(!fields.contains_key("x_forwarded_proto"), "a trusted proxy passes on what visitors say");
     }
 
     #[test]
@@ -253,36 +333,35 @@ mod tests {
         let who = |peer: &str| visitor_of(&said, peer.parse().unwrap(), trusted).to_string();
         assert_eq!(who("10.0.0.1"), "6.6.6.6");
         assert_eq!(who("192.0.2.1"), "192.0.2.1", "an untrusted peer is itself");
+        for (written, ip) in [
+            ("6.6.6.6:4711", "6.6.6.6"),
+            ("[2001:db8::6]:4711", "2001:db8::6"),
+            ("[2001:db8::6]", "2001:db8::6"),
+            ("2001:db8::6", "2001:db8::6"),
+            ("::ffff:6.6.6.6", "6.6.6.6"),
+            ("1.1.1.1, 6.6.6.6:4711, 10.0.0.2:80", "6.6.6.6"),
+        ] {
+            let said = headers(&[("x-forwarded-for", written)]);
+            assert_eq!(visitor_of(&said, [10, 0, 0, 1].into(), trusted).to_string(), ip, "{written}");
+        }
         let nonsense = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
         assert_eq!(visitor_of(&nonsense, [10, 0, 0, 1].into(), trusted).to_string(), "10.0.0.1");
     }
 
     #[test]
-    fn answers_on_a_path_route_get_the_prefix_back() {
-        let alice = Name::new("alice").unwrap();
-        let mut fields = headers(&[
-            ("location", "/login?next=/"),
-            ("set-cookie", "a=1; Path=/; HttpOnly"),
-            ("set-cookie", "b=2; path=/app"),
-            ("set-cookie", "c=3"),
-        ]);
-        add_prefix(&mut fields, &alice);
-        assert_eq!(text(&fields, "location"), ["/alice/login?next=/"]);
-        assert_eq!(text(&fields, "set-cookie"), ["a=1; Path=/alice/; HttpOnly", "b=2; path=/alice/app", "c=3"]);
-        for other in ["https://elsewhere.example/", "//elsewhere.example/", "relative"] {
-            let mut fields = headers(&[]);
-            fields.insert(LOCATION, HeaderValue::from_str(other).unwrap());
-            add_prefix(&mut fields, &alice);
-            assert_eq!(text(&fields, "location"), [other]);
-        }
+    fn a_request_names_one_authority_or_none() {
+        let uri = http::Uri::from_static("/");
+        assert_eq!(authority_of(&uri, &headers(&[("host", "a"), ("host", "b")])), Err(BadAuthority));
+        assert_eq!(authority_of(&uri, &headers(&[("host", "a:80")])).unwrap().unwrap(), "a:80");
+        assert_eq!(authority_of(&uri, &headers(&[("host", "")])), Ok(None));
+        assert_eq!(authority_of(&uri, &headers(&[])), Ok(None));
+        assert_eq!(authority_of(&uri, &headers(&[("host", "evil.example/\"@127.0.0.1:80")])), Err(BadAuthority));
     }
 
     #[test]
-    fn two_hosts_are_one_too_many() {
-        let uri = http::Uri::from_static("/");
-        assert_eq!(authority_of(&uri, &headers(&[("host", "a"), ("host", "b")])), Err(TwoHosts));
-        assert_eq!(authority_of(&uri, &headers(&[("host", "a")])).unwrap().unwrap(), "a");
-        let absolute = http::Uri::from_static("http://b/x");
-        assert_eq!(authority_of(&absolute, &headers(&[("host", "a")])).unwrap().unwrap(), "b");
+    fn the_authority_of_an_absolute_target_counts_without_its_user() {
+        let absolute = http::Uri::from_static("http://alice:secret@b:80/x");
+        assert_eq!(authority_of(&absolute, &headers(&[("host", "a")])).unwrap().unwrap(), "b:80");
+        assert_eq!(authority_of(&absolute, &headers(&[("host", "a/b")])), Err(BadAuthority), "still a bad request");
     }
 }

@@ -42,8 +42,9 @@ async fn decide(
     let is_trusted = |ip| super::is_trusted(shared, ip);
     let visitor = headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted);
     shared.visitors.check(visitor).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
-    // A client of a proxy that wants a tunnel through us: we are not that kind of proxy.
-    if request.method() == Method::CONNECT {
+    // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. A coding beside `chunked`: the
+    // application would take the coded body for the plain one.
+    if request.method() == Method::CONNECT || headers::has_other_coding(request.headers()) {
         return Err(Failure::BadRequest);
     }
     let authority = headers::authority_of(request.uri(), request.headers()).map_err(|_| Failure::BadRequest)?;
