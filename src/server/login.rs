@@ -84,14 +84,11 @@ impl Shared {
         if let Some(missing) = hello.required.first() {
             return Err(refused(Refusal::Version, format!("the server lacks `{missing}`, which the agent requires")));
         }
-        if let Err(wait) = self.failed_logins.allowed(from) {
-            return Err(Refused {
-                retry_after_s: Some(wait.seconds()),
-                ..refused(Refusal::TooMany, "too many failed logins from this address; try again later")
-            });
-        }
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, from).map(Granted::Lane);
+        }
+        if let Some(Proof::Token(_)) = hello.proof {
+            self.check_failures(from)?;
         }
         if !self.check_proof(hello).await {
             self.failed_logins.failed(from);
@@ -105,6 +102,15 @@ impl Shared {
             agent: describe(hello),
             services: hello.services.clone(),
         }))
+    }
+
+    /// Checking a token is costly, and tokens may be guessed. Tickets and lane secrets have 256 bits and are cheap to
+    /// check: whoever has one gets in, whatever others have done from the same address.
+    fn check_failures(&self, from: IpAddr) -> Result<(), Refused> {
+        self.failed_logins.allowed(from).map_err(|wait| Refused {
+            retry_after_s: Some(wait.seconds()),
+            ..refused(Refusal::TooMany, "too many failed logins from this address; try again later")
+        })
     }
 
     async fn check_proof(&self, hello: &Hello) -> bool {

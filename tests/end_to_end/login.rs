@@ -135,6 +135,23 @@ async fn failed_logins_are_limited_by_address_and_others_cost_nothing() {
 }
 
 #[tokio::test]
+async fn a_ticket_and_a_lane_secret_count_whatever_others_did_from_the_same_address() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "1")]);
+    let first = hello("alice", &["alice"]);
+    let (welcome, _pipe) = log_in(&server, &first).await.unwrap();
+    until("a lane", &server.registry, || server.registry.serves_any()).await;
+    let wrong = Hello { proof: wrong_token(), ..first.clone() };
+    assert_eq!(refusal(&server, &wrong).await.0, Refusal::BadToken);
+    assert_eq!(refusal(&server, &first).await.0, Refusal::TooMany, "a token has to wait, even the right one");
+    let join = puppet::join(&first, &welcome);
+    assert!(log_in(&server, &join).await.is_ok(), "a lane secret has not");
+    let ticket = Hello { proof: Some(Proof::Ticket(welcome.ticket.clone())), ..first };
+    assert!(log_in(&server, &ticket).await.is_ok(), "nor has a ticket");
+    let forged = Hello { proof: Some(Proof::Ticket(puppet::secret("forged"))), ..ticket };
+    assert_eq!(refusal(&server, &forged).await.0, Refusal::BadToken);
+}
+
+#[tokio::test]
 async fn a_ticket_lets_an_agent_back_in_until_the_token_changes() {
     let server = TestServer::start(&[]);
     let first = hello("alice", &["alice"]);
