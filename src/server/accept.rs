@@ -9,13 +9,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Shared;
 use super::lane::serve_lane;
 use super::login::Granted;
 use super::registry::{LaneGuard, Registration};
 use super::tunnel::{Lane, Tunnel};
+use super::{LoginPermit, Shared};
 use crate::auth::LaneSecret;
-use crate::limits::Permit;
 use crate::protocol::control::Control;
 use crate::protocol::login::{Answer, Hello, Refusal, Refused, Welcome};
 use crate::transport::login::{MessageError, receive, send};
@@ -25,13 +24,13 @@ use crate::values::{LaneId, TunnelId};
 /// How long a peer that was refused may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Serves one agent's connection until it ends. `_waiting` bounds how many are not logged in yet.
+/// Serves one agent's connection until it ends. `waiting` bounds how many are not logged in yet.
 pub(super) async fn serve_agent(
     shared: Arc<Shared>,
     tls: TlsAcceptor,
     socket: TcpStream,
     peer: SocketAddr,
-    waiting: Permit,
+    waiting: LoginPermit,
 ) {
     let login_timeout = shared.config.tunnel.login_timeout;
     let logged_in = tokio::time::timeout(login_timeout, log_in(&shared, tls, socket, peer)).await;

@@ -13,7 +13,8 @@ pub mod registry;
 pub mod tunnel;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Clients, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
-use crate::limits::{FailedLogins, PerAddress, Permits, VisitorRate};
+use crate::limits::{AddressPermit, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
 use crate::protocol::control::Control;
 use crate::routing::Router;
 use crate::transport::listen::{self, ListenError};
@@ -41,6 +42,10 @@ const LOGIN_CHECKS: usize = 2;
 
 /// Agents' connections that may be on their way through TLS and login at once.
 const LOGINS_UNDER_WAY: usize = 1024;
+
+/// How many of these one address may have, so that a stranger who says nothing leaves room for others. A fleet behind
+/// one address that comes back all at once is let in within a few attempts: a login takes milliseconds.
+const LOGINS_OF_AN_ADDRESS: NonZeroU32 = NonZeroU32::new(32).expect("32 is not zero");
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
@@ -87,6 +92,7 @@ pub struct Shared {
     failed_logins: FailedLogins,
     streams: Permits,
     logins: Permits,
+    logins_by_address: PerAddress,
     /// Every task of this server.
     tasks: TaskTracker,
     /// Visitors' connections, which end before the lanes do.
@@ -146,6 +152,7 @@ impl Server {
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             streams: Permits::new(config.limits.streams),
             logins: Permits::new(LOGINS_UNDER_WAY),
+            logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             clients: Arc::new(clients),
             tasks: TaskTracker::new(),
             visits: TaskTracker::new(),
@@ -205,8 +212,8 @@ impl Server {
         let agents = {
             let shared = Arc::clone(&shared);
             listen::accept_loop(tunnel, shared.stop.clone(), move |socket, peer| {
-                // Beyond the limit nobody is told: a handshake costs more than a connection.
-                if let Some(waiting) = shared.logins.try_acquire() {
+                // Beyond the limits nobody is told: a handshake costs more than a connection.
+                if let Some(waiting) = shared.login_permit(peer.ip()) {
                     let serve = accept::serve_agent(Arc::clone(&shared), tls.clone(), socket, peer, waiting);
                     shared.tasks.spawn(until_cut(shared.cut.clone(), serve));
                 }
@@ -226,7 +233,16 @@ impl Server {
     }
 }
 
+/// What counts one login under way. Lives until the login has ended, one way or the other.
+type LoginPermit = (AddressPermit, Permit);
+
 impl Shared {
+    /// First the address's own limit: a stranger beyond it takes nothing from the others.
+    fn login_permit(&self, from: IpAddr) -> Option<LoginPermit> {
+        let own = self.logins_by_address.try_acquire(from)?;
+        Some((own, self.logins.try_acquire()?))
+    }
+
     async fn drain(&self) -> Drained {
         let limit = self.config.tunnel.drain_timeout;
         self.stop.cancel();

@@ -152,6 +152,23 @@ async fn a_ticket_and_a_lane_secret_count_whatever_others_did_from_the_same_addr
 }
 
 #[tokio::test]
+async fn an_address_has_only_so_many_logins_under_way() {
+    let server = TestServer::start(&[("tunnel.login_timeout", "60s")]);
+    let mut silent = Vec::new();
+    for _ in 0..32 {
+        silent.push(TcpStream::connect(server.tunnel).await.unwrap());
+    }
+    let mut excess = TcpStream::connect(server.tunnel).await.unwrap();
+    let end = soon("the end of one too many", excess.read(&mut [0; 16])).await;
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    drop(silent.pop());
+    let mut agent = TestAgent::start(&server, "alice", &[("alice", apps::fixed("here").await)]);
+    agent.connected().await;
+    // A login that is over counts no more: there is room for the next one.
+    let _second = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("here").await)]).await;
+}
+
+#[tokio::test]
 async fn a_ticket_lets_an_agent_back_in_until_the_token_changes() {
     let server = TestServer::start(&[]);
     let first = hello("alice", &["alice"]);
