@@ -74,11 +74,12 @@ impl ControlReader {
         Self { stream, input: BytesMut::new() }
     }
 
-    /// The next message. Cancel-safe.
+    /// The next message. Cancel-safe, and counted by the runtime: a peer that never pauses does not keep others waiting.
     ///
     /// # Errors
     /// The lane is gone, or what came is no control message.
     pub async fn receive(&mut self) -> Result<Control, MessageError> {
+        tokio::task::consume_budget().await;
         loop {
             if let Some(message) = json::decode(&mut self.input)? {
                 return Ok(message);
@@ -185,6 +186,25 @@ mod tests {
         assert!(matches!(within(reader.receive()).await, Ok(Control::Rollover)));
         drop((writer, far));
         assert!(matches!(within(reader.receive()).await, Err(MessageError::Closed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_control_messages_lets_others_run() {
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        let flood = json::encode(&Control::Heartbeat).unwrap().repeat(1000);
+        write(&far, &flood).await.unwrap();
+        let (mut reader, mut received) = (ControlReader::new(near), 0);
+        let mut read_all = Box::pin(async {
+            while reader.receive().await.is_ok() {
+                received += 1;
+            }
+        });
+        // All of it has come, and it is not read in one go.
+        stays_pending(std::future::pending::<()>()).await;
+        assert!(futures_util::poll!(&mut read_all).is_pending());
+        drop(read_all);
+        assert!((1..1000).contains(&received), "{received}");
     }
 
     #[tokio::test(start_paused = true)]
