@@ -66,9 +66,8 @@ pub(super) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
         }
     }));
     let end = run(&shared, &guard, notices, control).await;
-    // The lane is out of the way before its session is closed: nobody opens a stream that would be cut at once.
+    // Its end is the end of the session, here and when this task is cut at the end of a drain.
     drop(guard);
-    lane.session().close();
     let session = driver.await.map_or_else(|error| error.to_string(), |ended| ended.to_string());
     tracing::info!(%client, %names, %peer, tunnel = %tunnel.id(), lane = %lane.id(), session, "an agent's lane is down: {end}");
 }

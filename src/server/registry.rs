@@ -78,7 +78,7 @@ impl Drop for Registration {
     }
 }
 
-/// A lane in its tunnel. Dropping it removes that lane, and with the last one the tunnel.
+/// A lane in its tunnel. Dropping it removes that lane, and with the last one the tunnel, and ends the lane's session.
 #[derive(Debug)]
 #[must_use = "a lane belongs to its tunnel for as long as this lives"]
 pub struct LaneGuard {
@@ -106,6 +106,8 @@ impl Drop for LaneGuard {
         } else {
             self.registry.changed();
         }
+        // The lane is out of the way first: nobody opens a stream that would be cut at once.
+        self.lane.session().close();
     }
 }
 
