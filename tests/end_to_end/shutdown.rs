@@ -57,6 +57,23 @@ async fn a_session_does_not_outlive_the_drain() {
 }
 
 #[tokio::test]
+async fn an_agent_that_says_again_and_again_that_it_leaves_is_heard_once() {
+    let server = TestServer::start(&[]);
+    let mut puppet = Puppet::connect(&server, &hello("alice", &["alice"])).await;
+    until("a lane", &server.registry, || server.registry.serves_any()).await;
+    let _visitor = visitor::raw(server.public, REQUEST).await;
+    let _stream = soon("a stream", puppet.streams.recv()).await.unwrap();
+    let draining = adit::protocol::control::Control::Draining { deadline_s: 30.0 };
+    let mut flood = adit::protocol::json::encode(&draining).unwrap().repeat(100);
+    // After all of them, the end of the lane.
+    flood.extend([0xff; 8]);
+    let before = *server.registry.changes().borrow();
+    let _control = puppet.control(&flood).await;
+    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
+    assert!(*server.registry.changes().borrow() - before < 10, "the registry changed each time");
+}
+
+#[tokio::test]
 async fn an_agent_that_stops_lets_open_requests_finish_and_takes_no_new_ones() {
     let server = TestServer::start(&[]);
     let mut app = Script::start().await;
