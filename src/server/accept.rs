@@ -149,9 +149,13 @@ async fn welcome(
     let lifetime = config.limits.per_tunnel.lane_lifetime;
     let (lane, notices) = Lane::new(lane_id, session, max_streams, lifetime);
     let guard = match admitted {
-        Admitted::First(registration) => registration.first_lane(lane),
+        Admitted::First(registration) => registration
+            .first_lane(lane)
+            .inspect_err(|error| tracing::info!(%peer, "dropped a login at its end: {}", error.refusal().1))
+            .ok(),
         Admitted::Further(tunnel) => shared.registry.add_lane(&tunnel, lane),
     };
+    // The agent finds its connection closed, tries again, and is told why.
     let guard = guard.ok_or(MessageError::Closed)?;
     Ok(LaneStart { guard, driver, notices, peer })
 }

@@ -28,6 +28,17 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
+    /// A login that never was.
+    #[cfg(test)]
+    pub(super) fn for_tests(client: &str, instance: InstanceId, names: &[&str]) -> Self {
+        let offer = |name: &&str| ServiceOffer {
+            name: Name::new(name).unwrap(),
+            kind: crate::protocol::login::ServiceKind::Http,
+        };
+        let services = names.iter().map(offer).collect();
+        Self { client: ClientId::new(client).unwrap(), instance, agent: "test".to_owned(), services }
+    }
+
     /// Who it is.
     pub fn client(&self) -> &ClientId {
         &self.client

@@ -63,13 +63,11 @@ pub struct Tunnel {
     lanes: RwLock<Lanes>,
     permits: Permits,
     retired: watch::Sender<Option<Retired>>,
-    /// A tunnel is registered a moment before its first lane is up.
-    has_lane: watch::Sender<bool>,
 }
 
 struct Lanes {
     living: Vec<Arc<Lane>>,
-    /// The last lane is gone, or the tunnel was given up before it had one: nobody may join any more.
+    /// The last lane is gone: nobody may join any more.
     closed: bool,
 }
 
@@ -109,7 +107,6 @@ impl Tunnel {
             lanes: RwLock::new(Lanes { living: Vec::new(), closed: false }),
             permits: Permits::new(max_streams),
             retired: watch::Sender::new(None),
-            has_lane: watch::Sender::new(false),
         }
     }
 
@@ -159,7 +156,23 @@ impl Tunnel {
         self.lanes.read().living.clone()
     }
 
-    /// Adds a lane; `false` if the tunnel is gone or has as many as it may.
+    /// Whether it has its first lane, or has lost its last one since.
+    pub(super) fn has_been_up(&self) -> bool {
+        let lanes = self.lanes.read();
+        lanes.closed || !lanes.living.is_empty()
+    }
+
+    /// Whether new visitors are meant to come.
+    pub(super) fn is_serving(&self) -> bool {
+        self.has_been_up() && self.retired.borrow().is_none()
+    }
+
+    /// The lane that brings it up. Nobody joins before that.
+    pub(super) fn first_lane(&self, lane: &Arc<Lane>) {
+        self.lanes.write().living.push(Arc::clone(lane));
+    }
+
+    /// Adds a further lane; `false` if the tunnel is gone or has as many as it may.
     pub(super) fn add_lane(&self, lane: &Arc<Lane>) -> bool {
         let mut lanes = self.lanes.write();
         // The successor of a worn lane is here: the old one only finishes what it has.
@@ -168,8 +181,6 @@ impl Tunnel {
             return false;
         }
         lanes.living.push(Arc::clone(lane));
-        drop(lanes);
-        self.has_lane.send_replace(true);
         true
     }
 
@@ -205,10 +216,6 @@ impl Tunnel {
     /// # Errors
     /// Nothing was sent; [`OpenFailure`] says whether it is worth trying again.
     pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(MuxStream, StreamPermit), OpenFailure> {
-        let first_lane = async { self.has_lane.subscribe().wait_for(|has| *has).await.is_ok() };
-        if !*self.has_lane.borrow() && tokio::time::timeout(deadline, first_lane).await.is_err() {
-            return Err(OpenFailure::Gone);
-        }
         loop {
             let tunnel = self.permits.try_acquire().ok_or(OpenFailure::Busy)?;
             let (lane, permit, open) = self.choose()?;

@@ -48,7 +48,6 @@ async fn a_session_does_not_outlive_the_drain() {
     let mut puppet = Puppet::connect(&server, &hello("alice", &["alice"])).await;
     let beat = adit::protocol::json::encode(&adit::protocol::control::Control::Heartbeat).unwrap();
     let _control = puppet.control(&beat).await;
-    until("a lane", &server.registry, || server.registry.serves_any()).await;
     let _visitor = visitor::raw(server.public, REQUEST).await;
     let _stream = soon("a stream", puppet.streams.recv()).await.unwrap();
     server.begin_stop();
@@ -60,7 +59,6 @@ async fn a_session_does_not_outlive_the_drain() {
 async fn an_agent_that_says_again_and_again_that_it_leaves_is_heard_once() {
     let server = TestServer::start(&[]);
     let mut puppet = Puppet::connect(&server, &hello("alice", &["alice"])).await;
-    until("a lane", &server.registry, || server.registry.serves_any()).await;
     let _visitor = visitor::raw(server.public, REQUEST).await;
     let _stream = soon("a stream", puppet.streams.recv()).await.unwrap();
     let draining = adit::protocol::control::Control::Draining { deadline_s: 30.0 };

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{name, soon, spawn, token};
+use super::{name, soon, spawn, token, until};
 
 /// TLS up, nothing said.
 pub async fn dial(address: SocketAddr, fingerprint: Fingerprint) -> TlsStream<TcpStream> {
@@ -77,6 +77,12 @@ impl Puppet {
     /// Logs in and lays a session over it; opens no control stream.
     pub async fn connect(server: &super::TestServer, hello: &Hello) -> Self {
         let (welcome, pipe) = log_in(server, hello).await.expect("the login was refused");
+        // The server adds the lane a moment after it has welcomed the agent.
+        let has_lane = || {
+            let tunnel = server.registry.tunnel(&hello.client_id, welcome.tunnel_id);
+            tunnel.is_some_and(|tunnel| tunnel.lanes().iter().any(|lane| lane.id() == welcome.lane_id))
+        };
+        until("a puppet's lane", &server.registry, has_lane).await;
         let mux = MuxConfig { max_streams: 4000, yield_first: false };
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
         let (sender, streams) = mpsc::unbounded_channel();
