@@ -17,6 +17,9 @@ use crate::values::{ClientId, InstanceId, Name, Secret};
 /// How long a ticket lets an agent back in without its token being checked. Refreshed on the control stream.
 pub const TICKET_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
+/// How many of a client's names a refusal lists.
+const LISTED_NAMES: usize = 10;
+
 /// An agent has proved that it acts for this client, and may offer these services. Made here and nowhere else.
 #[derive(Debug, Clone)]
 #[must_use = "only a registered login can serve"]
@@ -170,10 +173,9 @@ impl Shared {
             }
             let allowed = self.clients.names(client);
             if !allowed.contains(name) {
-                let allowed: Vec<&str> = allowed.iter().map(Name::as_str).collect();
                 return not_allowed(format!(
                     "the client `{client}` may not claim the name `{name}`, only: {}; the operator can add it to `names` in the clients file",
-                    allowed.join(", ")
+                    list(&allowed)
                 ));
             }
         }
@@ -225,6 +227,15 @@ fn check_clock(timestamp: u64) -> Result<(), Refused> {
             "the agent's clock is {off} {direction} the server's; set it (`timedatectl set-ntp true`) and try again"
         ),
     ))
+}
+
+/// The first few names, and how many more there are: a refusal is for a person to read.
+fn list(names: &[Name]) -> String {
+    let first: Vec<&str> = names.iter().take(LISTED_NAMES).map(Name::as_str).collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{}, … and {more} more", first.join(", ")),
+    }
 }
 
 fn describe(hello: &Hello) -> String {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use adit::config::Trust;
 use adit::protocol::VERSION;
 use adit::protocol::login::{AgentInfo, Answer, Hello, Join, Proof, Refused, ServiceKind, ServiceOffer, Welcome};
-use adit::transport::login::{receive, send};
+use adit::transport::login::{receive_answer, send};
 use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side};
 use adit::transport::tls;
 use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
@@ -60,7 +60,7 @@ pub fn secret(text: &str) -> Secret {
 pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcome, TlsStream<TcpStream>), Refused> {
     let mut pipe = dial(server.tunnel, server.fingerprint).await;
     send(&mut pipe, hello).await.unwrap();
-    match soon("the answer to a login", receive(&mut pipe)).await.unwrap() {
+    match soon("the answer to a login", receive_answer(&mut pipe)).await.unwrap() {
         Answer::Welcome(welcome) => Ok((welcome, pipe)),
         Answer::Refused(refused) => Err(refused),
     }
