@@ -88,9 +88,7 @@ impl Shared {
     /// Decides on a login. A wrong proof counts against `from`; everything that only its owner may learn is looked at
     /// after the proof.
     pub(super) async fn check_login(&self, hello: &Hello, from: IpAddr) -> Result<Granted, Refused> {
-        if self.stop.is_cancelled() {
-            return Err(refused(Refusal::Draining, "the server is shutting down; it will be back"));
-        }
+        self.check_draining()?;
         if hello.protocol != VERSION {
             let message = format!("the server speaks version {VERSION} of the protocol, the agent {}", hello.protocol);
             return Err(refused(Refusal::Version, message));
@@ -108,6 +106,8 @@ impl Shared {
             self.failed_logins.failed(from);
             return Err(bad_token());
         }
+        // A token takes a moment to check.
+        self.check_draining()?;
         check_clock(hello.timestamp)?;
         self.check_services(&hello.client_id, &hello.services)?;
         Ok(Granted::Tunnel(Authenticated {
@@ -116,6 +116,13 @@ impl Shared {
             agent: describe(hello),
             services: hello.services.clone(),
         }))
+    }
+
+    fn check_draining(&self) -> Result<(), Refused> {
+        match self.stop.is_cancelled() {
+            true => Err(refused(Refusal::Draining, "the server is shutting down; it will be back")),
+            false => Ok(()),
+        }
     }
 
     /// Checking a token is costly, and tokens may be guessed. Tickets and lane secrets have 256 bits and are cheap to

@@ -258,7 +258,8 @@ impl Shared {
             lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
         }
         let visits_cut = if timeout(limit, self.visits.wait()).await.is_ok() { 0 } else { self.visits.len() };
-        for tunnel in &tunnels {
+        // Those whose login was under way at the start of the drain are among them now.
+        for tunnel in self.registry.all() {
             tunnel.retire(Retired::Draining);
         }
         if visits_cut > 0 || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
@@ -291,5 +292,57 @@ async fn evict_idle(shared: Arc<Shared>) {
                 shared.failed_logins.evict_idle();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::auth::LaneSecret;
+    use crate::config::{ClientsFile, Environment, Flags};
+    use crate::server::login::Authenticated;
+    use crate::server::tunnel::{Lane, Tunnel};
+    use crate::transport::mux::{self, MuxConfig, Side};
+    use crate::values::{InstanceId, LaneId, TunnelId};
+
+    fn server(dir: &std::path::Path) -> Server {
+        let flags = Flags::new()
+            .with("tunnel.listen", "127.0.0.1:0")
+            .with("public.http", "127.0.0.1:0")
+            .with("tunnel.tls.dir", dir.to_str().unwrap());
+        let config = ServerConfig::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
+        let clients = ClientsFile::from_text(&dir.join("clients.toml"), "[clients]\n").unwrap();
+        Server::bind(config, Clients::new(clients)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_login_that_ends_during_the_drain_is_drained_too() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let shared = server(dir.path()).shared;
+        let visitor_leaves = Arc::new(Notify::new());
+        let left = Arc::clone(&visitor_leaves);
+        shared.visits.spawn(async move { left.notified().await });
+        let draining = async { shared.drain().await };
+        let late_login = async {
+            shared.stop.cancelled().await;
+            let login = Authenticated::for_tests("alice", InstanceId::random().unwrap(), &["alice"]);
+            let (id, secret) = (TunnelId::random().unwrap(), LaneSecret::random().unwrap());
+            let registration = shared.registry.register(login, |login| Tunnel::new(id, login, secret, 10)).unwrap();
+            let (pipe, _far) = tokio::io::duplex(64);
+            let config = MuxConfig { max_streams: 10, yield_first: false };
+            let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
+            let guard = registration.first_lane(Lane::new(LaneId::next(), session, 10, 1000).0).unwrap();
+            visitor_leaves.notify_one();
+            let mut retired = guard.tunnel().retired();
+            timeout(Duration::from_secs(10), retired.wait_for(Option::is_some))
+                .await
+                .expect("nobody drained it")
+                .unwrap()
+                .clone()
+        };
+        let (drained, retired) = tokio::join!(draining, late_login);
+        assert_eq!((drained, retired), (Drained { visits_cut: 0 }, Some(Retired::Draining)));
     }
 }
