@@ -18,7 +18,7 @@ use tower_service::Service as _;
 use crate::config::{AgentConfig, ServerAddress};
 use crate::protocol::VERSION;
 use crate::protocol::login::{AgentInfo, Answer, Hello, Join, Proof, Refused, ServiceOffer, Welcome};
-use crate::transport::login::{MessageError, receive, send};
+use crate::transport::login::{MessageError, receive_answer, send};
 use crate::transport::tls::explain_handshake;
 use crate::values::InstanceId;
 
@@ -159,7 +159,7 @@ impl Connector {
         let name = ServerName::try_from(server.host.clone()).map_err(|_| ConnectError::Name(server.host.clone()))?;
         let mut pipe = self.tls.connect(name, socket).await.map_err(ConnectError::Tls)?;
         send(&mut pipe, &self.hello(proof, join)).await?;
-        match receive(&mut pipe).await? {
+        match receive_answer(&mut pipe).await? {
             Answer::Welcome(welcome) => Ok(LoggedIn { pipe, welcome }),
             Answer::Refused(refused) => Err(ConnectError::Refused(refused)),
         }

@@ -45,6 +45,8 @@ pub enum Ended {
 /// What a lane tells its tunnel.
 #[derive(Debug)]
 enum Said {
+    /// The server serves this lane.
+    Up,
     /// The server wants another lane.
     OpenLane,
     /// A newer login took over.
@@ -100,18 +102,24 @@ impl<'a> Tunnel<'a> {
         };
         let mut lanes = JoinSet::new();
         lanes.spawn(shared.clone().lane(first));
-        tracing::info!(%server, tunnel = %welcome.tunnel_id, "connected");
         let mut joining = JoinSet::new();
         let report = |lanes: usize| {
             let services = welcome.services.clone();
             agent.state.send_replace(State::Connected { server: server.to_string(), services, lanes });
         };
-        report(1);
+        let mut is_up = false;
         let ended = loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,
                 Some(message) = heard.recv() => match message {
+                    // The names lead here only now: the server has claimed them once it speaks on a lane.
+                    Said::Up if !is_up => {
+                        is_up = true;
+                        tracing::info!(%server, tunnel = %welcome.tunnel_id, "connected");
+                        report(lanes.len());
+                    }
+                    Said::Up => {}
                     Said::Replaced { by } => break Ended::Replaced { by },
                     Said::OpenLane if joining.is_empty() => {
                         let join = Join { tunnel_id: welcome.tunnel_id, lane_secret: welcome.lane_secret.clone() };
@@ -220,14 +228,20 @@ impl Shared {
         let mut beat = interval(beat_every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
-        let mut leaving = false;
+        let (mut up, mut leaving) = (false, false);
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are timers and tokens.
         loop {
             let message = tokio::select! {
                 message = reader.receive() => {
                     heard = Instant::now();
                     match message {
-                        Ok(message) => { self.on_message(message); continue }
+                        Ok(message) => {
+                            if !std::mem::replace(&mut up, true) {
+                                let _ = self.said.try_send(Said::Up);
+                            }
+                            self.on_message(message);
+                            continue;
+                        }
                         Err(error) => return error.to_string(),
                     }
                 }

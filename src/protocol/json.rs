@@ -5,15 +5,23 @@ use bytes::{Buf, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The largest message, in bytes, without its length.
+/// The largest message, in bytes, without its length. Also what a stranger may say at most.
 pub const MAX: usize = 16 * 1024;
+
+/// The largest answer to a login, in bytes, without its length: 64 services with all their public addresses fit in.
+pub const MAX_ANSWER: usize = 128 * 1024;
 
 /// A message that is not one.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// Longer than [`MAX`]; nothing of it has been read.
-    #[error("a message of {0} bytes is larger than the limit of {MAX}")]
-    TooLarge(usize),
+    /// Longer than its kind may be; nothing of it has been read.
+    #[error("a message of {length} bytes is larger than the limit of {limit}")]
+    TooLarge {
+        /// How long it is.
+        length: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// Not the JSON that was expected.
     #[error("a message is not what was expected: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -24,15 +32,42 @@ pub enum JsonError {
 /// # Errors
 /// [`JsonError::TooLarge`] if the peer would refuse it.
 pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, JsonError> {
+    encode_within(MAX, message)
+}
+
+/// As [`encode`], for a message of up to `limit` bytes.
+///
+/// # Errors
+/// [`JsonError::TooLarge`] if it is longer.
+pub fn encode_within(limit: usize, message: &impl Serialize) -> Result<Vec<u8>, JsonError> {
     let mut out = vec![0; 4];
     serde_json::to_writer(&mut out, message)?;
     let length = out.len() - 4;
-    if length > MAX {
-        return Err(JsonError::TooLarge(length));
-    }
-    let length = u32::try_from(length).map_err(|_| JsonError::TooLarge(length))?;
+    check(length, limit)?;
+    let length = u32::try_from(length).map_err(|_| JsonError::TooLarge { length, limit })?;
     out[..4].copy_from_slice(&length.to_be_bytes());
     Ok(out)
+}
+
+fn check(length: usize, limit: usize) -> Result<(), JsonError> {
+    if length > limit { Err(JsonError::TooLarge { length, limit }) } else { Ok(()) }
+}
+
+/// The length of a message of up to `limit` bytes, as it is said before the message.
+///
+/// # Errors
+/// [`JsonError::TooLarge`] if it is longer.
+pub fn length_of(said: [u8; 4], limit: usize) -> Result<usize, JsonError> {
+    let length = u32::from_be_bytes(said) as usize;
+    check(length, limit).map(|()| length)
+}
+
+/// What a message says, without its length.
+///
+/// # Errors
+/// [`JsonError::Malformed`] if it is not the JSON that was expected.
+pub fn parse<T: DeserializeOwned>(message: &[u8]) -> Result<T, JsonError> {
+    Ok(serde_json::from_slice(message)?)
 }
 
 /// Takes one whole message off the front of `input`; `None` means that more is needed.
@@ -41,17 +76,14 @@ pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, JsonError> {
 /// The message is too large or malformed; what follows it cannot be trusted.
 pub fn decode<T: DeserializeOwned>(input: &mut BytesMut) -> Result<Option<T>, JsonError> {
     let Some(length) = input.first_chunk::<4>() else { return Ok(None) };
-    let length = u32::from_be_bytes(*length) as usize;
-    if length > MAX {
-        return Err(JsonError::TooLarge(length));
-    }
+    let length = length_of(*length, MAX)?;
     if input.len() < 4 + length {
         return Ok(None);
     }
     input.advance(4);
-    let message = serde_json::from_slice(&input[..length]);
+    let message = parse(&input[..length]);
     input.advance(length);
-    Ok(Some(message?))
+    message.map(Some)
 }
 
 #[cfg(test)]
@@ -87,12 +119,12 @@ mod tests {
         let mut input = BytesMut::from(&*encode(&largest).unwrap());
         assert_eq!(input.len(), 4 + MAX);
         assert_eq!(decode::<String>(&mut input).unwrap().unwrap(), largest);
-        assert!(matches!(encode(&(largest + "x")), Err(JsonError::TooLarge(length)) if length == MAX + 1));
+        assert!(matches!(encode(&(largest + "x")), Err(JsonError::TooLarge { length, .. }) if length == MAX + 1));
         let announced = u32::try_from(MAX + 1).unwrap().to_be_bytes();
         let refused = decode::<String>(&mut BytesMut::from(&announced[..]));
-        assert!(matches!(refused, Err(JsonError::TooLarge(length)) if length == MAX + 1));
+        assert!(matches!(refused, Err(JsonError::TooLarge { length, .. }) if length == MAX + 1));
         let refused = decode::<String>(&mut BytesMut::from(&[255; 4][..]));
-        assert!(matches!(refused, Err(JsonError::TooLarge(_))));
+        assert!(matches!(refused, Err(JsonError::TooLarge { .. })));
     }
 
     #[test]

@@ -9,29 +9,29 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Shared;
 use super::lane::serve_lane;
 use super::login::Granted;
 use super::registry::{LaneGuard, Registration};
 use super::tunnel::{Lane, Tunnel};
+use super::{LoginPermit, Shared};
 use crate::auth::LaneSecret;
-use crate::limits::Permit;
 use crate::protocol::control::Control;
+use crate::protocol::json;
 use crate::protocol::login::{Answer, Hello, Refusal, Refused, Welcome};
-use crate::transport::login::{MessageError, receive, send};
+use crate::transport::login::{MessageError, receive, send, send_encoded};
 use crate::transport::mux::{self, MuxConfig, Side};
 use crate::values::{LaneId, TunnelId};
 
 /// How long a peer that was refused may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Serves one agent's connection until it ends. `_waiting` bounds how many are not logged in yet.
+/// Serves one agent's connection until it ends. `waiting` bounds how many are not logged in yet.
 pub(super) async fn serve_agent(
     shared: Arc<Shared>,
     tls: TlsAcceptor,
     socket: TcpStream,
     peer: SocketAddr,
-    waiting: Permit,
+    waiting: LoginPermit,
 ) {
     let login_timeout = shared.config.tunnel.login_timeout;
     let logged_in = tokio::time::timeout(login_timeout, log_in(&shared, tls, socket, peer)).await;
@@ -62,12 +62,12 @@ async fn log_in(
     let mut pipe = tls.accept(socket).await?;
     let hello: Hello = receive(&mut pipe).await?;
     let client = hello.client_id.clone();
-    let admitted = match shared.check_login(&hello, peer.ip()).await {
-        Ok(granted) => admit(shared, granted),
+    let welcomed = match shared.check_login(&hello, peer.ip()).await {
+        Ok(granted) => admit(shared, granted).and_then(|admitted| welcome(shared, admitted)),
         Err(refused) => Err(refused),
     };
-    match admitted {
-        Ok(admitted) => Ok(Some(welcome(shared, admitted, pipe, peer).await?)),
+    match welcomed {
+        Ok(welcomed) => Ok(Some(first_words(shared, welcomed, pipe, peer).await?)),
         Err(refused) => {
             tracing::info!(%peer, %client, code = refused.code.word(), "refused a login: {}", refused.message);
             refuse(pipe, refused).await?;
@@ -119,19 +119,20 @@ fn admit(shared: &Arc<Shared>, granted: Granted) -> Result<Admitted, Refused> {
     })
 }
 
-async fn welcome(
-    shared: &Arc<Shared>,
+/// A lane that is as good as up: only the agent has to be told.
+struct Welcomed {
     admitted: Admitted,
-    mut pipe: TlsStream<TcpStream>,
-    peer: SocketAddr,
-) -> Result<LaneStart, MessageError> {
+    lane: LaneId,
+    answer: Vec<u8>,
+}
+
+fn welcome(shared: &Arc<Shared>, admitted: Admitted) -> Result<Welcomed, Refused> {
     let tunnel = admitted.tunnel();
     let config = &shared.config;
-    let max_streams = config.limits.per_tunnel.streams_per_lane;
-    let lane_id = LaneId::next();
+    let lane = LaneId::next();
     let welcome = Welcome {
         tunnel_id: tunnel.id(),
-        lane_id,
+        lane_id: lane,
         lane_secret: tunnel.secret().as_secret().clone(),
         lane_address: None,
         node_id: shared.node_id.clone(),
@@ -139,20 +140,40 @@ async fn welcome(
         ticket: shared.ticket(tunnel.client()).unwrap_or_else(|| crate::values::Secret::new("")),
         services: shared.public_services(tunnel.services()),
         heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
-        max_streams,
+        max_streams: config.limits.per_tunnel.streams_per_lane,
         connect_timeout_s: config.timeouts.connect.as_secs_f64(),
         capabilities: Vec::new(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    send(&mut pipe, &Answer::Welcome(welcome)).await?;
+    let answer = json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| Refused {
+        code: Refusal::NotAllowed,
+        message: format!("the public addresses of these services do not fit into one answer ({error}); offer fewer"),
+        retry_after_s: None,
+    })?;
+    Ok(Welcomed { admitted, lane, answer })
+}
+
+async fn first_words(
+    shared: &Arc<Shared>,
+    welcomed: Welcomed,
+    mut pipe: TlsStream<TcpStream>,
+    peer: SocketAddr,
+) -> Result<LaneStart, MessageError> {
+    let Welcomed { admitted, lane, answer } = welcomed;
+    send_encoded(&mut pipe, &answer).await?;
+    let per_tunnel = &shared.config.limits.per_tunnel;
+    let max_streams = per_tunnel.streams_per_lane;
     let mux = MuxConfig { max_streams, yield_first: shared.multi_thread };
     let (session, driver) = mux::session(Box::new(pipe), Side::Server, mux);
-    let lifetime = config.limits.per_tunnel.lane_lifetime;
-    let (lane, notices) = Lane::new(lane_id, session, max_streams, lifetime);
+    let (lane, notices) = Lane::new(lane, session, max_streams, per_tunnel.lane_lifetime);
     let guard = match admitted {
-        Admitted::First(registration) => registration.first_lane(lane),
+        Admitted::First(registration) => registration
+            .first_lane(lane)
+            .inspect_err(|error| tracing::info!(%peer, "dropped a login at its end: {}", error.refusal().1))
+            .ok(),
         Admitted::Further(tunnel) => shared.registry.add_lane(&tunnel, lane),
     };
+    // The agent finds its connection closed, tries again, and is told why.
     let guard = guard.ok_or(MessageError::Closed)?;
     Ok(LaneStart { guard, driver, notices, peer })
 }

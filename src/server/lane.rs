@@ -66,9 +66,8 @@ pub(super) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
         }
     }));
     let end = run(&shared, &guard, notices, control).await;
-    // The lane is out of the way before its session is closed: nobody opens a stream that would be cut at once.
+    // Its end is the end of the session, here and when this task is cut at the end of a drain.
     drop(guard);
-    lane.session().close();
     let session = driver.await.map_or_else(|error| error.to_string(), |ended| ended.to_string());
     tracing::info!(%client, %names, %peer, tunnel = %tunnel.id(), lane = %lane.id(), session, "an agent's lane is down: {end}");
 }
@@ -96,7 +95,7 @@ async fn run(
         },
     };
     let writer = ControlWriter::new(stream.clone());
-    let mut control = LaneControl { shared, guard, writer, patience, drain_until: None };
+    let mut control = LaneControl { shared, guard, writer, patience, drain_until: None, leaving: false };
     let work = control.run(ControlReader::new(stream), notices);
     tokio::select! {
         () = session.ended() => End::Session,
@@ -112,6 +111,8 @@ struct LaneControl<'a> {
     patience: Duration,
     /// Set once the lane only finishes what is open.
     drain_until: Option<Instant>,
+    /// The agent has said that it is leaving.
+    leaving: bool,
 }
 
 impl LaneControl<'_> {
@@ -164,7 +165,10 @@ impl LaneControl<'_> {
 
     fn on_message(&mut self, message: Control) {
         match message {
+            // Once is enough: the registry's lock is everybody's.
+            Control::Draining { .. } if self.leaving => {}
             Control::Draining { deadline_s } => {
+                self.leaving = true;
                 let limit = self.shared.config.tunnel.drain_timeout;
                 let asked = Duration::try_from_secs_f64(deadline_s).unwrap_or(limit);
                 self.shared.registry.withdraw(self.guard.tunnel());

@@ -17,6 +17,9 @@ use crate::values::{ClientId, InstanceId, Name, Secret};
 /// How long a ticket lets an agent back in without its token being checked. Refreshed on the control stream.
 pub const TICKET_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
+/// How many of a client's names a refusal lists.
+const LISTED_NAMES: usize = 10;
+
 /// An agent has proved that it acts for this client, and may offer these services. Made here and nowhere else.
 #[derive(Debug, Clone)]
 #[must_use = "only a registered login can serve"]
@@ -28,6 +31,17 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
+    /// A login that never was.
+    #[cfg(test)]
+    pub(super) fn for_tests(client: &str, instance: InstanceId, names: &[&str]) -> Self {
+        let offer = |name: &&str| ServiceOffer {
+            name: Name::new(name).unwrap(),
+            kind: crate::protocol::login::ServiceKind::Http,
+        };
+        let services = names.iter().map(offer).collect();
+        Self { client: ClientId::new(client).unwrap(), instance, agent: "test".to_owned(), services }
+    }
+
     /// Who it is.
     pub fn client(&self) -> &ClientId {
         &self.client
@@ -74,9 +88,7 @@ impl Shared {
     /// Decides on a login. A wrong proof counts against `from`; everything that only its owner may learn is looked at
     /// after the proof.
     pub(super) async fn check_login(&self, hello: &Hello, from: IpAddr) -> Result<Granted, Refused> {
-        if self.stop.is_cancelled() {
-            return Err(refused(Refusal::Draining, "the server is shutting down; it will be back"));
-        }
+        self.check_draining()?;
         if hello.protocol != VERSION {
             let message = format!("the server speaks version {VERSION} of the protocol, the agent {}", hello.protocol);
             return Err(refused(Refusal::Version, message));
@@ -84,19 +96,18 @@ impl Shared {
         if let Some(missing) = hello.required.first() {
             return Err(refused(Refusal::Version, format!("the server lacks `{missing}`, which the agent requires")));
         }
-        if let Err(wait) = self.failed_logins.allowed(from) {
-            return Err(Refused {
-                retry_after_s: Some(wait.seconds()),
-                ..refused(Refusal::TooMany, "too many failed logins from this address; try again later")
-            });
-        }
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, from).map(Granted::Lane);
+        }
+        if let Some(Proof::Token(_)) = hello.proof {
+            self.check_failures(from)?;
         }
         if !self.check_proof(hello).await {
             self.failed_logins.failed(from);
             return Err(bad_token());
         }
+        // A token takes a moment to check.
+        self.check_draining()?;
         check_clock(hello.timestamp)?;
         self.check_services(&hello.client_id, &hello.services)?;
         Ok(Granted::Tunnel(Authenticated {
@@ -105,6 +116,22 @@ impl Shared {
             agent: describe(hello),
             services: hello.services.clone(),
         }))
+    }
+
+    fn check_draining(&self) -> Result<(), Refused> {
+        match self.stop.is_cancelled() {
+            true => Err(refused(Refusal::Draining, "the server is shutting down; it will be back")),
+            false => Ok(()),
+        }
+    }
+
+    /// Checking a token is costly, and tokens may be guessed. Tickets and lane secrets have 256 bits and are cheap to
+    /// check: whoever has one gets in, whatever others have done from the same address.
+    fn check_failures(&self, from: IpAddr) -> Result<(), Refused> {
+        self.failed_logins.allowed(from).map_err(|wait| Refused {
+            retry_after_s: Some(wait.seconds()),
+            ..refused(Refusal::TooMany, "too many failed logins from this address; try again later")
+        })
     }
 
     async fn check_proof(&self, hello: &Hello) -> bool {
@@ -153,10 +180,9 @@ impl Shared {
             }
             let allowed = self.clients.names(client);
             if !allowed.contains(name) {
-                let allowed: Vec<&str> = allowed.iter().map(Name::as_str).collect();
                 return not_allowed(format!(
                     "the client `{client}` may not claim the name `{name}`, only: {}; the operator can add it to `names` in the clients file",
-                    allowed.join(", ")
+                    list(&allowed)
                 ));
             }
         }
@@ -208,6 +234,15 @@ fn check_clock(timestamp: u64) -> Result<(), Refused> {
             "the agent's clock is {off} {direction} the server's; set it (`timedatectl set-ntp true`) and try again"
         ),
     ))
+}
+
+/// The first few names, and how many more there are: a refusal is for a person to read.
+fn list(names: &[Name]) -> String {
+    let first: Vec<&str> = names.iter().take(LISTED_NAMES).map(Name::as_str).collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{}, … and {more} more", first.join(", ")),
+    }
 }
 
 fn describe(hello: &Hello) -> String {

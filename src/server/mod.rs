@@ -13,7 +13,8 @@ pub mod registry;
 pub mod tunnel;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Clients, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
-use crate::limits::{FailedLogins, PerAddress, Permits, VisitorRate};
+use crate::limits::{AddressPermit, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
 use crate::protocol::control::Control;
 use crate::routing::Router;
 use crate::transport::listen::{self, ListenError};
@@ -41,6 +42,10 @@ const LOGIN_CHECKS: usize = 2;
 
 /// Agents' connections that may be on their way through TLS and login at once.
 const LOGINS_UNDER_WAY: usize = 1024;
+
+/// How many of these one address may have, so that a stranger who says nothing leaves room for others. A fleet behind
+/// one address that comes back all at once is let in within a few attempts: a login takes milliseconds.
+const LOGINS_OF_AN_ADDRESS: NonZeroU32 = NonZeroU32::new(32).expect("32 is not zero");
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
@@ -88,6 +93,7 @@ pub struct Shared {
     failed_logins: FailedLogins,
     streams: Permits,
     logins: Permits,
+    logins_by_address: PerAddress,
     /// Every task of this server.
     tasks: TaskTracker,
     /// Visitors' connections, which end before the lanes do.
@@ -148,6 +154,7 @@ impl Server {
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             streams: Permits::new(config.limits.streams),
             logins: Permits::new(LOGINS_UNDER_WAY),
+            logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             clients: Arc::new(clients),
             tasks: TaskTracker::new(),
             visits: TaskTracker::new(),
@@ -207,8 +214,8 @@ impl Server {
         let agents = {
             let shared = Arc::clone(&shared);
             listen::accept_loop(tunnel, shared.stop.clone(), move |socket, peer| {
-                // Beyond the limit nobody is told: a handshake costs more than a connection.
-                if let Some(waiting) = shared.logins.try_acquire() {
+                // Beyond the limits nobody is told: a handshake costs more than a connection.
+                if let Some(waiting) = shared.login_permit(peer.ip()) {
                     let serve = accept::serve_agent(Arc::clone(&shared), tls.clone(), socket, peer, waiting);
                     shared.tasks.spawn(until_cut(shared.cut.clone(), serve));
                 }
@@ -228,7 +235,16 @@ impl Server {
     }
 }
 
+/// What counts one login under way. Lives until the login has ended, one way or the other.
+type LoginPermit = (AddressPermit, Permit);
+
 impl Shared {
+    /// First the address's own limit: a stranger beyond it takes nothing from the others.
+    fn login_permit(&self, from: IpAddr) -> Option<LoginPermit> {
+        let own = self.logins_by_address.try_acquire(from)?;
+        Some((own, self.logins.try_acquire()?))
+    }
+
     async fn drain(&self) -> Drained {
         let limit = self.config.tunnel.drain_timeout;
         self.stop.cancel();
@@ -244,7 +260,8 @@ impl Shared {
             lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
         }
         let visits_cut = if timeout(limit, self.visits.wait()).await.is_ok() { 0 } else { self.visits.len() };
-        for tunnel in &tunnels {
+        // Those whose login was under way at the start of the drain are among them now.
+        for tunnel in self.registry.all() {
             tunnel.retire(Retired::Draining);
         }
         if visits_cut > 0 || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
@@ -277,5 +294,57 @@ async fn evict_idle(shared: Arc<Shared>) {
                 shared.failed_logins.evict_idle();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::auth::LaneSecret;
+    use crate::config::{ClientsFile, Environment, Flags};
+    use crate::server::login::Authenticated;
+    use crate::server::tunnel::{Lane, Tunnel};
+    use crate::transport::mux::{self, MuxConfig, Side};
+    use crate::values::{InstanceId, LaneId, TunnelId};
+
+    fn server(dir: &std::path::Path) -> Server {
+        let flags = Flags::new()
+            .with("tunnel.listen", "127.0.0.1:0")
+            .with("public.http", "127.0.0.1:0")
+            .with("tunnel.tls.dir", dir.to_str().unwrap());
+        let config = ServerConfig::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
+        let clients = ClientsFile::from_text(&dir.join("clients.toml"), "[clients]\n").unwrap();
+        Server::bind(config, Clients::new(clients)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_login_that_ends_during_the_drain_is_drained_too() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let shared = server(dir.path()).shared;
+        let visitor_leaves = Arc::new(Notify::new());
+        let left = Arc::clone(&visitor_leaves);
+        shared.visits.spawn(async move { left.notified().await });
+        let draining = async { shared.drain().await };
+        let late_login = async {
+            shared.stop.cancelled().await;
+            let login = Authenticated::for_tests("alice", InstanceId::random().unwrap(), &["alice"]);
+            let (id, secret) = (TunnelId::random().unwrap(), LaneSecret::random().unwrap());
+            let registration = shared.registry.register(login, |login| Tunnel::new(id, login, secret, 10)).unwrap();
+            let (pipe, _far) = tokio::io::duplex(64);
+            let config = MuxConfig { max_streams: 10, yield_first: false };
+            let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
+            let guard = registration.first_lane(Lane::new(LaneId::next(), session, 10, 1000).0).unwrap();
+            visitor_leaves.notify_one();
+            let mut retired = guard.tunnel().retired();
+            timeout(Duration::from_secs(10), retired.wait_for(Option::is_some))
+                .await
+                .expect("nobody drained it")
+                .unwrap()
+                .clone()
+        };
+        let (drained, retired) = tokio::join!(draining, late_login);
+        assert_eq!((drained, retired), (Drained { visits_cut: 0 }, Some(Retired::Draining)));
     }
 }

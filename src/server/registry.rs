@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::login::Authenticated;
 use super::tunnel::{Lane, Retired, Tunnel};
-use crate::protocol::login::Refusal;
+use crate::protocol::login::{Refusal, ServiceOffer};
 use crate::values::{ClientId, Name, TunnelId};
 
 /// The tunnels of this server.
@@ -25,6 +25,9 @@ pub struct Registry {
     changed: watch::Sender<u64>,
 }
 
+/// The most tunnels of one client.
+pub const MAX_TUNNELS_OF_A_CLIENT: usize = 64;
+
 /// Why a tunnel could not be registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegisterError {
@@ -32,6 +35,8 @@ pub enum RegisterError {
     NameTaken(Name),
     /// The server has as many tunnels as it may.
     TooMany,
+    /// The client has as many tunnels as it may.
+    TooManyOfClient,
 }
 
 impl RegisterError {
@@ -42,14 +47,18 @@ impl RegisterError {
             Self::TooMany => {
                 (Refusal::TooMany, "the server has as many tunnels as it may (`tunnel.max_tunnels`)".to_owned())
             }
+            Self::TooManyOfClient => (
+                Refusal::TooMany,
+                format!("the client has {MAX_TUNNELS_OF_A_CLIENT} agents connected already; stop one of them"),
+            ),
         }
     }
 }
 
-/// A tunnel that is registered and waits for its first lane. Dropping it removes that tunnel, and no newer one that
-/// holds its names by then.
+/// A tunnel that has its place and waits for its first lane. Until then it holds no name and nobody makes way for it:
+/// the agent may be gone before it has heard that it is welcome. Dropping this gives the place back.
 #[derive(Debug)]
-#[must_use = "a tunnel without a lane is registered for as long as this lives"]
+#[must_use = "a tunnel without a lane keeps its place for as long as this lives"]
 pub struct Registration {
     registry: Arc<Registry>,
     tunnel: Arc<Tunnel>,
@@ -62,11 +71,16 @@ impl Registration {
         &self.tunnel
     }
 
-    /// Gives the tunnel its first lane, whose guard keeps it registered from now on.
-    pub fn first_lane(mut self, lane: Arc<Lane>) -> Option<LaneGuard> {
-        let guard = self.registry.add_lane(&self.tunnel, lane)?;
+    /// Gives the tunnel its first lane, whose guard keeps it registered from now on, and its names: those that another
+    /// tunnel of the same client holds are taken over, and a tunnel left without a name is told so. An earlier tunnel of
+    /// the same agent is its own past: it goes quietly. Of two logins that race, the later one to come here has won.
+    ///
+    /// # Errors
+    /// Another client has claimed one of the names since; nothing has changed then.
+    pub fn first_lane(mut self, lane: Arc<Lane>) -> Result<LaneGuard, RegisterError> {
+        self.registry.claim(&self.tunnel, &lane)?;
         self.handed_over = true;
-        Some(guard)
+        Ok(LaneGuard { registry: Arc::clone(&self.registry), tunnel: Arc::clone(&self.tunnel), lane })
     }
 }
 
@@ -78,7 +92,7 @@ impl Drop for Registration {
     }
 }
 
-/// A lane in its tunnel. Dropping it removes that lane, and with the last one the tunnel.
+/// A lane in its tunnel. Dropping it removes that lane, and with the last one the tunnel, and ends the lane's session.
 #[derive(Debug)]
 #[must_use = "a lane belongs to its tunnel for as long as this lives"]
 pub struct LaneGuard {
@@ -106,6 +120,8 @@ impl Drop for LaneGuard {
         } else {
             self.registry.changed();
         }
+        // The lane is out of the way first: nobody opens a stream that would be cut at once.
+        self.lane.session().close();
     }
 }
 
@@ -121,8 +137,7 @@ impl Registry {
         })
     }
 
-    /// Registers a tunnel under its names. Names that another tunnel of the same client holds are taken over, and a
-    /// tunnel left without a name is told so. An earlier tunnel of the same agent is its own past: it goes quietly.
+    /// Gives a tunnel its place. It has no names before [`Registration::first_lane`].
     ///
     /// # Errors
     /// Another client holds one of the names, or there are too many tunnels; nothing has changed then.
@@ -132,24 +147,56 @@ impl Registry {
         make: impl FnOnce(Authenticated) -> Tunnel,
     ) -> Result<Registration, RegisterError> {
         let mut count = self.count.lock();
-        for service in login.services() {
-            if let Some(holder) = self.names.get(&service.name)
-                && holder.client() != login.client()
-            {
-                return Err(RegisterError::NameTaken(service.name.clone()));
+        self.check_names(login.client(), login.services())?;
+        let own = self.tunnels_of(login.client());
+        if !self.replaces_one(&own, &login) {
+            if *count >= self.max_tunnels {
+                return Err(RegisterError::TooMany);
             }
-        }
-        let older = self.tunnels_of(login.client());
-        if *count >= self.max_tunnels && older.is_empty() {
-            return Err(RegisterError::TooMany);
+            if own.len() >= MAX_TUNNELS_OF_A_CLIENT {
+                return Err(RegisterError::TooManyOfClient);
+            }
         }
         *count += 1;
         let tunnel = Arc::new(make(login));
         self.tunnels.entry(tunnel.client().clone()).or_default().push(Arc::clone(&tunnel));
-        for service in tunnel.services() {
-            self.names.insert(service.name.clone(), Arc::clone(&tunnel));
+        drop(count);
+        self.changed();
+        Ok(Registration { registry: Arc::clone(self), tunnel, handed_over: false })
+    }
+
+    fn check_names(&self, client: &ClientId, services: &[ServiceOffer]) -> Result<(), RegisterError> {
+        let foreign = |name| self.names.get(name).is_some_and(|holder| holder.client() != client);
+        match services.iter().find(|service| foreign(&service.name)) {
+            Some(taken) => Err(RegisterError::NameTaken(taken.name.clone())),
+            None => Ok(()),
         }
-        for old in older {
+    }
+
+    /// Whether `login` takes the place of one of the client's tunnels: such a login is let in although the limits are
+    /// reached. For each tunnel that serves, one more at most may be on its way in or out, so the limits are exceeded
+    /// by no more than twice.
+    fn replaces_one(&self, own: &[Arc<Tunnel>], login: &Authenticated) -> bool {
+        let claims = |service: &ServiceOffer| login.services().iter().any(|claimed| claimed.name == service.name);
+        let replaced = |old: &Tunnel| {
+            let mut held = old.services().iter().filter(|service| self.holds(old, &service.name));
+            old.instance() == login.instance() || held.all(claims)
+        };
+        let (serving, passing): (Vec<&Arc<Tunnel>>, Vec<_>) = own.iter().partition(|tunnel| tunnel.is_serving());
+        passing.len() < serving.len() && serving.into_iter().any(|old| replaced(old))
+    }
+
+    /// Names, first lane and the end of what the tunnel replaces are one step.
+    fn claim(&self, tunnel: &Arc<Tunnel>, lane: &Arc<Lane>) -> Result<(), RegisterError> {
+        let count = self.count.lock();
+        self.check_names(tunnel.client(), tunnel.services())?;
+        tunnel.first_lane(lane);
+        for service in tunnel.services() {
+            self.names.insert(service.name.clone(), Arc::clone(tunnel));
+        }
+        // A tunnel that waits for its first lane is no past: it may still come, and is the newer one then.
+        let older = self.tunnels_of(tunnel.client()).into_iter();
+        for old in older.filter(|old| old.id() != tunnel.id() && old.has_been_up()) {
             if old.instance() == tunnel.instance() {
                 self.forget_names(&old);
                 old.retire(Retired::CameBack);
@@ -159,10 +206,10 @@ impl Registry {
         }
         drop(count);
         self.changed();
-        Ok(Registration { registry: Arc::clone(self), tunnel, handed_over: false })
+        Ok(())
     }
 
-    /// Adds a lane; `None` if the tunnel is gone or has as many as it may.
+    /// Adds a further lane; `None` if the tunnel is gone or has as many as it may.
     pub fn add_lane(self: &Arc<Self>, tunnel: &Arc<Tunnel>, lane: Arc<Lane>) -> Option<LaneGuard> {
         if !tunnel.add_lane(&lane) {
             return None;
@@ -198,9 +245,12 @@ impl Registry {
         }
     }
 
+    fn holds(&self, tunnel: &Tunnel, name: &Name) -> bool {
+        self.names.get(name).is_some_and(|holder| holder.id() == tunnel.id())
+    }
+
     fn holds_a_name(&self, tunnel: &Tunnel) -> bool {
-        let holds = |name| self.names.get(name).is_some_and(|holder| holder.id() == tunnel.id());
-        tunnel.services().iter().any(|service| holds(&service.name))
+        tunnel.services().iter().any(|service| self.holds(tunnel, &service.name))
     }
 
     /// The tunnel that holds `name` now.
@@ -213,17 +263,17 @@ impl Registry {
         self.tunnels.get(client).map(|tunnels| tunnels.clone()).unwrap_or_default()
     }
 
-    /// A client's tunnel with this id.
+    /// A client's tunnel with this id, if it has had its first lane.
     pub fn tunnel(&self, client: &ClientId, id: TunnelId) -> Option<Arc<Tunnel>> {
-        self.tunnels.get(client)?.iter().find(|tunnel| tunnel.id() == id).cloned()
+        self.tunnels.get(client)?.iter().find(|tunnel| tunnel.id() == id && tunnel.has_been_up()).cloned()
     }
 
-    /// All tunnels. Walks the whole map.
+    /// All tunnels, those that wait for their first lane included. Walks the whole map.
     pub fn all(&self) -> Vec<Arc<Tunnel>> {
         self.tunnels.iter().flat_map(|tunnels| tunnels.clone()).collect()
     }
 
-    /// How many tunnels there are, the draining ones included.
+    /// How many tunnels there are; those that drain and those that wait for their first lane included.
     pub fn len(&self) -> usize {
         *self.count.lock()
     }
@@ -247,3 +297,6 @@ impl Registry {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -24,6 +24,9 @@ pub const MAX_LANES: usize = 4;
 
 /// Notices that may wait for a lane's control stream. There are few kinds and each is sent rarely.
 const NOTICES: usize = 8;
+
+/// How many more streams a worn lane opens before it asks again for a successor that has not come.
+const ASK_AGAIN: u64 = 1024;
 
 /// Why a tunnel takes no new visitors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,13 +63,11 @@ pub struct Tunnel {
     lanes: RwLock<Lanes>,
     permits: Permits,
     retired: watch::Sender<Option<Retired>>,
-    /// A tunnel is registered a moment before its first lane is up.
-    has_lane: watch::Sender<bool>,
 }
 
 struct Lanes {
     living: Vec<Arc<Lane>>,
-    /// The last lane is gone, or the tunnel was given up before it had one: nobody may join any more.
+    /// The last lane is gone: nobody may join any more.
     closed: bool,
 }
 
@@ -84,6 +85,8 @@ pub struct Lane {
     notices: mpsc::Sender<Control>,
     /// How many streams it opens before another lane takes its place.
     lifetime: u64,
+    /// After how many streams it asks for that lane, for the first time or again.
+    ask_at: AtomicU64,
 }
 
 /// What counts one stream, in its tunnel and on its lane. Lives as long as the exchange.
@@ -104,7 +107,6 @@ impl Tunnel {
             lanes: RwLock::new(Lanes { living: Vec::new(), closed: false }),
             permits: Permits::new(max_streams),
             retired: watch::Sender::new(None),
-            has_lane: watch::Sender::new(false),
         }
     }
 
@@ -154,7 +156,23 @@ impl Tunnel {
         self.lanes.read().living.clone()
     }
 
-    /// Adds a lane; `false` if the tunnel is gone or has as many as it may.
+    /// Whether it has its first lane, or has lost its last one since.
+    pub(super) fn has_been_up(&self) -> bool {
+        let lanes = self.lanes.read();
+        lanes.closed || !lanes.living.is_empty()
+    }
+
+    /// Whether new visitors are meant to come.
+    pub(super) fn is_serving(&self) -> bool {
+        self.has_been_up() && self.retired.borrow().is_none()
+    }
+
+    /// The lane that brings it up. Nobody joins before that.
+    pub(super) fn first_lane(&self, lane: &Arc<Lane>) {
+        self.lanes.write().living.push(Arc::clone(lane));
+    }
+
+    /// Adds a further lane; `false` if the tunnel is gone or has as many as it may.
     pub(super) fn add_lane(&self, lane: &Arc<Lane>) -> bool {
         let mut lanes = self.lanes.write();
         // The successor of a worn lane is here: the old one only finishes what it has.
@@ -163,8 +181,6 @@ impl Tunnel {
             return false;
         }
         lanes.living.push(Arc::clone(lane));
-        drop(lanes);
-        self.has_lane.send_replace(true);
         true
     }
 
@@ -200,10 +216,6 @@ impl Tunnel {
     /// # Errors
     /// Nothing was sent; [`OpenFailure`] says whether it is worth trying again.
     pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(MuxStream, StreamPermit), OpenFailure> {
-        let first_lane = async { self.has_lane.subscribe().wait_for(|has| *has).await.is_ok() };
-        if !*self.has_lane.borrow() && tokio::time::timeout(deadline, first_lane).await.is_err() {
-            return Err(OpenFailure::Gone);
-        }
         loop {
             let tunnel = self.permits.try_acquire().ok_or(OpenFailure::Busy)?;
             let (lane, permit, open) = self.choose()?;
@@ -251,7 +263,8 @@ impl Lane {
         let permits = Permits::new(max_streams);
         let accepting = AtomicBool::new(true);
         let succeeded = CancellationToken::new();
-        (Arc::new(Self { id, session, permits, open, accepting, succeeded, notices, lifetime }), queue)
+        let ask_at = AtomicU64::new(lifetime);
+        (Arc::new(Self { id, session, permits, open, accepting, succeeded, notices, lifetime, ask_at }), queue)
     }
 
     /// The lane's number.
@@ -301,13 +314,60 @@ impl Lane {
 
     /// A lane that nears the end of its stream numbers asks for its successor, and goes on until it is there.
     fn check_wear(&self) {
-        if self.is_worn() && self.session.opened().is_multiple_of(self.lifetime) {
-            self.notify(Control::Rollover);
+        let (opened, due) = (self.session.opened(), self.ask_at.load(Ordering::Relaxed));
+        // Of those who find it due at the same time, one asks.
+        let mine = |next| self.ask_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if opened >= due && mine(opened + ASK_AGAIN) && !self.notify(Control::Rollover) {
+            // There was no room for the notice: the next stream asks.
+            self.ask_at.store(opened, Ordering::Relaxed);
         }
     }
 
     /// Whether the lane has opened so many streams that a successor should take over.
     fn is_worn(&self) -> bool {
         self.session.opened() >= self.lifetime
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::mux::{self, MuxConfig, Side};
+
+    async fn open_more(lane: &Lane, streams: u64) -> Vec<MuxStream> {
+        let mut opened = Vec::new();
+        for _ in 0..streams {
+            opened.push(lane.session.open(b"!").await.unwrap());
+        }
+        opened
+    }
+
+    fn rollovers(queue: &mut mpsc::Receiver<Control>) -> usize {
+        std::iter::from_fn(|| queue.try_recv().ok()).filter(|notice| matches!(notice, Control::Rollover)).count()
+    }
+
+    #[tokio::test]
+    async fn a_worn_lane_asks_for_its_successor_until_it_is_heard() {
+        let (pipe, _far) = tokio::io::duplex(1024);
+        let config = MuxConfig { max_streams: 100, yield_first: false };
+        let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
+        let (lane, mut queue) = Lane::new(LaneId::next(), session, 100, 5);
+        let mut open = open_more(&lane, 4).await;
+        lane.check_wear();
+        assert_eq!(rollovers(&mut queue), 0);
+        // Two streams are opened at once: neither sees the exact number.
+        open.extend(open_more(&lane, 2).await);
+        while lane.notify(Control::Heartbeat) {}
+        lane.check_wear();
+        assert_eq!(rollovers(&mut queue), 0, "there was no room for the notice");
+        lane.check_wear();
+        assert_eq!(rollovers(&mut queue), 1);
+        open.extend(open_more(&lane, 100).await);
+        lane.check_wear();
+        assert_eq!(rollovers(&mut queue), 0, "once is enough for a while");
+        lane.ask_at.store(lane.session.opened(), Ordering::Relaxed);
+        lane.check_wear();
+        lane.check_wear();
+        assert_eq!(rollovers(&mut queue), 1, "and then again");
     }
 }

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::mux::MuxStream;
 use crate::protocol::control::Control;
 use crate::protocol::json::{self, JsonError};
+use crate::protocol::login::Answer;
 
 /// Why a message did not come or could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -26,31 +27,49 @@ pub enum MessageError {
     Json(#[from] JsonError),
 }
 
-/// Sends one message.
+/// Sends one message of up to [`json::MAX`] bytes.
 ///
 /// # Errors
 /// The connection broke, or the message is larger than the protocol allows.
 pub async fn send(pipe: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> Result<(), MessageError> {
-    pipe.write_all(&json::encode(message)?).await?;
-    pipe.flush().await?;
-    Ok(())
+    Ok(send_encoded(pipe, &json::encode(message)?).await?)
 }
 
-/// Receives one message and not a byte more: what follows belongs to the multiplexer. Allocates nothing for a message
-/// that is too large.
+/// Sends one message that is encoded already.
+///
+/// # Errors
+/// The connection broke.
+pub async fn send_encoded(pipe: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
+    pipe.write_all(message).await?;
+    pipe.flush().await
+}
+
+/// Receives one message of up to [`json::MAX`] bytes and not a byte more: what follows belongs to the multiplexer.
+/// Allocates nothing for a message that is too large.
 ///
 /// # Errors
 /// The connection broke or ended, or what came is no such message.
 pub async fn receive<T: DeserializeOwned>(pipe: &mut (impl AsyncRead + Unpin)) -> Result<T, MessageError> {
-    let mut input = BytesMut::zeroed(4);
-    read_exact(pipe, &mut input).await?;
-    let length = input.clone().get_u32() as usize;
-    if length > json::MAX {
-        return Err(JsonError::TooLarge(length).into());
-    }
-    input.resize(4 + length, 0);
-    read_exact(pipe, &mut input[4..]).await?;
-    json::decode(&mut input)?.ok_or(MessageError::Closed)
+    receive_within(json::MAX, pipe).await
+}
+
+/// As [`receive`], for the answer to a login: it may have [`json::MAX_ANSWER`] bytes.
+///
+/// # Errors
+/// As for [`receive`].
+pub async fn receive_answer(pipe: &mut (impl AsyncRead + Unpin)) -> Result<Answer, MessageError> {
+    receive_within(json::MAX_ANSWER, pipe).await
+}
+
+async fn receive_within<T: DeserializeOwned>(
+    limit: usize,
+    pipe: &mut (impl AsyncRead + Unpin),
+) -> Result<T, MessageError> {
+    let mut length = [0; 4];
+    read_exact(pipe, &mut length).await?;
+    let mut message = vec![0; json::length_of(length, limit)?];
+    read_exact(pipe, &mut message).await?;
+    Ok(json::parse(&message)?)
 }
 
 async fn read_exact(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<(), MessageError> {
@@ -74,11 +93,12 @@ impl ControlReader {
         Self { stream, input: BytesMut::new() }
     }
 
-    /// The next message. Cancel-safe.
+    /// The next message. Cancel-safe, and counted by the runtime: a peer that never pauses does not keep others waiting.
     ///
     /// # Errors
     /// The lane is gone, or what came is no control message.
     pub async fn receive(&mut self) -> Result<Control, MessageError> {
+        tokio::task::consume_budget().await;
         loop {
             if let Some(message) = json::decode(&mut self.input)? {
                 return Ok(message);
@@ -149,9 +169,9 @@ mod tests {
         let (mut near, mut far) = duplex(100);
         near.write_all(&[0, 0, 0x40, 1]).await.unwrap();
         let refused = within(receive::<String>(&mut far)).await;
-        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge(0x4001)))), "{refused:?}");
+        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge { length: 0x4001, .. }))), "{refused:?}");
         let refused = send(&mut near, &"x".repeat(json::MAX)).await;
-        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge(_)))), "{refused:?}");
+        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge { .. }))), "{refused:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -188,12 +208,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_flood_of_control_messages_lets_others_run() {
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        let flood = json::encode(&Control::Heartbeat).unwrap().repeat(1000);
+        write(&far, &flood).await.unwrap();
+        let (mut reader, mut received) = (ControlReader::new(near), 0);
+        let mut read_all = Box::pin(async {
+            while reader.receive().await.is_ok() {
+                received += 1;
+            }
+        });
+        // All of it has come, and it is not read in one go.
+        stays_pending(std::future::pending::<()>()).await;
+        assert!(futures_util::poll!(&mut read_all).is_pending());
+        drop(read_all);
+        assert!((1..1000).contains(&received), "{received}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_control_message_too_large_is_refused() {
         let mut pair = Pair::new();
         let (near, far) = pair.stream().await;
         write(&far, &[255; 4]).await.unwrap();
         write(&far, &pattern(100)).await.unwrap();
         let refused = within(ControlReader::new(near).receive()).await;
-        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge(_)))), "{refused:?}");
+        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge { .. }))), "{refused:?}");
     }
 }

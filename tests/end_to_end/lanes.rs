@@ -80,6 +80,7 @@ async fn a_lane_joins_only_with_its_tunnels_secret_and_for_its_client() {
     let server = TestServer::start(&[]);
     let first = hello("alice", &["alice"]);
     let (welcome, _pipe) = log_in(&server, &first).await.unwrap();
+    until("a first lane", &server.registry, || server.registry.serves_any()).await;
     let join = puppet::join(&first, &welcome);
     let mut wrong = join.clone();
     wrong.join.as_mut().unwrap().lane_secret = secret("guess");

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use adit::agent::{GivenUp, State};
 use adit::protocol::json;
-use adit::protocol::login::{Answer, Hello, Proof, Refusal};
-use adit::transport::login::{receive, send};
+use adit::protocol::login::{Answer, Hello, MAX_SERVICES, Proof, Refusal};
+use adit::transport::login::{receive_answer, send};
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,6 +73,47 @@ async fn only_the_clients_own_names_may_be_claimed() {
     assert!(server.registry.is_empty(), "a refused login registers nothing");
 }
 
+/// As many services as an agent may offer, with names as long as names may be, and alice's leave to claim them.
+fn many_long_names(server: &TestServer) -> Vec<String> {
+    let names: Vec<String> = (0..MAX_SERVICES).map(|at| format!("{at:x<63}")).collect();
+    let hash = adit::auth::hash_at(token("alice").as_secret(), adit::auth::Cost::ForTests).unwrap();
+    server.clients.replace(clients_file(&format!("[clients.alice]\ntoken_hash = \"{hash}\"\nnames = {names:?}\n")));
+    names
+}
+
+#[tokio::test]
+async fn as_many_services_as_allowed_with_the_longest_names_are_welcome() {
+    let server = TestServer::start(&[]);
+    let names = many_long_names(&server);
+    let local = apps::fixed("here").await;
+    let services: Vec<(&str, std::net::SocketAddr)> = names.iter().map(|name| (name.as_str(), local)).collect();
+    let _agent = TestAgent::connect(&server, "alice", &services).await;
+    assert_eq!(fetch(server.public, &names[MAX_SERVICES - 1], "/").await.text(), "here");
+}
+
+#[tokio::test]
+async fn addresses_too_long_for_an_answer_are_refused_and_nothing_is_registered() {
+    let url = format!("https://{{name}}.example.com/{}", "x".repeat(3000));
+    let server = TestServer::start(&[("public.url", &url)]);
+    let names = many_long_names(&server);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (code, message) = refusal(&server, &hello("alice", &names)).await;
+    assert_eq!(code, Refusal::NotAllowed);
+    assert!(message.contains("offer fewer"), "{message}");
+    assert!(server.registry.is_empty());
+    assert!(log_in(&server, &hello("alice", &names[..3])).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refusal_lists_only_a_few_of_many_names() {
+    let server = TestServer::start(&[]);
+    let names = many_long_names(&server);
+    let (code, message) = refusal(&server, &hello("alice", &["bob"])).await;
+    assert_eq!(code, Refusal::NotAllowed);
+    assert!(message.contains(&names[9]) && !message.contains(&names[10]), "{message}");
+    assert!(message.contains("… and 54 more"), "{message}");
+}
+
 #[tokio::test]
 async fn another_protocol_version_or_an_unknown_need_is_refused() {
     let server = TestServer::start(&[]);
@@ -132,6 +173,40 @@ async fn failed_logins_are_limited_by_address_and_others_cost_nothing() {
     let refused = log_in(&server, &hello("alice", &["alice"])).await.expect_err("the address is blocked");
     assert_eq!(refused.code, Refusal::TooMany);
     assert!(refused.retry_after_s.is_some_and(|seconds| (1..=60).contains(&seconds)));
+}
+
+#[tokio::test]
+async fn a_ticket_and_a_lane_secret_count_whatever_others_did_from_the_same_address() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "1")]);
+    let first = hello("alice", &["alice"]);
+    let (welcome, _pipe) = log_in(&server, &first).await.unwrap();
+    until("a lane", &server.registry, || server.registry.serves_any()).await;
+    let wrong = Hello { proof: wrong_token(), ..first.clone() };
+    assert_eq!(refusal(&server, &wrong).await.0, Refusal::BadToken);
+    assert_eq!(refusal(&server, &first).await.0, Refusal::TooMany, "a token has to wait, even the right one");
+    let join = puppet::join(&first, &welcome);
+    assert!(log_in(&server, &join).await.is_ok(), "a lane secret has not");
+    let ticket = Hello { proof: Some(Proof::Ticket(welcome.ticket.clone())), ..first };
+    assert!(log_in(&server, &ticket).await.is_ok(), "nor has a ticket");
+    let forged = Hello { proof: Some(Proof::Ticket(puppet::secret("forged"))), ..ticket };
+    assert_eq!(refusal(&server, &forged).await.0, Refusal::BadToken);
+}
+
+#[tokio::test]
+async fn an_address_has_only_so_many_logins_under_way() {
+    let server = TestServer::start(&[("tunnel.login_timeout", "60s")]);
+    let mut silent = Vec::new();
+    for _ in 0..32 {
+        silent.push(TcpStream::connect(server.tunnel).await.unwrap());
+    }
+    let mut excess = TcpStream::connect(server.tunnel).await.unwrap();
+    let end = soon("the end of one too many", excess.read(&mut [0; 16])).await;
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    drop(silent.pop());
+    let mut agent = TestAgent::start(&server, "alice", &[("alice", apps::fixed("here").await)]);
+    agent.connected().await;
+    // A login that is over counts no more: there is room for the next one.
+    let _second = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("here").await)]).await;
 }
 
 #[tokio::test]
@@ -251,7 +326,7 @@ async fn a_draining_server_sends_agents_away_for_a_while() {
     server.begin_stop();
     send(&mut pipe, &hello("alice", &["alice"])).await.unwrap();
     // It may be told, or the connection may be gone already.
-    if let Ok(answer) = soon("an answer", receive::<Answer>(&mut pipe)).await {
+    if let Ok(answer) = soon("an answer", receive_answer(&mut pipe)).await {
         assert!(
             matches!(answer, Answer::Refused(refused) if refused.code == Refusal::Draining && refused.code.may_retry())
         );

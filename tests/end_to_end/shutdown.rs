@@ -6,8 +6,9 @@ use http::StatusCode;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::apps::{self, Script};
+use crate::harness::puppet::{Puppet, hello};
 use crate::harness::visitor::{self, fetch};
-use crate::harness::{TestAgent, TestServer, until};
+use crate::harness::{TestAgent, TestServer, soon, until};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole";
@@ -39,6 +40,35 @@ async fn a_server_does_not_wait_for_ever() {
     let (_local, _) = app.request().await;
     assert_eq!(server.stop().await.visits_cut, 1);
     assert!(visitor::read_to_end(&mut visitor).await.unwrap_or_default().is_empty());
+}
+
+#[tokio::test]
+async fn a_session_does_not_outlive_the_drain() {
+    let server = TestServer::start(&[("tunnel.drain_timeout", "200ms")]);
+    let mut puppet = Puppet::connect(&server, &hello("alice", &["alice"])).await;
+    let beat = adit::protocol::json::encode(&adit::protocol::control::Control::Heartbeat).unwrap();
+    let _control = puppet.control(&beat).await;
+    let _visitor = visitor::raw(server.public, REQUEST).await;
+    let _stream = soon("a stream", puppet.streams.recv()).await.unwrap();
+    server.begin_stop();
+    // The server's runtime lives on: only its tasks can end the session.
+    soon("the end of the session", puppet.session.ended()).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_says_again_and_again_that_it_leaves_is_heard_once() {
+    let server = TestServer::start(&[]);
+    let mut puppet = Puppet::connect(&server, &hello("alice", &["alice"])).await;
+    let _visitor = visitor::raw(server.public, REQUEST).await;
+    let _stream = soon("a stream", puppet.streams.recv()).await.unwrap();
+    let draining = adit::protocol::control::Control::Draining { deadline_s: 30.0 };
+    let mut flood = adit::protocol::json::encode(&draining).unwrap().repeat(100);
+    // After all of them, the end of the lane.
+    flood.extend([0xff; 8]);
+    let before = *server.registry.changes().borrow();
+    let _control = puppet.control(&flood).await;
+    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
+    assert!(*server.registry.changes().borrow() - before < 10, "the registry changed each time");
 }
 
 #[tokio::test]

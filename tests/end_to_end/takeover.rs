@@ -109,6 +109,16 @@ async fn a_tunnel_that_is_gone_frees_its_place() {
 }
 
 #[tokio::test]
+async fn a_full_server_takes_a_client_back_but_not_twice() {
+    let server = TestServer::start(&[("tunnel.max_tunnels", "1")]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("older").await)]).await;
+    let refused = log_in(&server, &hello("alice", &["blog"])).await.expect_err("there is room for one");
+    assert_eq!(refused.code, Refusal::TooMany);
+    let _newer = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("newer").await)]).await;
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "newer");
+}
+
+#[tokio::test]
 async fn the_servers_of_a_list_are_tried_in_order() {
     let gone = apps::nothing().await;
     let first = TestServer::start(&[]);

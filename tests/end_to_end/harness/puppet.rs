@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use adit::config::Trust;
 use adit::protocol::VERSION;
 use adit::protocol::login::{AgentInfo, Answer, Hello, Join, Proof, Refused, ServiceKind, ServiceOffer, Welcome};
-use adit::transport::login::{receive, send};
+use adit::transport::login::{receive_answer, send};
 use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side};
 use adit::transport::tls;
 use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{name, soon, spawn, token};
+use super::{name, soon, spawn, token, until};
 
 /// TLS up, nothing said.
 pub async fn dial(address: SocketAddr, fingerprint: Fingerprint) -> TlsStream<TcpStream> {
@@ -60,7 +60,7 @@ pub fn secret(text: &str) -> Secret {
 pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcome, TlsStream<TcpStream>), Refused> {
     let mut pipe = dial(server.tunnel, server.fingerprint).await;
     send(&mut pipe, hello).await.unwrap();
-    match soon("the answer to a login", receive(&mut pipe)).await.unwrap() {
+    match soon("the answer to a login", receive_answer(&mut pipe)).await.unwrap() {
         Answer::Welcome(welcome) => Ok((welcome, pipe)),
         Answer::Refused(refused) => Err(refused),
     }
@@ -77,6 +77,12 @@ impl Puppet {
     /// Logs in and lays a session over it; opens no control stream.
     pub async fn connect(server: &super::TestServer, hello: &Hello) -> Self {
         let (welcome, pipe) = log_in(server, hello).await.expect("the login was refused");
+        // The server adds the lane a moment after it has welcomed the agent.
+        let has_lane = || {
+            let tunnel = server.registry.tunnel(&hello.client_id, welcome.tunnel_id);
+            tunnel.is_some_and(|tunnel| tunnel.lanes().iter().any(|lane| lane.id() == welcome.lane_id))
+        };
+        until("a puppet's lane", &server.registry, has_lane).await;
         let mux = MuxConfig { max_streams: 4000, yield_first: false };
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
         let (sender, streams) = mpsc::unbounded_channel();

@@ -1,0 +1,141 @@
+use super::*;
+use crate::auth::LaneSecret;
+use crate::transport::mux::{self, MuxConfig, Side};
+use crate::values::{InstanceId, LaneId};
+
+/// A registry, and what agents do with it.
+struct House(Arc<Registry>);
+
+fn login(client: &str, names: &[&str]) -> Authenticated {
+    Authenticated::for_tests(client, InstanceId::random().unwrap(), names)
+}
+
+fn lane() -> Arc<Lane> {
+    let (pipe, _) = tokio::io::duplex(64);
+    let config = MuxConfig { max_streams: 10, yield_first: false };
+    let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
+    Lane::new(LaneId::next(), session, 10, 1000).0
+}
+
+impl House {
+    fn of(max_tunnels: usize) -> Self {
+        Self(Registry::new(max_tunnels))
+    }
+
+    fn register(&self, login: Authenticated) -> Result<Registration, RegisterError> {
+        let id = TunnelId::random().unwrap();
+        self.0.register(login, |login| Tunnel::new(id, login, LaneSecret::random().unwrap(), 10))
+    }
+
+    fn up(&self, login: Authenticated) -> LaneGuard {
+        self.register(login).unwrap().first_lane(lane()).unwrap()
+    }
+
+    fn refusal(&self, login: Authenticated) -> RegisterError {
+        self.register(login).expect_err("there should have been no place")
+    }
+
+    fn holder(&self, name: &str) -> Option<TunnelId> {
+        self.0.by_name(&Name::new(name).unwrap()).map(|tunnel| tunnel.id())
+    }
+}
+
+fn retired(guard: &LaneGuard) -> Option<Retired> {
+    guard.tunnel().retired().borrow().clone()
+}
+
+#[test]
+fn a_login_that_dies_before_its_first_lane_takes_nothing_over() {
+    let house = House::of(10);
+    let older = house.up(login("alice", &["alice", "blog"]));
+    let past = Authenticated::for_tests("alice", older.tunnel().instance(), &["alice"]);
+    for newcomer in [login("alice", &["alice", "blog"]), past] {
+        let newcomer = house.register(newcomer).unwrap();
+        assert_eq!(house.0.len(), 2, "it has its place");
+        assert_eq!(house.holder("blog"), Some(older.tunnel().id()));
+        assert!(house.0.tunnel(newcomer.tunnel().client(), newcomer.tunnel().id()).is_none(), "nobody joins it yet");
+        drop(newcomer);
+        assert_eq!(retired(&older), None);
+        assert_eq!(house.holder("alice"), Some(older.tunnel().id()));
+        assert_eq!(house.0.len(), 1);
+    }
+    drop(older);
+    assert!(house.0.is_empty() && !house.0.serves_any());
+}
+
+#[test]
+fn the_first_lane_takes_all_names_over_at_once() {
+    let house = House::of(10);
+    let (one, two) = (house.up(login("alice", &["a", "b"])), house.up(login("alice", &["c", "d"])));
+    let newest = house.up(login("alice", &["a", "b", "c"]));
+    let id = newest.tunnel().id();
+    assert_eq!(["a", "b", "c", "d"].map(|name| house.holder(name) == Some(id)), [true, true, true, false]);
+    assert_eq!(retired(&one), Some(Retired::Replaced { by: "test".to_owned() }));
+    assert_eq!(retired(&two), None, "it has a name left");
+    // Whoever goes takes away only what is its own.
+    drop((one, two));
+    assert_eq!(house.holder("a"), Some(id));
+    assert_eq!((house.holder("d"), house.0.len()), (None, 1));
+}
+
+#[test]
+fn of_two_logins_that_race_the_last_to_come_up_has_won() {
+    for same_agent in [false, true] {
+        let house = House::of(10);
+        let first = login("alice", &["alice"]);
+        let second = if same_agent { first.clone() } else { login("alice", &["alice"]) };
+        let (first, second) = (house.register(first).unwrap(), house.register(second).unwrap());
+        let second = second.first_lane(lane()).unwrap();
+        let first = first.first_lane(lane()).unwrap();
+        let expected = if same_agent { Retired::CameBack } else { Retired::Replaced { by: "test".to_owned() } };
+        assert_eq!((retired(&second), retired(&first)), (Some(expected), None));
+        assert_eq!(house.holder("alice"), Some(first.tunnel().id()));
+    }
+}
+
+#[test]
+fn a_name_that_another_client_claimed_in_between_is_taken() {
+    let house = House::of(10);
+    let alice = house.register(login("alice", &["alice", "shared"])).unwrap();
+    let bob = house.up(login("bob", &["shared"]));
+    let taken = RegisterError::NameTaken(Name::new("shared").unwrap());
+    assert_eq!(alice.first_lane(lane()).expect_err("the name is bob's"), taken);
+    assert_eq!(house.refusal(login("alice", &["alice", "shared"])), taken);
+    assert_eq!((house.holder("alice"), house.0.len()), (None, 1));
+    assert_eq!(house.holder("shared"), Some(bob.tunnel().id()));
+}
+
+#[test]
+fn a_full_server_lets_in_only_who_replaces_its_own() {
+    let house = House::of(1);
+    let mut current = house.up(login("alice", &["a", "b"]));
+    for more in [login("bob", &["bob"]), login("alice", &["c"]), login("alice", &["a", "c"])] {
+        assert_eq!(house.refusal(more), RegisterError::TooMany);
+    }
+    for same_agent in [false, true] {
+        let replacement = match same_agent {
+            true => Authenticated::for_tests("alice", current.tunnel().instance(), &["c"]),
+            false => login("alice", &["a", "b"]),
+        };
+        let waiting = house.register(replacement.clone()).unwrap();
+        assert_eq!(house.refusal(replacement.clone()), RegisterError::TooMany, "one at a time");
+        let newer = waiting.first_lane(lane()).unwrap();
+        assert_eq!(house.refusal(replacement), RegisterError::TooMany, "the older one is still on its way out");
+        assert!(retired(&current).is_some());
+        current = newer;
+        assert_eq!(house.0.len(), 1);
+    }
+}
+
+#[test]
+fn a_client_has_only_so_many_tunnels() {
+    let house = House::of(1000);
+    let names: Vec<String> = (0..=MAX_TUNNELS_OF_A_CLIENT).map(|at| format!("n{at}")).collect();
+    let (last, rest) = names.split_last().unwrap();
+    let mut held: Vec<LaneGuard> = rest.iter().map(|name| house.up(login("alice", &[name]))).collect();
+    assert_eq!(house.refusal(login("alice", &[last])), RegisterError::TooManyOfClient);
+    let _bob = house.up(login("bob", &["bob"]));
+    let _replacement = house.up(login("alice", &[&names[0]]));
+    drop(held.drain(..2));
+    let _another = house.up(login("alice", &[last]));
+}
