@@ -9,13 +9,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::lane::serve_lane;
+use super::lane::{LaneStart, serve_lane};
 use super::login::Granted;
-use super::registry::{LaneGuard, Registration};
+use super::registry::Registration;
 use super::tunnel::{Lane, Tunnel};
 use super::{LoginPermit, Shared};
 use crate::auth::LaneSecret;
-use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{Answer, Hello, Refusal, Refused, Welcome};
 use crate::transport::login::{MessageError, receive, send, send_encoded};
@@ -43,14 +42,6 @@ pub(super) async fn serve_agent(
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before its login"),
         Err(_) => tracing::debug!(%peer, "a connection did not log in within {login_timeout:?}"),
     }
-}
-
-/// What is needed to serve a lane after its login.
-pub(super) struct LaneStart {
-    pub(super) guard: LaneGuard,
-    pub(super) driver: mux::Driver,
-    pub(super) notices: tokio::sync::mpsc::Receiver<Control>,
-    pub(super) peer: SocketAddr,
 }
 
 async fn log_in(

@@ -1,6 +1,7 @@
 //! One lane's life on the server, after its login: the driver's task, and the control stream.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +9,23 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Shared;
-use super::accept::LaneStart;
 use super::login::TICKET_LIFETIME;
 use super::registry::LaneGuard;
 use super::tunnel::Retired;
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::transport::login::{ControlReader, ControlWriter, MessageError};
-use crate::transport::mux::MuxStream;
+use crate::transport::mux::{Driver, MuxStream};
 
 /// How long a goodbye may take to reach an agent.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What is needed to serve a lane after its login.
+pub(super) struct LaneStart {
+    pub(super) guard: LaneGuard,
+    pub(super) driver: Driver,
+    pub(super) notices: mpsc::Receiver<Control>,
+    pub(super) peer: SocketAddr,
+}
 
 /// Why a lane ended, for the log.
 enum End {
