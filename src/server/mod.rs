@@ -98,6 +98,8 @@ pub struct Shared {
     tasks: TaskTracker,
     /// Visitors' connections, which end before the lanes do.
     visits: TaskTracker,
+    /// Open exchanges: counts them only, their tasks are among the others.
+    exchanges: TaskTracker,
     /// No new visitors, no new agents.
     stop: CancellationToken,
     /// The time to drain is over.
@@ -141,6 +143,9 @@ impl Server {
         let multi_thread =
             matches!(tokio::runtime::Handle::current().runtime_flavor(), tokio::runtime::RuntimeFlavor::MultiThread);
         let prefix = per_ip.ipv6_prefix;
+        let exchanges = TaskTracker::new();
+        // Nothing is spawned on it: closed, it tells when it is empty.
+        exchanges.close();
         let shared = Shared {
             public_port: public.local_addr()?.port(),
             node_id: format!("{node_id:016x}"),
@@ -158,6 +163,7 @@ impl Server {
             clients: Arc::new(clients),
             tasks: TaskTracker::new(),
             visits: TaskTracker::new(),
+            exchanges,
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             multi_thread,
@@ -202,9 +208,9 @@ impl Server {
         Arc::clone(&self.shared.clients)
     }
 
-    /// How many exchanges are open.
-    pub fn open_exchanges(&self) -> Permits {
-        self.shared.streams.clone()
+    /// The open exchanges: how many there are, and when the last one has ended.
+    pub fn exchanges(&self) -> TaskTracker {
+        self.shared.exchanges.clone()
     }
 
     /// Serves until `stop`, then drains: no new visitors and agents, open requests end within the drain timeout, the

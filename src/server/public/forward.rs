@@ -71,7 +71,7 @@ pub(super) async fn forward(
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
         },
-        (server, turn),
+        (server, turn, shared.exchanges.token()),
     ));
     exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
         entry.fail(*failure);

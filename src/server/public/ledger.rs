@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
 use super::answer::Failure;
 use super::socket::Turn;
 use crate::limits::Permit;
@@ -37,14 +39,14 @@ pub(super) struct Entry {
     complete: AtomicBool,
     failure: OnceLock<Failure>,
     /// Its share of what the server can have open, and of its connection's time.
-    _held: (Permit, Turn),
+    _held: (Permit, Turn, TaskTrackerToken),
     tunnel: OnceLock<StreamPermit>,
 }
 
 impl Entry {
     /// Opens the entry. It holds the request's share of what the server can have open in all, and says that the
     /// connection is busy.
-    pub(super) fn open(about: About, held: (Permit, Turn)) -> Self {
+    pub(super) fn open(about: About, held: (Permit, Turn, TaskTrackerToken)) -> Self {
         Self {
             about,
             started: Instant::now(),

@@ -14,7 +14,6 @@ use std::time::Duration;
 use adit::agent::{Agent, GivenUp, State};
 use adit::auth::{Clients, Cost, Token, hash_at};
 use adit::config::{AgentConfig, ClientsFile, Environment, Flags, ServerConfig, ValueKind};
-use adit::limits::Permits;
 use adit::server::registry::Registry;
 use adit::server::tunnel::Tunnel;
 use adit::server::{Drained, Server, StartError};
@@ -24,6 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Long enough for anything that happens at all; reached only by a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,15 +51,10 @@ pub async fn until(what: &str, registry: &Registry, mut condition: impl FnMut() 
     .await;
 }
 
-/// Waits until nothing is open any more. There is no event for the end of an exchange, so this looks often.
-pub async fn until_idle(permits: &Permits, within: Duration) {
-    let idle = async {
-        while permits.in_use() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    if tokio::time::timeout(within, idle).await.is_err() {
-        panic!("{} exchanges are still open after {within:?}", permits.in_use());
+/// Waits until nothing is open any more.
+pub async fn until_idle(exchanges: &TaskTracker, within: Duration) {
+    if tokio::time::timeout(within, exchanges.wait()).await.is_err() {
+        panic!("{} exchanges are still open after {within:?}", exchanges.len());
     }
 }
 
@@ -104,7 +99,7 @@ pub struct TestServer {
     pub fingerprint: Fingerprint,
     pub registry: Arc<Registry>,
     pub clients: Arc<Clients>,
-    pub open: Permits,
+    pub open: TaskTracker,
     dir: Arc<TempDir>,
     stop: CancellationToken,
     run: Option<JoinHandle<Drained>>,
@@ -178,7 +173,7 @@ impl TestServer {
             fingerprint: server.fingerprint(),
             registry: server.registry(),
             clients: server.clients(),
-            open: server.open_exchanges(),
+            open: server.exchanges(),
             dir,
             stop: stop.clone(),
             run: Some(runtime.spawn(async move { server.run(stop).await })),
