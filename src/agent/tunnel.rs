@@ -142,7 +142,7 @@ impl<'a> Tunnel<'a> {
                     if lanes.is_empty() {
                         break Ended::Lost(why);
                     }
-                    tracing::warn!(%server, "lost a lane: {why}");
+                    tracing::info!(%server, "a lane has ended, others go on: {why}");
                     report(lanes.len());
                 }
             }

@@ -3,6 +3,8 @@
 //! Readers (every request) take a clone out of the index and hold no lock. Writers (logins, goodbyes) are rare and
 //! take turns behind one lock, so that claiming several names is one step.
 
+mod lost;
+
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -12,7 +14,8 @@ use tokio::sync::watch;
 use super::login::Authenticated;
 use super::tunnel::{Lane, Retired, Tunnel};
 use crate::protocol::login::{Refusal, ServiceOffer};
-use crate::values::{ClientId, Name, TunnelId};
+use crate::values::{ClientId, InstanceId, Name, TunnelId};
+use lost::Lost;
 
 /// The tunnels of this server.
 #[derive(Debug)]
@@ -20,9 +23,17 @@ pub struct Registry {
     tunnels: DashMap<ClientId, Vec<Arc<Tunnel>>>,
     names: DashMap<Name, Arc<Tunnel>>,
     max_tunnels: usize,
-    /// Held by whoever changes the maps; also the number of tunnels.
-    count: Mutex<usize>,
+    /// Held by whoever changes the maps.
+    books: Mutex<Books>,
     changed: watch::Sender<u64>,
+}
+
+/// What only writers need to know.
+#[derive(Debug, Default)]
+struct Books {
+    /// The number of tunnels.
+    count: usize,
+    lost: Lost,
 }
 
 /// The most tunnels of one client.
@@ -33,6 +44,8 @@ pub const MAX_TUNNELS_OF_A_CLIENT: usize = 64;
 pub enum RegisterError {
     /// Another client holds this name.
     NameTaken(Name),
+    /// A newer login of the same client has taken over this name, and all the others that are claimed.
+    Replaced(Name),
     /// The server has as many tunnels as it may.
     TooMany,
     /// The client has as many tunnels as it may.
@@ -44,6 +57,12 @@ impl RegisterError {
     pub fn refusal(&self) -> (Refusal, String) {
         match self {
             Self::NameTaken(name) => (Refusal::NameTaken, format!("the name `{name}` is in use by another client")),
+            Self::Replaced(name) => (
+                Refusal::NameTaken,
+                format!(
+                    "a newer login of the same client has taken over the name `{name}`; two agents need two names (--name), or run only one"
+                ),
+            ),
             Self::TooMany => {
                 (Refusal::TooMany, "the server has as many tunnels as it may (`tunnel.max_tunnels`)".to_owned())
             }
@@ -132,7 +151,7 @@ impl Registry {
             tunnels: DashMap::new(),
             names: DashMap::new(),
             max_tunnels,
-            count: Mutex::new(0),
+            books: Mutex::default(),
             changed: watch::Sender::new(0),
         })
     }
@@ -146,21 +165,27 @@ impl Registry {
         login: Authenticated,
         make: impl FnOnce(Authenticated) -> Tunnel,
     ) -> Result<Registration, RegisterError> {
-        let mut count = self.count.lock();
+        let mut books = self.books.lock();
         self.check_names(login.client(), login.services())?;
+        let barred = |service: &&ServiceOffer| self.is_barred(&books, login.client(), login.instance(), &service.name);
+        if let Some(first) = login.services().first()
+            && login.services().iter().all(|service| barred(&service))
+        {
+            return Err(RegisterError::Replaced(first.name.clone()));
+        }
         let own = self.tunnels_of(login.client());
         if !self.replaces_one(&own, &login) {
-            if *count >= self.max_tunnels {
+            if books.count >= self.max_tunnels {
                 return Err(RegisterError::TooMany);
             }
             if own.len() >= MAX_TUNNELS_OF_A_CLIENT {
                 return Err(RegisterError::TooManyOfClient);
             }
         }
-        *count += 1;
+        books.count += 1;
         let tunnel = Arc::new(make(login));
         self.tunnels.entry(tunnel.client().clone()).or_default().push(Arc::clone(&tunnel));
-        drop(count);
+        drop(books);
         self.changed();
         Ok(Registration { registry: Arc::clone(self), tunnel, handed_over: false })
     }
@@ -188,11 +213,20 @@ impl Registry {
 
     /// Names, first lane and the end of what the tunnel replaces are one step.
     fn claim(&self, tunnel: &Arc<Tunnel>, lane: &Arc<Lane>) -> Result<(), RegisterError> {
-        let count = self.count.lock();
+        let mut books = self.books.lock();
         self.check_names(tunnel.client(), tunnel.services())?;
         tunnel.first_lane(lane);
-        for service in tunnel.services() {
-            self.names.insert(service.name.clone(), Arc::clone(tunnel));
+        let (client, instance) = (tunnel.client(), tunnel.instance());
+        for ServiceOffer { name, .. } in tunnel.services() {
+            // The newer holder keeps what this agent has lost to it.
+            if self.is_barred(&books, client, instance, name) {
+                continue;
+            }
+            books.lost.forget(client, instance, name);
+            let older = self.names.insert(name.clone(), Arc::clone(tunnel));
+            if let Some(older) = older.filter(|older| older.instance() != instance) {
+                books.lost.remember(client, older.instance(), name);
+            }
         }
         // A tunnel that waits for its first lane is no past: it may still come, and is the newer one then.
         let older = self.tunnels_of(tunnel.client()).into_iter();
@@ -204,9 +238,15 @@ impl Registry {
                 old.retire(Retired::Replaced { by: tunnel.agent().to_owned() });
             }
         }
-        drop(count);
+        drop(books);
         self.changed();
         Ok(())
+    }
+
+    /// Whether this agent has lost `name` to one that holds it still.
+    fn is_barred(&self, books: &Books, client: &ClientId, instance: InstanceId, name: &Name) -> bool {
+        books.lost.contains(client, instance, name)
+            && self.names.get(name).is_some_and(|holder| holder.instance() != instance)
     }
 
     /// Adds a further lane; `None` if the tunnel is gone or has as many as it may.
@@ -220,22 +260,22 @@ impl Registry {
 
     /// Takes a tunnel out of the way of new visitors; what is open on it goes on.
     pub fn withdraw(&self, tunnel: &Arc<Tunnel>) {
-        let count = self.count.lock();
+        let books = self.books.lock();
         self.forget_names(tunnel);
-        drop(count);
+        drop(books);
         self.changed();
     }
 
     fn remove(&self, tunnel: &Arc<Tunnel>) {
-        let mut count = self.count.lock();
+        let mut books = self.books.lock();
         self.forget_names(tunnel);
         self.tunnels.remove_if_mut(tunnel.client(), |_, tunnels| {
             let before = tunnels.len();
             tunnels.retain(|other| other.id() != tunnel.id());
-            *count -= before - tunnels.len();
+            books.count -= before - tunnels.len();
             tunnels.is_empty()
         });
-        drop(count);
+        drop(books);
         self.changed();
     }
 
@@ -275,7 +315,7 @@ impl Registry {
 
     /// How many tunnels there are; those that drain and those that wait for their first lane included.
     pub fn len(&self) -> usize {
-        *self.count.lock()
+        self.books.lock().count
     }
 
     /// Whether there are none.

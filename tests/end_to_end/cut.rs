@@ -260,3 +260,35 @@ async fn an_early_answer_with_a_length_does_not_cut_the_upload() {
     visitor::read_until(&mut local, "end").await;
     until_idle(&server.open, crate::harness::PATIENCE).await;
 }
+
+#[tokio::test]
+async fn a_slow_reader_is_not_one_that_takes_nothing() {
+    const SIZE: usize = 8 << 20;
+    let server = TestServer::start(&[("timeouts.idle", "400ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // What the visitor's own kernel takes for it does not count.
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    let mut visitor = socket.connect(server.public).await.unwrap();
+    visitor.write_all(b"GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await.unwrap();
+    let (mut local, _) = app.request().await;
+    let flood = async {
+        local.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes()).await.unwrap();
+        local.write_all(&vec![b'x'; SIZE]).await
+    };
+    let read = async {
+        visitor::read_until(&mut visitor, "\r\n\r\n").await;
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        let mut piece = vec![0; 64 * 1024];
+        // Some 1.3 MB a second, for several times the limit.
+        for _ in 0..30 {
+            pace.tick().await;
+            visitor.read_exact(&mut piece).await.expect("a slow reader was cut");
+        }
+        let mut rest = vec![0; SIZE - 30 * piece.len()];
+        soon("the rest of the answer", visitor.read_exact(&mut rest)).await.unwrap();
+    };
+    let (flood, ()) = tokio::join!(flood, read);
+    flood.unwrap();
+}

@@ -119,7 +119,7 @@ async fn exchange(
     entry.status(head.status);
     let (mut head, agreed) = strip(head);
     if let Some(name) = target.prefix() {
-        headers::add_prefix(&mut head.headers, name);
+        headers::add_prefix(&mut head.headers, name, target.authority.as_deref());
     }
     match (head.status == StatusCode::SWITCHING_PROTOCOLS, writer) {
         (true, Some(writer)) => {
@@ -138,6 +138,9 @@ async fn exchange(
     }
     let idle = if is_quiet(&head.headers) { timeouts.quiet_stream } else { timeouts.idle };
     let (body, delimited) = (FrameBody::new(reader, Some(idle)), delimited(&head, &asked));
+    if delimited == Delimited::Close {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let body = ForwardedBody::new(body, delimited, Arc::clone(entry), Arc::clone(visit), stream);
     Ok(response(head, body))
 }

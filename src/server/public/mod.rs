@@ -72,6 +72,9 @@ pub(super) fn accept_visitor(shared: &Arc<Shared>, socket: TcpStream, peer: Sock
         Some(permit)
     };
     let Ok(local) = socket.local_addr() else { return };
+    if let Err(error) = socket::bound_unsent(&socket) {
+        tracing::debug!(%peer, %error, "the kernel holds as much for this visitor as it likes");
+    }
     let cut = Arc::new(AtomicBool::new(false));
     let turns = Turns::default();
     let socket = VisitorSocket::new(socket, Arc::clone(&cut), turns.clone(), &shared.config.timeouts);

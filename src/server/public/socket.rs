@@ -21,6 +21,26 @@ use tokio::net::TcpStream;
 use crate::config::TimeoutConfig;
 use crate::transport::body::Idle;
 
+/// Bytes that may wait in the kernel to be sent to a visitor. Without a bound the kernel takes megabytes, and calls a
+/// socket writable again only when a third of that has gone: a slow reader would look like one that takes nothing.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 * 1024;
+
+/// Bounds what waits in the kernel.
+///
+/// # Errors
+/// The system refuses.
+#[cfg(target_os = "linux")]
+pub(super) fn bound_unsent(socket: &TcpStream) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)
+}
+
+/// Other systems have their own bounds.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn bound_unsent(_: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
 /// Counts the requests of a connection, and which of them are under way.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Turns(Arc<AtomicU64>);

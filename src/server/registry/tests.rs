@@ -139,3 +139,27 @@ fn a_client_has_only_so_many_tunnels() {
     drop(held.drain(..2));
     let _another = house.up(login("alice", &[last]));
 }
+
+#[test]
+fn an_agent_that_missed_its_replacement_does_not_throw_the_newer_one_out() {
+    let house = House::of(10);
+    let older = house.up(login("alice", &["alice"]));
+    let again = |names| Authenticated::for_tests("alice", older.tunnel().instance(), names);
+    let newer = house.up(login("alice", &["alice"]));
+    assert_eq!(house.refusal(again(&["alice"])), RegisterError::Replaced(Name::new("alice").unwrap()));
+    assert_eq!(retired(&newer), None);
+    // With another name it is welcome, but what it has lost stays where it is.
+    let partly = house.up(again(&["alice", "blog"]));
+    assert_eq!(house.holder("alice"), Some(newer.tunnel().id()));
+    assert_eq!(house.holder("blog"), Some(partly.tunnel().id()));
+    assert_eq!(retired(&newer), None);
+    drop(partly);
+    // A newer one that has gone stands in nobody's way.
+    drop(newer);
+    let back = house.up(again(&["alice"]));
+    assert_eq!(house.holder("alice"), Some(back.tunnel().id()));
+    // And then it can be replaced again.
+    let last = house.up(login("alice", &["alice"]));
+    assert_eq!(house.holder("alice"), Some(last.tunnel().id()));
+    assert!(matches!(retired(&back), Some(Retired::Replaced { .. })));
+}
