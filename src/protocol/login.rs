@@ -134,7 +134,7 @@ pub enum Refusal {
     BadToken,
     /// The agent's clock is off by more than [`MAX_CLOCK_SKEW_S`].
     ClockSkew,
-    /// Another client holds the name.
+    /// Another client holds the name, or a newer login of the same client that has taken it over.
     NameTaken,
     /// The client may not claim that name or offer that service.
     NotAllowed,
