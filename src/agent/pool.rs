@@ -20,7 +20,7 @@ use crate::protocol::frame::Reset;
 use crate::transport::body::{BodyError, FrameBody};
 
 /// Idle connections kept for each local address: as many as requests may run at once. With fewer, each wave of
-/// visitors beyond that number pays for new connections (at 256 visitors that doubled the cost of a request).
+/// visitors beyond that number pays for new connections (at 256 visitors a request then cost a third more).
 const IDLE_CONNECTIONS: usize = 1024;
 
 /// How long an idle connection is kept. Node.js, uvicorn and Apache close theirs after 5 s: a request that is sent at that
