@@ -189,6 +189,13 @@ pub struct Refused {
     pub retry_after_s: Option<u64>,
 }
 
+impl Refused {
+    /// A refusal that says nothing of when to try again.
+    pub fn new(code: Refusal, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_s: None }
+    }
+}
+
 /// The server's only words before the multiplexer starts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -94,8 +94,7 @@ impl Admitted {
 }
 
 fn admit(shared: &Arc<Shared>, granted: Granted) -> Result<Admitted, Refused> {
-    let no_randomness =
-        |_| Refused { code: Refusal::TooMany, message: "the server has no randomness".to_owned(), retry_after_s: None };
+    let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
     let login = match granted {
         Granted::Lane(tunnel) => return Ok(Admitted::Further(tunnel)),
         Granted::Tunnel(login) => login,
@@ -106,7 +105,7 @@ fn admit(shared: &Arc<Shared>, granted: Granted) -> Result<Admitted, Refused> {
     let registered = shared.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
     registered.map(Admitted::First).map_err(|error| {
         let (code, message) = error.refusal();
-        Refused { code, message, retry_after_s: None }
+        Refused::new(code, message)
     })
 }
 
@@ -136,10 +135,10 @@ fn welcome(shared: &Arc<Shared>, admitted: Admitted) -> Result<Welcomed, Refused
         capabilities: Vec::new(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let answer = json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| Refused {
-        code: Refusal::NotAllowed,
-        message: format!("the public addresses of these services do not fit into one answer ({error}); offer fewer"),
-        retry_after_s: None,
+    let answer = json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| {
+        let message =
+            format!("the public addresses of these services do not fit into one answer ({error}); offer fewer");
+        Refused::new(Refusal::NotAllowed, message)
     })?;
     Ok(Welcomed { admitted, lane, answer })
 }

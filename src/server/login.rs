@@ -73,12 +73,8 @@ pub enum Granted {
     Lane(Arc<Tunnel>),
 }
 
-fn refused(code: Refusal, message: impl Into<String>) -> Refused {
-    Refused { code, message: message.into(), retry_after_s: None }
-}
-
 fn bad_token() -> Refused {
-    refused(
+    Refused::new(
         Refusal::BadToken,
         "the client id or the token is wrong, or was revoked; ask the operator for a new one (`adit token new`)",
     )
@@ -91,10 +87,13 @@ impl Shared {
         self.check_draining()?;
         if hello.protocol != VERSION {
             let message = format!("the server speaks version {VERSION} of the protocol, the agent {}", hello.protocol);
-            return Err(refused(Refusal::Version, message));
+            return Err(Refused::new(Refusal::Version, message));
         }
         if let Some(missing) = hello.required.first() {
-            return Err(refused(Refusal::Version, format!("the server lacks `{missing}`, which the agent requires")));
+            return Err(Refused::new(
+                Refusal::Version,
+                format!("the server lacks `{missing}`, which the agent requires"),
+            ));
         }
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, from).map(Granted::Lane);
@@ -120,7 +119,7 @@ impl Shared {
 
     fn check_draining(&self) -> Result<(), Refused> {
         match self.stop.is_cancelled() {
-            true => Err(refused(Refusal::Draining, "the server is shutting down; it will be back")),
+            true => Err(Refused::new(Refusal::Draining, "the server is shutting down; it will be back")),
             false => Ok(()),
         }
     }
@@ -130,7 +129,7 @@ impl Shared {
     fn check_failures(&self, from: IpAddr) -> Result<(), Refused> {
         self.failed_logins.allowed(from).map_err(|wait| Refused {
             retry_after_s: Some(wait.seconds()),
-            ..refused(Refusal::TooMany, "too many failed logins from this address; try again later")
+            ..Refused::new(Refusal::TooMany, "too many failed logins from this address; try again later")
         })
     }
 
@@ -156,20 +155,20 @@ impl Shared {
     fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, Refused> {
         let tunnel = self.registry.tunnel(&hello.client_id, join.tunnel_id);
         let Some(tunnel) = tunnel.filter(|_| self.clients.token_hash(&hello.client_id).is_some()) else {
-            return Err(refused(Refusal::WrongNode, "the tunnel that this lane wants to join is not here"));
+            return Err(Refused::new(Refusal::WrongNode, "the tunnel that this lane wants to join is not here"));
         };
         if !tunnel.secret().matches(&join.lane_secret) {
             self.failed_logins.failed(from);
             return Err(bad_token());
         }
         if !tunnel.has_room_for_a_lane() {
-            return Err(refused(Refusal::TooMany, format!("the tunnel has {MAX_LANES} lanes already")));
+            return Err(Refused::new(Refusal::TooMany, format!("the tunnel has {MAX_LANES} lanes already")));
         }
         Ok(tunnel)
     }
 
     fn check_services(&self, client: &ClientId, services: &[ServiceOffer]) -> Result<(), Refused> {
-        let not_allowed = |message: String| Err(refused(Refusal::NotAllowed, message));
+        let not_allowed = |message: String| Err(Refused::new(Refusal::NotAllowed, message));
         if services.is_empty() || services.len() > MAX_SERVICES {
             return not_allowed(format!("an agent offers 1 to {MAX_SERVICES} services, not {}", services.len()));
         }
@@ -228,7 +227,7 @@ fn check_clock(timestamp: u64) -> Result<(), Refused> {
     }
     let direction = if timestamp > now { "ahead of" } else { "behind" };
     let off = humantime::format_duration(Duration::from_secs(off));
-    Err(refused(
+    Err(Refused::new(
         Refusal::ClockSkew,
         format!(
             "the agent's clock is {off} {direction} the server's; set it (`timedatectl set-ntp true`) and try again"

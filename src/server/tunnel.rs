@@ -71,6 +71,14 @@ struct Lanes {
     closed: bool,
 }
 
+impl Lanes {
+    /// Worn lanes do not count: the next one takes their place.
+    fn has_room(&self) -> bool {
+        let fresh = |lane: &&Arc<Lane>| lane.is_accepting() && !lane.is_worn();
+        !self.closed && self.living.iter().filter(fresh).count() < MAX_LANES
+    }
+}
+
 /// One connection of a tunnel.
 #[derive(Debug)]
 pub struct Lane {
@@ -147,8 +155,7 @@ impl Tunnel {
 
     /// Whether another lane may join.
     pub fn has_room_for_a_lane(&self) -> bool {
-        let fresh = |lane: &&Arc<Lane>| lane.is_accepting() && !lane.is_worn();
-        self.lanes.read().living.iter().filter(fresh).count() < MAX_LANES
+        self.lanes.read().has_room()
     }
 
     /// The living lanes.
@@ -175,11 +182,11 @@ impl Tunnel {
     /// Adds a further lane; `false` if the tunnel is gone or has as many as it may.
     pub(super) fn add_lane(&self, lane: &Arc<Lane>) -> bool {
         let mut lanes = self.lanes.write();
-        // The successor of a worn lane is here: the old one only finishes what it has.
-        lanes.living.iter().filter(|old| old.is_worn()).for_each(|old| old.succeed());
-        if lanes.closed || lanes.living.iter().filter(|lane| lane.is_accepting()).count() >= MAX_LANES {
+        if !lanes.has_room() {
             return false;
         }
+        // The successor of a worn lane is here: the old one only finishes what it has.
+        lanes.living.iter().filter(|old| old.is_worn()).for_each(|old| old.succeed());
         lanes.living.push(Arc::clone(lane));
         true
     }
@@ -226,7 +233,7 @@ impl Tunnel {
                     return Ok((stream, permit));
                 }
                 // That lane has just died, before anything was sent: another one may live.
-                Ok(Err(_)) => lane.accepting.store(false, Ordering::Release),
+                Ok(Err(_)) => lane.stop_accepting(),
                 Err(_) => return Err(OpenFailure::Stalled),
             }
         }

@@ -28,7 +28,7 @@ use crate::server::tunnel::{OpenFailure, Tunnel};
 use crate::server::until_cut;
 use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::both_ways;
-use crate::transport::framed::{FrameReader, FrameWriter, ReadError};
+use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::values::{Name, RequestId};
 
 /// The largest head of an answer, in bytes as it crosses the stream.
@@ -90,7 +90,7 @@ async fn exchange(
     let asked = (request.method().clone(), request.version());
     let has_body = !request.body().is_end_stream();
     let upgrade = rewrite(visit, target, &mut request, has_body);
-    let first = opening(visit, target, &request, has_body, upgrade.is_some())?;
+    let first = opening(visit, target, &mut request, has_body, upgrade.is_some())?;
     let (stream, permit) = target.tunnel.open(&first, timeouts.head).await.map_err(|failure| match failure {
         OpenFailure::Busy => Failure::TunnelBusy,
         OpenFailure::Gone => Failure::TunnelOffline,
@@ -205,14 +205,16 @@ fn rewrite(visit: &Visit, target: &Target, request: &mut Request<Incoming>, has_
     upgrade
 }
 
-/// Preface and head in one piece, so that they leave in one frame; with the end, if nothing follows.
+/// Preface and head in one piece, so that they leave in one frame; with the end, if nothing follows. Takes the fields
+/// out of the request: nobody needs them afterwards.
 fn opening(
     visit: &Visit,
     target: &Target,
-    request: &Request<Incoming>,
+    request: &mut Request<Incoming>,
     has_body: bool,
     upgrades: bool,
 ) -> Result<BytesMut, Failure> {
+    let headers = std::mem::take(request.headers_mut());
     let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let path = if target.prefix().is_some() { routing::strip_name(path) } else { path };
     let preface = Preface {
@@ -229,7 +231,7 @@ fn opening(
         target: Bytes::copy_from_slice(path.as_bytes()),
         protocol: None,
         version: request.version(),
-        headers: request.headers().clone(),
+        headers,
         has_body,
     };
     let mut first = BytesMut::with_capacity(1024);
@@ -259,8 +261,7 @@ async fn response_head(reader: &mut FrameReader) -> Result<ResponseHead, Failure
                 });
             }
             Ok(Event::Reset(reason)) => return Err(Failure::of_reset(reason)),
-            Ok(_) | Err(ReadError::Wire(_)) => return Err(Failure::TunnelLost),
-            Err(ReadError::Cut) => return Err(Failure::TunnelLost),
+            Ok(_) | Err(_) => return Err(Failure::TunnelLost),
         }
     }
 }
