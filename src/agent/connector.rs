@@ -166,7 +166,11 @@ impl Connector {
     }
 
     fn hello(&self, proof: Option<Proof>, join: Option<Join>) -> Hello {
-        let offer = |service: &crate::config::Service| ServiceOffer { name: service.name.clone(), kind: service.kind };
+        let offer = |service: &crate::config::Service| ServiceOffer {
+            name: service.name.clone(),
+            kind: service.kind,
+            remote_port: None,
+        };
         Hello {
             protocol: VERSION,
             capabilities: Vec::new(),

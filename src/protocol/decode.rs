@@ -2,7 +2,8 @@
 //!
 //! One decoder reads one direction and checks the order of its frames, so that nobody above has to:
 //! `preface head data* trailers? end` from the server, `status informational* head data* trailers? end` from the
-//! agent, and a reset wherever it pleases: also after an end, for whoever has said everything may still leave.
+//! agent, and a reset wherever it pleases: also after an end, for whoever has said everything may still leave. Services
+//! that are not HTTP have `preface data* end` and `status data* end`.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
@@ -10,6 +11,7 @@ use http::HeaderMap;
 use super::WireError;
 use super::exchange::{self, RequestHead, ResponseHead};
 use super::frame::{HEADER, Kind, MAX_HEAD, MAX_SMALL, Reset, Status};
+use super::login::ServiceKind;
 use super::preface::Preface;
 
 /// What a decoder has read.
@@ -39,10 +41,14 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Preface,
-    Status,
+    /// Of a stream that carries HTTP, or of one that carries raw bytes.
+    Status {
+        raw: bool,
+    },
     RequestHead,
     ResponseHead,
     Body,
+    Raw,
     AfterTrailers,
     Ended,
     Reset,
@@ -75,7 +81,12 @@ impl Decoder {
 
     /// For what the agent sends: status byte, response, body. Heads above `max_head` bytes are refused.
     pub fn response(max_head: usize) -> Self {
-        Self::new(Phase::Status, max_head)
+        Self::new(Phase::Status { raw: false }, max_head)
+    }
+
+    /// For what the agent sends for a service that is not HTTP: status byte, raw data.
+    pub fn raw_response() -> Self {
+        Self::new(Phase::Status { raw: true }, 0)
     }
 
     fn new(phase: Phase, max_head: usize) -> Self {
@@ -93,8 +104,8 @@ impl Decoder {
     /// The bytes do not follow the protocol; the decoder must not be used again.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Event>, WireError> {
         while !input.is_empty() {
-            if self.phase == Phase::Status {
-                self.phase = Phase::ResponseHead;
+            if let Phase::Status { raw } = self.phase {
+                self.phase = if raw { Phase::Raw } else { Phase::ResponseHead };
                 return Status::from_byte(input.get_u8()).map(|status| Some(Event::Status(status)));
             }
             match &mut self.progress {
@@ -147,8 +158,9 @@ impl Decoder {
             Kind::Preface => self.phase == Phase::Preface,
             Kind::Head => matches!(self.phase, Phase::RequestHead | Phase::ResponseHead),
             Kind::Informational => self.phase == Phase::ResponseHead,
-            Kind::Data | Kind::Trailers => self.phase == Phase::Body,
-            Kind::End => matches!(self.phase, Phase::Body | Phase::AfterTrailers),
+            Kind::Data => matches!(self.phase, Phase::Body | Phase::Raw),
+            Kind::Trailers => self.phase == Phase::Body,
+            Kind::End => matches!(self.phase, Phase::Body | Phase::Raw | Phase::AfterTrailers),
             Kind::Reset => self.phase != Phase::Reset,
         };
         if !allowed {
@@ -179,7 +191,11 @@ impl Decoder {
     /// A payload is complete.
     fn finish(&mut self, kind: Kind, payload: Bytes) -> Result<Event, WireError> {
         let (event, phase) = match kind {
-            Kind::Preface => (Event::Preface(Preface::parse(payload)?), Phase::RequestHead),
+            Kind::Preface => {
+                let preface = Preface::parse(payload)?;
+                let phase = if preface.kind == ServiceKind::Http { Phase::RequestHead } else { Phase::Raw };
+                (Event::Preface(preface), phase)
+            }
             Kind::Informational => (Event::Informational(ResponseHead::parse(kind, payload)?), self.phase),
             Kind::Head if self.phase == Phase::RequestHead => {
                 (Event::Request(RequestHead::parse(payload)?), Phase::Body)
@@ -200,7 +216,7 @@ impl Decoder {
 mod tests {
     use http::{Method, StatusCode, Version};
 
-    use super::super::preface::Scheme;
+    use super::super::exchange::Scheme;
     use super::*;
     use crate::values::{Name, RequestId};
 
@@ -209,14 +225,18 @@ mod tests {
     const DATA: &[u8] = &[4, 0, 0, 1, b'x'];
     const RESET: &[u8] = &[7, 0, 0, 1, 5];
 
-    fn preface() -> Vec<u8> {
+    fn preface_of(kind: ServiceKind) -> Vec<u8> {
         let address = "192.0.2.1:80".parse().unwrap();
         let name = Name::new("alice").unwrap();
         let mut out = BytesMut::new();
-        Preface { service: name, visitor: address, server: address, scheme: Scheme::Http, request_id: RequestId(1) }
+        Preface { service: name, visitor: address, server: address, kind, request_id: RequestId(1) }
             .put(&mut out)
             .unwrap();
         out.to_vec()
+    }
+
+    fn preface() -> Vec<u8> {
+        preface_of(ServiceKind::Http)
     }
 
     fn request() -> Vec<u8> {
@@ -257,6 +277,31 @@ mod tests {
                 Ok(Some(_)) => events += 1,
                 Ok(None) => return (events, Ok(decoder.is_done())),
                 Err(error) => return (events, Err(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn raw_streams_carry_data_and_nothing_else() {
+        let (request, answer, trailers) = (&*request(), &*response(StatusCode::OK), &*trailers());
+        for kind in [ServiceKind::Tcp, ServiceKind::Tls] {
+            let preface = &*preface_of(kind);
+            for (decoder, first) in
+                [(Decoder::request as fn(usize) -> Decoder, preface), (|_| Decoder::raw_response(), ACCEPTED)]
+            {
+                let of_raw = |pieces: &[&[u8]]| read(decoder(1000), &[&[first], pieces].concat());
+                assert_eq!(of_raw(&[DATA, DATA, END]), (4, Ok(true)));
+                assert_eq!(of_raw(&[END]), (2, Ok(true)));
+                assert_eq!(of_raw(&[DATA, RESET]), (3, Ok(true)));
+                for (pieces, word) in [
+                    (&[request] as &[&[u8]], "head"),
+                    (&[answer], "head"),
+                    (&[DATA, trailers], "trailers"),
+                    (&[preface], "preface"),
+                    (&[END, DATA], "data"),
+                ] {
+                    assert_eq!(of_raw(pieces).1, Err(WireError::Order(word)), "{kind:?} {word}");
+                }
             }
         }
     }

@@ -9,7 +9,6 @@ use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::WireError;
 use super::frame::{self, Kind};
-use super::preface::Scheme;
 use super::wire::{put_long, put_short, take_long, take_short, take_u8, take_u16};
 
 /// The most fields (header lines) a head or trailers may have.
@@ -21,6 +20,34 @@ const LEAST_FIELD: usize = 2 + 1 + 4;
 const HAS_BODY: u8 = 1;
 const HAS_AUTHORITY: u8 = 2;
 const HAS_PROTOCOL: u8 = 4;
+
+/// How the visitor reached the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Scheme {
+    /// In the clear.
+    Http = 1,
+    /// Over TLS.
+    Https = 2,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn from_byte(byte: u8) -> Result<Self, WireError> {
+        match byte {
+            1 => Ok(Self::Http),
+            2 => Ok(Self::Https),
+            _ => Err(WireError::Invalid("scheme")),
+        }
+    }
+}
 
 /// The head of a request.
 #[derive(Debug, Clone, PartialEq)]

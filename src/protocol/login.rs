@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::WireError;
 use crate::values::{ClientId, InstanceId, LaneId, Name, Secret, TunnelId};
 
 /// How far the agent's clock may be off, in seconds, before the login is refused with [`Refusal::ClockSkew`].
@@ -10,12 +11,38 @@ pub const MAX_CLOCK_SKEW_S: u64 = 300;
 /// The most services one agent may offer.
 pub const MAX_SERVICES: usize = 64;
 
-/// What a service carries.
+/// What a service carries. The number is what a preface says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[repr(u8)]
 pub enum ServiceKind {
     /// HTTP requests, as exchanges.
-    Http,
+    Http = 1,
+    /// Connections to a public port of the service's own, byte for byte.
+    Tcp = 2,
+    /// TLS connections to the port of the HTTPS listener, byte for byte: only the application can decrypt them.
+    Tls = 3,
+}
+
+impl ServiceKind {
+    /// `http`, `tcp` or `tls`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// The kind a byte of a preface stands for.
+    pub(super) fn from_byte(byte: u8) -> Result<Self, WireError> {
+        match byte {
+            1 => Ok(Self::Http),
+            2 => Ok(Self::Tcp),
+            3 => Ok(Self::Tls),
+            _ => Err(WireError::Invalid("kind of service")),
+        }
+    }
 }
 
 /// One service as the agent offers it. Where it leads is the agent's own business.
@@ -25,6 +52,9 @@ pub struct ServiceOffer {
     pub name: Name,
     /// What it carries.
     pub kind: ServiceKind,
+    /// Which public port a `tcp` service wants; absent: any that the client may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_port: Option<u16>,
 }
 
 /// What program the agent is; for logs only.

@@ -6,36 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::WireError;
 use super::frame::{self, Kind};
+use super::login::ServiceKind;
 use super::wire::{put_short, take, take_short, take_u8, take_u16, take_u64};
 use crate::values::{Name, RequestId};
-
-/// How the visitor reached the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Scheme {
-    /// In the clear.
-    Http = 1,
-    /// Over TLS.
-    Https = 2,
-}
-
-impl Scheme {
-    /// `http` or `https`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    pub(super) fn from_byte(byte: u8) -> Result<Self, WireError> {
-        match byte {
-            1 => Ok(Self::Http),
-            2 => Ok(Self::Https),
-            _ => Err(WireError::Invalid("scheme")),
-        }
-    }
-}
 
 /// For which service a stream is, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +19,8 @@ pub struct Preface {
     pub visitor: SocketAddr,
     /// The server's own end of the visitor's connection.
     pub server: SocketAddr,
-    /// How the visitor reached the server.
-    pub scheme: Scheme,
+    /// What the stream carries, and with it what follows the preface.
+    pub kind: ServiceKind,
     /// Under what id both sides log the request.
     pub request_id: RequestId,
 }
@@ -62,7 +35,7 @@ impl Preface {
             put_short(out, self.service.as_str().as_bytes(), "service")?;
             put_address(out, self.visitor);
             put_address(out, self.server);
-            out.put_u8(self.scheme as u8);
+            out.put_u8(self.kind as u8);
             out.put_u64(self.request_id.0);
             Ok(())
         })
@@ -80,7 +53,7 @@ impl Preface {
             service: service.ok_or(WireError::Invalid("service name"))?,
             visitor: take_address(input)?,
             server: take_address(input)?,
-            scheme: Scheme::from_byte(take_u8(input)?)?,
+            kind: ServiceKind::from_byte(take_u8(input)?)?,
             request_id: RequestId(take_u64(input)?),
         })
     }

@@ -10,9 +10,10 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::decode::{Decoder, Event};
-use super::exchange::{self, MAX_FIELDS, RequestHead, ResponseHead};
+use super::exchange::{self, MAX_FIELDS, RequestHead, ResponseHead, Scheme};
 use super::frame::{self, HEADER, Kind, MAX_DATA, MAX_HEAD, Reset, Status};
-use super::preface::{Preface, Scheme};
+use super::login::ServiceKind;
+use super::preface::Preface;
 use super::{WireError, control, json, login};
 use crate::values::{Name, RequestId};
 
@@ -24,13 +25,17 @@ fn scheme() -> impl Strategy<Value = Scheme> {
     prop_oneof![Just(Scheme::Http), Just(Scheme::Https)]
 }
 
-fn preface() -> impl Strategy<Value = Preface> {
+fn kind() -> impl Strategy<Value = ServiceKind> {
+    prop_oneof![Just(ServiceKind::Http), Just(ServiceKind::Tcp), Just(ServiceKind::Tls)]
+}
+
+fn preface(kind: impl Strategy<Value = ServiceKind>) -> impl Strategy<Value = Preface> {
     let name = "[a-z0-9]{1,63}".prop_filter_map("reserved", |name| Name::new(&name).ok());
-    (name, address(), address(), scheme(), any::<u64>()).prop_map(|(service, visitor, server, scheme, id)| Preface {
+    (name, address(), address(), kind, any::<u64>()).prop_map(|(service, visitor, server, kind, id)| Preface {
         service,
         visitor,
         server,
-        scheme,
+        kind,
         request_id: RequestId(id),
     })
 }
@@ -103,7 +108,7 @@ fn rest() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn of_request() -> impl Strategy<Value = Vec<Event>> {
-    (preface(), request(), rest()).prop_map(|(preface, head, rest)| {
+    (preface(Just(ServiceKind::Http)), request(), rest()).prop_map(|(preface, head, rest)| {
         [vec![Event::Preface(preface), Event::Request(head)], rest].into_iter().flatten().collect()
     })
 }
@@ -206,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn a_head_that_is_cut_short_is_refused(head in request(), preface in preface(), at in any::<prop::sample::Index>()) {
+    fn a_head_that_is_cut_short_is_refused(head in request(), preface in preface(kind()), at in any::<prop::sample::Index>()) {
         for (wire, parse) in [
             (encode(&[Event::Request(head)]), (|bytes| RequestHead::parse(bytes).is_err()) as fn(Bytes) -> bool),
             (encode(&[Event::Preface(preface)]), |bytes| Preface::parse(bytes).is_err()),
@@ -298,7 +303,7 @@ fn a_later_version_may_add_to_a_preface_and_to_the_reasons() {
         service: Name::new("alice").unwrap(),
         visitor: "[2001:db8::1]:5".parse().unwrap(),
         server: "192.0.2.1:80".parse().unwrap(),
-        scheme: Scheme::Https,
+        kind: ServiceKind::Tls,
         request_id: RequestId(u64::MAX),
     };
     let mut payload = BytesMut::from(&encode(&[Event::Preface(preface.clone())])[HEADER..]);

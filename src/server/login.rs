@@ -37,6 +37,7 @@ impl Authenticated {
         let offer = |name: &&str| ServiceOffer {
             name: Name::new(name).unwrap(),
             kind: crate::protocol::login::ServiceKind::Http,
+            remote_port: None,
         };
         let services = names.iter().map(offer).collect();
         Self { client: ClientId::new(client).unwrap(), instance, agent: "test".to_owned(), services }

@@ -15,9 +15,10 @@ use super::Pipe;
 use super::framed::{FrameReader, FrameWriter};
 use super::mux::{Driver, Ended, MuxConfig, MuxStream, Session, Side, session};
 use crate::protocol::decode::{Decoder, Event};
-use crate::protocol::exchange::{RequestHead, ResponseHead};
+use crate::protocol::exchange::{RequestHead, ResponseHead, Scheme};
 use crate::protocol::frame::{MAX_HEAD, Status};
-use crate::protocol::preface::{Preface, Scheme};
+use crate::protocol::login::ServiceKind;
+use crate::protocol::preface::Preface;
 use crate::values::{Name, RequestId};
 
 /// How long a goodbye may take.
@@ -138,11 +139,11 @@ pub(super) async fn upgraded(pair: &mut Pair) -> [(FrameReader, FrameWriter); 2]
     let (mut asking, mut answering) = (FrameWriter::new(near.clone()), FrameWriter::new(far.clone()));
     let address = "192.0.2.1:80".parse().unwrap();
     let service = Name::new("alice").unwrap();
-    let (scheme, request_id) = (Scheme::Http, RequestId(1));
-    Preface { service, visitor: address, server: address, scheme, request_id }.put(asking.gather()).unwrap();
+    let (kind, request_id) = (ServiceKind::Http, RequestId(1));
+    Preface { service, visitor: address, server: address, kind, request_id }.put(asking.gather()).unwrap();
     RequestHead {
         method: Method::GET,
-        scheme,
+        scheme: Scheme::Http,
         authority: None,
         target: Bytes::from_static(b"/"),
         protocol: None,

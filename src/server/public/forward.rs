@@ -20,9 +20,10 @@ use super::headers::{self, Forwarding};
 use super::ledger::{About, Entry};
 use crate::protocol::WireError;
 use crate::protocol::decode::{Decoder, Event};
-use crate::protocol::exchange::{RequestHead, ResponseHead};
+use crate::protocol::exchange::{RequestHead, ResponseHead, Scheme};
 use crate::protocol::frame::{self, Reset, Status};
-use crate::protocol::preface::{Preface, Scheme};
+use crate::protocol::login::ServiceKind;
+use crate::protocol::preface::Preface;
 use crate::routing::{self, RoutingMode};
 use crate::server::tunnel::{OpenFailure, Tunnel};
 use crate::server::until_cut;
@@ -221,7 +222,7 @@ fn opening(
         service: target.name.clone(),
         visitor: (target.visitor, visit.peer.port()).into(),
         server: visit.local,
-        scheme: target.scheme,
+        kind: ServiceKind::Http,
         request_id: target.request_id,
     };
     let head = RequestHead {

@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
-use crate::protocol::preface::Scheme;
+use crate::protocol::exchange::Scheme;
 use crate::routing;
 use crate::values::{Name, RequestId};
 pub(super) use prefix::add_prefix;

@@ -12,7 +12,7 @@ use super::answer::{self, Failure};
 use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
-use crate::protocol::preface::Scheme;
+use crate::protocol::exchange::Scheme;
 use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::values::{Name, RequestId};
 

@@ -37,7 +37,10 @@ pub fn hello(client: &str, services: &[&str]) -> Hello {
         proof: Some(Proof::Token(token(client).as_secret().clone())),
         timestamp: now(),
         agent: AgentInfo { name: "puppet".to_owned(), version: "0".to_owned(), os: "test".to_owned() },
-        services: services.iter().map(|s| ServiceOffer { name: name(s), kind: ServiceKind::Http }).collect(),
+        services: services
+            .iter()
+            .map(|s| ServiceOffer { name: name(s), kind: ServiceKind::Http, remote_port: None })
+            .collect(),
         join: None,
     }
 }
