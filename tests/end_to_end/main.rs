@@ -12,6 +12,7 @@
 mod cut;
 mod exchanges;
 mod harness;
+mod http2;
 mod lanes;
 mod limits;
 mod login;

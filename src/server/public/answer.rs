@@ -15,6 +15,16 @@ use crate::values::RequestId;
 /// The header with the stable code of a failure.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-adit-error");
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+const GRPC_UNKNOWN: u16 = 2;
+const GRPC_PERMISSION_DENIED: u16 = 7;
+const GRPC_UNIMPLEMENTED: u16 = 12;
+const GRPC_INTERNAL: u16 = 13;
+const GRPC_UNAVAILABLE: u16 = 14;
+const GRPC_UNAUTHENTICATED: u16 = 16;
+
 /// Why a visitor does not get what it asked for. `docs/errors.md` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -135,6 +145,25 @@ impl Failure {
         self.facts().1
     }
 
+    /// The same for a gRPC client: status and message, as trailers. Which status stands for which of HTTP is what gRPC
+    /// itself says ("HTTP to gRPC Status Code Mapping").
+    pub(super) fn grpc_trailers(self) -> HeaderMap {
+        let (status, _, message) = self.facts();
+        let number = match status {
+            StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => GRPC_INTERNAL,
+            StatusCode::UNAUTHORIZED => GRPC_UNAUTHENTICATED,
+            StatusCode::FORBIDDEN => GRPC_PERMISSION_DENIED,
+            StatusCode::NOT_FOUND => GRPC_UNIMPLEMENTED,
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => GRPC_UNAVAILABLE,
+            _ => GRPC_UNKNOWN,
+        };
+        let message = HeaderValue::from_static(message);
+        HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(number)), (GRPC_MESSAGE, message)])
+    }
+
     fn retry_after(self) -> Option<u64> {
         match self {
             Self::TunnelOffline | Self::TunnelStalled => Some(5),
@@ -144,17 +173,26 @@ impl Failure {
         }
     }
 
-    /// The whole answer, as a page if that is what the visitor wants to see.
-    pub(super) fn answer(self, request_id: RequestId, wants_page: bool) -> Response<Full<Bytes>> {
+    /// The whole answer, in the form that the visitor understands best.
+    pub(super) fn answer(self, request_id: RequestId, form: Form) -> Response<Full<Bytes>> {
         let (status, code, message) = self.facts();
-        let (kind, body) = if wants_page {
-            ("text/html; charset=utf-8", page(status, code, message, request_id))
-        } else {
-            let line = serde_json::json!({ "error": code, "message": message, "request_id": request_id.to_string() });
-            ("application/json", format!("{line}\n"))
+        let (kind, body) = match form {
+            Form::Page => ("text/html; charset=utf-8", page(status, code, message, request_id)),
+            Form::Line => {
+                let facts =
+                    serde_json::json!({ "error": code, "message": message, "request_id": request_id.to_string() });
+                ("application/json", format!("{facts}\n"))
+            }
+            Form::Grpc => ("application/grpc", String::new()),
         };
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;
+        let headers = response.headers_mut();
+        if form == Form::Grpc {
+            // The whole answer is its trailers, sent as the head.
+            headers.extend(self.grpc_trailers());
+            *response.status_mut() = StatusCode::OK;
+        }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         // What is missing now may be there at the next request.
@@ -170,9 +208,33 @@ impl Failure {
     }
 }
 
-/// Whether a visitor would rather see a page than a line of JSON.
-pub(super) fn wants_page(asked: &HeaderMap) -> bool {
-    asked.get_all(ACCEPT).iter().any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
+/// What a visitor understands of an answer that the server itself gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A person in a browser.
+    Page,
+    /// A program: a line of JSON.
+    Line,
+    /// A gRPC client, for which the HTTP status is always 200.
+    Grpc,
+}
+
+impl Form {
+    /// What the head of a request asks for.
+    pub(super) fn of(asked: &HeaderMap) -> Self {
+        if is_grpc(asked) {
+            return Self::Grpc;
+        }
+        let is_page = |accept: &HeaderValue| accept.to_str().is_ok_and(|accept| accept.contains("text/html"));
+        if asked.get_all(ACCEPT).iter().any(is_page) { Self::Page } else { Self::Line }
+    }
+}
+
+/// Whether a message is gRPC, plain or with a named encoding (`application/grpc+proto`). gRPC-Web is not: its failures
+/// are those of HTTP.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 fn page(status: StatusCode, code: &str, message: &str, request_id: RequestId) -> String {

@@ -9,12 +9,13 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
 use super::Visit;
-use super::answer::Failure;
+use super::answer::{Failure, is_grpc};
 use super::forwarded::{Delimited, ForwardedBody, Held};
 use super::headers::{self, Forwarding};
 use super::ledger::{About, Entry};
@@ -34,6 +35,10 @@ use crate::values::{Name, RequestId};
 
 /// The largest head of an answer, in bytes as it crosses the stream.
 const MAX_RESPONSE_HEAD: usize = 128 * 1024;
+
+/// How long a request that waits to be asked for its body (`Expect: 100-continue`) is held back. The agent asks sooner;
+/// an application may do without asking (RFC 9110, section 10.1.1).
+const ASKED_FOR: Duration = Duration::from_secs(5);
 
 /// Where a request goes, and on whose behalf.
 #[derive(Debug)]
@@ -90,8 +95,10 @@ async fn exchange(
     let timeouts = &shared.config.timeouts;
     let asked = (request.method().clone(), request.version());
     let has_body = !request.body().is_end_stream();
+    let waits = has_body && asked.1 == Version::HTTP_11 && headers::expects_continue(request.headers());
     let upgrade = rewrite(visit, target, &mut request, has_body);
-    let first = opening(visit, target, &mut request, has_body, upgrade.is_some())?;
+    let protocol = request.extensions_mut().remove::<Protocol>();
+    let first = opening(visit, target, &mut request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
     let (stream, permit) = target.tunnel.open(&first, timeouts.head).await.map_err(|failure| match failure {
         OpenFailure::Busy => Failure::TunnelBusy,
         OpenFailure::Gone => Failure::TunnelOffline,
@@ -102,11 +109,16 @@ async fn exchange(
     let stream = Held(stream);
     let writer = FrameWriter::new(stream.0.clone());
     let mut reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));
-    let mut sending = None;
+    let (mut sending, mut asks) = (None, None);
     let writer = if has_body {
         let (sender, sent) = oneshot::channel();
         sending = Some(sent);
-        let upload = upload(request.into_body(), writer, timeouts.idle, Arc::clone(entry), sender);
+        let asked_for = waits.then(|| {
+            let (sender, receiver) = oneshot::channel();
+            asks = Some(sender);
+            receiver
+        });
+        let upload = upload(request.into_body(), asked_for, writer, timeouts.idle, Arc::clone(entry), sender);
         shared.visits.spawn(until_cut(shared.cut.clone(), upload));
         None
     } else {
@@ -115,18 +127,26 @@ async fn exchange(
         }
         upgrade.is_some().then_some(writer)
     };
-    let answered = answered(&mut reader, sending, timeouts.response_head).await;
+    let answered = answered(response_head(&mut reader, asks), sending, timeouts.response_head).await;
     let head = answered.map_err(|failure| entry.failure().unwrap_or(failure))?;
     entry.status(head.status);
     let (mut head, agreed) = strip(head);
     if let Some(name) = target.prefix() {
         headers::add_prefix(&mut head.headers, name, target.authority.as_deref());
     }
-    match (head.status == StatusCode::SWITCHING_PROTOCOLS, writer) {
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS || (protocol.is_some() && head.status.is_success());
+    match (switches, writer) {
         (true, Some(writer)) => {
-            let (Some(visitor), Some(agreed)) = (upgrade, agreed) else { return Err(Failure::LocalBroken) };
-            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            head.headers.insert(UPGRADE, agreed);
+            let Some(visitor) = upgrade else { return Err(Failure::LocalBroken) };
+            match (head.status, agreed) {
+                (StatusCode::SWITCHING_PROTOCOLS, Some(agreed)) if protocol.is_none() => {
+                    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                    head.headers.insert(UPGRADE, agreed);
+                }
+                // HTTP/2 has no 101 (RFC 8441, section 5).
+                (StatusCode::SWITCHING_PROTOCOLS, _) => return Err(Failure::LocalBroken),
+                _ => {}
+            }
             let exchange = Upgraded { reader, writer, stream, entry: Arc::clone(entry), quiet: timeouts.quiet_stream };
             shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
             return Ok(response(head, ForwardedBody::empty()));
@@ -148,7 +168,7 @@ async fn exchange(
 
 /// Waits for the head of the answer. Its deadline counts from when the whole request is on its way.
 async fn answered(
-    reader: &mut FrameReader,
+    head: impl Future<Output = Result<ResponseHead, Failure>>,
     sending: Option<oneshot::Receiver<Infallible>>,
     limit: Duration,
 ) -> Result<ResponseHead, Failure> {
@@ -161,7 +181,7 @@ async fn answered(
     };
     tokio::select! {
         biased;
-        answered = response_head(reader) => answered,
+        answered = head => answered,
         () = deadline => Err(Failure::ResponseTimeout),
     }
 }
@@ -174,6 +194,7 @@ fn delimited(head: &ResponseHead, (method, version): &(Method, Version)) -> Deli
         (true, _) => Delimited::Length(0),
         (false, Some(length)) => Delimited::Length(length),
         (false, None) if *version == Version::HTTP_10 => Delimited::Close,
+        (false, None) if *version == Version::HTTP_2 && is_grpc(&head.headers) => Delimited::Grpc,
         (false, None) => Delimited::Chunks,
     }
 }
@@ -185,14 +206,22 @@ fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> 
     response
 }
 
-/// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade.
+/// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade, or of an
+/// extended CONNECT.
 fn rewrite(visit: &Visit, target: &Target, request: &mut Request<Incoming>, has_body: bool) -> Option<OnUpgrade> {
     let protocol = headers::strip_hop_by_hop(request.headers_mut());
-    // An upgrade of a request with a body (RFC 9110, section 7.8) may be ignored, and nobody sends one.
-    let upgrade = protocol.filter(|_| !has_body).map(|protocol| {
-        request.headers_mut().insert(UPGRADE, protocol);
-        hyper::upgrade::on(&mut *request)
-    });
+    let upgrade = match protocol {
+        _ if request.method() == Method::CONNECT => Some(hyper::upgrade::on(&mut *request)),
+        // An upgrade of a request with a body (RFC 9110, section 7.8) may be ignored, and nobody sends one.
+        Some(protocol) if !has_body && request.version() == Version::HTTP_11 => {
+            request.headers_mut().insert(UPGRADE, protocol);
+            Some(hyper::upgrade::on(&mut *request))
+        }
+        _ => None,
+    };
+    if request.version() == Version::HTTP_2 {
+        headers::join_cookies(request.headers_mut());
+    }
     let forwarding = Forwarding {
         visitor: target.visitor,
         peer: visit.peer,
@@ -213,7 +242,7 @@ fn opening(
     target: &Target,
     request: &mut Request<Incoming>,
     has_body: bool,
-    upgrades: bool,
+    (upgrades, protocol): (bool, Option<&Protocol>),
 ) -> Result<BytesMut, Failure> {
     let headers = std::mem::take(request.headers_mut());
     let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -230,7 +259,7 @@ fn opening(
         scheme: target.scheme,
         authority: target.authority.clone(),
         target: Bytes::copy_from_slice(path.as_bytes()),
-        protocol: None,
+        protocol: protocol.map(|protocol| Bytes::copy_from_slice(protocol.as_ref())),
         version: request.version(),
         headers,
         has_body,
@@ -247,11 +276,23 @@ fn opening(
     Ok(first)
 }
 
-/// Waits for the final head. Interim ones are passed over: hyper sends none but 100, on its own account.
-async fn response_head(reader: &mut FrameReader) -> Result<ResponseHead, Failure> {
+/// Waits for the final head. A 100 is told to `asks`, and the visitor gets it when its body is asked for; other interim
+/// ones are passed over: hyper sends none.
+async fn response_head(
+    reader: &mut FrameReader,
+    mut asks: Option<oneshot::Sender<()>>,
+) -> Result<ResponseHead, Failure> {
     loop {
         match reader.event().await {
-            Ok(Event::Status(Status::Accepted) | Event::Informational(_)) => {}
+            Ok(Event::Status(Status::Accepted)) => {}
+            Ok(Event::Informational(head)) => {
+                if head.status == StatusCode::CONTINUE
+                    && let Some(asks) = asks.take()
+                {
+                    // Nobody hears it if the upload has not waited any longer.
+                    let _ = asks.send(());
+                }
+            }
             Ok(Event::Response(head)) => return Ok(head),
             Ok(Event::Status(status)) => {
                 return Err(match status {
@@ -277,18 +318,25 @@ fn strip(mut head: ResponseHead) -> (ResponseHead, Option<HeaderValue>) {
 /// Whether long silences belong to the answer: an event stream, or gRPC.
 fn is_quiet(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.starts_with("text/event-stream") || kind.starts_with("application/grpc")
+    kind.starts_with("text/event-stream") || is_grpc(headers)
 }
 
-/// Sends the body of a request after its head, and drops `sending` when it is through.
+/// Sends the body of a request after its head, and drops `sending` when it is through. Where there is an `asked_for`, it
+/// is not sent before the application asks for it, and not at all if that answers without it.
 async fn upload(
     body: Incoming,
+    asked_for: Option<oneshot::Receiver<()>>,
     mut writer: FrameWriter,
     idle: Duration,
     entry: Arc<Entry>,
     sending: oneshot::Sender<Infallible>,
 ) {
     let _sending = sending;
+    if let Some(asked_for) = asked_for
+        && let Ok(Err(_)) = tokio::time::timeout(ASKED_FOR, asked_for).await
+    {
+        return;
+    }
     let mut body = std::pin::pin!(body);
     match send_body(body.as_mut(), &mut writer, Some(idle)).await {
         // The agent wants no more of it: the answer says why.

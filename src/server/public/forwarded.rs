@@ -11,6 +11,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
 use super::Visit;
+use super::answer::Failure;
 use super::ledger::Entry;
 use crate::server::until_cut;
 use crate::transport::body::{BodyError, FrameBody};
@@ -38,6 +39,8 @@ pub(super) enum Delimited {
     Length(u64),
     /// By the last chunk.
     Chunks,
+    /// By its trailers (gRPC over HTTP/2). If they do not come, the visitor gets others that say why.
+    Grpc,
     /// By the end of the connection (HTTP/1.0), which must not come in order before that.
     Close,
 }
@@ -127,8 +130,14 @@ impl Body for ForwardedBody {
         let frame = ready!(Pin::new(&mut open.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => open.count(frame.data_ref().map_or(0, Bytes::len)),
-            // Not whole: dropping it cuts the stream.
-            Some(Err(_)) => self.0 = None,
+            Some(Err(_)) => {
+                let is_grpc = open.delimited == Delimited::Grpc;
+                // Not whole: dropping it cuts the stream.
+                self.0 = None;
+                if is_grpc {
+                    return Poll::Ready(Some(Ok(Frame::trailers(Failure::TunnelLost.grpc_trailers()))));
+                }
+            }
             None => self.close(),
         }
         Poll::Ready(frame)

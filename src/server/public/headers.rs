@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Request, Version};
 
 use crate::protocol::exchange::Scheme;
 use crate::routing;
@@ -180,18 +180,39 @@ fn address_in(text: &str) -> Option<IpAddr> {
 pub(super) struct BadAuthority;
 
 /// The authority that a request names: a host, and maybe a port, and nothing else.
-pub(super) fn authority_of(uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Bytes>, BadAuthority> {
-    let mut hosts = headers.get_all(HOST).iter();
+pub(super) fn authority_of<B>(request: &Request<B>) -> Result<Option<Bytes>, BadAuthority> {
+    let mut hosts = request.headers().get_all(HOST).iter();
     // An empty one names none: the target has no authority then (RFC 9110, section 7.2).
     let host = hosts.next().filter(|host| !host.is_empty()).map(HeaderValue::as_bytes);
     if hosts.next().is_some() || host.is_some_and(|host| !routing::is_authority(host)) {
         return Err(BadAuthority);
     }
     // The target's own authority counts, if it has one (RFC 9112, section 3.2.2).
-    let Some(target) = uri.authority() else { return Ok(host.map(Bytes::copy_from_slice)) };
+    let Some(target) = request.uri().authority() else { return Ok(host.map(Bytes::copy_from_slice)) };
     // Who the visitor is does not belong in there (RFC 9110, section 4.2.4).
     let target = target.as_str().rsplit_once('@').map_or(target.as_str(), |(_, target)| target).as_bytes();
-    if routing::is_authority(target) { Ok(Some(Bytes::copy_from_slice(target))) } else { Err(BadAuthority) }
+    // HTTP/2 has one way to say it; two that differ are malformed (RFC 9113, section 8.3.1).
+    let differs = |host: &[u8]| request.version() == Version::HTTP_2 && !host.eq_ignore_ascii_case(target);
+    if routing::is_authority(target) && !host.is_some_and(differs) {
+        Ok(Some(Bytes::copy_from_slice(target)))
+    } else {
+        Err(BadAuthority)
+    }
+}
+
+/// Makes one field of the cookies that HTTP/2 may cut into several, to be compressed better: HTTP/1.1 has one (RFC 9113,
+/// section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let joined = crumbs.join(&b"; "[..]);
+        put(headers, COOKIE, joined);
+    }
+}
+
+/// Whether the visitor waits for a word before it sends its body (RFC 9110, section 10.1.1).
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 #[cfg(test)]
@@ -348,20 +369,47 @@ mod tests {
         assert_eq!(visitor_of(&nonsense, [10, 0, 0, 1].into(), trusted).to_string(), "10.0.0.1");
     }
 
+    fn asking(target: &str, fields: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::builder().uri(target).body(()).unwrap();
+        *request.headers_mut() = headers(fields);
+        request
+    }
+
+    #[test]
+    fn an_http2_request_may_say_it_twice_but_not_otherwise() {
+        let of = |host| {
+            let mut request = asking("https://a.example/x", &[("host", host)]);
+            *request.version_mut() = Version::HTTP_2;
+            authority_of(&request)
+        };
+        assert_eq!(of("A.example").unwrap().unwrap(), "a.example");
+        assert_eq!(of("b.example"), Err(BadAuthority));
+        assert_eq!(of("").unwrap().unwrap(), "a.example");
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let mut fields = headers(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2; c=3")]);
+        join_cookies(&mut fields);
+        assert_eq!(text(&fields, "cookie"), ["a=1; b=2; c=3"]);
+        let mut one = headers(&[("cookie", "a=1")]);
+        join_cookies(&mut one);
+        assert_eq!(text(&one, "cookie"), ["a=1"]);
+    }
+
     #[test]
     fn a_request_names_one_authority_or_none() {
-        let uri = http::Uri::from_static("/");
-        assert_eq!(authority_of(&uri, &headers(&[("host", "a"), ("host", "b")])), Err(BadAuthority));
-        assert_eq!(authority_of(&uri, &headers(&[("host", "a:80")])).unwrap().unwrap(), "a:80");
-        assert_eq!(authority_of(&uri, &headers(&[("host", "")])), Ok(None));
-        assert_eq!(authority_of(&uri, &headers(&[])), Ok(None));
-        assert_eq!(authority_of(&uri, &headers(&[("host", "evil.example/\"@127.0.0.1:80")])), Err(BadAuthority));
+        assert_eq!(authority_of(&asking("/", &[("host", "a"), ("host", "b")])), Err(BadAuthority));
+        assert_eq!(authority_of(&asking("/", &[("host", "a:80")])).unwrap().unwrap(), "a:80");
+        assert_eq!(authority_of(&asking("/", &[("host", "")])), Ok(None));
+        assert_eq!(authority_of(&asking("/", &[])), Ok(None));
+        assert_eq!(authority_of(&asking("/", &[("host", "evil.example/\"@127.0.0.1:80")])), Err(BadAuthority));
     }
 
     #[test]
     fn the_authority_of_an_absolute_target_counts_without_its_user() {
-        let absolute = http::Uri::from_static("http://alice:secret@b:80/x");
-        assert_eq!(authority_of(&absolute, &headers(&[("host", "a")])).unwrap().unwrap(), "b:80");
-        assert_eq!(authority_of(&absolute, &headers(&[("host", "a/b")])), Err(BadAuthority), "still a bad request");
+        let absolute = "http://alice:secret@b:80/x";
+        assert_eq!(authority_of(&asking(absolute, &[("host", "a")])).unwrap().unwrap(), "b:80");
+        assert_eq!(authority_of(&asking(absolute, &[("host", "a/b")])), Err(BadAuthority), "still a bad request");
     }
 }

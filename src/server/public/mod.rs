@@ -1,9 +1,10 @@
 //! Visitors: from the TCP socket to the end of each request.
 //!
-//! `request` decides where a request goes, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites what
+//! `connection` finds out which HTTP a visitor speaks, `request` decides where a request goes, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites what
 //! a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out ends.
 
 mod answer;
+mod connection;
 mod forward;
 mod forwarded;
 mod headers;
@@ -11,18 +12,15 @@ mod ledger;
 mod request;
 mod socket;
 
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use super::Shared;
 use crate::limits::{AddressPermit, Permit};
+use crate::protocol::exchange::Scheme;
 use socket::{Turns, VisitorSocket};
 
 /// A visitor's connection, as its requests see it.
@@ -31,6 +29,7 @@ struct Visit {
     shared: Arc<Shared>,
     peer: SocketAddr,
     local: SocketAddr,
+    scheme: Scheme,
     /// Set when an answer without a length of its own broke off: its end must not look like one.
     cut: Arc<AtomicBool>,
     /// Tells the socket when a request is under way.
@@ -82,40 +81,11 @@ pub(super) fn accept_visitor(shared: &Arc<Shared>, socket: TcpStream, peer: Sock
         shared: Arc::clone(shared),
         peer: canonical(peer),
         local: canonical(local),
+        scheme: Scheme::Http,
         cut,
         turns,
         _permits: (connection, permit),
     };
-    let serve = serve(Arc::new(visit), socket);
+    let serve = connection::serve(Arc::new(visit), socket);
     shared.visits.spawn(super::until_cut(shared.cut.clone(), serve));
-}
-
-async fn serve(visit: Arc<Visit>, socket: VisitorSocket) {
-    let shared = Arc::clone(&visit.shared);
-    let config = &shared.config;
-    let service = service_fn(move |request| {
-        let visit = Arc::clone(&visit);
-        async move { Ok::<_, Infallible>(request::serve(visit, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // The socket watches each of them more closely; together they are the most.
-        .header_read_timeout(config.timeouts.head + config.timeouts.keep_alive)
-        .max_buf_size(config.limits.head_size)
-        .max_header_size(config.limits.head_size)
-        // The application's own date, or none: a proxy adds nothing that it can leave out.
-        .auto_date_header(false)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = shared.stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::trace!(%error, "a visitor's connection ended early");
-    }
 }

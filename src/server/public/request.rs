@@ -6,13 +6,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 
 use super::Visit;
-use super::answer::{self, Failure};
+use super::answer::{self, Failure, Form};
 use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
-use crate::protocol::exchange::Scheme;
 use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::values::{Name, RequestId};
 
@@ -23,12 +23,12 @@ pub(super) type AnswerBody = Either<Full<Bytes>, ForwardedBody>;
 pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Response<AnswerBody> {
     let _turn = visit.turns.begin();
     let request_id = RequestId::next();
-    let wants_page = answer::wants_page(request.headers());
+    let form = Form::of(request.headers());
     match decide(&visit, request, request_id).await {
         Ok(response) => response,
         Err(failure) => {
             tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
-            failure.answer(request_id, wants_page).map(Either::Left)
+            failure.answer(request_id, form).map(Either::Left)
         }
     }
 }
@@ -42,12 +42,14 @@ async fn decide(
     let is_trusted = |ip| super::is_trusted(shared, ip);
     let visitor = headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted);
     shared.visitors.check(visitor).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
-    // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. A coding beside `chunked`: the
-    // application would take the coded body for the plain one.
-    if request.method() == Method::CONNECT || headers::has_other_coding(request.headers()) {
+    // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. With a protocol it is how
+    // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
+    // the plain one.
+    let is_proxied = request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
+    if is_proxied || headers::has_other_coding(request.headers()) {
         return Err(Failure::BadRequest);
     }
-    let authority = headers::authority_of(request.uri(), request.headers()).map_err(|_| Failure::BadRequest)?;
+    let authority = headers::authority_of(&request).map_err(|_| Failure::BadRequest)?;
     let route = {
         let mut named = request.headers().get_all(TUNNEL_HEADER).iter();
         let header = named.next().and_then(|value| value.to_str().ok()).filter(|_| named.next().is_none());
@@ -65,7 +67,7 @@ async fn decide(
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
-            let target = Target { tunnel, name, mode, authority, visitor, scheme: Scheme::Http, request_id };
+            let target = Target { tunnel, name, mode, authority, visitor, scheme: visit.scheme, request_id };
             forward::forward(visit, target, request).await.map(|response| response.map(Either::Right))
         }
         Route::AddSlash => add_slash(&request, request_id).map(|response| response.map(Either::Left)),

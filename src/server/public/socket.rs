@@ -1,7 +1,8 @@
 //! A visitor's socket, with the deadlines that HTTP alone does not have.
 //!
 //! - A head must come: within `timeouts.head` on a new connection, and that long after its first byte on any; a
-//!   connection that is kept for the next request may wait `timeouts.keep_alive` for that byte.
+//!   connection that is kept for the next request may wait `timeouts.keep_alive` for that byte. HTTP/2 sends more than
+//!   heads: a connection without a request is given the same times, told that it ends, and ended.
 //! - A visitor that takes nothing for `timeouts.idle` while something waits to be sent is given up: nobody else would
 //!   notice, because a body is not asked for more while the socket is full.
 //! - An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection. If such an answer breaks
@@ -11,12 +12,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::TimeoutConfig;
 use crate::transport::body::Idle;
@@ -77,6 +80,8 @@ struct HeadClock {
     head: Duration,
     keep_alive: Duration,
     idle: Idle,
+    /// HTTP/2: bytes are no sign of a head, and the end is announced before it comes.
+    announce: Option<CancellationToken>,
 }
 
 impl HeadClock {
@@ -93,7 +98,7 @@ impl HeadClock {
 
     /// Some bytes have come.
     fn read(&mut self) {
-        if self.is_running() && !self.begun {
+        if self.announce.is_none() && self.is_running() && !self.begun {
             self.begun = true;
             self.idle.moved();
         }
@@ -105,7 +110,13 @@ impl HeadClock {
             return Poll::Pending;
         }
         let is_first = self.seen == 0;
-        self.idle.set_limit(if is_first || self.begun { self.head } else { self.keep_alive });
+        let announced = self.announce.as_ref().is_some_and(CancellationToken::is_cancelled);
+        self.idle.set_limit(if is_first || self.begun || announced { self.head } else { self.keep_alive });
+        ready!(self.idle.poll(cx));
+        let Some(announce) = self.announce.as_ref().filter(|_| !announced) else { return Poll::Ready(()) };
+        announce.cancel();
+        self.idle.moved();
+        self.idle.set_limit(self.head);
         self.idle.poll(cx)
     }
 }
@@ -114,6 +125,8 @@ impl HeadClock {
 #[derive(Debug)]
 pub(super) struct VisitorSocket {
     socket: TcpStream,
+    /// What was read to see how the connection begins.
+    ahead: Bytes,
     cut: Arc<AtomicBool>,
     clock: HeadClock,
     /// Runs while something waits to be sent.
@@ -124,8 +137,8 @@ impl VisitorSocket {
     /// Watches `cut` when the connection ends, and `turns` while it lasts.
     pub(super) fn new(socket: TcpStream, cut: Arc<AtomicBool>, turns: Turns, timeouts: &TimeoutConfig) -> Self {
         let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
-        let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head) };
-        Self { socket, cut, clock, stuck: Idle::new(idle) }
+        let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
+        Self { socket, ahead: Bytes::new(), cut, clock, stuck: Idle::new(idle) }
     }
 
     /// Gives a write that waits its deadline.
@@ -135,6 +148,28 @@ impl VisitorSocket {
             return written;
         }
         self.stuck.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Whether the first bytes are `beginning`. They stay to be read. The deadline of the first head counts.
+    ///
+    /// # Errors
+    /// The connection broke, or ended before that was clear.
+    pub(super) async fn begins_with(&mut self, beginning: &[u8]) -> io::Result<bool> {
+        let mut start = BytesMut::new();
+        while beginning.starts_with(&start) && start.len() < beginning.len() {
+            if self.read_buf(&mut start).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let begins = start.starts_with(beginning);
+        self.ahead = start.freeze();
+        Ok(begins)
+    }
+
+    /// From now on HTTP/2 is spoken: a connection without requests is not closed at once when its time is over, but
+    /// first announced here.
+    pub(super) fn announce_idle(&mut self) -> CancellationToken {
+        self.clock.announce.get_or_insert_default().clone()
     }
 
     fn is_cut(&self) -> bool {
@@ -153,6 +188,11 @@ impl Drop for VisitorSocket {
 
 impl AsyncRead for VisitorSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         match Pin::new(&mut self.socket).poll_read(cx, buffer) {
             Poll::Ready(read) => {

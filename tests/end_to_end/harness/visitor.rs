@@ -1,15 +1,19 @@
 //! Visitors: HTTP requests over a connection of their own, with every way an answer can end kept apart.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use super::{soon, spawn};
 
@@ -55,6 +59,43 @@ impl Visitor {
         let body = soon("the whole body", body.collect()).await.expect("the answer broke off").to_bytes();
         Answer { status: head.status, headers: head.headers, body }
     }
+}
+
+/// One HTTP/2 connection to the public port, without TLS.
+pub struct Http2Visitor {
+    sender: http2::SendRequest<StreamBody>,
+    /// Ends when the connection has.
+    pub connection: JoinHandle<hyper::Result<()>>,
+}
+
+/// A request's body that the test sends piece by piece.
+pub type StreamBody = BoxBody<Bytes, Infallible>;
+
+impl Http2Visitor {
+    pub async fn connect(public: SocketAddr) -> Self {
+        let socket = soon("a public port", TcpStream::connect(public)).await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+        Self { sender, connection: spawn(connection) }
+    }
+
+    /// Sends a request and gives the answer back when its head is there.
+    pub async fn begin(&self, request: Request<StreamBody>) -> hyper::Result<http::Response<Incoming>> {
+        soon("the head of an answer", self.sender.clone().send_request(request)).await
+    }
+
+    /// Sends a request and reads the answer to its end: body and trailers.
+    pub async fn ask(&self, request: Request<StreamBody>) -> (Answer, HeaderMap) {
+        let (head, body) = self.begin(request).await.unwrap().into_parts();
+        let body = soon("the whole body", body.collect()).await.expect("the answer broke off");
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        (Answer { status: head.status, headers: head.headers, body: body.to_bytes() }, trailers)
+    }
+}
+
+/// An HTTP/2 request for `name` below `localhost`.
+pub fn http2_request(method: Method, name: &str, path: &str, body: impl Into<Bytes>) -> Request<StreamBody> {
+    let request = Request::builder().method(method).uri(format!("http://{name}.localhost{path}"));
+    request.body(Full::new(body.into()).boxed()).unwrap()
 }
 
 /// `GET` for `name` below `localhost`.

@@ -1,0 +1,115 @@
+//! A visitor's connection as HTTP: which version it speaks, and how long it is kept.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::socket::VisitorSocket;
+use super::{Visit, request};
+use crate::server::{Shared, until_cut};
+
+/// How an HTTP/2 connection begins (RFC 9113, section 3.4). No request of HTTP/1.1 does.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
+const HTTP2_STREAMS: u32 = 256;
+
+/// Bytes of a request's body that may be on their way unasked, for each request and for a connection: what a visitor
+/// can send in a round trip.
+const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of an answer that are taken from the tunnel before the connection has sent them.
+const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+
+/// Runs the tasks of an HTTP/2 connection, one for each request, where they are counted and can be cut.
+#[derive(Debug, Clone)]
+struct Visits(Arc<Shared>);
+
+impl<F> Executor<F> for Visits
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let shared = &self.0;
+        shared.visits.spawn(until_cut(shared.cut.clone(), async move { drop(task.await) }));
+    }
+}
+
+/// Serves a connection of which nothing is known to its end.
+pub(super) async fn serve(visit: Arc<Visit>, mut socket: VisitorSocket) {
+    match socket.begins_with(HTTP2_PREFACE).await {
+        Ok(true) => serve_http2(visit, socket).await,
+        Ok(false) => serve_http1(visit, socket).await,
+        Err(error) => tracing::trace!(%error, "a visitor's connection ended before its first request"),
+    }
+}
+
+/// Serves HTTP/1.1 and 1.0.
+pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket) {
+    let shared = Arc::clone(&visit.shared);
+    let config = &shared.config;
+    let service = service_fn(move |request| {
+        let visit = Arc::clone(&visit);
+        async move { Ok::<_, Infallible>(request::serve(visit, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The socket watches each of them more closely; together they are the most.
+        .header_read_timeout(config.timeouts.head + config.timeouts.keep_alive)
+        .max_buf_size(config.limits.head_size)
+        .max_header_size(config.limits.head_size)
+        // The application's own date, or none: a proxy adds nothing that it can leave out.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shared.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::trace!(%error, "a visitor's connection ended early");
+    }
+}
+
+/// Serves HTTP/2.
+pub(super) async fn serve_http2(visit: Arc<Visit>, mut socket: VisitorSocket) {
+    let shared = Arc::clone(&visit.shared);
+    let config = &shared.config;
+    let idle = socket.announce_idle();
+    let service = service_fn(move |request| {
+        let visit = Arc::clone(&visit);
+        async move { Ok::<_, Infallible>(request::serve(visit, request).await) }
+    });
+    let connection = http2::Builder::new(Visits(Arc::clone(&shared)))
+        .timer(TokioTimer::new())
+        .enable_connect_protocol()
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(u32::try_from(config.limits.head_size).unwrap_or(u32::MAX))
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .max_send_buf_size(HTTP2_SEND_BUFFER)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = async { tokio::select! { () = shared.stop.cancelled() => {} () = idle.cancelled() => {} } } => {
+            // The visitor is told which of its requests were taken, and sends others elsewhere.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::trace!(%error, "a visitor's connection ended early");
+    }
+}
