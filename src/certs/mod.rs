@@ -2,6 +2,7 @@
 //!
 //! - `self_made`: [`SelfMade`], a small authority and a server certificate made at the first start
 //! - `own`: [`Own`], a certificate that the operator brought
+//! - `sni`: [`SniCertificates`], several of them, chosen by the name a visitor asks for
 //! - `authority`: the authority of `self_made`
 //! - `facts`: what is written in a certificate
 //! - `fingerprint`: [`fingerprint_of`], by which an agent pins a key
@@ -15,8 +16,10 @@ mod facts;
 mod fingerprint;
 mod own;
 mod self_made;
+mod sni;
 
 pub use error::CertError;
 pub use fingerprint::fingerprint_of;
 pub use own::Own;
 pub use self_made::SelfMade;
+pub use sni::{NamedChain, SniCertificates};

@@ -10,7 +10,7 @@
 //! - `raw`: layers; [`Environment`] and [`Flags`]
 //! - `table`: the walk, unknown keys, suggestions
 //! - `address`: hosts and ports
-//! - `server`, `agent`, `log`, `clients`: the resolved files
+//! - `server` (with `public`), `agent`, `log`, `clients`: the resolved files
 //! - `edit`: adding a client without disturbing the file
 //! - `check`: `adit check`
 
@@ -21,6 +21,7 @@ mod clients;
 mod edit;
 mod error;
 mod log;
+mod public;
 mod raw;
 #[cfg(test)]
 mod samples;
@@ -36,8 +37,9 @@ pub use clients::{ClientEntry, ClientsFile};
 pub use edit::{AddClientError, add_client};
 pub use error::{ConfigErrors, Problem};
 pub use log::{LogConfig, LogFormat};
+pub use public::PublicConfig;
 pub use raw::{Environment, Flags, TOKEN_VARIABLE};
 pub use server::{
-    DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, PublicConfig, ServerConfig,
-    TimeoutConfig, TlsConfig, TunnelConfig,
+    DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, ServerConfig, TimeoutConfig,
+    TlsConfig, TunnelConfig,
 };

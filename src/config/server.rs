@@ -1,18 +1,15 @@
 //! `server.toml`: the public side. After resolving, everything has its value and nothing needs a second look.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use crate::routing::RoutingMode;
-
 use super::address::dns_name;
 use super::error::ConfigErrors;
 use super::log::{self, LogConfig};
+use super::public::{self, PublicConfig, listen};
 use super::raw::{Environment, FileText, Flags, merge};
 use super::table::{Report, Table};
 
@@ -74,21 +71,6 @@ pub struct OwnCertificate {
     pub cert: PathBuf,
     /// The leaf's private key.
     pub key: PathBuf,
-}
-
-/// The `[public]` section.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicConfig {
-    /// The DNS name under which names live, in lower case. Default: `localhost`.
-    pub domain: String,
-    /// Where visitors connect over plain HTTP. Default: `[::]:9090`.
-    pub http: SocketAddr,
-    /// What agents are told as their public address, with `{name}` in it, when something stands in front.
-    pub url: Option<String>,
-    /// The ways a request may name its tunnel, tried in this order. Never empty, no duplicates. Default: all three.
-    pub routing: Vec<RoutingMode>,
-    /// Peers whose forwarding headers are believed. Default: none.
-    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// The `[timeouts]` section.
@@ -199,13 +181,21 @@ pub(super) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
     let config = ServerConfig {
         clients: root.path("clients").unwrap_or_else(|| report.base().join("clients.toml")),
         tunnel: tunnel(root.section("tunnel"), has_file),
-        public: public(root.section("public")),
+        public: public::resolve(root.section("public")),
         timeouts: timeouts(root.section("timeouts")),
         limits: limits(root.section("limits")),
         log: log::resolve_server(root.section("log")),
     };
-    if config.tunnel.listen == config.public.http && config.public.http.port() != 0 {
-        report.problem("public.http", "is the same address as tunnel.listen; give each its own port");
+    let public = &config.public;
+    let listeners = [("tunnel.listen", Some(config.tunnel.listen)), ("public.http", Some(public.http))];
+    let listeners = [listeners[0], listeners[1], ("public.https", public.https)];
+    for (at, (key, address)) in listeners.iter().enumerate() {
+        let same = |other: &&(&str, Option<SocketAddr>)| other.1 == *address;
+        if let (Some(address), Some((other, _))) = (address, listeners[..at].iter().find(same))
+            && address.port() != 0
+        {
+            report.problem(*key, format!("is the same address as {other}; give each its own port"));
+        }
     }
     config
 }
@@ -235,89 +225,26 @@ fn tls(mut table: Table<'_>, has_file: bool) -> TlsConfig {
     let default_dir = default_dir();
     let dir = table.path("dir").unwrap_or(default_dir);
     let names = table.list("names", certificate_name).unwrap_or_default();
-    let own = match (table.path("cert"), table.path("key")) {
+    let own = own_certificate(&mut table);
+    TlsConfig { dir, names, own }
+}
+
+/// `cert` and `key`, which go together.
+pub(super) fn own_certificate(table: &mut Table<'_>) -> Option<OwnCertificate> {
+    let missing = |table: &Table<'_>, key: &str| {
+        table.report().problem(table.key(key), "is missing: a certificate of your own needs `cert` and `key`");
+        None
+    };
+    match (table.path("cert"), table.path("key")) {
         (Some(cert), Some(key)) => Some(OwnCertificate { cert, key }),
         (None, None) => None,
-        (Some(_), None) => {
-            table.report().problem(table.key("key"), "is missing: a certificate of your own needs `cert` and `key`");
-            None
-        }
-        (None, Some(_)) => {
-            table.report().problem(table.key("cert"), "is missing: a certificate of your own needs `cert` and `key`");
-            None
-        }
-    };
-    TlsConfig { dir, names, own }
+        (Some(_), None) => missing(table, "key"),
+        (None, Some(_)) => missing(table, "cert"),
+    }
 }
 
 fn certificate_name(text: &str) -> Result<String, String> {
     if text.parse::<IpAddr>().is_ok() { Ok(text.to_ascii_lowercase()) } else { dns_name(text) }
-}
-
-fn public(mut table: Table<'_>) -> PublicConfig {
-    let domain = table.parse("domain", domain).unwrap_or_else(|| "localhost".to_owned());
-    let http = listen(&mut table, "http", 9090);
-    let url = table.parse("url", url_template);
-    let routing = routing(&mut table);
-    let trusted_proxies = table.list("trusted_proxies", network).unwrap_or_default();
-    PublicConfig { domain, http, url, routing, trusted_proxies }
-}
-
-fn domain(text: &str) -> Result<String, String> {
-    if text.contains([':', '/']) && text.parse::<IpAddr>().is_err() {
-        return Err(format!("`{text}` must be a name alone, like tunnel.example.com, without scheme, port or path"));
-    }
-    if text.parse::<IpAddr>().is_ok() {
-        let advice = "leave the key out, a bare address is always answered by header and path routing";
-        return Err(format!("`{text}` is an IP address, which has no sub-domains; {advice}"));
-    }
-    dns_name(text)
-}
-
-fn url_template(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    match rest {
-        None | Some("") => Err("must start with http:// or https:// and name a host".to_owned()),
-        Some(rest) if !rest.contains("{name}") => {
-            Err("must contain {name}, like https://{name}.tunnel.example.com".to_owned())
-        }
-        Some(rest) if rest.replace("{name}", "").contains(|c: char| "{}".contains(c) || c.is_whitespace()) => {
-            Err("must have no braces but those of {name}, and no spaces".to_owned())
-        }
-        Some(_) => Ok(text.to_owned()),
-    }
-}
-
-fn routing(table: &mut Table<'_>) -> Vec<RoutingMode> {
-    let all = vec![RoutingMode::Subdomain, RoutingMode::Header, RoutingMode::Path];
-    let Some(entries) = table.take("routing").and_then(|entry| entry.list()) else { return all };
-    if entries.is_empty() {
-        let message = "is empty, so nothing could be reached; list at least one of subdomain, header, path";
-        table.report().problem(table.key("routing"), message);
-    }
-    let mut modes: Vec<RoutingMode> = Vec::new();
-    for entry in entries {
-        let read = |text: &str| {
-            let mode = match text {
-                "subdomain" => RoutingMode::Subdomain,
-                "header" => RoutingMode::Header,
-                "path" => RoutingMode::Path,
-                _ => return Err(format!("`{text}` is not a way to route; use subdomain, header or path")),
-            };
-            if modes.contains(&mode) { Err(format!("`{text}` is listed twice; remove one")) } else { Ok(mode) }
-        };
-        if let Some(mode) = entry.parse(read) {
-            modes.push(mode);
-        }
-    }
-    modes
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| address()).map_err(|_| {
-        format!("`{text}` is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or a single address")
-    })
 }
 
 fn timeouts(mut table: Table<'_>) -> TimeoutConfig {
@@ -363,17 +290,6 @@ fn per_tunnel(mut table: Table<'_>) -> PerTunnelLimits {
 fn positive(table: &mut Table<'_>, key: &str, default: usize) -> NonZeroU32 {
     let number = table.number(key, default, 1..=1_000_000_000);
     u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
-}
-
-fn listen(table: &mut Table<'_>, key: &str, default_port: u16) -> SocketAddr {
-    let read = |text: &str| {
-        text.parse().map_err(|_| {
-            format!(
-                "`{text}` is not an address with a port; write one like [::]:{default_port} or 127.0.0.1:{default_port}"
-            )
-        })
-    };
-    table.parse(key, read).unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, default_port)))
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 //! Three ways lead to a service, tried in the configured order: the subdomain (`alice.<domain>`), the header
 //! (`X-Tunnel-ID: alice`, on the bare domain or a bare address), and the path (`<domain>/alice/…`).
 
+mod host;
+
 use std::net::Ipv6Addr;
 
 use crate::values::{Name, RESERVED_NAMES};
+pub use host::HostPattern;
 
 /// The header that names a service.
 pub const TUNNEL_HEADER: &str = "x-tunnel-id";
@@ -152,7 +155,7 @@ fn is_reg_name(host: &[u8]) -> bool {
 }
 
 /// The host of an authority (RFC 3986, section 3.2), without the port.
-fn host_of(authority: &str) -> &str {
+pub fn host_of(authority: &str) -> &str {
     if authority.starts_with('[') {
         return authority.split_once(']').map_or(authority, |(inside, _)| &inside[1..]);
     }

@@ -11,6 +11,7 @@ pub mod framed;
 pub mod listen;
 pub mod login;
 pub mod mux;
+pub mod proxy_protocol;
 #[cfg(test)]
 mod testing;
 pub mod tls;

@@ -14,7 +14,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::certs::fingerprint_of;
+use crate::certs::{SniCertificates, fingerprint_of};
 use crate::config::Trust;
 use crate::protocol::ALPN;
 use crate::values::Fingerprint;
@@ -51,6 +51,28 @@ pub fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) 
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
 }
+
+/// What the public HTTPS listener needs: HTTP/2 and HTTP/1.1 over TLS 1.3 or 1.2, with tickets by which visitors resume.
+///
+/// # Errors
+/// rustls cannot be set up.
+pub fn public_server(certificates: Arc<SniCertificates>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+    config.ticketer = ring::Ticketer::new()?;
+    // One flight instead of two for what a visitor sends with its last handshake message is not worth its replays.
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// HTTP/2 in ALPN (RFC 9113, section 3.2).
+pub const HTTP2: &[u8] = b"h2";
+
+/// HTTP/1.1 in ALPN (RFC 7301, section 6).
+pub const HTTP1: &[u8] = b"http/1.1";
 
 /// What an agent needs to make sure of the server, which it always does.
 ///

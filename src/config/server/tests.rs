@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::*;
+use crate::routing::RoutingMode;
 
 fn read(text: &str) -> Result<ServerConfig, ConfigErrors> {
     read_with(text, &[])
@@ -144,13 +147,42 @@ fn values_out_of_bounds_are_refused_by_name() {
 fn two_listeners_cannot_share_an_address_but_both_may_ask_for_any_port() {
     assert_eq!(problem("[tunnel]\nlisten = '[::]:9090'").0, "public.http");
     assert!(read("[tunnel]\nlisten = '127.0.0.1:0'\n[public]\nhttp = '127.0.0.1:0'").is_ok());
+    for taken in ["[::]:8080", "[::]:9090"] {
+        let (key, message) = problem(&format!("[public]\nhttps = '{taken}'"));
+        assert_eq!(key, "public.https");
+        assert!(message.contains("the same address as"), "{message}");
+    }
+}
+
+#[test]
+fn https_has_its_certificates_and_its_redirects() {
+    let config = read(
+        "[public]\nhttps = '[::]:443'\nredirect_to_https = ['*.a.example', 'b.example']\n\
+         [[public.certificates]]\ncert = 'a.pem'\nkey = 'a.key'\n\
+         [[public.certificates]]\ncert = 'b.pem'\nkey = 'b.key'\n",
+    )
+    .unwrap();
+    assert_eq!(config.public.https, Some("[::]:443".parse().unwrap()));
+    let files: Vec<_> = config.public.certificates.iter().map(|own| own.cert.file_name().unwrap()).collect();
+    assert_eq!(files, ["a.pem", "b.pem"]);
+    assert!(config.public.redirect_to_https[0].matches("x.a.example"));
+    for (text, key) in [
+        ("[public]\nredirect_to_https = ['*']", "public.redirect_to_https"),
+        ("[[public.certificates]]\ncert = 'a'\nkey = 'a'", "public.certificates"),
+        ("[public]\nhttps = '[::]:1'\n[[public.certificates]]\ncert = 'a'", "public.certificates[0].key"),
+        ("[public]\nhttps = '[::]:1'\nredirect_to_https = ['https://a']", "public.redirect_to_https[0]"),
+        ("[public]\nhttps = 443", "public.https"),
+        ("[public]\nproxy_protocol_from = ['lb.example']", "public.proxy_protocol_from[0]"),
+    ] {
+        assert_eq!(problem(text).0, key, "{text}");
+    }
 }
 
 #[test]
 fn keys_that_nothing_uses_yet_are_unknown() {
-    let errors = read("[public]\nhttps = '[::]:9443'\n[admin]\nlisten = 'x'\n[log]\nfile = 'x'").unwrap_err();
+    let errors = read("[admin]\nlisten = 'x'\n[log]\nfile = 'x'").unwrap_err();
     let keys: BTreeSet<_> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
-    assert_eq!(keys, BTreeSet::from(["admin", "log.file", "public.https"]));
+    assert_eq!(keys, BTreeSet::from(["admin", "log.file"]));
 }
 
 #[test]
