@@ -205,7 +205,7 @@ impl Handler {
         let upgraded = upgraded.await.map_err(|_| Refusal::Reset(Reset::LocalBroken))?;
         let writer = FrameWriter::new(writer.stream().clone());
         // How it ended was told to the other side already.
-        both_ways(TokioIo::new(upgraded), reader, writer, UPGRADED_IDLE).await.map_err(|_| Refusal::Gone)
+        both_ways(TokioIo::new(upgraded), reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| Refusal::Gone)
     }
 }
 

@@ -2,6 +2,7 @@
 //! serves at the moment.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -65,6 +66,11 @@ impl Clients {
     /// The names that a client may claim.
     pub fn names(&self, client: &ClientId) -> Vec<Name> {
         self.listed().file.clients.get(client).map(|entry| entry.names.clone()).unwrap_or_default()
+    }
+
+    /// The public ports that a client's `tcp` services may have.
+    pub fn tcp_ports(&self, client: &ClientId) -> Vec<RangeInclusive<u16>> {
+        self.listed().file.clients.get(client).map(|entry| entry.tcp_ports.clone()).unwrap_or_default()
     }
 
     /// Whether some client may claim `name`, so that a visitor can be told that it is away rather than unknown.

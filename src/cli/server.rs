@@ -78,7 +78,10 @@ fn print_start(server: &Server, domain: &str) -> Result<(), Failure> {
     };
     println!("{bold}adit server{bold:#} {}", env!("CARGO_PKG_VERSION"));
     println!("  agents dial   {tunnel}");
-    println!("  visitors      {}", visitor_url(domain, public));
+    println!("  visitors      {}", visitor_url(("http", 80), domain, public));
+    if let Some(https) = server.https_address().map_err(Failure::other)? {
+        println!("                {}", visitor_url(("https", 443), domain, https));
+    }
     println!("  certificate   {origin}, for {}", certificate.names.join(", "));
     println!("  fingerprint   {bold}{}{bold:#}", server.fingerprint());
     println!("  at home       adit http 3000 --server {domain}:{} --id ID --token TOKEN \\", tunnel.port());
@@ -86,9 +89,9 @@ fn print_start(server: &Server, domain: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn visitor_url(domain: &str, public: SocketAddr) -> String {
-    match public.port() {
-        80 => format!("http://NAME.{domain}/"),
-        port => format!("http://NAME.{domain}:{port}/"),
+fn visitor_url((scheme, own_port): (&str, u16), domain: &str, listens: SocketAddr) -> String {
+    match listens.port() {
+        port if port == own_port => format!("{scheme}://NAME.{domain}/"),
+        port => format!("{scheme}://NAME.{domain}:{port}/"),
     }
 }

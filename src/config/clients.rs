@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::values::{ClientId, Name};
 
 use super::error::ConfigErrors;
 use super::raw::{Environment, FileText, Flags, merge};
-use super::table::{Report, Table};
+use super::table::{Entry, Report, Table};
 
 /// The sections and keys at the top of the file.
 pub(super) const TOP_LEVEL: &[&str] = &["clients"];
@@ -27,6 +28,8 @@ pub struct ClientEntry {
     pub token_hash: String,
     /// The names the client may claim. Never empty. Default: its own id.
     pub names: Vec<Name>,
+    /// The public ports its `tcp` services may have; none overlaps with another's. Default: none.
+    pub tcp_ports: Vec<RangeInclusive<u16>>,
     /// When the client may no longer log in; `None` means never.
     pub expires: Option<jiff::Timestamp>,
 }
@@ -36,6 +39,7 @@ impl fmt::Debug for ClientEntry {
         f.debug_struct("ClientEntry")
             .field("token_hash", &"***")
             .field("names", &self.names)
+            .field("tcp_ports", &self.tcp_ports)
             .field("expires", &self.expires)
             .finish()
     }
@@ -89,6 +93,7 @@ pub(super) fn resolve(mut root: Table<'_>) -> ClientsFile {
                 None => {}
             }
         }
+        check_ports(&id, &entry, &clients, |message| report.problem(format!("{path}.tcp_ports"), message));
         clients.insert(id, entry);
     }
     ClientsFile { clients }
@@ -120,7 +125,33 @@ fn client(mut table: Table<'_>, id: Option<&ClientId>) -> Option<ClientEntry> {
         text.parse()
             .map_err(|_| format!("`{text}` is not a moment; write it with its offset, like 2027-01-01T00:00:00Z"))
     });
-    Some(ClientEntry { token_hash: token_hash?, names, expires })
+    let tcp_ports = table.take("tcp_ports").and_then(Entry::list).unwrap_or_default();
+    let tcp_ports = tcp_ports.into_iter().filter_map(|entry| entry.parse_or_number(port_range)).collect();
+    Some(ClientEntry { token_hash: token_hash?, names, tcp_ports, expires })
+}
+
+/// `20000-20010`, or one port.
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse(), last.trim().parse()) {
+        (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(first..=last),
+        _ => Err(format!("`{text}` is not a range of ports; write one like 20000-20010, or a single port")),
+    }
+}
+
+/// A port belongs to one client, and once.
+fn check_ports(id: &ClientId, entry: &ClientEntry, others: &BTreeMap<ClientId, ClientEntry>, problem: impl Fn(String)) {
+    let overlap = |a: &RangeInclusive<u16>, b: &RangeInclusive<u16>| a.start() <= b.end() && b.start() <= a.end();
+    for (at, range) in entry.tcp_ports.iter().enumerate() {
+        let text = format!("{}-{}", range.start(), range.end());
+        if entry.tcp_ports[..at].iter().any(|other| overlap(range, other)) {
+            problem(format!("ports of {text} are listed twice; remove one"));
+        }
+        let takes = |(_, other): &(&ClientId, &ClientEntry)| other.tcp_ports.iter().any(|other| overlap(range, other));
+        if let Some((owner, _)) = others.iter().find(takes) {
+            problem(format!("ports of {text} of {id} belong to {owner}, too; a port belongs to one client"));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -187,5 +218,28 @@ mod tests {
     fn a_missing_file_says_how_to_make_one() {
         let message = ClientsFile::load(Path::new("no/such/clients.toml")).unwrap_err().to_string();
         assert!(message.contains("adit token new ID --clients no/such/clients.toml"), "{message}");
+    }
+
+    #[test]
+    fn ports_are_ranges_and_each_belongs_to_one_client() {
+        let of = |alice: &str, bob: &str| {
+            let client =
+                |id: &str, ports: &str| format!("[clients.{id}]\ntoken_hash = '$argon2id$x'\ntcp_ports = {ports}\n");
+            ClientsFile::from_text(Path::new("clients.toml"), &(client("alice", alice) + &client("bob", bob)))
+        };
+        let file = of("['20000-20010', 25565]", "['20011-20020']").unwrap();
+        assert_eq!(file.clients["alice"].tcp_ports, [20_000..=20_010, 25_565..=25_565]);
+        for (alice, bob, key, says) in [
+            ("['20000-20010']", "['20010']", "clients.bob.tcp_ports", "belong to alice, too"),
+            ("['20000-20010', '20005']", "[]", "clients.alice.tcp_ports", "listed twice"),
+            ("['20010-20000']", "[]", "clients.alice.tcp_ports[0]", "not a range"),
+            ("[0]", "[]", "clients.alice.tcp_ports[0]", "not a range"),
+            ("['70000']", "[]", "clients.alice.tcp_ports[0]", "not a range"),
+            ("20000", "[]", "clients.alice.tcp_ports", "a list"),
+        ] {
+            let errors = of(alice, bob).unwrap_err();
+            assert_eq!(errors.problems[0].key, key);
+            assert!(errors.to_string().contains(says), "{errors}");
+        }
     }
 }

@@ -197,6 +197,14 @@ pub fn data_header(length: usize) -> [u8; HEADER] {
     header(Kind::Data, length)
 }
 
+/// Puts `data` as frames.
+pub fn put_data(out: &mut BytesMut, data: &[u8]) {
+    for piece in data.chunks(MAX_DATA) {
+        out.extend_from_slice(&data_header(piece.len()));
+        out.extend_from_slice(piece);
+    }
+}
+
 /// Puts a [`Kind::End`] frame.
 pub fn put_end(out: &mut BytesMut) {
     out.put_slice(&header(Kind::End, 0));

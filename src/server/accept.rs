@@ -128,7 +128,7 @@ fn welcome(shared: &Arc<Shared>, admitted: Admitted) -> Result<Welcomed, Refused
         node_id: shared.node_id.clone(),
         // A client that was removed a moment ago has its lane cut as soon as that is noticed.
         ticket: shared.ticket(tunnel.client()).unwrap_or_else(|| crate::values::Secret::new("")),
-        services: shared.public_services(tunnel.services()),
+        services: shared.public_services(tunnel.login()),
         heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
         max_streams: config.limits.per_tunnel.streams_per_lane,
         connect_timeout_s: config.timeouts.connect.as_secs_f64(),

@@ -2,7 +2,8 @@
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::certs::{CertError, Own, SelfMade};
+use crate::certs::{CertError, NamedChain, Own, SelfMade};
+use crate::config::OwnCertificate;
 use crate::config::ServerConfig;
 use crate::values::Fingerprint;
 
@@ -47,12 +48,7 @@ impl ServerCertificate {
             let Own { chain, key, fingerprint, names, expires_unix } = Own::load(&own.cert, &own.key)?;
             return Ok(Self { chain, key, fingerprint, names, expires_unix, origin: Origin::Own });
         }
-        let mut names = tls.names.clone();
-        // Agents usually dial the domain that visitors use.
-        if !names.contains(&config.public.domain) {
-            names.push(config.public.domain.clone());
-        }
-        let made = SelfMade::ensure(&tls.dir, &names)?;
+        let made = SelfMade::ensure(&tls.dir, &self_made_names(config))?;
         let origin = match (made.created, made.renewed) {
             (true, _) => Origin::Made,
             (false, true) => Origin::Renewed,
@@ -61,4 +57,30 @@ impl ServerCertificate {
         let SelfMade { chain, key, fingerprint, names, expires_unix, .. } = made;
         Ok(Self { chain, key, fingerprint, names, expires_unix, origin })
     }
+}
+
+/// What the HTTPS listener shows: the operator's certificates, or the one that is made here. Blocks on files.
+///
+/// # Errors
+/// The message names the file and the way out.
+pub fn public_chains(config: &ServerConfig) -> Result<Vec<NamedChain>, CertError> {
+    if config.public.certificates.is_empty() {
+        let SelfMade { chain, key, names, .. } = SelfMade::ensure(&config.tunnel.tls.dir, &self_made_names(config))?;
+        return Ok(vec![NamedChain { chain, key, names }]);
+    }
+    let load = |own: &OwnCertificate| {
+        let Own { chain, key, names, .. } = Own::load(&own.cert, &own.key)?;
+        Ok(NamedChain { chain, key, names })
+    };
+    config.public.certificates.iter().map(load).collect()
+}
+
+/// One certificate of the server's own making serves agents and visitors: agents usually dial the domain that visitors
+/// use.
+fn self_made_names(config: &ServerConfig) -> Vec<String> {
+    let mut names = config.tunnel.tls.names.clone();
+    let domain = &config.public.domain;
+    let below = config.public.https.map(|_| format!("*.{domain}"));
+    names.extend([Some(domain.clone()), below].into_iter().flatten());
+    names
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Shared;
+use super::ports::OpenPort;
 use super::tunnel::{MAX_LANES, Tunnel};
 use crate::auth::Ticket;
 use crate::protocol::VERSION;
 use crate::protocol::login::{
-    Hello, Join, MAX_CLOCK_SKEW_S, MAX_SERVICES, Proof, PublicService, Refusal, Refused, ServiceOffer,
+    Hello, Join, MAX_CLOCK_SKEW_S, MAX_SERVICES, Proof, PublicService, Refusal, Refused, ServiceKind, ServiceOffer,
 };
 use crate::routing::RoutingMode;
 use crate::values::{ClientId, InstanceId, Name, Secret};
@@ -28,19 +29,19 @@ pub struct Authenticated {
     instance: InstanceId,
     agent: String,
     services: Vec<ServiceOffer>,
+    /// The public ports of its `tcp` services, open for as long as this lives.
+    ports: Vec<Arc<OpenPort>>,
 }
 
 impl Authenticated {
     /// A login that never was.
     #[cfg(test)]
     pub(super) fn for_tests(client: &str, instance: InstanceId, names: &[&str]) -> Self {
-        let offer = |name: &&str| ServiceOffer {
-            name: Name::new(name).unwrap(),
-            kind: crate::protocol::login::ServiceKind::Http,
-            remote_port: None,
-        };
+        let offer =
+            |name: &&str| ServiceOffer { name: Name::new(name).unwrap(), kind: ServiceKind::Http, remote_port: None };
         let services = names.iter().map(offer).collect();
-        Self { client: ClientId::new(client).unwrap(), instance, agent: "test".to_owned(), services }
+        let client = ClientId::new(client).unwrap();
+        Self { client, instance, agent: "test".to_owned(), services, ports: Vec::new() }
     }
 
     /// Who it is.
@@ -84,7 +85,7 @@ fn bad_token() -> Refused {
 impl Shared {
     /// Decides on a login. A wrong proof counts against `from`; everything that only its owner may learn is looked at
     /// after the proof.
-    pub(super) async fn check_login(&self, hello: &Hello, from: IpAddr) -> Result<Granted, Refused> {
+    pub(super) async fn check_login(self: &Arc<Self>, hello: &Hello, from: IpAddr) -> Result<Granted, Refused> {
         self.check_draining()?;
         if hello.protocol != VERSION {
             let message = format!("the server speaks version {VERSION} of the protocol, the agent {}", hello.protocol);
@@ -110,11 +111,13 @@ impl Shared {
         self.check_draining()?;
         check_clock(hello.timestamp)?;
         self.check_services(&hello.client_id, &hello.services)?;
+        let ports = self.open_ports(&hello.client_id, &hello.services)?;
         Ok(Granted::Tunnel(Authenticated {
             client: hello.client_id.clone(),
             instance: hello.instance_id,
             agent: describe(hello),
             services: hello.services.clone(),
+            ports,
         }))
     }
 
@@ -178,6 +181,13 @@ impl Shared {
             if services[..i].iter().any(|earlier| earlier.name == *name) {
                 return not_allowed(format!("two services claim the name `{name}`"));
             }
+            if service.kind == ServiceKind::Tls
+                && (self.https.is_none() || !self.config.public.routing.contains(&RoutingMode::Subdomain))
+            {
+                return not_allowed(format!(
+                    "the service `{name}` is of the kind tls, which needs `public.https` and routing by subdomain on the server"
+                ));
+            }
             let allowed = self.clients.names(client);
             if !allowed.contains(name) {
                 return not_allowed(format!(
@@ -189,6 +199,26 @@ impl Shared {
         Ok(())
     }
 
+    /// Opens the public ports of `tcp` services. Those that are open for the same service already stay so.
+    fn open_ports(
+        self: &Arc<Self>,
+        client: &ClientId,
+        services: &[ServiceOffer],
+    ) -> Result<Vec<Arc<OpenPort>>, Refused> {
+        let allowed = self.clients.tcp_ports(client);
+        let open = |service: &ServiceOffer| {
+            let of = (client, &service.name);
+            let (port, listener) = self.ports.acquire(of, service.remote_port, &allowed).map_err(|why| {
+                Refused::new(why.refusal(), format!("the service `{}` gets no port: {why}", service.name))
+            })?;
+            if let Some(listener) = listener {
+                self.serve_port(&port, listener);
+            }
+            Ok(port)
+        };
+        services.iter().filter(|service| service.kind == ServiceKind::Tcp).map(open).collect()
+    }
+
     /// A fresh ticket for `client`; `None` if the client is not listed any more.
     pub(super) fn ticket(&self, client: &ClientId) -> Option<Secret> {
         let hash = self.clients.token_hash(client)?;
@@ -196,9 +226,20 @@ impl Shared {
     }
 
     /// Where visitors reach each service, most useful first.
-    pub(super) fn public_services(&self, services: &[ServiceOffer]) -> Vec<PublicService> {
-        let urls = |name: &Name| self.public_urls(name);
-        services.iter().map(|s| PublicService { name: s.name.clone(), public_urls: urls(&s.name) }).collect()
+    pub(super) fn public_services(&self, login: &Authenticated) -> Vec<PublicService> {
+        let domain = &self.config.public.domain;
+        let urls = |ServiceOffer { name, kind, .. }: &ServiceOffer| match kind {
+            ServiceKind::Http => self.public_urls(name),
+            ServiceKind::Tcp => {
+                let ports = login.ports.iter().filter(|port| port.name == *name);
+                ports.map(|port| format!("tcp://{domain}:{}", port.port)).collect()
+            }
+            ServiceKind::Tls => {
+                self.https.iter().map(|https| format!("tls://{name}.{domain}:{}", https.port)).collect()
+            }
+        };
+        let public = |offer| PublicService { name: ServiceOffer::clone(offer).name, public_urls: urls(offer) };
+        login.services.iter().map(public).collect()
     }
 
     fn public_urls(&self, name: &Name) -> Vec<String> {
@@ -207,17 +248,23 @@ impl Shared {
             return vec![template.replace("{name}", name.as_str())];
         }
         let domain = &public.domain;
-        let port = match self.public_port {
-            80 => String::new(),
-            port => format!(":{port}"),
+        let https = self.https.as_ref().map(|https| ("https", with_port(https.port, 443)));
+        let origins = [https, Some(("http", with_port(self.public_port, 80)))];
+        let urls = |(scheme, port): (&str, String)| {
+            let url = |mode: &RoutingMode| match mode {
+                RoutingMode::Subdomain => Some(format!("{scheme}://{name}.{domain}{port}/")),
+                RoutingMode::Path => Some(format!("{scheme}://{domain}{port}/{name}/")),
+                RoutingMode::Header => None,
+            };
+            public.routing.iter().filter_map(url).collect::<Vec<_>>()
         };
-        let url = |mode: &RoutingMode| match mode {
-            RoutingMode::Subdomain => Some(format!("http://{name}.{domain}{port}/")),
-            RoutingMode::Path => Some(format!("http://{domain}{port}/{name}/")),
-            RoutingMode::Header => None,
-        };
-        public.routing.iter().filter_map(url).collect()
+        origins.into_iter().flatten().flat_map(urls).collect()
     }
+}
+
+/// The port as a URL has it: left out if it is the scheme's own.
+pub(super) fn with_port(port: u16, default: u16) -> String {
+    if port == default { String::new() } else { format!(":{port}") }
 }
 
 fn check_clock(timestamp: u64) -> Result<(), Refused> {

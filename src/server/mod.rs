@@ -8,6 +8,7 @@ mod accept;
 pub mod certificate;
 mod lane;
 pub mod login;
+pub mod ports;
 pub mod public;
 pub mod registry;
 pub mod tunnel;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Clients, TicketKey, TicketKeyError, TokenVerifier};
-use crate::certs::CertError;
+use crate::certs::{CertError, SniCertificates};
 use crate::config::ServerConfig;
 use crate::limits::{AddressPermit, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
 use crate::protocol::control::Control;
@@ -34,6 +35,8 @@ use crate::transport::listen::{self, ListenError};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use certificate::ServerCertificate;
+use ports::{OpenPort, Ports};
+use public::Door;
 use registry::Registry;
 use tunnel::Retired;
 
@@ -81,6 +84,8 @@ pub enum StartError {
 pub struct Shared {
     config: ServerConfig,
     public_port: u16,
+    https: Option<Https>,
+    ports: Ports,
     node_id: String,
     clients: Arc<Clients>,
     registry: Arc<Registry>,
@@ -108,12 +113,20 @@ pub struct Shared {
     multi_thread: bool,
 }
 
+/// What the HTTPS listener needs.
+#[derive(Debug)]
+struct Https {
+    port: u16,
+    config: Arc<rustls::ServerConfig>,
+}
+
 /// A server whose listeners are open. It serves once it runs.
 #[must_use = "a bound server serves nothing until it runs"]
 pub struct Server {
     shared: Arc<Shared>,
     tunnel: TcpListener,
     public: TcpListener,
+    https: Option<TcpListener>,
     tls: TlsAcceptor,
     certificate: ServerCertificate,
 }
@@ -135,9 +148,18 @@ impl Server {
     pub fn bind(config: ServerConfig, clients: Clients) -> Result<Self, StartError> {
         let tunnel = listen::bind(config.tunnel.listen, "tunnel.listen")?;
         let public = listen::bind(config.public.http, "public.http")?;
+        let https = config.public.https.map(|address| listen::bind(address, "public.https")).transpose()?;
         let certificate = ServerCertificate::load_or_make(&config)?;
         let tls = tls::server(certificate.chain.clone(), certificate.key.clone_key())?;
         let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join("ticket.key"))?;
+        let public_tls = match &https {
+            Some(listener) => {
+                let certificates = SniCertificates::new(certificate::public_chains(&config)?)?;
+                let config = tls::public_server(Arc::new(certificates))?;
+                Some(Https { port: listener.local_addr()?.port(), config })
+            }
+            None => None,
+        };
         let node_id = getrandom::u64().map_err(io::Error::other)?;
         let per_ip = &config.limits.per_ip;
         let multi_thread =
@@ -148,6 +170,8 @@ impl Server {
         exchanges.close();
         let shared = Shared {
             public_port: public.local_addr()?.port(),
+            https: public_tls,
+            ports: Ports::new(config.public.http.ip()),
             node_id: format!("{node_id:016x}"),
             registry: Registry::new(config.tunnel.max_tunnels),
             router: Router::new(config.public.domain.as_str(), config.public.routing.as_slice()),
@@ -169,7 +193,7 @@ impl Server {
             multi_thread,
             config,
         };
-        Ok(Self { shared: Arc::new(shared), tunnel, public, tls: TlsAcceptor::from(tls), certificate })
+        Ok(Self { shared: Arc::new(shared), tunnel, public, https, tls: TlsAcceptor::from(tls), certificate })
     }
 
     /// Where agents dial.
@@ -186,6 +210,14 @@ impl Server {
     /// The system does not tell.
     pub fn public_address(&self) -> io::Result<SocketAddr> {
         self.public.local_addr()
+    }
+
+    /// Where visitors connect over TLS, if they can.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn https_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.https.as_ref().map(TcpListener::local_addr).transpose()
     }
 
     /// By what agents can pin this server.
@@ -216,7 +248,7 @@ impl Server {
     /// Serves until `stop`, then drains: no new visitors and agents, open requests end within the drain timeout, the
     /// rest is cut.
     pub async fn run(self, stop: CancellationToken) -> Drained {
-        let Self { shared, tunnel, public, tls, .. } = self;
+        let Self { shared, tunnel, public, https, tls, .. } = self;
         let agents = {
             let shared = Arc::clone(&shared);
             listen::accept_loop(tunnel, shared.stop.clone(), move |socket, peer| {
@@ -227,14 +259,14 @@ impl Server {
                 }
             })
         };
-        let visitors = {
-            let shared = Arc::clone(&shared);
-            listen::accept_loop(public, shared.stop.clone(), move |socket, peer| {
-                public::accept_visitor(&shared, socket, peer);
-            })
-        };
         shared.tasks.spawn(agents);
-        shared.tasks.spawn(visitors);
+        for (listener, door) in [(Some(public), Door::Http), (https, Door::Https)] {
+            let Some(listener) = listener else { continue };
+            let visited = Arc::clone(&shared);
+            shared.tasks.spawn(listen::accept_loop(listener, shared.stop.clone(), move |socket, peer| {
+                public::accept_visitor(&visited, socket, peer, door);
+            }));
+        }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
         stop.cancelled().await;
         shared.drain().await
@@ -249,6 +281,15 @@ impl Shared {
     fn login_permit(&self, from: IpAddr) -> Option<LoginPermit> {
         let own = self.logins_by_address.try_acquire(from)?;
         Some((own, self.logins.try_acquire()?))
+    }
+
+    /// Takes connections to the port of a `tcp` service in for as long as anybody holds it.
+    fn serve_port(self: &Arc<Self>, port: &OpenPort, listener: TcpListener) {
+        let (shared, name) = (Arc::clone(self), port.name.clone());
+        let accept = listen::accept_loop(listener, port.closed(), move |socket, peer| {
+            public::accept_connection(&shared, socket, peer, &name);
+        });
+        self.tasks.spawn(until_cut(self.stop.clone(), accept));
     }
 
     async fn drain(&self) -> Drained {

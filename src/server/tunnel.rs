@@ -15,9 +15,9 @@ use super::login::Authenticated;
 use crate::auth::LaneSecret;
 use crate::limits::{Permit, Permits};
 use crate::protocol::control::Control;
-use crate::protocol::login::ServiceOffer;
+use crate::protocol::login::{ServiceKind, ServiceOffer};
 use crate::transport::mux::{MuxStream, Session};
-use crate::values::{ClientId, InstanceId, LaneId, TunnelId};
+use crate::values::{ClientId, InstanceId, LaneId, Name, TunnelId};
 
 /// The most lanes that carry one tunnel.
 pub const MAX_LANES: usize = 4;
@@ -123,6 +123,11 @@ impl Tunnel {
         self.id
     }
 
+    /// What its agent has proved, and holds.
+    pub fn login(&self) -> &Authenticated {
+        &self.login
+    }
+
     /// Whose it is.
     pub fn client(&self) -> &ClientId {
         self.login.client()
@@ -141,6 +146,11 @@ impl Tunnel {
     /// What the agent offers.
     pub fn services(&self) -> &[ServiceOffer] {
         self.login.services()
+    }
+
+    /// What the agent carries under `name`; `None` if it does not offer that.
+    pub fn kind_of(&self, name: &Name) -> Option<ServiceKind> {
+        self.services().iter().find(|service| service.name == *name).map(|service| service.kind)
     }
 
     /// With what further lanes join.

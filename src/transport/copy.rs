@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::body::Idle;
@@ -13,10 +13,35 @@ use super::framed::{FrameReader, FrameWriter};
 use crate::protocol::decode::Event;
 use crate::protocol::frame::Reset;
 
-/// Read from the connection at once.
-const PIECE: usize = 16 * 1024;
+/// Read from the connection at once: little while it says little, so that tens of thousands of silent connections take
+/// little memory.
+const LEAST: usize = 1024;
 
-/// Copies both ways until both have ended, one has broken, or nothing has moved for `idle` in either direction.
+/// The same while it says much.
+const MOST: usize = 64 * 1024;
+
+/// Which way bytes went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the connection into the stream.
+    In,
+    /// Out of the stream to the connection.
+    Out,
+}
+
+/// How much to read after `read` bytes have come where `piece` was asked for.
+fn next_piece(piece: usize, read: usize) -> usize {
+    if read >= piece {
+        (piece * 4).min(MOST)
+    } else if read < piece / 4 {
+        (piece / 2).max(LEAST)
+    } else {
+        piece
+    }
+}
+
+/// Copies both ways until both have ended, one has broken, or nothing has moved for `idle` in either direction. What has
+/// moved is told to `meter`, in bytes.
 ///
 /// # Errors
 /// One side broke off; the other side has been told.
@@ -25,6 +50,7 @@ pub async fn both_ways<C>(
     mut reader: FrameReader,
     mut writer: FrameWriter,
     idle: Duration,
+    meter: impl Fn(Way, usize),
 ) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite,
@@ -33,11 +59,15 @@ where
     let moved = tokio::sync::Notify::new();
     let out = async {
         let mut buffer = BytesMut::new();
+        let mut piece = LEAST;
         loop {
-            buffer.reserve(PIECE);
-            if read.read_buf(&mut buffer).await? == 0 {
+            buffer.reserve(piece);
+            let came = read.read_buf(&mut (&mut buffer).limit(piece)).await?;
+            if came == 0 {
                 return writer.end().await;
             }
+            meter(Way::In, came);
+            piece = next_piece(piece, came);
             writer.data(buffer.split().freeze()).await?;
             writer.flush().await?;
             moved.notify_one();
@@ -48,6 +78,7 @@ where
             match reader.event().await {
                 Ok(Event::Data(data)) => {
                     write.write_all(&data).await?;
+                    meter(Way::Out, data.len());
                     // Some connections gather, like TLS; who is at their end waits for these bytes.
                     write.flush().await?;
                 }
@@ -75,6 +106,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll};
 
     use tokio::io::{BufStream, DuplexStream, ReadBuf};
@@ -85,15 +117,55 @@ mod tests {
 
     const IDLE: Duration = Duration::from_secs(3600);
 
+    #[test]
+    fn pieces_grow_with_what_comes_and_shrink_again() {
+        let steps = [1024, 4096, 16_384, 65_536, 65_536, 100, 100, 100, 100, 100, 100, 100];
+        let pieces: Vec<usize> = steps
+            .into_iter()
+            .scan(LEAST, |piece, read| {
+                *piece = next_piece(*piece, read);
+                Some(*piece)
+            })
+            .collect();
+        assert_eq!(pieces, [4096, 16_384, 65_536, 65_536, 65_536, 32_768, 16_384, 8192, 4096, 2048, 1024, 1024]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moves_is_metered() {
+        let mut pair = Pair::new();
+        let [server, agent] = upgraded(&mut pair).await;
+        let ((mut visitor, at_server), (mut local, at_agent)) = (tokio::io::duplex(1000), tokio::io::duplex(1000));
+        let (ins, outs) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let meter = |way, bytes| {
+            let counter = if way == Way::In { &ins } else { &outs };
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        };
+        let both = async {
+            let (one, two) = tokio::join!(
+                both_ways(at_server, server.0, server.1, IDLE, meter),
+                both_ways(at_agent, agent.0, agent.1, IDLE, |_, _| {})
+            );
+            one.and(two).unwrap();
+        };
+        let talk = async {
+            say(&mut visitor, &mut local, &pattern(5000)).await;
+            say(&mut local, &mut visitor, &pattern(70)).await;
+            visitor.shutdown().await.unwrap();
+            local.shutdown().await.unwrap();
+        };
+        tokio::join!(both, talk);
+        assert_eq!((ins.into_inner(), outs.into_inner()), (5000, 70));
+    }
+
     /// Both sides of an upgraded exchange at work: the visitor's end, the application's end, and the two tasks.
     async fn connected(pair: &mut Pair) -> (DuplexStream, DuplexStream, JoinSet<io::Result<()>>) {
         let [server, agent] = upgraded(pair).await;
         let (visitor, at_server) = tokio::io::duplex(1000);
         let (local, at_agent) = tokio::io::duplex(1000);
         let mut tasks = JoinSet::new();
-        tasks.spawn(both_ways(at_server, server.0, server.1, IDLE));
+        tasks.spawn(both_ways(at_server, server.0, server.1, IDLE, |_, _| {}));
         // One that gathers what is written, as TLS does.
-        tasks.spawn(both_ways(BufStream::new(at_agent), agent.0, agent.1, IDLE));
+        tasks.spawn(both_ways(BufStream::new(at_agent), agent.0, agent.1, IDLE, |_, _| {}));
         (visitor, local, tasks)
     }
 
@@ -161,7 +233,7 @@ mod tests {
             let [server, mut agent] = upgraded(&mut pair).await;
             agent.1.data(bytes::Bytes::from_static(b"x")).await.unwrap();
             agent.1.flush().await.unwrap();
-            let error = within(both_ways(Breaks { read }, server.0, server.1, IDLE)).await.unwrap_err();
+            let error = within(both_ways(Breaks { read }, server.0, server.1, IDLE, |_, _| {})).await.unwrap_err();
             assert_eq!(error.kind(), kind);
             assert_eq!(within(agent.0.event()).await, Ok(Event::Reset(Reset::Cancelled)));
         }
@@ -174,7 +246,7 @@ mod tests {
             let [server, (reader, mut writer)] = upgraded(&mut pair).await;
             let (mut visitor, at_server) = tokio::io::duplex(1000);
             let mut tasks = JoinSet::new();
-            tasks.spawn(both_ways(at_server, server.0, server.1, IDLE));
+            tasks.spawn(both_ways(at_server, server.0, server.1, IDLE, |_, _| {}));
             if reset {
                 writer.reset(Reset::LocalBroken);
             }

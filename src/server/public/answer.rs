@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::headers::REQUEST_ID;
-use crate::protocol::frame::Reset;
+use crate::protocol::frame::{Reset, Status};
+use crate::server::tunnel::OpenFailure;
 use crate::values::RequestId;
 
 /// The header with the stable code of a failure.
@@ -34,6 +35,8 @@ pub(super) enum Failure {
     NotFound,
     /// The server's own pages can only be read.
     MethodNotAllowed,
+    /// The name is served, but not over HTTP.
+    WrongKind,
     /// The name is listed, but no agent serves it now.
     TunnelOffline,
     /// As many streams as allowed are open.
@@ -63,6 +66,16 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// What an agent's refusal of a stream means to the visitor.
+    pub(super) fn of_status(status: Status) -> Self {
+        match status {
+            Status::UnknownService => Self::ServiceGone,
+            Status::TooManyStreams => Self::TunnelBusy,
+            Status::Draining => Self::TunnelOffline,
+            Status::Accepted | Status::Malformed => Self::TunnelLost,
+        }
+    }
+
     /// What an agent's reset means to the visitor.
     pub(super) fn of_reset(reset: Reset) -> Self {
         match reset {
@@ -83,6 +96,7 @@ impl Failure {
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This page can only be read.")
             }
+            Self::WrongKind => (StatusCode::MISDIRECTED_REQUEST, "wrong_kind", "This name is not served over HTTP."),
             Self::TunnelOffline => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "tunnel_offline",
@@ -205,6 +219,16 @@ impl Failure {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         sign(response, request_id)
+    }
+}
+
+impl From<OpenFailure> for Failure {
+    fn from(failure: OpenFailure) -> Self {
+        match failure {
+            OpenFailure::Busy => Self::TunnelBusy,
+            OpenFailure::Gone => Self::TunnelOffline,
+            OpenFailure::Stalled => Self::TunnelStalled,
+        }
     }
 }
 

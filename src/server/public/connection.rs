@@ -1,4 +1,4 @@
-//! A visitor's connection as HTTP: which version it speaks, and how long it is kept.
+//! A visitor's connection as HTTP, and how long it is kept.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,9 +11,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::socket::VisitorSocket;
 use super::{Visit, request};
 use crate::server::{Shared, until_cut};
-
-/// How an HTTP/2 connection begins (RFC 9113, section 3.4). No request of HTTP/1.1 does.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
 const HTTP2_STREAMS: u32 = 256;
@@ -38,15 +35,6 @@ where
     fn execute(&self, task: F) {
         let shared = &self.0;
         shared.visits.spawn(until_cut(shared.cut.clone(), async move { drop(task.await) }));
-    }
-}
-
-/// Serves a connection of which nothing is known to its end.
-pub(super) async fn serve(visit: Arc<Visit>, mut socket: VisitorSocket) {
-    match socket.begins_with(HTTP2_PREFACE).await {
-        Ok(true) => serve_http2(visit, socket).await,
-        Ok(false) => serve_http1(visit, socket).await,
-        Err(error) => tracing::trace!(%error, "a visitor's connection ended before its first request"),
     }
 }
 

@@ -18,7 +18,7 @@ use super::Visit;
 use super::answer::{Failure, is_grpc};
 use super::forwarded::{Delimited, ForwardedBody, Held};
 use super::headers::{self, Forwarding};
-use super::ledger::{About, Entry};
+use super::ledger::{About, Asked, Entry};
 use crate::protocol::WireError;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead, Scheme};
@@ -26,7 +26,7 @@ use crate::protocol::frame::{self, Reset, Status};
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
 use crate::routing::{self, RoutingMode};
-use crate::server::tunnel::{OpenFailure, Tunnel};
+use crate::server::tunnel::Tunnel;
 use crate::server::until_cut;
 use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::both_ways;
@@ -74,10 +74,9 @@ pub(super) async fn forward(
             visitor: target.visitor,
             client: target.tunnel.client().clone(),
             name: target.name.clone(),
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            asked: Asked::Request(request.method().clone(), request.uri().path().to_owned()),
         },
-        (server, turn, shared.exchanges.token()),
+        (server, Some(turn), shared.exchanges.token()),
     ));
     exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
         entry.fail(*failure);
@@ -99,11 +98,7 @@ async fn exchange(
     let upgrade = rewrite(visit, target, &mut request, has_body);
     let protocol = request.extensions_mut().remove::<Protocol>();
     let first = opening(visit, target, &mut request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
-    let (stream, permit) = target.tunnel.open(&first, timeouts.head).await.map_err(|failure| match failure {
-        OpenFailure::Busy => Failure::TunnelBusy,
-        OpenFailure::Gone => Failure::TunnelOffline,
-        OpenFailure::Stalled => Failure::TunnelStalled,
-    })?;
+    let (stream, permit) = target.tunnel.open(&first, timeouts.head).await?;
     entry.hold(permit);
     // From here on, leaving early cuts the stream.
     let stream = Held(stream);
@@ -230,6 +225,7 @@ fn rewrite(visit: &Visit, target: &Target, request: &mut Request<Incoming>, has_
         authority: target.authority.as_ref(),
         prefix: target.prefix(),
         request_id: target.request_id,
+        forwarded: visit.shared.config.public.forwarded,
     };
     headers::add_forwarding(request.headers_mut(), &forwarding);
     upgrade
@@ -294,14 +290,7 @@ async fn response_head(
                 }
             }
             Ok(Event::Response(head)) => return Ok(head),
-            Ok(Event::Status(status)) => {
-                return Err(match status {
-                    Status::UnknownService => Failure::ServiceGone,
-                    Status::TooManyStreams => Failure::TunnelBusy,
-                    Status::Draining => Failure::TunnelOffline,
-                    Status::Accepted | Status::Malformed => Failure::TunnelLost,
-                });
-            }
+            Ok(Event::Status(status)) => return Err(Failure::of_status(status)),
             Ok(Event::Reset(reason)) => return Err(Failure::of_reset(reason)),
             Ok(_) | Err(_) => return Err(Failure::TunnelLost),
         }
@@ -365,7 +354,9 @@ impl Upgraded {
     async fn run(self, visitor: OnUpgrade) {
         let Self { reader, writer, stream, entry, quiet } = self;
         if let Ok(visitor) = visitor.await
-            && both_ways(TokioIo::new(visitor), reader, writer, quiet).await.is_ok()
+            && both_ways(TokioIo::new(visitor), reader, writer, quiet, |way, bytes| entry.moved(way, bytes))
+                .await
+                .is_ok()
         {
             entry.complete();
         }

@@ -95,12 +95,14 @@ pub(super) struct Forwarding<'a> {
     /// The name, on a path route.
     pub(super) prefix: Option<&'a Name>,
     pub(super) request_id: RequestId,
+    /// Whether the application gets `Forwarded`, too.
+    pub(super) forwarded: bool,
 }
 
 /// Tells the application who asks for what. What a visitor says of itself under these names is replaced, unless a
 /// trusted proxy says it.
 pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
-    let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id } = *forwarding;
+    let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id, forwarded } = *forwarding;
     if !peer_is_trusted {
         for name in OURS {
             headers.remove(name);
@@ -124,6 +126,9 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     }
     if !headers.contains_key(REQUEST_ID) {
         put(headers, REQUEST_ID, request_id.to_string());
+    }
+    if forwarded {
+        add_forwarded(headers, peer.ip(), scheme, authority);
     }
     if let Some(name) = prefix {
         let before = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -208,6 +213,28 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
         let joined = crumbs.join(&b"; "[..]);
         put(headers, COOKIE, joined);
     }
+}
+
+/// Whether a proxy in front says that the visitor speaks HTTPS to it.
+pub(super) fn came_over_https(headers: &HeaderMap) -> bool {
+    headers.get(FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+/// Adds an element of `Forwarded` (RFC 7239, section 4) behind those of earlier proxies.
+fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, scheme: Scheme, authority: Option<&Bytes>) {
+    let node = match peer {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("\"[{ip}]\""),
+    };
+    let mut element = format!("for={node};proto={}", scheme.as_str()).into_bytes();
+    if let Some(authority) = authority {
+        // A host and a port have neither quotes nor backslashes in them.
+        element.extend([b";host=\"", &authority[..], b"\""].concat());
+    }
+    let mut elements: Vec<&[u8]> = headers.get_all(FORWARDED).iter().map(HeaderValue::as_bytes).collect();
+    elements.push(&element);
+    let elements = elements.join(&b", "[..]);
+    put(headers, FORWARDED, elements);
 }
 
 /// Whether the visitor waits for a word before it sends its body (RFC 9110, section 10.1.1).
@@ -308,6 +335,7 @@ mod tests {
             authority: None,
             prefix: None,
             request_id: RequestId(7),
+            forwarded: false,
         };
         add_forwarding(&mut fields, &forwarding);
         let mut left: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
@@ -331,6 +359,7 @@ mod tests {
             authority: Some(&authority),
             prefix: None,
             request_id: RequestId(7),
+            forwarded: false,
         };
         let mut fields = headers(&said);
         add_forwarding(&mut fields, &forwarding);
@@ -373,6 +402,30 @@ mod tests {
         let mut request = Request::builder().uri(target).body(()).unwrap();
         *request.headers_mut() = headers(fields);
         request
+    }
+
+    #[test]
+    fn forwarded_says_it_in_the_words_of_the_standard() {
+        for (before, trusted, expected) in [
+            (&[][..], false, "for=\"[2001:db8::1]\";proto=https;host=\"a:1\""),
+            (&[("forwarded", "for=evil")], false, "for=\"[2001:db8::1]\";proto=https;host=\"a:1\""),
+            (&[("forwarded", "for=1.2.3.4")], true, "for=1.2.3.4, for=\"[2001:db8::1]\";proto=https;host=\"a:1\""),
+        ] {
+            let (mut fields, authority) = (headers(before), Bytes::from_static(b"a:1"));
+            let peer: SocketAddr = "[2001:db8::1]:5".parse().unwrap();
+            let forwarding = Forwarding {
+                visitor: peer.ip(),
+                peer,
+                peer_is_trusted: trusted,
+                scheme: Scheme::Https,
+                authority: Some(&authority),
+                prefix: None,
+                request_id: RequestId(7),
+                forwarded: true,
+            };
+            add_forwarding(&mut fields, &forwarding);
+            assert_eq!(text(&fields, "forwarded"), [expected]);
+        }
     }
 
     #[test]

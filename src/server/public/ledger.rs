@@ -13,8 +13,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::answer::Failure;
 use super::socket::Turn;
 use crate::limits::Permit;
+use crate::protocol::login::ServiceKind;
 use crate::server::tunnel::StreamPermit;
 use crate::telemetry::ACCESS_LOG;
+use crate::transport::copy::Way;
 use crate::values::{ClientId, Name, RequestId};
 
 /// What is known of a request before it is forwarded.
@@ -24,34 +26,43 @@ pub(super) struct About {
     pub(super) visitor: IpAddr,
     pub(super) client: ClientId,
     pub(super) name: Name,
-    pub(super) method: Method,
-    /// Without the query, which may hold what should not be logged.
-    pub(super) path: String,
+    pub(super) asked: Asked,
 }
 
-/// What one forwarded request holds, and what is known of it at its end.
+/// What a visitor asked for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// A request. The path is without the query, which may hold what should not be logged.
+    Request(Method, String),
+    /// A connection, to be carried as it is.
+    Connection(ServiceKind),
+}
+
+/// What one forwarded request or connection holds, and what is known of it at its end.
 #[derive(Debug)]
 pub(super) struct Entry {
     about: About,
     started: Instant,
     status: AtomicU16,
     sent: AtomicU64,
+    received: AtomicU64,
     complete: AtomicBool,
     failure: OnceLock<Failure>,
-    /// Its share of what the server can have open, and of its connection's time.
-    _held: (Permit, Turn, TaskTrackerToken),
+    /// Its share of what the server can have open, and of its connection's time, if that has more requests.
+    _held: (Permit, Option<Turn>, TaskTrackerToken),
     tunnel: OnceLock<StreamPermit>,
 }
 
 impl Entry {
     /// Opens the entry. It holds the request's share of what the server can have open in all, and says that the
     /// connection is busy.
-    pub(super) fn open(about: About, held: (Permit, Turn, TaskTrackerToken)) -> Self {
+    pub(super) fn open(about: About, held: (Permit, Option<Turn>, TaskTrackerToken)) -> Self {
         Self {
             about,
             started: Instant::now(),
             status: AtomicU16::new(0),
             sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             failure: OnceLock::new(),
             _held: held,
@@ -73,6 +84,12 @@ impl Entry {
     /// So many bytes of the answer's body went to the visitor.
     pub(super) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// So many bytes of a connection went to the visitor or came from it.
+    pub(super) fn moved(&self, way: Way, bytes: usize) {
+        let counter = if way == Way::In { &self.received } else { &self.sent };
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// The answer was sent whole.
@@ -98,16 +115,21 @@ impl Drop for Entry {
             (None, true) => "ok",
             (None, false) => "cut",
         };
+        let (method, path) = match &self.about.asked {
+            Asked::Request(method, path) => (method.as_str(), path.as_str()),
+            Asked::Connection(kind) => (kind.word(), ""),
+        };
         tracing::info!(
             target: ACCESS_LOG,
             request = %self.about.request_id,
             visitor = %self.about.visitor,
             client = %self.about.client,
             name = %self.about.name,
-            method = %self.about.method,
-            path = self.about.path,
+            method,
+            path,
             status = self.status.load(Ordering::Relaxed),
             bytes = self.sent.load(Ordering::Relaxed),
+            received = self.received.load(Ordering::Relaxed),
             ms = self.started.elapsed().as_millis() as u64,
             outcome,
             "request"

@@ -1,27 +1,44 @@
 //! Visitors: from the TCP socket to the end of each request.
 //!
-//! `connection` finds out which HTTP a visitor speaks, `request` decides where a request goes, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites what
-//! a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out ends.
+//! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`.
+//! `request` decides where a request goes, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
+//! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
+//! ends. `raw` is for connections that are not HTTP.
 
 mod answer;
+mod arrival;
 mod connection;
 mod forward;
 mod forwarded;
 mod headers;
 mod ledger;
+mod raw;
 mod request;
 mod socket;
+mod wire;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use bytes::Bytes;
+use ipnet::IpNet;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Shared;
+use super::tunnel::Tunnel;
 use crate::limits::{AddressPermit, Permit};
 use crate::protocol::exchange::Scheme;
+use crate::protocol::login::ServiceKind;
+use crate::routing::{Asked, Route};
+use crate::transport::tls;
+use crate::values::Name;
+use arrival::{Arrival, TlsHello};
+use raw::Destination;
 use socket::{Turns, VisitorSocket};
+use wire::Wire;
 
 /// A visitor's connection, as its requests see it.
 #[derive(Debug)]
@@ -34,7 +51,7 @@ struct Visit {
     cut: Arc<AtomicBool>,
     /// Tells the socket when a request is under way.
     turns: Turns,
-    /// Its share of all connections, and of its address's.
+    /// What it was let in with.
     _permits: (Permit, Option<AddressPermit>),
 }
 
@@ -45,8 +62,12 @@ impl Visit {
 }
 
 fn is_trusted(shared: &Shared, ip: IpAddr) -> bool {
+    contains(&shared.config.public.trusted_proxies, ip)
+}
+
+fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
-    shared.config.public.trusted_proxies.iter().any(|net| net.contains(&ip))
+    networks.iter().any(|network| network.contains(&ip))
 }
 
 /// An IPv4 visitor of an IPv6 socket is an IPv4 visitor.
@@ -54,38 +75,156 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Takes a visitor in; does not wait.
-pub(super) fn accept_visitor(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
-    let Some(connection) = shared.connections.try_acquire() else {
-        tracing::warn!(%peer, "closed a connection: there are as many as there may be (`limits.connections`)");
-        return;
-    };
-    // A trusted proxy brings many visitors over one address.
-    let permit = if is_trusted(shared, peer.ip()) {
-        None
-    } else {
-        let Some(permit) = shared.visitor_connections.try_acquire(peer.ip()) else {
-            tracing::debug!(%peer, "closed a connection: the address has as many as it may");
-            return;
+/// Where visitors come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// `public.http`
+    Http,
+    /// `public.https`
+    Https,
+}
+
+/// A visitor that was let in, before anything is known of what it wants.
+#[derive(Debug)]
+struct Admission {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    /// Its share of all connections, and of its address's.
+    permits: (Permit, Option<AddressPermit>),
+}
+
+impl Admission {
+    /// Lets in whom the limits allow. Others are closed without a word: saying one costs more.
+    fn new(shared: &Arc<Shared>, socket: &TcpStream, peer: SocketAddr) -> Option<Self> {
+        let Some(connection) = shared.connections.try_acquire() else {
+            tracing::warn!(%peer, "closed a connection: there are as many as there may be (`limits.connections`)");
+            return None;
         };
-        Some(permit)
-    };
-    let Ok(local) = socket.local_addr() else { return };
-    if let Err(error) = socket::bound_unsent(&socket) {
-        tracing::debug!(%peer, %error, "the kernel holds as much for this visitor as it likes");
+        let local = canonical(socket.local_addr().ok()?);
+        let mut admission =
+            Self { shared: Arc::clone(shared), peer: canonical(peer), local, permits: (connection, None) };
+        // Who a proxy speaks for is not known yet.
+        if !admission.is_proxied() && !admission.count_address() {
+            return None;
+        }
+        if let Err(error) = socket::bound_unsent(socket) {
+            tracing::debug!(%peer, %error, "the kernel holds as much for this visitor as it likes");
+        }
+        Some(admission)
     }
-    let cut = Arc::new(AtomicBool::new(false));
-    let turns = Turns::default();
-    let socket = VisitorSocket::new(socket, Arc::clone(&cut), turns.clone(), &shared.config.timeouts);
-    let visit = Visit {
-        shared: Arc::clone(shared),
-        peer: canonical(peer),
-        local: canonical(local),
-        scheme: Scheme::Http,
-        cut,
-        turns,
-        _permits: (connection, permit),
+
+    /// Whether the connection begins with a PROXY protocol header.
+    fn is_proxied(&self) -> bool {
+        contains(&self.shared.config.public.proxy_protocol_from, self.peer.ip())
+    }
+
+    /// Takes the address's share; `false` if it has none left. A trusted proxy brings many visitors over one address.
+    fn count_address(&mut self) -> bool {
+        let Self { shared, peer, permits, .. } = self;
+        if is_trusted(shared, peer.ip()) {
+            return true;
+        }
+        permits.1 = shared.visitor_connections.try_acquire(peer.ip());
+        if permits.1.is_none() {
+            tracing::debug!(%peer, "closed a connection: the address has as many as it may");
+        }
+        permits.1.is_some()
+    }
+}
+
+/// Takes a visitor in; does not wait.
+pub(super) fn accept_visitor(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr, door: Door) {
+    if let Some(admission) = Admission::new(shared, &socket, peer) {
+        shared.visits.spawn(super::until_cut(shared.cut.clone(), arrive(admission, socket, door)));
+    }
+}
+
+/// Takes in a connection to the port of the `tcp` service `name`; does not wait.
+pub(super) fn accept_connection(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr, name: &Name) {
+    let tunnel = shared.registry.by_name(name);
+    let Some(tunnel) = tunnel.filter(|tunnel| tunnel.kind_of(name) == Some(ServiceKind::Tcp)) else {
+        return raw::reset(&socket);
     };
-    let serve = connection::serve(Arc::new(visit), socket);
-    shared.visits.spawn(super::until_cut(shared.cut.clone(), serve));
+    let admission = Admission::new(shared, &socket, peer);
+    // No PROXY protocol here: whoever connects counts.
+    if let Some(mut admission) = admission
+        && (!admission.is_proxied() || admission.count_address())
+    {
+        let destination = Destination { name: name.clone(), kind: ServiceKind::Tcp, tunnel };
+        let serve = async move { raw::serve(admission, destination, socket, &[]).await };
+        shared.visits.spawn(super::until_cut(shared.cut.clone(), serve));
+    }
+}
+
+/// What a visitor turned out to want.
+enum Wanted {
+    /// HTTP, over this wire; HTTP/2 if so.
+    Http(Wire, bool, Scheme),
+    /// An application's own TLS, with what was read of it so far.
+    Tls(Name, Arc<Tunnel>, TcpStream, Bytes),
+}
+
+/// From a fresh connection to its end.
+async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
+    let shared = Arc::clone(&admission.shared);
+    let wanted = tokio::select! {
+        biased;
+        wanted = timeout(shared.config.timeouts.head, what_it_wants(&mut admission, socket, door)) => wanted,
+        // Nothing was asked yet.
+        () = shared.stop.cancelled() => return,
+    };
+    let peer = admission.peer;
+    match wanted {
+        Ok(Ok(Wanted::Http(wire, is_http2, scheme))) => {
+            let cut = Arc::new(AtomicBool::new(false));
+            let turns = Turns::default();
+            let socket = VisitorSocket::new(wire, Arc::clone(&cut), turns.clone(), &shared.config.timeouts);
+            let Admission { shared, peer, local, permits } = admission;
+            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, _permits: permits });
+            match is_http2 {
+                true => connection::serve_http2(visit, socket).await,
+                false => connection::serve_http1(visit, socket).await,
+            }
+        }
+        Ok(Ok(Wanted::Tls(name, tunnel, socket, ahead))) => {
+            let destination = Destination { name, kind: ServiceKind::Tls, tunnel };
+            raw::serve(admission, destination, socket, &ahead).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a visitor's connection ended before its first request"),
+        Err(_) => tracing::debug!(%peer, "a visitor's connection did not get as far as its first request"),
+    }
+}
+
+async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door) -> io::Result<Wanted> {
+    let mut arrival = Arrival::new(socket);
+    if admission.is_proxied() {
+        if let Some((source, destination)) = arrival.proxied().await? {
+            (admission.peer, admission.local) = (canonical(source), canonical(destination));
+        }
+        if !admission.count_address() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+    }
+    if door == Door::Http {
+        let (is_http2, ahead, socket) = arrival.http_version().await?;
+        return Ok(Wanted::Http(Wire::Plain(ahead, socket), is_http2, Scheme::Http));
+    }
+    let shared = &admission.shared;
+    let TlsHello { name, handshake, ahead } = arrival.tls_hello().await?;
+    if let Some((name, tunnel)) = name.and_then(|name| passes_through(shared, &name)) {
+        return Ok(Wanted::Tls(name, tunnel, handshake.io, ahead));
+    }
+    let tls = shared.https.as_ref().ok_or_else(|| io::Error::other("there is no certificate"))?;
+    let stream = Box::pin(handshake.into_stream(Arc::clone(&tls.config))).await?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
+    Ok(Wanted::Http(Wire::Tls(Box::new(stream)), is_http2, Scheme::Https))
+}
+
+/// The service whose own TLS a visitor of `host` gets, if there is one.
+fn passes_through(shared: &Shared, host: &str) -> Option<(Name, Arc<Tunnel>)> {
+    let asked = Asked { authority: Some(host), path: "", header: None };
+    let Route::Service { name, .. } = shared.router.route(asked) else { return None };
+    let tunnel = shared.registry.by_name(&name)?;
+    (tunnel.kind_of(&name)? == ServiceKind::Tls).then_some((name, tunnel))
 }

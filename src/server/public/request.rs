@@ -13,7 +13,10 @@ use super::answer::{self, Failure, Form};
 use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
-use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
+use crate::protocol::exchange::Scheme;
+use crate::protocol::login::ServiceKind;
+use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
+use crate::server::login::with_port;
 use crate::values::{Name, RequestId};
 
 /// The body of an answer: the server's own, or what comes through the tunnel.
@@ -50,6 +53,9 @@ async fn decide(
         return Err(Failure::BadRequest);
     }
     let authority = headers::authority_of(&request).map_err(|_| Failure::BadRequest)?;
+    if let Some(location) = https_location(visit, &request, authority.as_ref()) {
+        return Ok(answer::redirect(location, request_id).map(Either::Left));
+    }
     let route = {
         let mut named = request.headers().get_all(TUNNEL_HEADER).iter();
         let header = named.next().and_then(|value| value.to_str().ok()).filter(|_| named.next().is_none());
@@ -64,6 +70,9 @@ async fn decide(
             let tunnel = shared.registry.by_name(&name).ok_or_else(|| {
                 if shared.clients.is_listed(&name) { Failure::TunnelOffline } else { Failure::UnknownName }
             })?;
+            if tunnel.kind_of(&name) != Some(ServiceKind::Http) {
+                return Err(Failure::WrongKind);
+            }
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
@@ -74,6 +83,32 @@ async fn decide(
         Route::Own => own_page(visit, &request, request_id).map(|response| response.map(Either::Left)),
         Route::Unknown => Err(Failure::UnknownName),
     }
+}
+
+/// Where a request over plain HTTP is sent that the operator wants over HTTPS.
+fn https_location(visit: &Visit, request: &Request<Incoming>, authority: Option<&Bytes>) -> Option<HeaderValue> {
+    let public = &visit.shared.config.public;
+    let https = visit.shared.https.as_ref()?;
+    if visit.scheme == Scheme::Https || public.redirect_to_https.is_empty() {
+        return None;
+    }
+    let host = routing::host_of(std::str::from_utf8(authority?).ok()?);
+    let is_meant = public.redirect_to_https.iter().any(|pattern| pattern.matches(host));
+    // A proxy in front may have ended TLS already.
+    if !is_meant || (visit.peer_is_trusted() && headers::came_over_https(request.headers())) {
+        return None;
+    }
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    // What stands in front, if anything does, is what visitors can reach.
+    let port = match &public.url {
+        Some(url) if url.starts_with("https://") => {
+            let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+            authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(443)
+        }
+        _ => https.port,
+    };
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    HeaderValue::try_from(format!("https://{host}{}{target}", with_port(port, 443))).ok()
 }
 
 fn add_slash(request: &Request<Incoming>, request_id: RequestId) -> Result<Response<Full<Bytes>>, Failure> {

@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::wire::Wire;
 use crate::config::TimeoutConfig;
 use crate::transport::body::Idle;
 
@@ -124,9 +124,7 @@ impl HeadClock {
 /// A visitor's socket.
 #[derive(Debug)]
 pub(super) struct VisitorSocket {
-    socket: TcpStream,
-    /// What was read to see how the connection begins.
-    ahead: Bytes,
+    wire: Wire,
     cut: Arc<AtomicBool>,
     clock: HeadClock,
     /// Runs while something waits to be sent.
@@ -135,10 +133,10 @@ pub(super) struct VisitorSocket {
 
 impl VisitorSocket {
     /// Watches `cut` when the connection ends, and `turns` while it lasts.
-    pub(super) fn new(socket: TcpStream, cut: Arc<AtomicBool>, turns: Turns, timeouts: &TimeoutConfig) -> Self {
+    pub(super) fn new(wire: Wire, cut: Arc<AtomicBool>, turns: Turns, timeouts: &TimeoutConfig) -> Self {
         let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
         let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
-        Self { socket, ahead: Bytes::new(), cut, clock, stuck: Idle::new(idle) }
+        Self { wire, cut, clock, stuck: Idle::new(idle) }
     }
 
     /// Gives a write that waits its deadline.
@@ -148,22 +146,6 @@ impl VisitorSocket {
             return written;
         }
         self.stuck.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    /// Whether the first bytes are `beginning`. They stay to be read. The deadline of the first head counts.
-    ///
-    /// # Errors
-    /// The connection broke, or ended before that was clear.
-    pub(super) async fn begins_with(&mut self, beginning: &[u8]) -> io::Result<bool> {
-        let mut start = BytesMut::new();
-        while beginning.starts_with(&start) && start.len() < beginning.len() {
-            if self.read_buf(&mut start).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        let begins = start.starts_with(beginning);
-        self.ahead = start.freeze();
-        Ok(begins)
     }
 
     /// From now on HTTP/2 is spoken: a connection without requests is not closed at once when its time is over, but
@@ -181,20 +163,15 @@ impl Drop for VisitorSocket {
     fn drop(&mut self) {
         if self.is_cut() {
             // If the system refuses, the visitor sees an ordinary end: there is nothing else to try.
-            let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.wire.tcp()).set_linger(Some(Duration::ZERO));
         }
     }
 }
 
 impl AsyncRead for VisitorSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let length = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead.split_to(length));
-            return Poll::Ready(Ok(()));
-        }
         let before = buffer.filled().len();
-        match Pin::new(&mut self.socket).poll_read(cx, buffer) {
+        match Pin::new(&mut self.wire).poll_read(cx, buffer) {
             Poll::Ready(read) => {
                 if buffer.filled().len() > before {
                     self.clock.read();
@@ -209,7 +186,7 @@ impl AsyncRead for VisitorSocket {
 
 impl AsyncWrite for VisitorSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
         self.unless_stuck(cx, written)
     }
 
@@ -218,16 +195,18 @@ impl AsyncWrite for VisitorSocket {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
+        let written = Pin::new(&mut self.wire).poll_write_vectored(cx, bytes);
         self.unless_stuck(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        // TLS holds what the socket did not take.
+        let flushed = Pin::new(&mut self.wire).poll_flush(cx);
+        self.unless_stuck(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -235,6 +214,6 @@ impl AsyncWrite for VisitorSocket {
         if self.is_cut() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 }

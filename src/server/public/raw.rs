@@ -1,0 +1,140 @@
+//! A visitor's connection that is carried byte for byte.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Admission;
+use super::answer::Failure;
+use super::forwarded::Held;
+use super::ledger::{About, Asked, Entry};
+use crate::protocol::WireError;
+use crate::protocol::decode::{Decoder, Event};
+use crate::protocol::frame;
+use crate::protocol::frame::Status;
+use crate::protocol::login::ServiceKind;
+use crate::protocol::preface::Preface;
+use crate::server::tunnel::Tunnel;
+use crate::transport::copy::both_ways;
+use crate::transport::framed::{FrameReader, FrameWriter};
+use crate::values::{Name, RequestId};
+
+/// When a silent visitor is asked by TCP itself whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// Where a connection goes.
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) name: Name,
+    pub(super) kind: ServiceKind,
+    pub(super) tunnel: Arc<Tunnel>,
+}
+
+/// Carries a connection, of which `ahead` was read already, to its end. If it cannot be carried or breaks off, the
+/// visitor's connection ends with a reset: an orderly end would say that all was sent.
+pub(super) async fn serve(admission: Admission, destination: Destination, mut socket: TcpStream, ahead: &[u8]) {
+    let (peer, name) = (admission.peer, &destination.name);
+    let request_id = RequestId::next();
+    let carried = match open(&admission, &destination, request_id, ahead).await {
+        Ok(stream) => stream.carry(&admission, &mut socket).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = carried {
+        tracing::debug!(request = %request_id, visitor = %peer, %name, code = failure.code(), "a connection failed");
+        reset(&socket);
+    }
+}
+
+/// Ends a connection so that nobody takes it for complete.
+pub(super) fn reset(socket: &TcpStream) {
+    // If the system refuses, the visitor sees an ordinary end: there is nothing else to try.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// A stream that an agent has taken on.
+struct Carrier {
+    reader: FrameReader,
+    writer: FrameWriter,
+    _stream: Held,
+    entry: Entry,
+}
+
+async fn open(
+    admission: &Admission,
+    destination: &Destination,
+    request_id: RequestId,
+    ahead: &[u8],
+) -> Result<Carrier, Failure> {
+    let Admission { shared, peer, local, .. } = admission;
+    let Destination { name, kind, tunnel } = destination;
+    shared.visitors.check(peer.ip()).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
+    let permit = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
+    let about = About {
+        request_id,
+        visitor: peer.ip(),
+        client: tunnel.client().clone(),
+        name: name.clone(),
+        asked: Asked::Connection(*kind),
+    };
+    let entry = Entry::open(about, (permit, None, shared.exchanges.token()));
+    let opened = async {
+        let preface = Preface { service: name.clone(), visitor: *peer, server: *local, kind: *kind, request_id };
+        let mut first = BytesMut::with_capacity(256 + ahead.len());
+        preface.put(&mut first).map_err(|_: WireError| Failure::TunnelLost)?;
+        frame::put_data(&mut first, ahead);
+        let (stream, permit) = tunnel.open(&first, shared.config.timeouts.head).await?;
+        entry.hold(permit);
+        // From here on, leaving early cuts the stream.
+        let stream = Held(stream);
+        let writer = FrameWriter::new(stream.0.clone());
+        let mut reader = FrameReader::new(stream.0.clone(), Decoder::raw_response());
+        match timeout(shared.config.timeouts.head, reader.event()).await {
+            Ok(Ok(Event::Status(Status::Accepted))) => Ok((reader, writer, stream)),
+            Ok(Ok(Event::Status(status))) => Err(Failure::of_status(status)),
+            Ok(_) => Err(Failure::TunnelLost),
+            Err(_) => Err(Failure::TunnelStalled),
+        }
+    };
+    match opened.await {
+        Ok((reader, writer, stream)) => Ok(Carrier { reader, writer, _stream: stream, entry }),
+        Err(failure) => {
+            entry.fail(failure);
+            Err(failure)
+        }
+    }
+}
+
+impl Carrier {
+    async fn carry(self, admission: &Admission, socket: &mut TcpStream) -> Result<(), Failure> {
+        let Self { reader, writer, _stream, entry } = self;
+        let watched = SockRef::from(&*socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
+        if let Err(error) = watched {
+            tracing::debug!(%error, "a visitor that vanishes will be noticed late");
+        }
+        let quiet = admission.shared.config.timeouts.quiet_stream;
+        let meter = |way, bytes| entry.moved(way, bytes);
+        match both_ways(socket, reader, writer, quiet, meter).await {
+            Ok(()) => {
+                entry.complete();
+                Ok(())
+            }
+            Err(error) => {
+                let failure = failure_of(&error);
+                entry.fail(failure);
+                Err(failure)
+            }
+        }
+    }
+}
+
+fn failure_of(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Failure::ResponseTimeout,
+        _ => Failure::TunnelLost,
+    }
+}
