@@ -1,6 +1,5 @@
 //! Dialling a server and logging in.
 
-use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
+use super::local::dial::io_error_of;
 use crate::config::{AgentConfig, ServerAddress};
 use crate::protocol::VERSION;
 use crate::protocol::login::{AgentInfo, Answer, Hello, Join, Proof, Refused, ServiceOffer, Welcome};
@@ -56,21 +56,6 @@ impl ConnectError {
             _ => Duration::ZERO,
         }
     }
-}
-
-/// What the system said, somewhere below what the dialler says.
-fn io_error_of(error: &(dyn Error + 'static)) -> io::Error {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return match io.raw_os_error() {
-                Some(code) => io::Error::from_raw_os_error(code),
-                None => io::Error::new(io.kind(), io.to_string()),
-            };
-        }
-        cause = error.source();
-    }
-    io::Error::other(error.to_string())
 }
 
 fn explain_dial(error: &io::Error) -> String {
@@ -169,7 +154,7 @@ impl Connector {
         let offer = |service: &crate::config::Service| ServiceOffer {
             name: service.name.clone(),
             kind: service.kind,
-            remote_port: None,
+            remote_port: service.remote_port,
         };
         Hello {
             protocol: VERSION,

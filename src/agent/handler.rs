@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BufMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::header::{EXPECT, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::pool::{Pool, RequestBody, reason};
-use crate::config::{AgentConfig, HostHeader, Service};
+use super::local::{Answer, Local, LocalError, LocalTls, RequestBody};
+use crate::config::{AgentConfig, Service};
 use crate::limits::Permits;
 use crate::protocol::decode::{Decoder, Event};
-use crate::protocol::exchange::{RequestHead, ResponseHead};
+use crate::protocol::exchange::ResponseHead;
 use crate::protocol::frame::{MAX_HEAD, Reset, Status};
+use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
 use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::both_ways;
@@ -36,45 +36,28 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a request whose body is not being read looks whether anybody still wants it.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
+/// How long an application may take to ask for a body that waits to be asked for. Many never do.
+const ASK_ANYWAY: Duration = Duration::from_secs(1);
+
 /// An upgraded connection without a byte for so long is given up. The server's own limit comes sooner.
 const UPGRADED_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Where one service leads.
-#[derive(Debug)]
-struct Local {
-    authority: Authority,
-    host_header: HostHeader,
-    /// As the configuration says it, for messages.
-    text: String,
-    /// Whether the last attempt failed, so that a change is logged and not each request.
-    down: AtomicBool,
-}
 
 /// Serves streams.
 #[derive(Debug)]
 pub(super) struct Handler {
     services: HashMap<Name, Local>,
     permits: Permits,
-    pool: Pool,
     draining: AtomicBool,
 }
 
 impl Handler {
-    /// For the services of `config`. Connections to local applications run on `tasks`.
-    pub(super) fn new(config: &AgentConfig, connect_timeout: Duration, tasks: TaskTracker) -> Self {
-        let local = |service: &Service| {
-            let local = Local {
-                authority: Authority::try_from(service.local.authority()).ok()?,
-                host_header: service.host_header.clone(),
-                text: service.local.text.clone(),
-                down: AtomicBool::new(false),
-            };
-            Some((service.name.clone(), local))
-        };
+    /// For the services of `config`, with the TLS that was prepared for them. Connections to local applications run on
+    /// `tasks`.
+    pub(super) fn new(config: &AgentConfig, tls: &LocalTls, connect_timeout: Duration, tasks: &TaskTracker) -> Self {
+        let local = |service: &Service| Some((service.name.clone(), Local::new(service, tls, connect_timeout, tasks)?));
         Self {
             services: config.services.iter().filter_map(local).collect(),
             permits: Permits::new(config.max_streams),
-            pool: Pool::new(tasks, connect_timeout),
             draining: AtomicBool::new(false),
         }
     }
@@ -110,103 +93,168 @@ impl Handler {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Status(Status::Draining));
         }
-        let local = self.services.get(&preface.service).ok_or(Refusal::Status(Status::UnknownService))?;
+        let local = self.services.get(&preface.service).filter(|local| local.kind == preface.kind);
+        let local = local.ok_or(Refusal::Status(Status::UnknownService))?;
         let _permit = self.permits.try_acquire().ok_or(Refusal::Status(Status::TooManyStreams))?;
         writer.gather().put_u8(Status::Accepted as u8);
-        let head = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
-            Ok(Ok(Event::Request(head))) => head,
-            Ok(Err(_)) => return Err(Refusal::Gone),
-            Ok(Ok(_)) | Err(_) => return Err(Refusal::Reset(Reset::Protocol)),
-        };
-        let upgrades = head.headers.contains_key(UPGRADE);
-        let has_body = head.has_body;
-        let mut visitor = Visitor::Listened(reader);
-        let body = if has_body {
-            let body = visitor.lend()?;
-            RequestBody::Framed(Box::new(body))
+        match preface.kind {
+            ServiceKind::Http => http(local, &preface, reader, writer).await,
+            ServiceKind::Tcp | ServiceKind::Tls => raw(local, &preface, reader, writer).await,
+        }
+    }
+}
+
+/// Carries a connection to the local application, byte for byte.
+async fn raw(local: &Local, preface: &Preface, reader: FrameReader, writer: &mut FrameWriter) -> Result<(), Refusal> {
+    writer.flush().await.map_err(|_| Refusal::Gone)?;
+    let dialled = local.dialler.dial(Some((preface.visitor, preface.server))).await;
+    let stream = dialled.map_err(|error| unanswered(local, preface, &LocalError::dial(&error)))?;
+    local.is_up(&preface.service);
+    let writer = FrameWriter::new(writer.stream().clone());
+    // How it ended was told to the other side already.
+    both_ways(stream, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| Refusal::Gone)
+}
+
+/// Takes a request to the local application, and its answer back.
+async fn http(
+    local: &Local,
+    preface: &Preface,
+    mut reader: FrameReader,
+    writer: &mut FrameWriter,
+) -> Result<(), Refusal> {
+    let head = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
+        Ok(Ok(Event::Request(head))) => head,
+        Ok(Err(_)) => return Err(Refusal::Gone),
+        Ok(Ok(_)) | Err(_) => return Err(Refusal::Reset(Reset::Protocol)),
+    };
+    let may_switch = head.headers.contains_key(UPGRADE) || head.protocol.is_some();
+    let mut visitor = Visitor::Listened(reader);
+    let mut held = None;
+    let body = if head.has_body {
+        let body = Box::new(visitor.lend()?);
+        if expects_continue(&head.headers) {
+            let (go, wait) = oneshot::channel();
+            held = Some(go);
+            RequestBody::Held(wait, body)
         } else {
-            visitor.read_end(upgrades)?;
-            RequestBody::Empty
-        };
-        let request = local.request(head, body)?;
-        let response = tokio::select! {
-            biased;
-            response = self.ask(local, &preface, request, writer) => response?,
-            () = visitor.gone() => return Err(Refusal::Gone),
-        };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.upgrade(response, visitor, writer).await;
+            RequestBody::Framed(body)
         }
-        if has_other_coding(response.headers()) && !response.body().is_end_stream() {
-            let at = &local.text;
-            tracing::warn!(service = %preface.service, "the local application at {at} sent a body in a transfer coding other than `chunked`");
-            return Err(Refusal::Reset(Reset::LocalBroken));
-        }
-        let (head, body) = respond(response, writer)?;
-        tracing::trace!(request = %preface.request_id, status = %head, "the local application answered");
-        let mut body = std::pin::pin!(body);
-        tokio::select! {
-            biased;
-            sent = send_body(body.as_mut(), writer, None) => match sent {
-                Ok(()) => Ok(()),
-                Err(SendError::Stream(_)) => Err(Refusal::Gone),
-                Err(SendError::Trailers) => Err(Refusal::Reset(Reset::TooLarge)),
-                Err(SendError::Body(_) | SendError::Idle) => Err(Refusal::Reset(Reset::LocalBroken)),
-            },
-            () = visitor.gone() => Err(Refusal::Gone),
-        }
+    } else {
+        visitor.read_end(may_switch)?;
+        RequestBody::Empty
+    };
+    let (request, switching) = local.request(head, body).map_err(Refusal::Reset)?;
+    let answer = tokio::select! {
+        biased;
+        answer = ask(local, preface, request, held, writer) => answer?,
+        () = visitor.gone() => return Err(Refusal::Gone),
+    };
+    let Answer { mut response, _slot } = answer;
+    let switches = local.answer(&mut response, &switching);
+    if switches.map_err(|error| unanswered(local, preface, &error))? {
+        return switch(response, visitor, writer).await;
     }
+    if has_other_coding(response.headers()) && !response.body().is_end_stream() {
+        let at = &local.text;
+        tracing::warn!(service = %preface.service, "the local application at {at} sent a body in a transfer coding other than `chunked`");
+        return Err(Refusal::Reset(Reset::LocalBroken));
+    }
+    let (head, body) = respond(response, writer)?;
+    tracing::trace!(request = %preface.request_id, status = %head, "the local application answered");
+    let mut body = std::pin::pin!(body);
+    tokio::select! {
+        biased;
+        sent = send_body(body.as_mut(), writer, None) => match sent {
+            Ok(()) => Ok(()),
+            Err(SendError::Stream(_)) => Err(Refusal::Gone),
+            Err(SendError::Trailers) => Err(Refusal::Reset(Reset::TooLarge)),
+            Err(SendError::Body(_) | SendError::Idle) => Err(Refusal::Reset(Reset::LocalBroken)),
+        },
+        () = visitor.gone() => Err(Refusal::Gone),
+    }
+}
 
-    /// Asks the local application. The status byte does not wait for it, but may travel with a quick answer.
-    async fn ask(
-        &self,
-        local: &Local,
-        preface: &Preface,
-        request: Request<RequestBody>,
-        writer: &mut FrameWriter,
-    ) -> Result<Response<Incoming>, Refusal> {
-        let mut answer = std::pin::pin!(self.pool.request(request));
-        let answer = match tokio::time::timeout(HOLD_BACK, answer.as_mut()).await {
-            Ok(answer) => answer,
-            Err(_) => {
+/// Asks the local application. The status byte does not wait for it, but may travel with a quick answer. A body that is
+/// `held` is let go when the application asks for it, or has not answered for [`ASK_ANYWAY`].
+async fn ask(
+    local: &Local,
+    preface: &Preface,
+    mut request: Request<RequestBody>,
+    held: Option<oneshot::Sender<()>>,
+    writer: &mut FrameWriter,
+) -> Result<Answer, Refusal> {
+    let asks = held.is_some().then(|| told_to_continue(&mut request));
+    let mut answer = std::pin::pin!(local.send(request, preface));
+    let answer = match tokio::time::timeout(HOLD_BACK, answer.as_mut()).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            writer.flush().await.map_err(|_| Refusal::Gone)?;
+            if let (Some(go), Some(asks)) = (held, asks) {
+                tokio::select! {
+                    biased;
+                    answer = answer.as_mut() => return answered(local, preface, answer),
+                    // Whether asked or not.
+                    _ = tokio::time::timeout(ASK_ANYWAY, asks.notified()) => {}
+                }
+                let (status, version) = (StatusCode::CONTINUE, Version::HTTP_11);
+                let head = ResponseHead { status, version, headers: HeaderMap::new() };
+                head.put(writer.gather()).map_err(|_| Refusal::Reset(Reset::TooLarge))?;
                 writer.flush().await.map_err(|_| Refusal::Gone)?;
-                answer.await
+                // Nobody holds it any more if the exchange is over.
+                let _ = go.send(());
             }
-        };
-        match answer {
-            Ok(answer) => {
-                if local.down.swap(false, Ordering::Relaxed) {
-                    tracing::info!(service = %preface.service, "the local application at {} answers again", local.text);
-                }
-                Ok(answer)
-            }
-            Err(error) => {
-                let reason = reason(&error);
-                if reason != Reset::Cancelled && !local.down.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(service = %preface.service, "{}", local.explain(reason));
-                }
-                tracing::debug!(request = %preface.request_id, %error, reason = reason.word(), "a request failed");
-                Err(Refusal::Reset(reason))
-            }
+            answer.await
         }
-    }
+    };
+    answered(local, preface, answer)
+}
 
-    async fn upgrade(
-        &self,
-        mut response: Response<Incoming>,
-        visitor: Visitor,
-        writer: &mut FrameWriter,
-    ) -> Result<(), Refusal> {
-        let upgraded = hyper::upgrade::on(&mut response);
-        let (_, body) = respond(response, writer)?;
-        drop(body);
-        writer.flush().await.map_err(|_| Refusal::Gone)?;
-        let Visitor::Listened(reader) = visitor else { return Err(Refusal::Reset(Reset::Protocol)) };
-        let upgraded = upgraded.await.map_err(|_| Refusal::Reset(Reset::LocalBroken))?;
-        let writer = FrameWriter::new(writer.stream().clone());
-        // How it ended was told to the other side already.
-        both_ways(TokioIo::new(upgraded), reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| Refusal::Gone)
+fn answered(local: &Local, preface: &Preface, answer: Result<Answer, LocalError>) -> Result<Answer, Refusal> {
+    match answer {
+        Ok(answer) => {
+            local.is_up(&preface.service);
+            Ok(answer)
+        }
+        Err(error) => Err(unanswered(local, preface, &error)),
     }
+}
+
+/// What becomes of an exchange that the local application has not answered.
+fn unanswered(local: &Local, preface: &Preface, error: &LocalError) -> Refusal {
+    local.is_down(&preface.service, error);
+    let (reason, why) = (error.reason.word(), &error.text);
+    tracing::debug!(request = %preface.request_id, reason, "a request failed: {why}");
+    Refusal::Reset(error.reason)
+}
+
+/// Is told when the application answers 100 to `request`.
+fn told_to_continue(request: &mut Request<RequestBody>) -> Arc<Notify> {
+    let asks = Arc::new(Notify::new());
+    let asked = Arc::clone(&asks);
+    hyper::ext::on_informational(request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            asked.notify_one();
+        }
+    });
+    asks
+}
+
+/// Whether a request's body waits for a word of the application (RFC 9110, section 10.1.1).
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// What was an exchange is a connection from here on.
+async fn switch(mut response: Response<Incoming>, visitor: Visitor, writer: &mut FrameWriter) -> Result<(), Refusal> {
+    let upgraded = hyper::upgrade::on(&mut response);
+    let (_, body) = respond(response, writer)?;
+    drop(body);
+    writer.flush().await.map_err(|_| Refusal::Gone)?;
+    let Visitor::Listened(reader) = visitor else { return Err(Refusal::Reset(Reset::Protocol)) };
+    let upgraded = upgraded.await.map_err(|_| Refusal::Reset(Reset::LocalBroken))?;
+    let writer = FrameWriter::new(writer.stream().clone());
+    // How it ended was told to the other side already.
+    both_ways(TokioIo::new(upgraded), reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| Refusal::Gone)
 }
 
 /// Why a stream ends without a whole answer.
@@ -239,48 +287,6 @@ fn has_other_coding(headers: &HeaderMap) -> bool {
         codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(known))
     };
     !all(b"chunked") && !all(b"identity")
-}
-
-impl Local {
-    /// The request as the local application gets it.
-    fn request(&self, head: RequestHead, body: RequestBody) -> Result<Request<RequestBody>, Refusal> {
-        let RequestHead { method, authority, target, headers, has_body, .. } = head;
-        let malformed = Refusal::Reset(Reset::Protocol);
-        let target = PathAndQuery::from_maybe_shared(target).map_err(|_| malformed)?;
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(UriScheme::HTTP);
-        uri.authority = Some(self.authority.clone());
-        uri.path_and_query = Some(target);
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| malformed)?;
-        *request.headers_mut() = headers;
-        let asked = authority.and_then(|authority| HeaderValue::from_maybe_shared(authority).ok());
-        let own = || HeaderValue::from_str(self.authority.as_str());
-        let host = match (&self.host_header, asked) {
-            (HostHeader::Preserve, Some(asked)) => asked,
-            (HostHeader::Preserve, None) | (HostHeader::Local, _) => own().map_err(|_| malformed)?,
-            (HostHeader::Value(value), _) => HeaderValue::from_str(value).map_err(|_| malformed)?,
-        };
-        request.headers_mut().insert(HOST, host);
-        if has_body && !request.headers().contains_key(CONTENT_LENGTH) {
-            // Unsaid, it would be done for a POST, but a GET would lose its body without a word.
-            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        if request.headers().contains_key(UPGRADE) {
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        }
-        Ok(request)
-    }
-
-    fn explain(&self, reason: Reset) -> String {
-        let at = &self.text;
-        match reason {
-            Reset::LocalUnreachable => format!("the local application at {at} refuses connections; is it running?"),
-            Reset::LocalTimeout => format!("the local application at {at} does not accept connections in time"),
-            _ => format!("the local application at {at} broke off, or does not speak HTTP"),
-        }
-    }
 }
 
 /// The visitor's side of an exchange, listened to for the whole of it: a visitor that leaves must not be served on.

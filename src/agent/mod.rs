@@ -2,12 +2,12 @@
 //!
 //! [`Agent::run`] keeps one tunnel up until it is told to stop or refused for good. [`connector`] dials and logs in,
 //! [`backoff`] says when to try again, [`tunnel`] keeps the lanes of one login, `handler` takes a stream to the local
-//! application through the `pool`.
+//! application, and `local` speaks to that.
 
 pub mod backoff;
 pub mod connector;
 mod handler;
-mod pool;
+mod local;
 pub mod tunnel;
 
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::transport::tls::{self, TlsError};
 use crate::values::{InstanceId, Secret};
 use backoff::Backoff;
 use connector::{ConnectError, Connector};
+use local::LocalTls;
 use tunnel::{Ended, Tunnel};
 
 /// How an agent is doing.
@@ -88,6 +89,8 @@ pub enum SetUpError {
 pub struct Agent {
     config: Arc<AgentConfig>,
     connector: Connector,
+    /// TLS to local applications.
+    local_tls: LocalTls,
     state: watch::Sender<State>,
     /// Lets it back in without the token being checked. Kept in memory only.
     ticket: Arc<Mutex<Option<Secret>>>,
@@ -102,6 +105,7 @@ impl Agent {
         let config = Arc::new(config);
         let tls = tls::client(&config.trust)?;
         Ok(Self {
+            local_tls: local::prepare_tls(&config.services)?,
             connector: Connector::new(Arc::clone(&config), tls, InstanceId::random()?),
             config,
             state: watch::Sender::new(State::Connecting),

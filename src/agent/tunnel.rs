@@ -92,7 +92,7 @@ impl<'a> Tunnel<'a> {
         let connect_timeout = seconds(welcome.connect_timeout_s);
         let flavor = tokio::runtime::Handle::current().runtime_flavor();
         let shared = Shared {
-            handler: Arc::new(Handler::new(&agent.config, connect_timeout, connections.clone())),
+            handler: Arc::new(Handler::new(&agent.config, &agent.local_tls, connect_timeout, &connections)),
             exchanges: TaskTracker::new(),
             draining: CancellationToken::new(),
             leave: CancellationToken::new(),

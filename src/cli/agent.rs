@@ -28,9 +28,34 @@ pub(super) struct AgentArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct HttpArgs {
-    /// Where the application listens: a port, `HOST:PORT` or `http://HOST:PORT`
+    /// Where the application listens: a port, HOST:PORT, http://…, https://…, h2c://… (gRPC) or unix:/path.sock
     #[arg(value_name = "PORT|URL")]
     local: String,
+    /// The Host header the application sees: `preserve`, `local` or a name of its own
+    #[arg(long, value_name = "VALUE")]
+    host_header: Option<String>,
+    /// Take any certificate of a local https:// application
+    #[arg(long)]
+    insecure_skip_verify: bool,
+    #[command(flatten)]
+    login: LoginArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TcpArgs {
+    /// Where the application listens: a port, HOST:PORT or unix:/path.sock
+    #[arg(value_name = "PORT|ADDR")]
+    local: String,
+    /// The public port [default: the first that the client may have]
+    #[arg(long, value_name = "PORT")]
+    remote_port: Option<u16>,
+    #[command(flatten)]
+    login: LoginArgs,
+}
+
+/// Who logs in, and where.
+#[derive(Debug, clap::Args)]
+struct LoginArgs {
     /// The server's tunnel address; several are tried in order
     #[arg(long, value_name = "HOST:PORT")]
     server: Vec<String>,
@@ -43,9 +68,6 @@ pub(super) struct HttpArgs {
     /// The public name [default: the client id]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The Host header the application sees: `preserve`, `local` or a name of its own
-    #[arg(long, value_name = "VALUE")]
-    host_header: Option<String>,
     /// Trust this CA file (the server's certs/ca.pem)
     #[arg(long, value_name = "FILE", conflicts_with = "fingerprint")]
     ca: Option<PathBuf>,
@@ -63,13 +85,27 @@ pub(super) fn run_agent(args: AgentArgs) -> Result<(), Failure> {
 }
 
 pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
-    let mut service: HashMap<String, ValueKind> = HashMap::from([("local".to_owned(), args.local.into())]);
-    for (key, value) in [("name", args.name), ("host_header", args.host_header)] {
-        if let Some(value) = value {
-            service.insert(key.to_owned(), value.into());
-        }
+    let mut service = one_service("http", args.local);
+    service.extend(args.host_header.map(|value| ("host_header".to_owned(), value.into())));
+    if args.insecure_skip_verify {
+        service.insert("insecure_skip_verify".to_owned(), true.into());
     }
-    let level = match args.verbose {
+    run_one(service, args.login)
+}
+
+pub(super) fn run_tcp(args: TcpArgs) -> Result<(), Failure> {
+    let mut service = one_service("tcp", args.local);
+    service.extend(args.remote_port.map(|port| ("remote_port".to_owned(), i64::from(port).into())));
+    run_one(service, args.login)
+}
+
+fn one_service(kind: &str, local: String) -> HashMap<String, ValueKind> {
+    HashMap::from([("kind".to_owned(), kind.into()), ("local".to_owned(), local.into())])
+}
+
+fn run_one(mut service: HashMap<String, ValueKind>, login: LoginArgs) -> Result<(), Failure> {
+    service.extend(login.name.map(|name| ("name".to_owned(), name.into())));
+    let level = match login.verbose {
         0 => "error",
         1 => "info",
         _ => "debug",
@@ -77,12 +113,12 @@ pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
     let mut flags = Flags::new()
         .with("services", vec![service])
         .with("log.level", level)
-        .with_some("client_id", args.id)
-        .with_some("token", args.token)
-        .with_some("ca", args.ca.map(|path| path.display().to_string()))
-        .with_some("fingerprint", args.fingerprint);
-    if !args.server.is_empty() {
-        flags = flags.with("servers", args.server);
+        .with_some("client_id", login.id)
+        .with_some("token", login.token)
+        .with_some("ca", login.ca.map(|path| path.display().to_string()))
+        .with_some("fingerprint", login.fingerprint);
+    if !login.server.is_empty() {
+        flags = flags.with("servers", login.server);
     }
     run(AgentConfig::from_flags(&Environment::of_process(), &flags)?)
 }

@@ -30,7 +30,9 @@ enum Command {
     /// Run the home side from a configuration file, with any number of services
     Agent(agent::AgentArgs),
     /// Put one local web application on the internet
-    Http(agent::HttpArgs),
+    Http(Box<agent::HttpArgs>),
+    /// Put one local TCP port on the internet: SSH, a database, a game
+    Tcp(Box<agent::TcpArgs>),
     /// Make the tokens that agents log in with
     Token(token::Args),
     /// Check a configuration file and name every problem in it
@@ -48,7 +50,8 @@ impl Cli {
         match self.command {
             Command::Server(args) => server::run(args),
             Command::Agent(args) => agent::run_agent(args),
-            Command::Http(args) => agent::run_http(args),
+            Command::Http(args) => agent::run_http(*args),
+            Command::Tcp(args) => agent::run_tcp(*args),
             Command::Token(args) => token::run(args),
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(args),

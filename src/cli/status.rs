@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::terminal::harmless;
 use crate::agent::State;
-use crate::config::Service;
-use crate::protocol::login::PublicService;
+use crate::config::{LocalUrl, Place, Service};
+use crate::protocol::login::{PublicService, ServiceKind};
 use crate::values::ClientId;
 
 /// After so many failed attempts for one reason a reminder is due, and then each time they have doubled.
@@ -91,7 +91,7 @@ fn text_of(news: &News<'_>, client: &ClientId, services: &[Service]) -> String {
             let mut text = format!("{green}connected{green:#} to {} as {client}\n", harmless(server));
             for service in *public {
                 let local = services.iter().find(|local| local.name == service.name);
-                let local = local.map_or_else(|| "?".to_owned(), |local| format!("http://{}", local.local.authority()));
+                let local = local.map_or_else(|| "?".to_owned(), local_of);
                 for (i, url) in service.public_urls.iter().enumerate() {
                     let url = harmless(url);
                     text.push_str(&match i {
@@ -111,6 +111,16 @@ fn text_of(news: &News<'_>, client: &ClientId, services: &[Service]) -> String {
             "{yellow}still not connected{yellow:#} ({attempts} attempts); trying again in {:.1} s\n",
             retry_in.as_secs_f64()
         ),
+    }
+}
+
+/// The local application as a person would write it.
+fn local_of(service: &Service) -> String {
+    let LocalUrl { scheme, place, text } = &service.local;
+    match (service.kind, scheme, place) {
+        (ServiceKind::Http, None, Place::Tcp { .. }) => format!("http://{}", service.local.authority()),
+        (_, None, Place::Tcp { .. }) => service.local.authority(),
+        _ => text.clone(),
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::protocol::login::{MAX_SERVICES, ServiceKind};
-use crate::values::{ClientId, Fingerprint, Name, Secret};
+use crate::values::{ClientId, Fingerprint, Secret};
 
-use super::address::{LocalUrl, ServerAddress, split_host_port};
+use super::address::ServerAddress;
 use super::error::ConfigErrors;
 use super::log::{self, LogConfig};
 use super::raw::{Environment, FileText, Flags, Origin, TOKEN_VARIABLE, merge};
+use super::service::{self, Service};
 use super::table::{Entry, Report, Table};
 
 /// Where the file is looked for when none is named.
@@ -29,7 +29,7 @@ pub struct AgentConfig {
     pub token: Secret,
     /// How the agent knows that it talks to the right server.
     pub trust: Trust,
-    /// What is offered. 1 to [`MAX_SERVICES`], each with another name.
+    /// What is offered. 1 to [`crate::protocol::login::MAX_SERVICES`], each with another name.
     pub services: Vec<Service>,
     /// How many requests are served at once. Default: 1,000.
     pub max_streams: usize,
@@ -46,30 +46,6 @@ pub enum Trust {
     CaFile(PathBuf),
     /// The authority whose key has this fingerprint, and no other.
     Fingerprint(Fingerprint),
-}
-
-/// One local application that is offered under a public name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    /// The public name it claims. Default: the client's id.
-    pub name: Name,
-    /// What it speaks.
-    pub kind: ServiceKind,
-    /// Where it listens.
-    pub local: LocalUrl,
-    /// The `Host` it is told.
-    pub host_header: HostHeader,
-}
-
-/// The `Host` header the local application sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostHeader {
-    /// What the visitor asked for.
-    Preserve,
-    /// The local address, for applications that answer to nothing else.
-    Local,
-    /// This one.
-    Value(String),
 }
 
 impl AgentConfig {
@@ -130,7 +106,7 @@ pub(super) fn resolve(mut root: Table<'_>, token_variable: Option<&str>) -> Opti
     };
     let token = token(&mut root, token_variable);
     let trust = trust(&mut root);
-    let services = services(&mut root, client_id.as_ref());
+    let services = service::resolve_all(&mut root, client_id.as_ref());
     let max_streams = root.number("max_streams", 1_000, 1..=100_000);
     let log = log::resolve(root.section("log"));
     Some(AgentConfig { servers, client_id: client_id?, token: token?, trust, services, max_streams, log })
@@ -222,62 +198,6 @@ fn read_token_file(entry: Entry<'_>) -> Option<String> {
                 .problem("token_file", format!("cannot read {}: {error}; check path and permissions", path.display()));
             None
         }
-    }
-}
-
-fn services(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Service> {
-    let report = root.report();
-    let entries = root.take("services").map(Entry::list);
-    match entries.as_ref().map(Option::as_deref) {
-        Some(None) => {}
-        None | Some(Some([])) => {
-            report.problem("services", "is missing; add a [[services]] section with local = \"http://127.0.0.1:3000\"");
-        }
-        Some(Some(entries)) if entries.len() > MAX_SERVICES => {
-            report.problem("services", format!("has {} entries, at most {MAX_SERVICES} are allowed", entries.len()));
-        }
-        Some(Some(_)) => {}
-    }
-    let mut services: Vec<Service> = Vec::new();
-    for table in entries.flatten().into_iter().flatten().filter_map(Entry::table) {
-        let key = table.key("name");
-        let Some(service) = service(table, id) else { continue };
-        if services.iter().any(|other| other.name == service.name) {
-            report.problem(key, format!("`{}` is the name of another service already; choose another", service.name));
-        }
-        services.push(service);
-    }
-    services
-}
-
-fn service(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
-    let name = match table.take("name") {
-        Some(entry) => entry.parse(Name::new),
-        None => id.cloned().map(Name::from),
-    };
-    let kind = table.parse("kind", |text| match text {
-        "http" => Ok(ServiceKind::Http),
-        "tcp" | "tls" => Err(format!("`{text}` is not available in this version; use \"http\"")),
-        _ => Err(format!("`{text}` is not a kind of service; use \"http\"")),
-    });
-    let host_header = table.parse("host_header", host_header).unwrap_or(HostHeader::Preserve);
-    let local = match table.take("local") {
-        Some(entry) => entry.parse_or_number(str::parse::<LocalUrl>),
-        None => {
-            table.report().problem(table.key("local"), "is missing; say where the application listens, like 3000");
-            None
-        }
-    };
-    Some(Service { name: name?, kind: kind.unwrap_or(ServiceKind::Http), local: local?, host_header })
-}
-
-fn host_header(text: &str) -> Result<HostHeader, String> {
-    match text {
-        "preserve" => Ok(HostHeader::Preserve),
-        "local" => Ok(HostHeader::Local),
-        _ => split_host_port(text)
-            .map(|_| HostHeader::Value(text.to_owned()))
-            .map_err(|_| format!("`{text}` is no host; use \"preserve\", \"local\" or a host like app.internal")),
     }
 }
 

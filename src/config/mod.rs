@@ -10,7 +10,7 @@
 //! - `raw`: layers; [`Environment`] and [`Flags`]
 //! - `table`: the walk, unknown keys, suggestions
 //! - `address`: hosts and ports
-//! - `server` (with `public`), `agent`, `log`, `clients`: the resolved files
+//! - `server` (with `public`), `agent` (with `service`), `log`, `clients`: the resolved files
 //! - `edit`: adding a client without disturbing the file
 //! - `check`: `adit check`
 
@@ -26,12 +26,13 @@ mod raw;
 #[cfg(test)]
 mod samples;
 mod server;
+mod service;
 mod table;
 
 /// A value of a flag, as the configuration library holds it.
 pub use ::config::ValueKind;
-pub use address::{DEFAULT_TUNNEL_PORT, LocalUrl, ServerAddress};
-pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, HostHeader, Service, Trust};
+pub use address::{DEFAULT_TUNNEL_PORT, LocalScheme, LocalUrl, Place, ServerAddress};
+pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, Trust};
 pub use check::{Checked, Kind, check, check_with, shared_origin_warning};
 pub use clients::{ClientEntry, ClientsFile};
 pub use edit::{AddClientError, add_client};
@@ -43,3 +44,4 @@ pub use server::{
     DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, ServerConfig, TimeoutConfig,
     TlsConfig, TunnelConfig,
 };
+pub use service::{HeaderRules, HostHeader, LocalTrust, ProxyProtocol, Service};

@@ -15,7 +15,7 @@ use rustls::{
 };
 
 use crate::certs::{SniCertificates, fingerprint_of};
-use crate::config::Trust;
+use crate::config::{LocalTrust, Trust};
 use crate::protocol::ALPN;
 use crate::values::Fingerprint;
 
@@ -90,6 +90,64 @@ pub fn client(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What an agent needs to speak TLS with a local application, offering `alpn`.
+///
+/// # Errors
+/// The CA file or the system's roots cannot be used.
+pub fn local_client(trust: &LocalTrust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let mut config = match trust {
+        LocalTrust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+        LocalTrust::CaFile(path) => builder.with_root_certificates(ca_file(path)?).with_no_client_auth(),
+        LocalTrust::Anybody => {
+            let verifier = Anybody(provider());
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+        }
+    };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// Takes any certificate, as the self-hoster has asked for. Whoever answers must still have its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn system_roots() -> Result<RootCertStore, TlsError> {

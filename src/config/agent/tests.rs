@@ -1,4 +1,6 @@
 use super::*;
+use crate::config::{HeaderRules, HostHeader, LocalTrust, Place, ProxyProtocol};
+use crate::protocol::login::{MAX_SERVICES, ServiceKind};
 
 const WHO: &str = "servers = ['a.example']\nclient_id = 'alice'\n";
 const SERVICE: &str = "[[services]]\nlocal = 3000\n";
@@ -45,7 +47,8 @@ fn flags_alone_are_enough() {
     assert_eq!(config.token.expose(), "adit_flag");
     assert_eq!(config.trust, Trust::CaFile("ca.pem".into()));
     let [service] = config.services.as_slice() else { panic!("{:?}", config.services) };
-    assert_eq!((service.name.as_str(), service.local.port), ("alice", 3000));
+    assert_eq!(service.name.as_str(), "alice");
+    assert_eq!(service.local.place, Place::Tcp { host: "localhost".to_owned(), port: 3000 });
     assert_eq!(service.host_header, HostHeader::Local);
 }
 
@@ -118,7 +121,16 @@ fn services_have_distinct_names_and_are_not_too_many() {
 #[test]
 fn mistakes_in_a_service_have_its_number() {
     for (line, key, says) in [
-        ("kind = 'tcp'", "kind", "not available in this version"),
+        ("kind = 'tcp'\nhost_header = 'local'", "host_header", "only for services of the kind http"),
+        ("kind = 'tls'\nremote_port = 1", "remote_port", "only for services of the kind tcp"),
+        ("kind = 'tcp'\nresponse_headers.remove = ['x']", "response_headers", "only for services of the kind http"),
+        ("insecure_skip_verify = true", "insecure_skip_verify", "only for a local https:// application"),
+        ("ca = 'x'", "ca", "only for a local https:// application"),
+        ("proxy_protocol = 'v3'", "proxy_protocol", "v1"),
+        ("request_headers.set = { Host = 'x' }", "request_headers.set.Host", "host_header"),
+        ("request_headers.add = { te = 'x' }", "request_headers.add.te", "belongs to the connection"),
+        ("request_headers.remove = ['a b']", "request_headers.remove[0]", "not the name of a field"),
+        ("response_headers.set = { a = \"x\\ny\" }", "response_headers.set.a", "characters"),
         ("kind = 'udp'", "kind", "not a kind"),
         ("name = 'A'", "name", "a-z"),
         ("host_header = 'a b'", "host_header", "preserve"),
@@ -144,4 +156,43 @@ fn servers_from_the_environment_are_separated_by_commas() {
 fn a_missing_file_points_to_the_way_without_one() {
     let errors = AgentConfig::load_with(Some(Path::new("no/such.toml")), &Environment::default(), &Flags::new());
     assert!(errors.unwrap_err().to_string().contains("adit http 3000"));
+}
+
+#[test]
+fn a_service_says_how_its_application_is_spoken_to() {
+    let config = read(&format!(
+        "{WHO}[[services]]\nlocal = 'https://app:8443'\nca = 'ca.pem'\nproxy_protocol = 'v2'\n\
+         request_headers = {{ remove = ['Cookie'], set = {{ X-A = '1' }}, add = {{ x-b = '2' }} }}\n\
+         [[services]]\nname = 'db'\nkind = 'tcp'\nlocal = 'unix:/run/db.sock'\nremote_port = 20000\n\
+         [[services]]\nname = 'own'\nkind = 'tls'\nlocal = 'tcp://127.0.0.1:443'"
+    ))
+    .unwrap();
+    let [web, db, own] = config.services.as_slice() else { panic!("{:?}", config.services) };
+    assert_eq!(web.trust, LocalTrust::CaFile("ca.pem".into()));
+    assert_eq!(web.proxy_protocol, Some(ProxyProtocol::V2));
+    let field = |name: &'static str, value: &'static str| (name.parse().unwrap(), value.parse().unwrap());
+    let (remove, set, add) = (vec!["cookie".parse().unwrap()], vec![field("x-a", "1")], vec![field("x-b", "2")]);
+    assert_eq!(web.request_headers, HeaderRules { remove, set, add });
+    assert_eq!((db.kind, db.remote_port), (ServiceKind::Tcp, Some(20_000)));
+    assert_eq!(own.kind, ServiceKind::Tls);
+    let of = |kind: &str, local: &str| problem("", &format!("[[services]]\nkind = '{kind}'\nlocal = '{local}'")).1;
+    assert!(of("tcp", "http://a:1").contains("kind http") && of("http", "tcp://a:1").contains("kind tcp"));
+    let both = problem("", "[[services]]\nlocal = 'https://a'\nca = 'x'\ninsecure_skip_verify = true");
+    assert_eq!(both.0, "services[0].insecure_skip_verify");
+}
+
+#[test]
+fn header_rules_remove_then_set_then_add() {
+    let field = |name: &'static str, value: &'static str| (name.parse().unwrap(), value.parse().unwrap());
+    let rules = HeaderRules {
+        remove: vec!["a".parse().unwrap()],
+        set: vec![field("a", "set"), field("b", "set")],
+        add: vec![field("a", "added"), field("c", "added")],
+    };
+    let mut headers: http::HeaderMap =
+        [("a", "1"), ("b", "1"), ("c", "1")].map(|(n, v)| field(n, v)).into_iter().collect();
+    headers.append("b", "2".parse().unwrap());
+    rules.apply(&mut headers);
+    let all = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!((all("a"), all("b"), all("c")), (vec!["set", "added"], vec!["set"], vec!["1", "added"]));
 }

@@ -80,7 +80,12 @@ pub fn token(client: &str) -> &'static Token {
 pub fn clients() -> String {
     let section =
         |(id, names): &(&str, &str)| format!("[clients.{id}]\ntoken_hash = \"{}\"\nnames = {names}\n", TOKENS[id].1);
-    CLIENTS.iter().map(section).collect()
+    // Below the ports that systems give out by themselves. Tests that run at once pass over each other's.
+    CLIENTS
+        .iter()
+        .map(section)
+        .collect::<String>()
+        .replace("[clients.bob]", "tcp_ports = [\"21000-21999\"]\n[clients.bob]")
 }
 
 /// What a clients file says.
@@ -96,6 +101,7 @@ pub fn name(text: &str) -> Name {
 pub struct TestServer {
     pub tunnel: SocketAddr,
     pub public: SocketAddr,
+    pub https: Option<SocketAddr>,
     pub fingerprint: Fingerprint,
     pub registry: Arc<Registry>,
     pub clients: Arc<Clients>,
@@ -142,7 +148,16 @@ impl TestServer {
         soon("the ports of an earlier server", started).await
     }
 
+    /// With a configuration file of this text, which lies in `dir`.
+    pub fn start_with_file(dir: Arc<TempDir>, text: &str) -> Self {
+        Self::try_start(dir, text, &[]).unwrap()
+    }
+
     fn try_start_in(dir: Arc<TempDir>, settings: &[(&str, &str)]) -> Result<Self, StartError> {
+        Self::try_start(dir, "", settings)
+    }
+
+    fn try_start(dir: Arc<TempDir>, text: &str, settings: &[(&str, &str)]) -> Result<Self, StartError> {
         let defaults = [
             ("tunnel.listen", "127.0.0.1:0"),
             ("public.http", "127.0.0.1:0"),
@@ -153,7 +168,7 @@ impl TestServer {
         ];
         let flags = defaults.iter().chain(settings).fold(Flags::new(), |flags, (key, value)| flags.with(key, *value));
         let file = dir.path().join("server.toml");
-        let config = ServerConfig::from_text(&file, "", &Environment::default(), &flags).unwrap();
+        let config = ServerConfig::from_text(&file, text, &Environment::default(), &flags).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let bound = {
             let _on = runtime.enter();
@@ -170,6 +185,7 @@ impl TestServer {
         Ok(Self {
             tunnel: server.tunnel_address().unwrap(),
             public: server.public_address().unwrap(),
+            https: server.https_address().unwrap(),
             fingerprint: server.fingerprint(),
             registry: server.registry(),
             clients: server.clients(),
@@ -233,11 +249,25 @@ impl TestAgent {
         client: &str,
         services: &[(&str, SocketAddr)],
     ) -> Self {
-        let service = |(name, local): &(&str, SocketAddr)| {
-            let entry = [("name", (*name).to_owned()), ("local", local.to_string())];
-            entry.map(|(key, value)| (key.to_owned(), ValueKind::from(value))).into_iter().collect()
-        };
-        let services: Vec<HashMap<String, ValueKind>> = services.iter().map(service).collect();
+        let services = services.iter().map(|(name, local)| service(name, &local.to_string(), &[])).collect();
+        Self::start_with(servers, fingerprint, client, services)
+    }
+
+    /// Starts an agent of `client` that offers `services` as its configuration would have them, and waits until it is
+    /// connected.
+    pub async fn connect_with(server: &TestServer, client: &str, services: Vec<ServiceEntry>) -> Self {
+        let mut agent = Self::start_with(&[server.tunnel], server.fingerprint, client, services);
+        agent.connected().await;
+        agent
+    }
+
+    /// Starts an agent that dials `servers` and offers `services` as its configuration would have them.
+    pub fn start_with(
+        servers: &[SocketAddr],
+        fingerprint: Fingerprint,
+        client: &str,
+        services: Vec<ServiceEntry>,
+    ) -> Self {
         let flags = Flags::new()
             .with("servers", servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             .with("client_id", client)
@@ -285,6 +315,15 @@ impl TestAgent {
         self.run.abort();
         let _ = self.run.await;
     }
+}
+
+/// One of `[[services]]`.
+pub type ServiceEntry = HashMap<String, ValueKind>;
+
+/// A service with its name, its local address, and further keys.
+pub fn service(name: &str, local: &str, keys: &[(&str, ValueKind)]) -> ServiceEntry {
+    let own = [("name", ValueKind::from(name)), ("local", local.into())];
+    own.iter().chain(keys).map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
 }
 
 /// Runs a task that the test owns.

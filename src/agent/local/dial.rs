@@ -1,0 +1,254 @@
+//! Connections to a local application: TCP or a Unix socket, a PROXY protocol header if asked for, TLS if it speaks that.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower_service::Service as _;
+
+use crate::config::{LocalUrl, Place, ProxyProtocol};
+use crate::transport::proxy_protocol::{self, Version};
+
+/// How long an application that takes nothing any more may still answer.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+
+/// For whom a connection is made: the visitor's address and the server's, as a PROXY protocol header has them.
+pub(in crate::agent) type OnBehalfOf = (SocketAddr, SocketAddr);
+
+/// Connects to one local application.
+#[derive(Clone)]
+pub(in crate::agent) struct Dialler {
+    tcp: HttpConnector,
+    place: Place,
+    uri: Uri,
+    connect_timeout: Duration,
+    proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl Dialler {
+    /// For `local`; `None` if it names a host that no URI can.
+    pub(in crate::agent) fn new(
+        local: &LocalUrl,
+        proxy_protocol: Option<ProxyProtocol>,
+        connect_timeout: Duration,
+    ) -> Option<Self> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(connect_timeout));
+        tcp.enforce_http(false);
+        let (host, port) = match &local.place {
+            Place::Tcp { host, port } if host.contains(':') => (format!("[{host}]"), *port),
+            Place::Tcp { host, port } => (host.clone(), *port),
+            Place::Unix(_) => ("localhost".to_owned(), 80),
+        };
+        let uri = Uri::builder().scheme("http").authority(format!("{host}:{port}")).path_and_query("/").build().ok()?;
+        Some(Self { tcp, place: local.place.clone(), uri, connect_timeout, proxy_protocol })
+    }
+
+    /// Whether each connection is for one visitor alone.
+    pub(super) fn tells_the_visitor(&self) -> bool {
+        self.proxy_protocol.is_some()
+    }
+
+    /// Connects, over TCP to all addresses of the host (RFC 8305).
+    ///
+    /// # Errors
+    /// Nobody listens, or nobody answers in time ([`io::ErrorKind::TimedOut`]).
+    pub(in crate::agent) async fn dial(&self, on_behalf_of: Option<OnBehalfOf>) -> io::Result<Stream> {
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let mut stream = match &self.place {
+            Place::Tcp { .. } => {
+                let dialled = timeout(self.connect_timeout * 2, self.tcp.clone().call(self.uri.clone()));
+                Stream::Tcp(dialled.await.map_err(late)?.map_err(|error| io_error_of(&error))?.into_inner())
+            }
+            Place::Unix(path) => {
+                Stream::Unix(timeout(self.connect_timeout, UnixStream::connect(path)).await.map_err(late)??)
+            }
+        };
+        if let (Some(version), Some((visitor, server))) = (self.proxy_protocol, on_behalf_of) {
+            let version = match version {
+                ProxyProtocol::V1 => Version::V1,
+                ProxyProtocol::V2 => Version::V2,
+            };
+            let header = proxy_protocol::header(version, visitor, server);
+            timeout(self.connect_timeout, stream.write_all(&header)).await.map_err(late)??;
+        }
+        Ok(stream)
+    }
+
+    /// Connects, and lays TLS over the connection.
+    ///
+    /// # Errors
+    /// As [`Dialler::dial`]; or the application is not who it should be.
+    pub(super) async fn dial_tls(
+        &self,
+        on_behalf_of: Option<OnBehalfOf>,
+        tls: &Arc<ClientConfig>,
+    ) -> io::Result<Stream> {
+        let host = match &self.place {
+            Place::Tcp { host, .. } => host.clone(),
+            Place::Unix(_) => "localhost".to_owned(),
+        };
+        let name = ServerName::try_from(host).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let stream = self.dial(on_behalf_of).await?;
+        let greeting = Box::pin(TlsConnector::from(Arc::clone(tls)).connect(name, stream));
+        let stream = timeout(self.connect_timeout, greeting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+/// What the system said, somewhere below what the dialler says.
+pub(in crate::agent) fn io_error_of(error: &(dyn std::error::Error + 'static)) -> io::Error {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return match io.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(io.kind(), io.to_string()),
+            };
+        }
+        cause = error.source();
+    }
+    io::Error::other(error.to_string())
+}
+
+/// A connection to a local application.
+#[derive(Debug)]
+pub(in crate::agent) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<Stream>>),
+}
+
+impl Stream {
+    /// Whether the application has chosen HTTP/2 in the handshake.
+    pub(super) fn speaks_http2(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(crate::transport::tls::HTTP2))
+    }
+}
+
+macro_rules! each {
+    ($self:expr, $stream:ident => $do:expr) => {
+        match $self.get_mut() {
+            Stream::Tcp($stream) => $do,
+            Stream::Unix($stream) => $do,
+            Stream::Tls($stream) => $do,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// A connection under HTTP/1.1. An application may answer a request that it does not want to read, and close: then
+/// writing fails while the answer waits to be read. So a write that fails is not told at once; it waits for the reading
+/// side to find the answer.
+#[derive(Debug)]
+pub(super) struct Patient {
+    stream: Stream,
+    /// Set when a write has failed: until then that is not told.
+    failed: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    pub(super) fn new(stream: Stream) -> TokioIo<Self> {
+        TokioIo::new(Self { stream, failed: None })
+    }
+
+    fn unless_deaf<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(Err(error)) if is_deaf(&error) => {
+                let wait = self.failed.get_or_insert_with(|| Box::pin(sleep(LAST_ANSWER)));
+                ready!(wait.as_mut().poll(cx));
+                Poll::Ready(Err(error))
+            }
+            written => written,
+        }
+    }
+}
+
+fn is_deaf(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_deaf(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.unless_deaf(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.unless_deaf(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,221 @@
+//! HTTP/2 to a local application: few connections, many requests on each.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::ext::Protocol;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use super::dial::{Dialler, OnBehalfOf};
+use super::{LocalError, RequestBody, Tracked};
+use crate::limits::{Permit, Permits};
+
+/// Requests on one connection, unless the application allows fewer. With more, they wait for each other too long.
+const STREAMS: usize = 100;
+
+/// Bytes of an answer that may be on their way unread, for each request and for a connection.
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// Bytes of a request's body that are taken from the tunnel before the connection has sent them.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// How long the application may take to say what it can do. It does so first of all (RFC 9113, section 3.4).
+const SETTINGS: Duration = Duration::from_secs(5);
+
+/// A connection.
+struct Open {
+    sender: SendRequest<RequestBody>,
+    permits: Permits,
+    /// How many requests the application lets in.
+    most: Arc<AtomicUsize>,
+    /// Whether an extended CONNECT is welcome (RFC 8441, section 3).
+    extended_connect: watch::Receiver<bool>,
+}
+
+impl Open {
+    fn is_usable(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    fn slot(&self) -> Option<Permit> {
+        let room = self.permits.in_use() < self.most.load(Ordering::Relaxed);
+        if room { self.permits.try_acquire() } else { None }
+    }
+
+    /// Whether a WebSocket may be asked for, which the application says after it was connected to.
+    async fn takes_extended_connect(&self) -> bool {
+        let mut said = self.extended_connect.clone();
+        let said = timeout(SETTINGS, said.wait_for(|welcome| *welcome)).await;
+        matches!(said, Ok(Ok(_)))
+    }
+}
+
+/// What keeps a request's place on its connection, until its answer has been read.
+pub(super) type Slot = Permit;
+
+/// Why a request was not answered.
+pub(super) enum Failed {
+    /// The application does not speak HTTP/2. Nothing was sent.
+    NotSpoken(Box<Request<RequestBody>>),
+    /// It was not answered.
+    Local(LocalError),
+}
+
+impl<E: Into<LocalError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Local(error.into())
+    }
+}
+
+/// The connections of one service.
+pub(super) struct Http2 {
+    dialler: Dialler,
+    tls: Option<Arc<ClientConfig>>,
+    open: Mutex<Vec<Arc<Open>>>,
+    /// Those who find no connection take turns, and use what the first of them has opened.
+    dialling: tokio::sync::Mutex<()>,
+    /// The application has chosen HTTP/1.1.
+    not_spoken: AtomicBool,
+    tasks: TaskTracker,
+}
+
+impl Http2 {
+    /// Without `tls`, by prior knowledge (RFC 9113, section 3.3). Connections' tasks run on `tasks`.
+    pub(super) fn new(dialler: Dialler, tls: Option<Arc<ClientConfig>>, tasks: TaskTracker) -> Self {
+        let (open, dialling) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { dialler, tls, open, dialling, not_spoken: AtomicBool::new(false), tasks }
+    }
+
+    /// Sends a request, written for HTTP/1.1, and waits for the head of its answer.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<(Response<Incoming>, Slot), Failed> {
+        let mut request = match self.not_spoken.load(Ordering::Relaxed) {
+            true => return Err(Failed::NotSpoken(Box::new(request))),
+            false => request,
+        };
+        let mut is_second = false;
+        loop {
+            let Some((connection, slot)) = self.connection(on_behalf_of).await? else {
+                self.not_spoken.store(true, Ordering::Relaxed);
+                return Err(Failed::NotSpoken(Box::new(request)));
+            };
+            if request.extensions().get::<Protocol>().is_some() && !connection.takes_extended_connect().await {
+                let text = "the local application does not take WebSockets over HTTP/2 (RFC 8441)";
+                return Err(Failed::Local(LocalError::broken(text)));
+            }
+            let rewritten = rewrite(request, self.tls.is_some())?;
+            match connection.sender.clone().try_send_request(rewritten).await {
+                Ok(response) => return Ok((response, slot)),
+                Err(mut error) => match error.take_message() {
+                    // The connection was on its way out: nothing of this was sent.
+                    Some(unsent) if !is_second => (request, is_second) = (unsent, true),
+                    _ => return Err(error.into_error().into()),
+                },
+            }
+        }
+    }
+
+    /// A connection with room on it; `None` if the application speaks HTTP/1.1.
+    async fn connection(&self, on_behalf_of: OnBehalfOf) -> Result<Option<(Arc<Open>, Slot)>, LocalError> {
+        if self.dialler.tells_the_visitor() {
+            return self.connect(Some(on_behalf_of)).await;
+        }
+        if let Some(found) = self.find() {
+            return Ok(Some(found));
+        }
+        let _turn = self.dialling.lock().await;
+        if let Some(found) = self.find() {
+            return Ok(Some(found));
+        }
+        let connected = self.connect(None).await?;
+        if let Some((connection, _)) = &connected {
+            self.open.lock().push(Arc::clone(connection));
+        }
+        Ok(connected)
+    }
+
+    fn find(&self) -> Option<(Arc<Open>, Slot)> {
+        let mut open = self.open.lock();
+        open.retain(|connection| connection.is_usable());
+        let found = open.iter().find_map(|connection| Some((Arc::clone(connection), connection.slot()?)));
+        // Of those that nobody uses, one is enough.
+        let mut idle = 0;
+        open.retain(|connection| {
+            idle += usize::from(connection.permits.in_use() == 0);
+            connection.permits.in_use() > 0 || idle <= 1
+        });
+        found
+    }
+
+    async fn connect(&self, on_behalf_of: Option<OnBehalfOf>) -> Result<Option<(Arc<Open>, Slot)>, LocalError> {
+        let dialled = match &self.tls {
+            Some(tls) => self.dialler.dial_tls(on_behalf_of, tls).await,
+            None => self.dialler.dial(on_behalf_of).await,
+        };
+        let stream = dialled.map_err(|error| LocalError::dial(&error))?;
+        if self.tls.is_some() && !stream.speaks_http2() {
+            return Ok(None);
+        }
+        let handshake = http2::Builder::new(Tracked(self.tasks.clone()))
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .handshake(TokioIo::new(stream));
+        let handshake = timeout(SETTINGS, handshake).await;
+        let (sender, connection) = handshake.map_err(|_| LocalError::broken("it does not speak HTTP/2"))??;
+        let (says, extended_connect) = watch::channel(false);
+        let most = Arc::new(AtomicUsize::new(STREAMS));
+        let limit = Arc::clone(&most);
+        self.tasks.spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            let ended = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                limit.store(connection.current_max_send_streams().clamp(1, STREAMS), Ordering::Relaxed);
+                let welcome = connection.is_extended_connect_protocol_enabled();
+                says.send_if_modified(|said| std::mem::replace(said, welcome) != welcome);
+                polled
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, "a connection to a local application ended");
+            }
+        });
+        let connection = Open { sender, permits: Permits::new(STREAMS), most, extended_connect };
+        let slot = connection.slot().ok_or_else(|| LocalError::broken("it takes no requests"))?;
+        Ok(Some((Arc::new(connection), slot)))
+    }
+}
+
+/// The same request in the words of HTTP/2: what it is for stands in the target (RFC 9113, section 8.3.1), and there are no
+/// fields of the connection.
+fn rewrite(mut request: Request<RequestBody>, over_tls: bool) -> Result<Request<RequestBody>, LocalError> {
+    let headers = request.headers_mut();
+    let host = headers.remove(HOST);
+    headers.remove(CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(host) = host {
+        let authority = Authority::try_from(host.as_bytes());
+        uri.authority = Some(authority.map_err(|_| LocalError::broken("the host is none for HTTP/2"))?);
+    }
+    uri.scheme = Some(if over_tls { Scheme::HTTPS } else { Scheme::HTTP });
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| LocalError::broken("the target is none for HTTP/2"))?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(request)
+}

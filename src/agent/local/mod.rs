@@ -1,0 +1,439 @@
+//! The agent's side of the local applications: how each of them is spoken to.
+//!
+//! `dial` connects, `http1` and `http2` keep connections, `websocket` translates between the two, and [`Local`] makes of a
+//! visitor's request the one that the application gets.
+
+pub(super) mod dial;
+mod http1;
+mod http2;
+mod websocket;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::rt::Executor;
+use hyper_util::client::legacy::Error as ClientError;
+use rustls::ClientConfig;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, Service};
+use crate::protocol::exchange::RequestHead;
+use crate::protocol::frame::Reset;
+use crate::protocol::login::ServiceKind;
+use crate::protocol::preface::Preface;
+use crate::transport::body::{BodyError, FrameBody};
+use crate::transport::tls::{self, TlsError};
+use crate::values::Name;
+use dial::Dialler;
+use http1::Http1;
+use http2::{Failed, Http2, Slot};
+use websocket::Handshake;
+
+/// The body of a request on its way to the local application.
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    /// The request has none.
+    Empty,
+    /// What comes over the stream.
+    Framed(Box<FrameBody>),
+    /// The same, but not before somebody says so (RFC 9110, section 10.1.1).
+    Held(oneshot::Receiver<()>, Box<FrameBody>),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Framed(body) => Pin::new(body.as_mut()).poll_frame(cx),
+            Self::Held(go, body) => {
+                if !go.is_terminated() && std::task::ready!(Pin::new(go).poll(cx)).is_err() {
+                    // The exchange is over.
+                    return Poll::Ready(Some(Err(BodyError::Reset(Reset::Cancelled))));
+                }
+                Pin::new(body.as_mut()).poll_frame(cx)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Framed(body) | Self::Held(_, body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            Self::Empty => http_body::SizeHint::with_exact(0),
+            Self::Framed(body) | Self::Held(_, body) => body.size_hint(),
+        }
+    }
+}
+
+/// Runs the connections' tasks where they can be counted and awaited.
+#[derive(Debug, Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
+/// Why a local application has not answered.
+#[derive(Debug)]
+pub(super) struct LocalError {
+    /// What the visitor is told.
+    pub(super) reason: Reset,
+    /// What the log says.
+    pub(super) text: String,
+}
+
+impl LocalError {
+    fn broken(text: &str) -> Self {
+        Self { reason: Reset::LocalBroken, text: text.to_owned() }
+    }
+
+    /// No connection.
+    pub(super) fn dial(error: &io::Error) -> Self {
+        let timed_out = error.kind() == io::ErrorKind::TimedOut;
+        let reason = if timed_out { Reset::LocalTimeout } else { Reset::LocalUnreachable };
+        Self { reason, text: explain(error) }
+    }
+
+    /// A connection, but no answer.
+    fn exchange(error: &(dyn Error + 'static)) -> Self {
+        let causes = causes(error);
+        let gone = causes.iter().any(|cause| cause.is::<BodyError>());
+        let reason = if gone { Reset::Cancelled } else { Reset::LocalBroken };
+        let text = causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        Self { reason, text }
+    }
+}
+
+/// An error and what is behind it, one after the other.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut causes = Vec::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        causes.push(cause);
+        next = cause.source();
+    }
+    causes
+}
+
+impl From<hyper::Error> for LocalError {
+    fn from(error: hyper::Error) -> Self {
+        Self::exchange(&error)
+    }
+}
+
+impl From<ClientError> for LocalError {
+    fn from(error: ClientError) -> Self {
+        match causes(&error).iter().find_map(|cause| cause.downcast_ref::<io::Error>()) {
+            Some(io) if error.is_connect() => Self::dial(io),
+            _ => Self::exchange(&error),
+        }
+    }
+}
+
+/// What went wrong with a connection, and what to do about it.
+fn explain(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(why)) => format!(
+            "its certificate is not accepted ({why}); name its authority with `ca`, or take any with `insecure_skip_verify = true`"
+        ),
+        Some(tls) => format!("TLS with it fails ({tls}); does it speak https there?"),
+        None => error.to_string(),
+    }
+}
+
+/// What is laid over connections to a service's application, prepared at the start, when it can still fail.
+pub(super) type LocalTls = HashMap<Name, [Arc<ClientConfig>; 2]>;
+
+/// Prepares TLS for those of `services` that need it: for HTTP/1.1 alone, and for either version.
+///
+/// # Errors
+/// An authority's file, or the system's roots, cannot be used.
+pub(super) fn prepare_tls(services: &[Service]) -> Result<LocalTls, TlsError> {
+    let is_https =
+        |service: &&Service| service.kind == ServiceKind::Http && service.local.scheme() == LocalScheme::Https;
+    let prepare = |service: &Service| {
+        if service.trust == LocalTrust::Anybody {
+            let (name, at) = (&service.name, &service.local.text);
+            tracing::warn!(service = %name, "the certificate of {at} is not checked (`insecure_skip_verify`)");
+        }
+        let old = tls::local_client(&service.trust, &[tls::HTTP1])?;
+        let either = tls::local_client(&service.trust, &[tls::HTTP2, tls::HTTP1])?;
+        Ok((service.name.clone(), [old, either]))
+    };
+    services.iter().filter(is_https).map(prepare).collect()
+}
+
+/// How an application takes HTTP.
+enum Http {
+    One(Http1),
+    Two(Box<Http2>),
+    /// As the visitor asks: the application may speak both.
+    Either(Http1, Box<Http2>),
+}
+
+/// Where one service leads.
+pub(super) struct Local {
+    pub(super) kind: ServiceKind,
+    pub(super) dialler: Dialler,
+    http: Http,
+    authority: Authority,
+    host_header: HostHeader,
+    request_headers: HeaderRules,
+    response_headers: HeaderRules,
+    /// As the configuration says it, for messages.
+    pub(super) text: String,
+    /// Whether the last attempt failed, so that a change is logged and not each request.
+    down: AtomicBool,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Local({} at {})", self.kind.word(), self.text)
+    }
+}
+
+/// How a request becomes a connection, if the application agrees.
+#[derive(Debug)]
+pub(super) enum Switching {
+    /// It does not.
+    No,
+    /// By 101, whatever the protocol.
+    Upgrade,
+    /// By 2xx: asked for, and understood, as an extended CONNECT.
+    Connect,
+    /// Asked for as an extended CONNECT, of an application that knows upgrades.
+    ConnectByUpgrade(Handshake),
+    /// Asked for as an upgrade with this key, of an application that knows extended CONNECTs.
+    UpgradeByConnect(Option<HeaderValue>),
+}
+
+/// An answer, and what keeps its place while it is read.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    pub(super) _slot: Option<Slot>,
+}
+
+const MALFORMED: Reset = Reset::Protocol;
+
+impl Local {
+    /// For one service; `None` if its address can be in no request. Connections' tasks run on `tasks`.
+    pub(super) fn new(
+        service: &Service,
+        tls: &LocalTls,
+        connect_timeout: Duration,
+        tasks: &TaskTracker,
+    ) -> Option<Self> {
+        let dialler = Dialler::new(&service.local, service.proxy_protocol, connect_timeout)?;
+        let one = |tls: Option<&Arc<ClientConfig>>| Http1::new(dialler.clone(), tls.cloned(), tasks.clone());
+        let two = |tls: Option<&Arc<ClientConfig>>| Http2::new(dialler.clone(), tls.cloned(), tasks.clone());
+        let http = match (service.local.scheme(), tls.get(&service.name)) {
+            (LocalScheme::H2c, _) => Http::Two(Box::new(two(None))),
+            (LocalScheme::Https, Some([old, either])) => Http::Either(one(Some(old)), Box::new(two(Some(either)))),
+            _ => Http::One(one(None)),
+        };
+        Some(Self {
+            kind: service.kind,
+            http,
+            dialler,
+            authority: Authority::try_from(service.local.authority()).ok()?,
+            host_header: service.host_header.clone(),
+            request_headers: service.request_headers.clone(),
+            response_headers: service.response_headers.clone(),
+            text: service.local.text.clone(),
+            down: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the application gets the request over HTTP/2, as far as that is known now.
+    fn takes_http2(&self, head: &RequestHead) -> bool {
+        match &self.http {
+            Http::One(_) => false,
+            Http::Two(_) => true,
+            Http::Either(..) => {
+                head.version == Version::HTTP_2 && head.protocol.is_none() && !head.headers.contains_key(UPGRADE)
+            }
+        }
+    }
+
+    /// The request as the application gets it, and how it becomes a connection.
+    pub(super) fn request(
+        &self,
+        mut head: RequestHead,
+        body: RequestBody,
+    ) -> Result<(Request<RequestBody>, Switching), Reset> {
+        let over_http2 = self.takes_http2(&head);
+        self.request_headers.apply(&mut head.headers);
+        let host = self.host(&head)?;
+        let RequestHead { mut method, target, protocol, mut headers, has_body, .. } = head;
+        let mut extended = None;
+        let switching = match (protocol, over_http2) {
+            (Some(protocol), true) => {
+                let protocol = std::str::from_utf8(&protocol).map_err(|_| MALFORMED)?;
+                extended = Some(Protocol::from(protocol));
+                Switching::Connect
+            }
+            (Some(protocol), false) if protocol.eq_ignore_ascii_case(websocket::WEBSOCKET.as_bytes()) => {
+                method = Method::GET;
+                Switching::ConnectByUpgrade(Handshake::ask(&mut headers).map_err(|_| Reset::LocalBroken)?)
+            }
+            // Only WebSockets are the same in both.
+            (Some(_), false) => return Err(Reset::LocalBroken),
+            (None, true) if websocket::is_asked_for(&headers) => {
+                method = Method::CONNECT;
+                extended = Some(Protocol::from_static(websocket::WEBSOCKET));
+                Switching::UpgradeByConnect(websocket::take_key(&mut headers))
+            }
+            (None, true) => {
+                headers.remove(UPGRADE);
+                Switching::No
+            }
+            (None, false) if headers.contains_key(UPGRADE) => {
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                Switching::Upgrade
+            }
+            (None, false) => Switching::No,
+        };
+        headers.insert(HOST, host);
+        if has_body && !over_http2 && !headers.contains_key(CONTENT_LENGTH) {
+            // Unsaid, it would be done for a POST, but a GET would lose its body without a word.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(UriScheme::HTTP);
+        uri.authority = Some(self.authority.clone());
+        uri.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_| MALFORMED)?);
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| MALFORMED)?;
+        *request.headers_mut() = headers;
+        if over_http2 {
+            *request.version_mut() = Version::HTTP_2;
+        }
+        if let Some(protocol) = extended {
+            request.extensions_mut().insert(protocol);
+        }
+        Ok((request, switching))
+    }
+
+    fn host(&self, head: &RequestHead) -> Result<HeaderValue, Reset> {
+        let asked = || head.authority.clone().and_then(|asked| HeaderValue::from_maybe_shared(asked).ok());
+        let own = || HeaderValue::from_str(self.authority.as_str()).map_err(|_| MALFORMED);
+        match &self.host_header {
+            HostHeader::Preserve => asked().map_or_else(own, Ok),
+            HostHeader::Local => own(),
+            HostHeader::Value(value) => HeaderValue::from_str(value).map_err(|_| MALFORMED),
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(&self, request: Request<RequestBody>, preface: &Preface) -> Result<Answer, LocalError> {
+        let on_behalf_of = (preface.visitor, preface.server);
+        let (http1, mut request) = match &self.http {
+            Http::One(http1) => (http1, request),
+            Http::Either(http1, _) if request.version() != Version::HTTP_2 => (http1, request),
+            Http::Two(http2) | Http::Either(_, http2) => {
+                match (Box::pin(http2.send(request, on_behalf_of)).await, &self.http) {
+                    (Ok((response, slot)), _) => return Ok(Answer { response, _slot: Some(slot) }),
+                    (Err(Failed::Local(error)), _) => return Err(error),
+                    (Err(Failed::NotSpoken(request)), Http::Either(http1, _)) => (http1, *request),
+                    (Err(Failed::NotSpoken(_)), _) => return Err(LocalError::broken("it does not speak HTTP/2")),
+                }
+            }
+        };
+        if request.version() == Version::HTTP_2 {
+            // It was meant for the other version, which the application turned out not to speak.
+            *request.version_mut() = Version::HTTP_11;
+            if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        }
+        let response = http1.send(request, on_behalf_of).await?;
+        Ok(Answer { response, _slot: None })
+    }
+
+    /// Makes of the application's answer the one that the visitor has to get. Says whether a connection begins.
+    pub(super) fn answer(&self, response: &mut Response<Incoming>, switching: &Switching) -> Result<bool, LocalError> {
+        let (status, headers) = (response.status(), response.headers_mut());
+        self.response_headers.apply(headers);
+        let switches = match switching {
+            Switching::No if status == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(LocalError::broken("it upgrades the connection, which nobody has asked for"));
+            }
+            Switching::No => false,
+            Switching::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,
+            Switching::Connect => status.is_success(),
+            Switching::ConnectByUpgrade(handshake) => {
+                let agreed = status == StatusCode::SWITCHING_PROTOCOLS && handshake.is_agreed(headers);
+                if !agreed && (status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS) {
+                    return Err(LocalError::broken("it was asked for a WebSocket and answered with something else"));
+                }
+                if agreed {
+                    *response.status_mut() = StatusCode::OK;
+                }
+                agreed
+            }
+            Switching::UpgradeByConnect(key) => {
+                if status.is_success() {
+                    websocket::agree(headers, key.as_ref());
+                    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                }
+                status.is_success()
+            }
+        };
+        Ok(switches)
+    }
+
+    /// It answers. Logged if it did not before.
+    pub(super) fn is_up(&self, name: &Name) {
+        if self.down.swap(false, Ordering::Relaxed) {
+            tracing::info!(service = %name, "the local application at {} answers again", self.text);
+        }
+    }
+
+    /// It does not answer. Logged if it did before.
+    pub(super) fn is_down(&self, name: &Name, error: &LocalError) {
+        if error.reason == Reset::Cancelled || self.down.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (at, why) = (&self.text, &error.text);
+        match error.reason {
+            Reset::LocalUnreachable => {
+                tracing::warn!(service = %name, "the local application at {at} cannot be reached; is it running? ({why})");
+            }
+            Reset::LocalTimeout => {
+                tracing::warn!(service = %name, "the local application at {at} does not accept connections in time");
+            }
+            _ => {
+                tracing::warn!(service = %name, "the local application at {at} broke off, or does not speak HTTP: {why}")
+            }
+        }
+    }
+}
