@@ -1,6 +1,5 @@
 //! HTTP/2 to a local application: few connections, many requests on each.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,16 +8,16 @@ use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::client::conn::http2::{self, Connection, SendRequest};
 use hyper::ext::Protocol;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::dial::{Dialler, OnBehalfOf};
+use super::dial::{Dialler, OnBehalfOf, Stream};
 use super::{LocalError, RequestBody, Tracked};
 use crate::limits::{Permit, Permits};
 
@@ -32,17 +31,32 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Bytes of a request's body that are taken from the tunnel before the connection has sent them.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// How long the application may take to say what it can do. It does so first of all (RFC 9113, section 3.4).
+/// How long the application may take to greet, and to say what it can do. It does so first of all (RFC 9113, section 3.4).
 const SETTINGS: Duration = Duration::from_secs(5);
 
 /// A connection.
 struct Open {
     sender: SendRequest<RequestBody>,
     permits: Permits,
-    /// How many requests the application lets in.
-    most: Arc<AtomicUsize>,
+    said: Arc<Said>,
+    /// Has `said` brought up to date.
+    ask: Arc<Notify>,
+}
+
+/// What the application has said of a connection, in its settings.
+#[derive(Debug)]
+struct Said {
+    /// How many requests it lets in at once.
+    most: AtomicUsize,
     /// Whether an extended CONNECT is welcome (RFC 8441, section 3).
-    extended_connect: watch::Receiver<bool>,
+    extended_connect: AtomicBool,
+}
+
+impl Default for Said {
+    /// Until it has said something.
+    fn default() -> Self {
+        Self { most: AtomicUsize::new(STREAMS), extended_connect: AtomicBool::new(false) }
+    }
 }
 
 impl Open {
@@ -51,15 +65,46 @@ impl Open {
     }
 
     fn slot(&self) -> Option<Permit> {
-        let room = self.permits.in_use() < self.most.load(Ordering::Relaxed);
+        let room = self.permits.in_use() < self.said.most.load(Ordering::Relaxed);
         if room { self.permits.try_acquire() } else { None }
     }
 
-    /// Whether a WebSocket may be asked for, which the application says after it was connected to.
+    /// Whether a WebSocket may be asked for. The application says so after it was connected to, and nobody tells when:
+    /// so it is looked for, less and less often.
     async fn takes_extended_connect(&self) -> bool {
-        let mut said = self.extended_connect.clone();
-        let said = timeout(SETTINGS, said.wait_for(|welcome| *welcome)).await;
-        matches!(said, Ok(Ok(_)))
+        let mut wait = Duration::from_millis(1);
+        while wait < SETTINGS {
+            self.ask.notify_one();
+            tokio::task::yield_now().await;
+            if self.said.extended_connect.load(Ordering::Acquire) {
+                return true;
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+        false
+    }
+}
+
+/// Runs a connection to its end.
+async fn drive(connection: Connection<TokioIo<Stream>, RequestBody, Tracked>, said: Arc<Said>, ask: Arc<Notify>) {
+    let mut connection = std::pin::pin!(connection);
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = ask.notified() => {
+                // Before its settings have come, it lets nobody in.
+                let most = match connection.current_max_send_streams() {
+                    0 => STREAMS,
+                    most => most.min(STREAMS),
+                };
+                said.most.store(most, Ordering::Relaxed);
+                said.extended_connect.store(connection.is_extended_connect_protocol_enabled(), Ordering::Release);
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to a local application ended");
     }
 }
 
@@ -121,7 +166,11 @@ impl Http2 {
             }
             let rewritten = rewrite(request, self.tls.is_some())?;
             match connection.sender.clone().try_send_request(rewritten).await {
-                Ok(response) => return Ok((response, slot)),
+                Ok(response) => {
+                    // By now it has said how many it takes.
+                    connection.ask.notify_one();
+                    return Ok((response, slot));
+                }
                 Err(mut error) => match error.take_message() {
                     // The connection was on its way out: nothing of this was sent.
                     Some(unsent) if !is_second => (request, is_second) = (unsent, true),
@@ -177,26 +226,14 @@ impl Http2 {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
+            // Nothing is sent before the application has said how much it takes: it would refuse what is too much.
+            .initial_max_send_streams(0)
             .handshake(TokioIo::new(stream));
         let handshake = timeout(SETTINGS, handshake).await;
         let (sender, connection) = handshake.map_err(|_| LocalError::broken("it does not speak HTTP/2"))??;
-        let (says, extended_connect) = watch::channel(false);
-        let most = Arc::new(AtomicUsize::new(STREAMS));
-        let limit = Arc::clone(&most);
-        self.tasks.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let ended = poll_fn(|cx| {
-                let polled = connection.as_mut().poll(cx);
-                limit.store(connection.current_max_send_streams().clamp(1, STREAMS), Ordering::Relaxed);
-                let welcome = connection.is_extended_connect_protocol_enabled();
-                says.send_if_modified(|said| std::mem::replace(said, welcome) != welcome);
-                polled
-            });
-            if let Err(error) = ended.await {
-                tracing::debug!(%error, "a connection to a local application ended");
-            }
-        });
-        let connection = Open { sender, permits: Permits::new(STREAMS), most, extended_connect };
+        let (said, ask) = (Arc::new(Said::default()), Arc::new(Notify::new()));
+        self.tasks.spawn(drive(connection, Arc::clone(&said), Arc::clone(&ask)));
+        let connection = Open { sender, permits: Permits::new(STREAMS), said, ask };
         let slot = connection.slot().ok_or_else(|| LocalError::broken("it takes no requests"))?;
         Ok(Some((Arc::new(connection), slot)))
     }
