@@ -146,7 +146,7 @@ async fn http(
     let (request, switching) = local.request(head, body).map_err(Refusal::Reset)?;
     let answer = tokio::select! {
         biased;
-        answer = ask(local, preface, request, held, writer) => answer?,
+        answer = ask(local, preface, request, &mut held, writer) => answer?,
         () = visitor.gone() => return Err(Refusal::Gone),
     };
     let Answer { mut response, _slot } = answer;
@@ -180,7 +180,7 @@ async fn ask(
     local: &Local,
     preface: &Preface,
     mut request: Request<RequestBody>,
-    held: Option<oneshot::Sender<()>>,
+    held: &mut Option<oneshot::Sender<()>>,
     writer: &mut FrameWriter,
 ) -> Result<Answer, Refusal> {
     let asks = held.is_some().then(|| told_to_continue(&mut request));
@@ -189,10 +189,10 @@ async fn ask(
         Ok(answer) => answer,
         Err(_) => {
             writer.flush().await.map_err(|_| Refusal::Gone)?;
-            if let (Some(go), Some(asks)) = (held, asks) {
+            if let Some(asks) = asks {
                 tokio::select! {
                     biased;
-                    answer = answer.as_mut() => return answered(local, preface, answer),
+                    answer = answer.as_mut() => return answered(local, preface, answer, held),
                     // Whether asked or not.
                     _ = tokio::time::timeout(ASK_ANYWAY, asks.notified()) => {}
                 }
@@ -200,19 +200,36 @@ async fn ask(
                 let head = ResponseHead { status, version, headers: HeaderMap::new() };
                 head.put(writer.gather()).map_err(|_| Refusal::Reset(Reset::TooLarge))?;
                 writer.flush().await.map_err(|_| Refusal::Gone)?;
-                // Nobody holds it any more if the exchange is over.
-                let _ = go.send(());
+                let_go(held);
             }
             answer.await
         }
     };
-    answered(local, preface, answer)
+    answered(local, preface, answer, held)
 }
 
-fn answered(local: &Local, preface: &Preface, answer: Result<Answer, LocalError>) -> Result<Answer, Refusal> {
+/// Lets a body go that was held back.
+fn let_go(held: &mut Option<oneshot::Sender<()>>) {
+    if let Some(go) = held.take() {
+        // Nobody holds it any more if the exchange is over.
+        let _ = go.send(());
+    }
+}
+
+fn answered(
+    local: &Local,
+    preface: &Preface,
+    answer: Result<Answer, LocalError>,
+    held: &mut Option<oneshot::Sender<()>>,
+) -> Result<Answer, Refusal> {
     match answer {
         Ok(answer) => {
             local.is_up(&preface.service);
+            let status = answer.response.status();
+            // One that refuses does not want it; others answer while they read.
+            if !status.is_client_error() && !status.is_server_error() {
+                let_go(held);
+            }
             Ok(answer)
         }
         Err(error) => Err(unanswered(local, preface, &error)),

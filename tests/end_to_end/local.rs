@@ -433,3 +433,18 @@ async fn a_body_that_waits_comes_anyway_if_the_application_does_not_know_of_that
     local.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
     read_until(&mut visitor, "204 No Content\r\n\r\n").await;
 }
+
+#[tokio::test]
+async fn a_body_that_waits_may_be_wanted_after_the_answer_has_begun() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = visitor::raw(server.public, WAITS).await;
+    let (mut local, _) = app.request().await;
+    local.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+    visitor.write_all(b"body").await.unwrap();
+    read_until(&mut local, "body").await;
+    local.write_all(b"4\r\necho\r\n0\r\n\r\n").await.unwrap();
+    read_until(&mut visitor, "4\r\necho\r\n0\r\n\r\n").await;
+    until_idle(&server.open, PATIENCE).await;
+}

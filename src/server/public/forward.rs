@@ -289,12 +289,23 @@ async fn response_head(
                     let _ = asks.send(());
                 }
             }
-            Ok(Event::Response(head)) => return Ok(head),
+            Ok(Event::Response(head)) => {
+                if let Some(asks) = asks.filter(|_| wants_body(head.status)) {
+                    let _ = asks.send(());
+                }
+                return Ok(head);
+            }
             Ok(Event::Status(status)) => return Err(Failure::of_status(status)),
             Ok(Event::Reset(reason)) => return Err(Failure::of_reset(reason)),
             Ok(_) | Err(_) => return Err(Failure::TunnelLost),
         }
     }
+}
+
+/// Whether an application that answers before it has the body wants that all the same: one that refuses does not, others
+/// answer while they read (RFC 9110, section 10.1.1).
+fn wants_body(status: StatusCode) -> bool {
+    !status.is_client_error() && !status.is_server_error()
 }
 
 /// Takes off what belongs to the connection between agent and application; gives the protocol of an upgrade back.
@@ -311,7 +322,7 @@ fn is_quiet(headers: &HeaderMap) -> bool {
 }
 
 /// Sends the body of a request after its head, and drops `sending` when it is through. Where there is an `asked_for`, it
-/// is not sent before the application asks for it, and not at all if that answers without it.
+/// is not sent before the application asks for it, and not at all if that refuses it.
 async fn upload(
     body: Incoming,
     asked_for: Option<oneshot::Receiver<()>>,

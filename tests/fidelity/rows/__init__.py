@@ -1,0 +1,1 @@
+"""The exchanges, a file for each kind of application."""

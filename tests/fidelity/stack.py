@@ -1,0 +1,193 @@
+"""What the exchanges run on: processes with free ports, a server and an agent of the built program, and their ends."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+DOMAIN = "tunnel.test"
+PATIENCE = 30.0
+
+# Debian keeps servers out of the search path of ordinary users.
+os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+
+
+class Missing(Exception):
+    """Something that the rows need is not installed."""
+
+
+def free_port():
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(what, condition, seconds=PATIENCE):
+    """Looks until `condition` holds; whatever it raises in the meantime is not yet an answer."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            found = condition()
+            if found:
+                return found
+        except OSError:
+            pass
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited in vain for {what}")
+        time.sleep(0.02)
+
+
+def listens(port):
+    """Whether somebody takes connections there."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+
+
+class Program:
+    """A process that ends with the run, and whose output is kept for the case that it does not do what it should."""
+
+    def __init__(self, name, command, port=None, env=None, user=None):
+        self.name = name
+        self.log = tempfile.TemporaryFile()
+        environment = {**os.environ, **(env or {})}
+        try:
+            self.process = subprocess.Popen(
+                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
+                env=environment, user=user, start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise Missing(f"{name} cannot be started: {error}") from error
+        if port:
+            self.wait(f"{name} on port {port}", lambda: listens(port))
+
+    def said(self):
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+    def wait(self, what, condition):
+        def alive():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} has ended with {self.process.returncode}:\n{self.said()}")
+            return condition()
+
+        try:
+            return wait_for(what, alive)
+        except TimeoutError as error:
+            raise RuntimeError(f"{error}:\n{self.said()}") from error
+
+    def end(self):
+        if self.process.poll() is None:
+            # The whole family: some servers are more than one process.
+            os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+
+def run(command, **options):
+    """Runs a program to its end; its output, or what it said when it failed."""
+    try:
+        ended = subprocess.run([str(part) for part in command], capture_output=True, timeout=120, **options)
+    except FileNotFoundError as error:
+        raise Missing(str(error)) from error
+    if ended.returncode != 0:
+        words = " ".join(str(part) for part in command)
+        raise RuntimeError(f"{words} ended with {ended.returncode}:\n{(ended.stdout + ended.stderr).decode(errors='replace')}")
+    return ended.stdout
+
+
+class Stack:
+    """A server and an agent as an operator and a self-hoster would have them, and the applications behind them."""
+
+    def __init__(self, program):
+        self.program = program
+        self.folder = Path(tempfile.mkdtemp(prefix="adit-fidelity-"))
+        # Unprivileged servers read what lies in it.
+        self.folder.chmod(0o755)
+        self.programs = []
+        self.services = {}
+        self.server = self.agent = None
+
+    def start(self, name, command, port=None, **options):
+        """Starts a program that ends with the run."""
+        program = Program(name, command, port, **options)
+        self.programs.append(program)
+        return program
+
+    def offer(self, name, local, kind="http", **keys):
+        """Adds a service; all of them are offered when the tunnel starts."""
+        keys = {"kind": kind, "local": local, **keys}
+        self.services[name] = keys
+
+    def open_tunnel(self):
+        """Starts server and agent with what was offered."""
+        folder = self.folder
+        token = run([self.program, "token", "new", "alice", "--clients", folder / "clients.toml"]).decode().strip()
+        (folder / "token").write_text(token)
+        (folder / "token").chmod(0o600)
+        clients = (folder / "clients.toml").read_text()
+        names = ", ".join(f'"{name}"' for name in self.services)
+        section = f'[clients.alice]\nnames = [{names}]\ntcp_ports = ["22000-22999"]\n'
+        (folder / "clients.toml").write_text(clients.replace("[clients.alice]\n", section))
+        self.tunnel, self.http, self.https = free_port(), free_port(), free_port()
+        (folder / "server.toml").write_text(
+            f"""
+            clients = "clients.toml"
+            [tunnel]
+            listen = "127.0.0.1:{self.tunnel}"
+            [tunnel.tls]
+            dir = "certs"
+            [public]
+            domain = "{DOMAIN}"
+            http = "127.0.0.1:{self.http}"
+            https = "127.0.0.1:{self.https}"
+            proxy_protocol_from = ["127.0.0.9"]
+            [limits.per_ip]
+            requests_per_second = 100000
+            burst = 100000
+            connections = 10000
+            """
+        )
+        self.server = self.start("adit server", [self.program, "server", "--config", folder / "server.toml"], self.tunnel)
+        wait_for("the authority's certificate", lambda: (folder / "certs/ca.pem").exists())
+        self.ca = folder / "certs/ca.pem"
+        text = [f'servers = ["127.0.0.1:{self.tunnel}"]', 'client_id = "alice"', 'token_file = "token"', 'ca = "certs/ca.pem"']
+        for name, keys in self.services.items():
+            text.append(f'[[services]]\nname = "{name}"')
+            text += [f"{key} = {toml(value)}" for key, value in keys.items()]
+        (folder / "agent.toml").write_text("\n".join(text) + "\n")
+        run([self.program, "check", folder / "agent.toml"])
+        self.connect()
+
+    def connect(self):
+        """Starts the agent, and learns the public ports of its services."""
+        self.agent = self.start("adit agent", [self.program, "agent", "--config", self.folder / "agent.toml"])
+        self.agent.wait("a connected agent", lambda: "connected" in self.agent.said())
+        self.ports = {}
+        for name, keys in self.services.items():
+            if keys["kind"] == "tcp":
+                local = keys["local"].removeprefix("tcp://")
+                found = re.search(rf":(\d+)\S*\s+->\s+(?:tcp://)?{re.escape(local)}", self.agent.said())
+                self.ports[name] = int(found.group(1))
+
+    def host(self, name):
+        return f"{name}.{DOMAIN}"
+
+    def close(self):
+        for program in reversed(self.programs):
+            program.end()
+
+
+def toml(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else f'"{value}"'
