@@ -5,10 +5,10 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fmt check clean
+.PHONY: help build demo test fidelity fmt check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build target/release/adit
 	@$(CARGO) build --locked --release
@@ -23,6 +23,15 @@ test: ## everything: format, lints, all tests; installs what the tests need firs
 	@$(MAKE) --no-print-directory check
 	@echo "== tests"
 	@$(CARGO) test --locked
+	@echo "== exchanges, direct beside tunnelled: the rows that need little"
+	@python3 tests/fidelity --quick target/debug/adit
+
+# Which groups of exchanges; all of them also write docs/fidelity.md.
+ONLY ?=
+fidelity: ## real applications, direct beside tunnelled; installs what it needs (ONLY=http2,grpc)
+	@$(CARGO) build --locked
+	@python=$$(tests/fidelity/install.sh) && \
+		"$$python" tests/fidelity target/debug/adit $(if $(ONLY),--only $(ONLY),--write docs/fidelity.md)
 
 fmt: ## format the sources
 	@$(CARGO) fmt

@@ -27,7 +27,10 @@ async fn agent(server: &TestServer, entry: ServiceEntry) -> TestAgent {
 /// A TLS application for `localhost`: where it listens, and the certificate to trust.
 async fn tls_app(alpn: &[&[u8]]) -> (SocketAddr, String) {
     let key = rcgen::KeyPair::generate().unwrap();
-    let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    // As `openssl req -x509` and many appliances make them.
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let cert = params.self_signed(&key).unwrap();
     let mut config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()

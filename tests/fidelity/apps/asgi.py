@@ -69,7 +69,7 @@ async def http(scope, receive, send):
         await piece(send, b"", more=False)
     elif path == "/seen":
         headers = [f"{name.decode()}: {value.decode('latin-1')}" for name, value in scope["headers"]]
-        own = [line for line in headers if line.startswith(("x-mine", "cookie", "host"))]
+        own = sorted(line for line in headers if line.startswith(("x-mine", "cookie", "host")))
         data = b"".join([data async for data in body_of(receive)])
         text = json.dumps([scope["method"], scope["raw_path"].decode(), scope["query_string"].decode(), own, data.decode()])
         await start(send, 200, ("content-type", "application/json"))

@@ -1,4 +1,7 @@
-//! TLS 1.3 for the tunnel: who the server is, and how an agent makes sure of it.
+//! TLS: for the tunnel, who the server is and how an agent makes sure of it; for visitors; and, in `local`, for local
+//! applications.
+
+mod local;
 
 use std::io;
 use std::path::PathBuf;
@@ -15,9 +18,10 @@ use rustls::{
 };
 
 use crate::certs::{SniCertificates, fingerprint_of};
-use crate::config::{LocalTrust, Trust};
+use crate::config::Trust;
 use crate::protocol::ALPN;
 use crate::values::Fingerprint;
+pub use local::local_client;
 
 /// TLS cannot be set up as the configuration asks.
 #[derive(Debug, thiserror::Error)]
@@ -92,64 +96,6 @@ pub fn client(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// What an agent needs to speak TLS with a local application, offering `alpn`.
-///
-/// # Errors
-/// The CA file or the system's roots cannot be used.
-pub fn local_client(trust: &LocalTrust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-    let mut config = match trust {
-        LocalTrust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
-        LocalTrust::CaFile(path) => builder.with_root_certificates(ca_file(path)?).with_no_client_auth(),
-        LocalTrust::Anybody => {
-            let verifier = Anybody(provider());
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-        }
-    };
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Arc::new(config))
-}
-
-/// Takes any certificate, as the self-hoster has asked for. Whoever answers must still have its key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 fn system_roots() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -162,13 +108,22 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
 }
 
 fn ca_file(path: &std::path::Path) -> Result<RootCertStore, TlsError> {
-    let wrong = |why: String| TlsError::CaFile(path.to_owned(), why);
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    for certificate in certificates_in(path)? {
+        roots.add(certificate).map_err(|error| TlsError::CaFile(path.to_owned(), error.to_string()))?;
     }
-    if roots.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(roots) }
+    Ok(roots)
+}
+
+/// The certificates in a PEM file; at least one.
+fn certificates_in(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |why: String| TlsError::CaFile(path.to_owned(), why);
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+    let certificates: Result<Vec<_>, _> = read.collect();
+    match certificates.map_err(|error| wrong(error.to_string()))? {
+        certificates if certificates.is_empty() => Err(wrong("there is no certificate in it".to_owned())),
+        certificates => Ok(certificates),
+    }
 }
 
 /// Trusts one key: the server's own, or the CA's that the server sends along (then names and dates count as usual).
