@@ -1,5 +1,6 @@
 //! Visitors who speak HTTP/2, on the plain port by prior knowledge (RFC 9113, section 3.3).
 
+use bytes::Bytes;
 use http::{Method, Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
@@ -200,4 +201,47 @@ async fn a_connect_without_a_protocol_is_refused() {
     *request.version_mut() = Version::HTTP_2;
     *request.body_mut() = http_body_util::Empty::new().boxed();
     assert_eq!(visitor.begin(request).await.unwrap().status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_caller_of_a_grpc_stream_may_be_silent() {
+    let server = TestServer::start(&[("timeouts.idle", "200ms")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    for (kind, status) in [("application/grpc", StatusCode::OK), ("text/plain", StatusCode::REQUEST_TIMEOUT)] {
+        let (_sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+        let mut request = http2_request(Method::POST, "alice", "/", "");
+        request.headers_mut().insert("content-type", kind.parse().unwrap());
+        *request.body_mut() = Silent(receiver).boxed();
+        let mut asking = std::pin::pin!(visitor.begin(request));
+        let (mut local, _) = tokio::select! {
+            _ = asking.as_mut() => panic!("nobody has answered"),
+            request = app.request() => request,
+        };
+        let early = tokio::time::timeout(std::time::Duration::from_millis(600), asking.as_mut()).await;
+        let answer = match early {
+            Ok(answer) => answer.unwrap(),
+            Err(_) => {
+                local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                asking.await.unwrap()
+            }
+        };
+        assert_eq!(answer.status(), status, "{kind}");
+    }
+}
+
+/// A body that says nothing and does not end.
+struct Silent(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Silent {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|data| data.map(|data| Ok(hyper::body::Frame::data(data))))
+    }
 }

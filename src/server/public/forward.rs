@@ -94,6 +94,8 @@ async fn exchange(
     let timeouts = &shared.config.timeouts;
     let asked = (request.method().clone(), request.version());
     let has_body = !request.body().is_end_stream();
+    // The caller of a gRPC stream may have nothing to say for long.
+    let upload_idle = if is_grpc(request.headers()) { timeouts.quiet_stream } else { timeouts.idle };
     let waits = has_body && asked.1 == Version::HTTP_11 && headers::expects_continue(request.headers());
     let upgrade = rewrite(visit, target, &mut request, has_body);
     let protocol = request.extensions_mut().remove::<Protocol>();
@@ -113,7 +115,7 @@ async fn exchange(
             asks = Some(sender);
             receiver
         });
-        let upload = upload(request.into_body(), asked_for, writer, timeouts.idle, Arc::clone(entry), sender);
+        let upload = upload(request.into_body(), asked_for, writer, upload_idle, Arc::clone(entry), sender);
         shared.visits.spawn(until_cut(shared.cut.clone(), upload));
         None
     } else {
