@@ -146,15 +146,15 @@ impl Connector {
         send(&mut pipe, &self.hello(proof, join)).await?;
         match receive_answer(&mut pipe).await? {
             Answer::Welcome(welcome) => Ok(LoggedIn { pipe, welcome }),
+            Answer::Known(_) => Err(ConnectError::Login(MessageError::Closed)),
             Answer::Refused(refused) => Err(ConnectError::Refused(refused)),
         }
     }
 
     fn hello(&self, proof: Option<Proof>, join: Option<Join>) -> Hello {
         let offer = |service: &crate::config::Service| ServiceOffer {
-            name: service.name.clone(),
-            kind: service.kind,
             remote_port: service.remote_port,
+            ..ServiceOffer::new(service.name.clone(), service.kind)
         };
         Hello {
             protocol: VERSION,

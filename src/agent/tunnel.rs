@@ -272,7 +272,11 @@ impl Shared {
                 *self.ticket.lock() = Some(ticket);
                 return;
             }
-            Control::Heartbeat | Control::Other => return,
+            Control::Heartbeat
+            | Control::Services { .. }
+            | Control::Offered { .. }
+            | Control::NotOffered { .. }
+            | Control::Other => return,
         };
         // A full queue means that the same was said many times already.
         let _ = self.said.try_send(said);

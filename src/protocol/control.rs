@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::login::{PublicService, Refused, ServiceOffer};
 use crate::values::Secret;
 
 /// How many heartbeats in a row may fail to come before the lane counts as dead.
@@ -34,6 +35,27 @@ pub enum Control {
     Ticket {
         /// The ticket.
         ticket: Secret,
+    },
+    /// From the agent: what it offers from now on, in place of what it offered before. Services that stay are not touched.
+    Services {
+        /// Counts the agent's changes; the answer repeats it.
+        change: u64,
+        /// All of them.
+        services: Vec<ServiceOffer>,
+    },
+    /// From the server: what it offers now counts, as visitors reach it.
+    Offered {
+        /// Which change of the agent's it answers; 0 if the server has changed it, because the operator did.
+        change: u64,
+        /// All of them.
+        services: Vec<PublicService>,
+    },
+    /// From the server: a change is refused as a whole; what was offered before stays.
+    NotOffered {
+        /// Which change.
+        change: u64,
+        /// Why.
+        refused: Refused,
     },
     /// A message of a later version.
     #[serde(other)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The largest message, in bytes, without its length. Also what a stranger may say at most.
-pub const MAX: usize = 16 * 1024;
+pub const MAX: usize = 32 * 1024;
 
 /// The largest answer to a login, in bytes, without its length: 64 services with all their public addresses fit in.
 pub const MAX_ANSWER: usize = 128 * 1024;

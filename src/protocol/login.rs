@@ -3,13 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
-use crate::values::{ClientId, InstanceId, LaneId, Name, Secret, TunnelId};
+use super::access::AccessPolicy;
+use crate::values::{ClientId, Domain, InstanceId, LaneId, Name, Secret, TunnelId};
 
 /// How far the agent's clock may be off, in seconds, before the login is refused with [`Refusal::ClockSkew`].
 pub const MAX_CLOCK_SKEW_S: u64 = 300;
 
 /// The most services one agent may offer.
 pub const MAX_SERVICES: usize = 64;
+
+/// What a server can do that takes [`super::control::Control::Services`] on its control streams.
+pub const CAPABILITY_SERVICES: &str = "services";
 
 /// What a service carries. The number is what a preface says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +59,31 @@ pub struct ServiceOffer {
     /// Which public port a `tcp` service wants; absent: any that the client may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
+    /// Whether it also answers for every host below its name: `*.alice.<domain>`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wildcard: bool,
+    /// Domains under which it can be reached beside its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<Domain>,
+    /// Agents of one client that offer a name in the same group share its visitors; without one, the newest has them
+    /// all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Name>,
+    /// Which visitors get in.
+    #[serde(default, skip_serializing_if = "AccessPolicy::is_open")]
+    pub access: AccessPolicy,
 }
+
+impl ServiceOffer {
+    /// A plain offer of `name`: no port of its own, no domains, no group, open to everybody.
+    pub fn new(name: Name, kind: ServiceKind) -> Self {
+        let (domains, access) = (Vec::new(), AccessPolicy::default());
+        Self { name, kind, remote_port: None, wildcard: false, domains, group: None, access }
+    }
+}
+
+/// The most domains of one service.
+pub const MAX_DOMAINS: usize = 32;
 
 /// What program the agent is; for logs only.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,6 +104,8 @@ pub enum Proof {
     Token(Secret),
     /// What an earlier [`Welcome`] gave, or a later control message.
     Ticket(Secret),
+    /// A code that the operator gave out (`adit token invite`). It buys a token, once; no services are offered with it.
+    Invite(Secret),
 }
 
 /// For a lane that joins a tunnel instead of making one.
@@ -102,14 +132,14 @@ pub struct Hello {
     pub client_id: ClientId,
     /// Random at the agent's start, kept over reconnects.
     pub instance_id: InstanceId,
-    /// Token or ticket. Absent only with `join`.
+    /// Token, ticket or invitation. Absent only with `join`.
     #[serde(flatten)]
     pub proof: Option<Proof>,
     /// The agent's clock, in seconds since 1970.
     pub timestamp: u64,
     /// What program the agent is.
     pub agent: AgentInfo,
-    /// What it offers.
+    /// What it offers. Nothing at all only asks whether the proof is good: the answer is [`Answer::Known`], and no tunnel.
     pub services: Vec<ServiceOffer>,
     /// Present if this connection is a further lane of a tunnel that exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,12 +186,27 @@ pub struct Welcome {
     pub server_version: String,
 }
 
+/// The proof was good, and no tunnel was asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Known {
+    /// Whose proof it was.
+    pub client_id: ClientId,
+    /// The token that an invitation has bought. Told this once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// The names that the client may claim.
+    #[serde(default)]
+    pub names: Vec<Name>,
+}
+
 /// Why a login was refused: a stable word, and what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// Wrong token, unknown client, expired token or ticket: one answer for all, at the same cost.
     BadToken,
+    /// No such invitation: never made, used, or too old. One answer for all.
+    BadInvite,
     /// The agent's clock is off by more than [`MAX_CLOCK_SKEW_S`].
     ClockSkew,
     /// Another client holds the name, or a newer login of the same client that has taken it over.
@@ -185,7 +230,7 @@ impl Refusal {
     /// Whether trying again later can help without anyone changing anything.
     pub fn may_retry(self) -> bool {
         match self {
-            Self::BadToken | Self::NameTaken | Self::NotAllowed | Self::Version => false,
+            Self::BadToken | Self::BadInvite | Self::NameTaken | Self::NotAllowed | Self::Version => false,
             // A clock is often set by the network soon after start.
             Self::ClockSkew | Self::TooMany | Self::Draining | Self::WrongNode | Self::Other => true,
         }
@@ -195,6 +240,7 @@ impl Refusal {
     pub fn word(self) -> &'static str {
         match self {
             Self::BadToken => "bad_token",
+            Self::BadInvite => "bad_invite",
             Self::ClockSkew => "clock_skew",
             Self::NameTaken => "name_taken",
             Self::NotAllowed => "not_allowed",
@@ -233,6 +279,8 @@ impl Refused {
 pub enum Answer {
     /// The login succeeded.
     Welcome(Welcome),
+    /// The proof is good, and that was the question. The connection ends.
+    Known(Known),
     /// The login failed, and the connection ends.
     Refused(Refused),
 }
@@ -332,8 +380,12 @@ mod tests {
 
     #[test]
     fn a_code_is_its_word_and_an_unknown_one_may_be_tried_again() {
-        use Refusal::{BadToken, ClockSkew, Draining, NameTaken, NotAllowed, Other, TooMany, Version, WrongNode};
-        for code in [BadToken, ClockSkew, NameTaken, NotAllowed, Version, TooMany, Draining, WrongNode, Other] {
+        use Refusal::{
+            BadInvite, BadToken, ClockSkew, Draining, NameTaken, NotAllowed, Other, TooMany, Version, WrongNode,
+        };
+        for code in
+            [BadToken, BadInvite, ClockSkew, NameTaken, NotAllowed, Version, TooMany, Draining, WrongNode, Other]
+        {
             assert_eq!(serde_json::to_value(code).unwrap(), json!(code.word()));
             assert_eq!(serde_json::from_value::<Refusal>(json!(code.word())).unwrap(), code);
         }

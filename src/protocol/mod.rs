@@ -1,11 +1,13 @@
 //! What crosses the wire between agent and server, as pure values and bytes: no sockets, no clocks, no tasks.
 //!
 //! 1. [`login`]: one JSON question and one answer, each behind a length ([`json`]), right after TLS.
+//!    [`access`] is the part of it that says which visitors get in.
 //! 2. [`control`]: JSON messages on the first stream of each lane.
 //! 3. [`preface`] and [`exchange`], cut into [`frame`]s: what a service stream carries. [`decode`] reads it back.
 //!
 //! Everything here is bounded, accepts its input in pieces of any size and never panics on it.
 
+pub mod access;
 pub mod control;
 pub mod decode;
 pub mod exchange;

@@ -189,6 +189,9 @@ impl LaneControl<'_> {
             | Control::Replaced { .. }
             | Control::Rollover
             | Control::Ticket { .. }
+            | Control::Services { .. }
+            | Control::Offered { .. }
+            | Control::NotOffered { .. }
             | Control::Other => {}
         }
     }

@@ -37,8 +37,7 @@ impl Authenticated {
     /// A login that never was.
     #[cfg(test)]
     pub(super) fn for_tests(client: &str, instance: InstanceId, names: &[&str]) -> Self {
-        let offer =
-            |name: &&str| ServiceOffer { name: Name::new(name).unwrap(), kind: ServiceKind::Http, remote_port: None };
+        let offer = |name: &&str| ServiceOffer::new(Name::new(name).unwrap(), ServiceKind::Http);
         let services = names.iter().map(offer).collect();
         let client = ClientId::new(client).unwrap();
         Self { client, instance, agent: "test".to_owned(), services, ports: Vec::new() }
@@ -152,7 +151,8 @@ impl Shared {
                     false
                 }
             },
-            None => false,
+            // Invitations are not given out yet.
+            Some(Proof::Invite(_)) | None => false,
         }
     }
 

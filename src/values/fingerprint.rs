@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The SHA-256 of a certificate's `SubjectPublicKeyInfo` in DER (RFC 5280, section 4.1), as in RFC 7469.
 ///
 /// Written `sha256:` and 64 hexadecimal digits; colons and upper case are accepted in the digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(pub [u8; 32]);
 
 /// The text is not `sha256:` and 64 hexadecimal digits.
@@ -32,6 +35,20 @@ impl FromStr for Fingerprint {
             *byte = u8::try_from(high << 4 | low).map_err(|_| FingerprintError)?;
         }
         if nibbles.next().is_some() { Err(FingerprintError) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = FingerprintError;
+
+    fn try_from(text: String) -> Result<Self, FingerprintError> {
+        text.parse()
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.to_string()
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Each one is checked once, in its constructor, and needs no second look afterwards. This room imports nobody.
 
+mod domain;
 mod fingerprint;
 mod ids;
 mod label;
 mod secret;
 
+pub use domain::{Domain, DomainError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use ids::{InstanceId, LaneId, RequestId, SessionId, TunnelId};
 pub use label::{ClientId, LabelError, Name, RESERVED_NAMES};

@@ -37,10 +37,7 @@ pub fn hello(client: &str, services: &[&str]) -> Hello {
         proof: Some(Proof::Token(token(client).as_secret().clone())),
         timestamp: now(),
         agent: AgentInfo { name: "puppet".to_owned(), version: "0".to_owned(), os: "test".to_owned() },
-        services: services
-            .iter()
-            .map(|s| ServiceOffer { name: name(s), kind: ServiceKind::Http, remote_port: None })
-            .collect(),
+        services: services.iter().map(|s| ServiceOffer::new(name(s), ServiceKind::Http)).collect(),
         join: None,
     }
 }
@@ -65,6 +62,7 @@ pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcom
     send(&mut pipe, hello).await.unwrap();
     match soon("the answer to a login", receive_answer(&mut pipe)).await.unwrap() {
         Answer::Welcome(welcome) => Ok((welcome, pipe)),
+        Answer::Known(known) => panic!("no tunnel was asked for: {known:?}"),
         Answer::Refused(refused) => Err(refused),
     }
 }
