@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::values::{ClientId, Name};
 
 use super::error::ConfigErrors;
-use super::raw::{Environment, FileText, Flags, merge};
+use super::raw::{FileText, file_layer};
 use super::table::{Entry, Report, Table};
 
 /// The sections and keys at the top of the file.
@@ -65,7 +65,7 @@ impl ClientsFile {
 
     pub(super) fn from_file(file: &FileText) -> Result<Self, ConfigErrors> {
         // Neither environment nor flags: the file can change while the server runs, they cannot.
-        let values = merge(Some(file), &Environment::default(), &Flags::new())?;
+        let values = file_layer(file)?;
         let report = Report::new(Some(&file.path), file.path.parent().unwrap_or(Path::new("")));
         let clients = resolve(report.root(values));
         report.finish(Some(clients))

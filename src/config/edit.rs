@@ -51,7 +51,7 @@ pub fn add_client(path: &Path, id: &ClientId, token_hash: &str) -> Result<(), Ad
     if ClientsFile::from_file(&file)?.clients.contains_key(id) {
         return Err(AddClientError::Exists { file: path.to_owned(), id: id.clone() });
     }
-    let mut document = check_syntax(&file)?;
+    let mut document = check_syntax(&file)?.into_mut();
     insert(&mut document, id, token_hash);
     file.text = document.to_string();
     ClientsFile::from_file(&file)?;
