@@ -5,7 +5,7 @@
 //!   stranger spend the server's memory and time
 //! - `ticket`: [`TicketKey`] and [`Ticket`], a short-lived proof of an earlier login, cheap to check
 //! - `invite`: [`InviteCode`], which buys a token once
-//! - `clients`: [`Clients`], who may log in and under which names
+//! - `clients`: [`Clients`], who may log in, what is theirs, and who is invited
 //! - `lane_secret`: [`LaneSecret`], by which further lanes join a tunnel
 //!
 //! A login with a token costs some 19 MiB and tens of milliseconds on purpose; a login with a ticket costs microseconds.
@@ -19,7 +19,7 @@ mod lane_secret;
 mod ticket;
 mod token;
 
-pub use clients::{Clients, hash_problems};
+pub use clients::{Clients, Credential, Invited, hash_problems};
 pub use hash::{Cost, HashError, TokenVerifier, check_hash, hash, hash_at};
 pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;

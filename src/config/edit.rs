@@ -108,7 +108,7 @@ mod tests {
         add_client(&path, &id("bob"), HASH).unwrap();
         let file = ClientsFile::load(&path).unwrap();
         assert_eq!(file.clients.keys().map(ClientId::as_str).collect::<Vec<_>>(), ["alice", "bob"]);
-        assert_eq!(file.clients["bob"].token_hash, HASH);
+        assert_eq!(&*file.clients["bob"].token_hash, HASH);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;

@@ -34,7 +34,7 @@ pub use ::config::ValueKind;
 pub use address::{DEFAULT_TUNNEL_PORT, LocalScheme, LocalUrl, Place, ServerAddress};
 pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, Trust};
 pub use check::{Checked, Kind, check, check_with, shared_origin_warning};
-pub use clients::{ClientEntry, ClientsFile};
+pub use clients::{Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key};
 pub use edit::{AddClientError, add_client};
 pub use error::{ConfigErrors, Problem};
 pub use log::{LogConfig, LogFormat};
