@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use crate::values::{ClientId, Domain, Fingerprint, Name};
 
 pub use claim::Claim;
+pub(super) use claim::claims_of;
 
 use super::error::ConfigErrors;
 use super::raw::{FileText, file_layer};

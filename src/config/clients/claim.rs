@@ -33,3 +33,9 @@ impl fmt::Display for Claim {
         }
     }
 }
+
+/// As `names` lists them: the names first.
+pub(in crate::config) fn claims_of(names: &[Name], wildcards: &[Name]) -> Vec<Claim> {
+    let names = names.iter().cloned().map(Claim::Name);
+    names.chain(wildcards.iter().cloned().map(Claim::Below)).collect()
+}
