@@ -1,132 +1,249 @@
-//! The client store: who may log in, and with which names. Read by every login and by visitors of names that nobody
-//! serves at the moment.
+//! The client store: who may log in, what is theirs, and who is invited. Read by every login and by visitors of names
+//! that nobody serves at the moment.
 
-use std::collections::HashMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
-use super::check_hash;
-use crate::config::{ClientEntry, ClientsFile, Problem};
-use crate::values::{ClientId, Name};
+use super::{InviteCode, check_hash};
+use crate::config::{ClientEntry, ClientsFile, InviteEntry, Problem, invite_key};
+use crate::values::{ClientId, Domain, Name, Secret};
 
 /// What is wrong with the token hashes of `file`, each under its key path.
 pub fn hash_problems(file: &ClientsFile) -> Vec<Problem> {
-    let problem = |(id, entry): (&ClientId, &ClientEntry)| {
-        let error = check_hash(&entry.token_hash).err()?;
-        Some(Problem { key: format!("clients.{id}.token_hash"), message: error.to_string() })
+    let hashes = file.clients.iter().flat_map(|(id, entry)| {
+        let previous = entry.previous.iter().map(move |previous| (id, "previous.", &previous.token_hash));
+        std::iter::once((id, "", &entry.token_hash)).chain(previous)
+    });
+    let problem = |(id, section, hash): (&ClientId, &str, &Arc<str>)| {
+        let error = check_hash(hash).err()?;
+        Some(Problem { key: format!("clients.{id}.{section}token_hash"), message: error.to_string() })
     };
-    file.clients.iter().filter_map(problem).collect()
+    hashes.filter_map(problem).collect()
 }
 
 /// The clients as the operator listed them. Can be exchanged as a whole while everybody reads.
 #[derive(Debug)]
-pub struct Clients(RwLock<Arc<Listed>>);
+pub struct Clients {
+    listed: RwLock<Arc<Listed>>,
+    changes: watch::Sender<()>,
+}
+
+/// A token hash that holds at present.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The argon2id hash in PHC form.
+    pub hash: Arc<str>,
+    /// From when on it holds no more by itself, because the client expires or, for a token that was rotated, because
+    /// the overlap ends. `None`: until the clients file changes.
+    pub until: Option<Timestamp>,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("hash", &"***").field("until", &self.until).finish()
+    }
+}
+
+/// What an invitation is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invited {
+    /// By what it is known in the clients file.
+    pub key: String,
+    /// Who is meant; `None`: whoever has the code chooses an id.
+    pub id: Option<ClientId>,
+    /// The names the new client may claim; none if it chooses its id, which is then its name.
+    pub names: Vec<Name>,
+}
 
 #[derive(Debug)]
 struct Listed {
-    file: ClientsFile,
-    owners: HashMap<Name, ClientId>,
+    clients: BTreeMap<ClientId, Arc<ClientEntry>>,
+    invites: BTreeMap<String, InviteEntry>,
+    names: HashMap<Name, ClientId>,
+    /// Domains that are no wildcards.
+    hosts: HashMap<Domain, ClientId>,
+    /// The wildcards, by what their hosts are below.
+    below: HashMap<Box<str>, ClientId>,
+    /// When something stops to hold by itself, in order.
+    ends: Vec<Timestamp>,
 }
 
 impl Listed {
     fn new(file: ClientsFile) -> Arc<Self> {
-        let owned = |(id, entry): (&ClientId, &ClientEntry)| {
-            entry.names.iter().map(|name| (name.clone(), id.clone())).collect::<Vec<_>>()
+        let mut listed = Self {
+            clients: BTreeMap::new(),
+            names: HashMap::new(),
+            hosts: HashMap::new(),
+            below: HashMap::new(),
+            ends: file.invites.values().map(|invite| invite.expires).collect(),
+            invites: file.invites,
         };
-        let owners = file.clients.iter().flat_map(owned).collect();
-        Arc::new(Self { file, owners })
+        for (id, entry) in file.clients {
+            listed.names.extend(entry.names.iter().map(|name| (name.clone(), id.clone())));
+            for domain in &entry.domains {
+                match domain.is_wildcard() {
+                    true => drop(listed.below.insert(domain.host().into(), id.clone())),
+                    false => drop(listed.hosts.insert(domain.clone(), id.clone())),
+                }
+            }
+            listed.ends.extend(entry.expires);
+            listed.ends.extend(entry.previous.as_ref().map(|previous| previous.until));
+            listed.clients.insert(id, Arc::new(entry));
+        }
+        listed.ends.sort_unstable();
+        Arc::new(listed)
+    }
+
+    /// The client whose wildcard `host`, or something above it, is directly below.
+    fn owner_above(&self, mut host: &str) -> Option<&ClientId> {
+        while let Some((_, parent)) = host.split_once('.') {
+            if let Some(owner) = self.below.get(parent) {
+                return Some(owner);
+            }
+            host = parent;
+        }
+        None
     }
 }
 
 impl Clients {
     /// The store of what `file` lists.
     pub fn new(file: ClientsFile) -> Self {
-        Self(RwLock::new(Listed::new(file)))
+        Self { listed: RwLock::new(Listed::new(file)), changes: watch::Sender::new(()) }
     }
 
     /// Takes over another list: from the next login and the next request on, it alone counts.
     pub fn replace(&self, file: ClientsFile) {
-        *self.0.write() = Listed::new(file);
+        let listed = Listed::new(file);
+        *self.listed.write() = listed;
+        self.changes.send_replace(());
+    }
+
+    /// Ticks each time the list was replaced, after it was.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// The next moment after `now` at which something stops to hold by itself: a client, a token that was rotated, an
+    /// invitation.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let listed = self.listed();
+        listed.ends.get(listed.ends.partition_point(|end| *end <= now)).copied()
     }
 
     fn listed(&self) -> Arc<Listed> {
-        Arc::clone(&self.0.read())
+        Arc::clone(&self.listed.read())
     }
 
-    /// The token hash of a client that may log in today; `None` if it is not listed or has expired.
+    /// The client as it is listed, expired or not.
+    pub fn entry(&self, client: &ClientId) -> Option<Arc<ClientEntry>> {
+        self.listed().clients.get(client).cloned()
+    }
+
+    /// Every client that is listed, in alphabetical order.
+    pub fn ids(&self) -> Vec<ClientId> {
+        self.listed().clients.keys().cloned().collect()
+    }
+
+    /// The token hashes that hold now: the current one, and behind it the previous one while its overlap lasts. Empty
+    /// if the client is not listed or has expired.
+    pub fn credentials(&self, client: &ClientId) -> Vec<Credential> {
+        self.credentials_at(client, Timestamp::now())
+    }
+
+    fn credentials_at(&self, client: &ClientId, now: Timestamp) -> Vec<Credential> {
+        let Some(entry) = self.entry(client).filter(|entry| !entry.has_expired(now)) else { return Vec::new() };
+        let previous = entry.overlapping(now).map(|previous| Credential {
+            hash: Arc::clone(&previous.token_hash),
+            until: Some(entry.expires.map_or(previous.until, |expires| expires.min(previous.until))),
+        });
+        let current = Credential { hash: Arc::clone(&entry.token_hash), until: entry.expires };
+        std::iter::once(current).chain(previous).collect()
+    }
+
+    /// The current token hash of a client that may log in today; `None` if it is not listed or has expired.
     pub fn token_hash(&self, client: &ClientId) -> Option<String> {
-        let listed = self.listed();
-        let entry = listed.file.clients.get(client)?;
-        let expired = entry.expires.is_some_and(|end| end <= jiff::Timestamp::now());
-        (!expired).then(|| entry.token_hash.clone())
+        self.credentials(client).first().map(|current| current.hash.as_ref().to_owned())
     }
 
     /// The names that a client may claim.
     pub fn names(&self, client: &ClientId) -> Vec<Name> {
-        self.listed().file.clients.get(client).map(|entry| entry.names.clone()).unwrap_or_default()
+        self.entry(client).map(|entry| entry.names.clone()).unwrap_or_default()
     }
 
     /// The public ports that a client's `tcp` services may have.
     pub fn tcp_ports(&self, client: &ClientId) -> Vec<RangeInclusive<u16>> {
-        self.listed().file.clients.get(client).map(|entry| entry.tcp_ports.clone()).unwrap_or_default()
+        self.entry(client).map(|entry| entry.tcp_ports.clone()).unwrap_or_default()
+    }
+
+    /// Whose name it is.
+    pub fn owner_of_name(&self, name: &Name) -> Option<ClientId> {
+        self.listed().names.get(name).cloned()
+    }
+
+    /// Whose domain `host` is: listed itself, or below a wildcard that is listed, at any depth. `host` is in lower
+    /// case, without a final dot.
+    pub fn owner_of_domain(&self, host: &str) -> Option<ClientId> {
+        let listed = self.listed();
+        listed.hosts.get(host).or_else(|| listed.owner_above(host)).cloned()
     }
 
     /// Whether some client may claim `name`, so that a visitor can be told that it is away rather than unknown.
     pub fn is_listed(&self, name: &Name) -> bool {
-        self.listed().owners.contains_key(name)
+        self.listed().names.contains_key(name)
+    }
+
+    /// Whether a service of `client` may be called `name`.
+    pub fn may_claim(&self, client: &ClientId, name: &Name) -> bool {
+        self.listed().names.get(name) == Some(client)
+    }
+
+    /// Whether the service `name` of `client` may also answer for every host below it.
+    pub fn may_be_wildcard(&self, client: &ClientId, name: &Name) -> bool {
+        self.entry(client).is_some_and(|entry| entry.wildcards.contains(name))
+    }
+
+    /// Whether a service of `client` may have `domain`: it is listed, or below a wildcard that is listed.
+    pub fn may_have_domain(&self, client: &ClientId, domain: &Domain) -> bool {
+        let listed = self.listed();
+        let itself = match domain.is_wildcard() {
+            true => listed.below.get(domain.host()),
+            false => listed.hosts.get(domain),
+        };
+        itself.or_else(|| listed.owner_above(domain.host())) == Some(client)
+    }
+
+    /// What the invitation with this code is good for, if there is one and it has not expired.
+    pub fn invite(&self, code: &Secret) -> Option<Invited> {
+        self.invite_at(code, Timestamp::now())
+    }
+
+    fn invite_at(&self, code: &Secret, now: Timestamp) -> Option<Invited> {
+        // Whoever shows a code cannot steer its digest towards the one it is compared with.
+        let digest = InviteCode::parse(code.expose()).ok()?.digest();
+        let key = invite_key(&digest);
+        let listed = self.listed();
+        let invite =
+            listed.invites.get(&key).filter(|invite| invite.code_hash == digest && !invite.has_expired(now))?;
+        Some(Invited { key, id: invite.id.clone(), names: invite.names.clone() })
     }
 
     /// How many clients there are.
     pub fn len(&self) -> usize {
-        self.listed().file.clients.len()
+        self.listed().clients.len()
     }
 
     /// Whether there are none: then nobody can log in.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn clients(text: &str) -> ClientsFile {
-        ClientsFile::from_text(Path::new("clients.toml"), text).unwrap()
-    }
-
-    #[test]
-    fn a_hash_that_was_cut_is_named() {
-        let good = crate::auth::hash_at(&crate::values::Secret::new("x"), crate::auth::Cost::ForTests).unwrap();
-        let cut = good.rsplit_once('$').unwrap().0;
-        let file =
-            clients(&format!("[clients.alice]\ntoken_hash = \"{good}\"\n[clients.bob]\ntoken_hash = \"{cut}\"\n"));
-        let problems = hash_problems(&file);
-        assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].key, "clients.bob.token_hash");
-        assert!(!problems[0].message.contains(cut));
-    }
-
-    #[test]
-    fn a_client_counts_until_it_expires_or_is_taken_off_the_list() {
-        let store = Clients::new(clients(
-            "[clients.alice]\ntoken_hash = \"$argon2id$a\"\nnames = [\"alice\", \"blog\"]\n\
-             [clients.bob]\ntoken_hash = \"$argon2id$b\"\nexpires = 2001-01-01T00:00:00Z\n",
-        ));
-        let [alice, bob, eve] = ["alice", "bob", "eve"].map(|id| ClientId::new(id).unwrap());
-        assert_eq!(store.token_hash(&alice).as_deref(), Some("$argon2id$a"));
-        assert_eq!(store.token_hash(&bob), None, "expired");
-        assert_eq!(store.token_hash(&eve), None, "unknown");
-        assert!(store.is_listed(&Name::new("blog").unwrap()));
-        assert!(!store.is_listed(&Name::new("eve").unwrap()));
-        assert_eq!(store.names(&alice).len(), 2);
-
-        store.replace(ClientsFile::default());
-        assert_eq!(store.token_hash(&alice), None);
-        assert!(store.is_empty() && !store.is_listed(&Name::new("blog").unwrap()));
     }
 }

@@ -4,7 +4,8 @@
 //! - `hash`: what the server keeps of a token ([`hash()`]), and [`TokenVerifier`], which compares without letting a
 //!   stranger spend the server's memory and time
 //! - `ticket`: [`TicketKey`] and [`Ticket`], a short-lived proof of an earlier login, cheap to check
-//! - `clients`: [`Clients`], who may log in and under which names
+//! - `invite`: [`InviteCode`], which buys a token once
+//! - `clients`: [`Clients`], who may log in, what is theirs, and who is invited
 //! - `lane_secret`: [`LaneSecret`], by which further lanes join a tunnel
 //!
 //! A login with a token costs some 19 MiB and tens of milliseconds on purpose; a login with a ticket costs microseconds.
@@ -13,12 +14,14 @@
 
 mod clients;
 mod hash;
+mod invite;
 mod lane_secret;
 mod ticket;
 mod token;
 
-pub use clients::{Clients, hash_problems};
+pub use clients::{Clients, Credential, Invited, hash_problems};
 pub use hash::{Cost, HashError, TokenVerifier, check_hash, hash, hash_at};
+pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;
 pub use ticket::{Ticket, TicketError, TicketKey, TicketKeyError};
 pub use token::{Token, TokenError};

@@ -5,10 +5,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::invite;
 use crate::values::Secret;
 
 /// What every token starts with, so that a secret scanner knows one when it sees it.
-const PREFIX: &str = "adit_";
+pub(super) const PREFIX: &str = "adit_";
 /// Characters after the prefix: 36 bytes in base64url (RFC 4648, section 5) without padding.
 const DIGITS: usize = 48;
 /// Random bytes in a token.
@@ -27,6 +28,11 @@ pub enum TokenError {
     /// It does not begin as a token does.
     #[error("this is not a token of adit: one starts with `adit_`; `adit token new ID` makes one")]
     NotAToken,
+    /// It is the code of an invitation.
+    #[error(
+        "this is an invitation, not a token: `adit login HOST:PORT --invite CODE` buys a token with it, for `--token`"
+    )]
+    AnInvite,
     /// Too short or too long; the number is its length in characters.
     #[error("a token has 53 characters and this has {0}: was it cut or copied together with something else?")]
     Length(usize),
@@ -57,6 +63,13 @@ impl Token {
     /// A [`TokenError`] that tells a slip of the hand from a text that never was a token.
     pub fn parse(text: &str) -> Result<Self, TokenError> {
         let text = text.trim();
+        match Self::read(text) {
+            Err(_) if text.starts_with(invite::PREFIX) => Err(TokenError::AnInvite),
+            read => read,
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, TokenError> {
         let digits = text.strip_prefix(PREFIX).ok_or(TokenError::NotAToken)?;
         if digits.chars().count() != DIGITS {
             return Err(TokenError::Length(text.chars().count()));

@@ -14,9 +14,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use zeroize::Zeroizing;
 
-use super::CertError;
 use super::facts::{self, Facts};
+use super::{CertError, fingerprint_of};
 use crate::files::{self, Readers};
+use crate::values::Fingerprint;
 
 /// Seconds in a day.
 pub(super) const DAY: u64 = 86_400;
@@ -107,6 +108,17 @@ impl Authority {
                 .and_then(|cert| verify_server_cert_signed_by_trust_anchor(&cert, &roots, &[], at, algorithms))
                 .is_ok()
     }
+}
+
+/// The fingerprint of the authority in `dir`, which is only looked at; `None` if there is none yet.
+///
+/// # Errors
+/// Its certificate cannot be read.
+pub fn authority_fingerprint(dir: &Path) -> Result<Option<Fingerprint>, CertError> {
+    let path = dir.join(CERT_FILE);
+    let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
+    let chain = facts::chain_in(&text, &path)?;
+    chain.first().map(fingerprint_of).transpose()
 }
 
 fn key_pair(text: &[u8]) -> Option<KeyPair> {

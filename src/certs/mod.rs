@@ -3,7 +3,7 @@
 //! - `self_made`: [`SelfMade`], a small authority and a server certificate made at the first start
 //! - `own`: [`Own`], a certificate that the operator brought
 //! - `sni`: [`SniCertificates`], several of them, chosen by the name a visitor asks for
-//! - `authority`: the authority of `self_made`
+//! - `authority`: the authority of `self_made`, and [`authority_fingerprint`] for who only looks
 //! - `facts`: what is written in a certificate
 //! - `fingerprint`: [`fingerprint_of`], by which an agent pins a key
 //!
@@ -18,6 +18,7 @@ mod own;
 mod self_made;
 mod sni;
 
+pub use authority::authority_fingerprint;
 pub use error::CertError;
 pub use fingerprint::fingerprint_of;
 pub use own::Own;

@@ -163,6 +163,7 @@ mod tests {
     use rustls::client::verify_server_name;
     use rustls::server::ParsedCertificate;
 
+    use super::super::authority_fingerprint;
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
@@ -185,6 +186,7 @@ mod tests {
         let made = ensure(&dir.path().join("certs"), &["Tunnel.example.com", "*.tunnel.example.com"], NOW).unwrap();
         assert!(made.created && !made.renewed);
         assert_eq!(made.fingerprint, fingerprint_of(&made.chain[1]).unwrap());
+        assert_eq!(authority_fingerprint(&dir.path().join("certs")).unwrap(), Some(made.fingerprint));
         let names = ["*.tunnel.example.com", "127.0.0.1", "192.0.2.7", "::1", "localhost", "tunnel.example.com"]
             .map(String::from);
         assert_eq!(made.names, names);
@@ -194,6 +196,17 @@ mod tests {
             assert_eq!(verify_server_name(&server, &name.try_into().unwrap()), Ok(()), "{name}");
         }
         assert!(verify_server_name(&server, &"example.com".try_into().unwrap()).is_err());
+    }
+
+    #[test]
+    fn looking_for_the_authority_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = dir.path().join("nowhere");
+        assert_eq!(authority_fingerprint(&nowhere).unwrap(), None);
+        assert!(!nowhere.exists());
+        fs::write(dir.path().join("ca.pem"), "rubbish").unwrap();
+        assert!(authority_fingerprint(dir.path()).unwrap_err().to_string().contains("ca.pem"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

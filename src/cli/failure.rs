@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use super::terminal::harmless;
 use crate::agent::{GivenUp, SetUpError};
 use crate::certs::CertError;
-use crate::config::{AddClientError, ConfigErrors};
+use crate::config::{ConfigErrors, EditError};
 use crate::server::StartError;
 use crate::transport::tls::TlsError;
 
@@ -32,9 +32,9 @@ pub enum Failure {
     /// The agent could not start.
     #[error(transparent)]
     SetUp(#[from] SetUpError),
-    /// The client could not be added.
+    /// The clients file could not be changed.
     #[error(transparent)]
-    AddClient(#[from] AddClientError),
+    Edit(#[from] EditError),
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
@@ -50,7 +50,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::GivenUp(_) => ExitCode::from(REFUSED),
-            Self::Config(_) | Self::AddClient(AddClientError::Invalid(_)) => ExitCode::from(CONFIGURATION),
+            Self::Config(_) | Self::Edit(EditError::Invalid(_)) => ExitCode::from(CONFIGURATION),
             // Files and names that the configuration says: the next attempt would find them no better.
             Self::SetUp(SetUpError::Tls(TlsError::CaFile(..)))
             | Self::Start(StartError::Certificate(

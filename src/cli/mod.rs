@@ -33,7 +33,7 @@ enum Command {
     Http(Box<agent::HttpArgs>),
     /// Put one local TCP port on the internet: SSH, a database, a game
     Tcp(Box<agent::TcpArgs>),
-    /// Make the tokens that agents log in with
+    /// Say who may log in: make and list clients, rotate and revoke their tokens, invite newcomers
     Token(token::Args),
     /// Check a configuration file and name every problem in it
     Check(check::Args),

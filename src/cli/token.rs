@@ -1,20 +1,33 @@
 //! `adit token`
 
-use std::path::PathBuf;
+mod invite;
+mod list;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 use clap::Subcommand;
+use jiff::Timestamp;
 
 use super::Failure;
 use crate::auth::{Token, hash};
-use crate::config::add_client;
-use crate::values::ClientId;
+use crate::config::{Claim, EditError, NewClient, add_client, revoke_client, revoke_invite, rotate_token};
+use crate::values::{ClientId, Secret};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
+}
+
+/// The file that all of them are about.
+#[derive(Debug, clap::Args)]
+struct File {
+    /// The clients file
+    #[arg(long, value_name = "FILE", default_value = "config/clients.toml")]
+    clients: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -23,23 +36,163 @@ enum Command {
     New {
         /// The client's id, which is also its first public name
         id: ClientId,
-        /// The clients file
-        #[arg(long, value_name = "FILE", default_value = "config/clients.toml")]
-        clients: PathBuf,
+        #[command(flatten)]
+        file: File,
+        /// The names it may claim, e.g. `alice,blog,*.blog` [default: its id]
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        names: Vec<Claim>,
+        /// When it may no longer log in: `2027-01-01T00:00:00Z`, or `30d` from now [default: never]
+        #[arg(long, value_name = "WHEN", value_parser = end)]
+        expires: Option<Timestamp>,
     },
+    /// Show the clients and invitations; a table on a terminal, and otherwise lines with tabs
+    List {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Give a client a new token and print it, this once; the old one holds for a while
+    Rotate {
+        /// The client's id
+        id: ClientId,
+        #[command(flatten)]
+        file: File,
+        /// How long the old token holds; `0s` ends it at once
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+        overlap: Duration,
+    },
+    /// Remove a client, or an invitation
+    Revoke {
+        /// The client's id, or the invitation's key as `adit token list` shows it
+        id: String,
+        #[command(flatten)]
+        file: File,
+    },
+    /// Invite somebody: print a code that buys a token, once
+    Invite(invite::Args),
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let Command::New { id, clients } = args.command;
-    let token = Token::generate().map_err(Failure::other)?;
-    let hashed = hash(token.as_secret()).map_err(Failure::other)?;
-    add_client(&clients, &id, &hashed)?;
-    let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
-    // The token alone goes to standard output, so that it can be piped.
-    eprintln!("{green}added{green:#} the client `{id}` to {}", clients.display());
-    println!("{}", token.as_secret().expose());
+    match args.command {
+        Command::New { id, file, names, expires } => new(&file.clients, &id, names, expires),
+        Command::List { file } => list::run(&file.clients),
+        Command::Rotate { id, file, overlap } => rotate(&file.clients, &id, overlap),
+        Command::Revoke { id, file } => revoke(&file.clients, &id),
+        Command::Invite(args) => invite::run(args),
+    }
+}
+
+fn new(file: &Path, id: &ClientId, names: Vec<Claim>, expires: Option<Timestamp>) -> Result<(), Failure> {
+    let (token, token_hash) = fresh_token()?;
+    add_client(file, id, &NewClient { token_hash, names, expires })?;
+    done("added", &format!("the client `{id}` to {}", file.display()));
+    print_secret(token.as_secret());
     eprintln!("This is the only time the token is shown. At home:");
     eprintln!("  adit http 3000 --server HOST:8080 --id {id} --token TOKEN --fingerprint sha256:…");
-    eprintln!("A server that is running takes the new client in when it is restarted.");
+    taken_over();
     Ok(())
+}
+
+fn rotate(file: &Path, id: &ClientId, overlap: Duration) -> Result<(), Failure> {
+    let (token, token_hash) = fresh_token()?;
+    let until = rotate_token(file, id, &token_hash, Some(overlap))?;
+    done("rotated", &format!("the token of `{id}` in {}", file.display()));
+    print_secret(token.as_secret());
+    eprintln!("This is the only time the token is shown.");
+    match until {
+        Some(until) => eprintln!("The old token holds until {until}: give the agent the new one before then."),
+        None => eprintln!("The old token holds no more: the agent needs the new one now."),
+    }
+    taken_over();
+    Ok(())
+}
+
+fn revoke(file: &Path, id: &str) -> Result<(), Failure> {
+    let client = ClientId::new(id).ok().map(|id| revoke_client(file, &id));
+    match client {
+        Some(Ok(())) => {
+            done("revoked", &format!("the client `{id}` in {}: its token holds no more", file.display()));
+            taken_over();
+            return Ok(());
+        }
+        Some(Err(EditError::NoClient { .. })) | None => {}
+        Some(Err(error)) => return Err(error.into()),
+    }
+    match revoke_invite(file, id) {
+        Err(EditError::NoInvite { .. }) => Err(Failure::Other(format!(
+            "{}: there is no client and no invitation `{id}`; `adit token list` shows what there is",
+            file.display()
+        ))),
+        other => {
+            other?;
+            done("revoked", &format!("the invitation {id} in {}: its code buys nothing any more", file.display()));
+            taken_over();
+            Ok(())
+        }
+    }
+}
+
+fn fresh_token() -> Result<(Token, String), Failure> {
+    let token = Token::generate().map_err(Failure::other)?;
+    let hashed = hash(token.as_secret()).map_err(Failure::other)?;
+    Ok((token, hashed))
+}
+
+/// A secret goes to standard output alone, so that it can be piped.
+fn print_secret(secret: &Secret) {
+    println!("{}", secret.expose());
+}
+
+fn done(what: &str, to_what: &str) {
+    let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
+    eprintln!("{green}{what}{green:#} {to_what}");
+}
+
+fn taken_over() {
+    eprintln!("A server that is running takes the change over by itself.");
+}
+
+/// A moment, or a duration from now. In whole seconds, and not over already.
+fn end(text: &str) -> Result<Timestamp, String> {
+    end_at(text, Timestamp::now())
+}
+
+fn end_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let end = match (text.parse::<Timestamp>(), humantime::parse_duration(text)) {
+        (Ok(end), _) => end.as_second(),
+        (_, Ok(from_now)) => now.as_second().saturating_add_unsigned(from_now.as_secs()),
+        _ => {
+            return Err("write a moment with its offset, like 2027-01-01T00:00:00Z, or a duration, like 30d".to_owned());
+        }
+    };
+    match Timestamp::from_second(end) {
+        Ok(end) if end > now => Ok(end),
+        Ok(_) => Err("that is over already".to_owned()),
+        Err(_) => Err("that is too far away".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_a_moment_or_a_duration_from_now() {
+        let now: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
+        for (text, end) in [
+            ("2027-01-01T02:00:00+02:00", "2027-01-01T00:00:00Z"),
+            ("30d", "2026-01-31T00:00:00Z"),
+            ("1h 30m", "2026-01-01T01:30:00Z"),
+        ] {
+            assert_eq!(end_at(text, now).map(|end| end.to_string()), Ok(end.to_owned()), "{text}");
+        }
+        for (text, problem) in [
+            ("2025-12-31T00:00:00Z", "over already"),
+            ("0s", "over already"),
+            ("2027-01-01", "write a moment"),
+            ("soon", "write a moment"),
+            ("9000000years", "too far away"),
+        ] {
+            assert!(end_at(text, now).unwrap_err().contains(problem), "{text}: {:?}", end_at(text, now));
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use toml_edit::Item;
+
 use super::agent::{self, AgentConfig};
 use super::clients::{self, ClientsFile};
 use super::error::{ConfigErrors, Problem};
@@ -115,12 +117,12 @@ fn named_clients(file: &FileText) -> std::path::PathBuf {
 fn kind(file: &FileText) -> Result<Kind, ConfigErrors> {
     let document = check_syntax(file)?;
     let keys: Vec<&str> = document.iter().map(|(key, _)| key).filter(|key| *key != "log").collect();
-    let clients_is_section = document.get("clients").is_some_and(|clients| clients.is_table_like());
+    let clients_key = document.get("clients");
     let count = |known: &[&str]| keys.iter().filter(|key| known.contains(key)).count();
     let counts = [
-        (Kind::Server, if clients_is_section { 0 } else { count(server::TOP_LEVEL) }),
+        (Kind::Server, if clients_key.is_some_and(Item::is_table_like) { 0 } else { count(server::TOP_LEVEL) }),
         (Kind::Agent, count(agent::TOP_LEVEL)),
-        (Kind::Clients, if clients_is_section { count(clients::TOP_LEVEL) } else { 0 }),
+        (Kind::Clients, if clients_key.is_none_or(Item::is_table_like) { count(clients::TOP_LEVEL) } else { 0 }),
     ];
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or_default();
     let mut winners = counts.iter().filter(|(_, count)| *count == most && most > 0);
@@ -172,6 +174,7 @@ mod tests {
             ("server.toml", agent, Kind::Agent),
             ("a.toml", &clients, Kind::Clients),
             ("clients.toml", "# nobody\n", Kind::Clients),
+            ("a.toml", "[invites]\n", Kind::Clients),
             ("my-server.toml", "[log]\n", Kind::Server),
         ] {
             let checked = check_files(&[(name, text)]).unwrap_or_else(|errors| panic!("{name} {text}: {errors}"));

@@ -1,47 +1,143 @@
-//! `clients.toml`: who may log in, and which names are theirs.
+//! `clients.toml`: who may log in and what is theirs, and who is invited.
+
+mod belongings;
+mod claim;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::values::{ClientId, Name};
+use jiff::Timestamp;
+
+use crate::values::{ClientId, Domain, Fingerprint, Name};
+
+pub use claim::Claim;
+pub(super) use claim::claims_of;
 
 use super::error::ConfigErrors;
-use super::raw::{Environment, FileText, Flags, merge};
+use super::raw::{FileText, file_layer};
 use super::table::{Entry, Report, Table};
 
 /// The sections and keys at the top of the file.
-pub(super) const TOP_LEVEL: &[&str] = &["clients"];
+pub(super) const TOP_LEVEL: &[&str] = &["clients", "invites"];
 
-/// Every client the operator has let in.
+/// The most a client's own limits may be.
+const MOST_REQUESTS: usize = 1_000_000_000;
+const MOST_STREAMS: usize = 1_000_000;
+
+/// Everybody the operator has let in or invited.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientsFile {
-    /// By id; no name belongs to two of them.
+    /// By id; no name, domain or port belongs to two of them.
     pub clients: BTreeMap<ClientId, ClientEntry>,
+    /// By [`invite_key`]. Nobody is invited twice, or is a client already.
+    pub invites: BTreeMap<String, InviteEntry>,
 }
 
 /// One client.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientEntry {
     /// The argon2id hash of the token in PHC form (`$argon2id$…`). Not a secret like the token, but never printed.
-    pub token_hash: String,
+    pub token_hash: Arc<str>,
+    /// The token before this one, if it was rotated. It may be past its time.
+    pub previous: Option<PreviousToken>,
     /// The names the client may claim. Never empty. Default: its own id.
     pub names: Vec<Name>,
+    /// Those of the names that may also answer for every host below them (`*.alice`). Default: none.
+    pub wildcards: Vec<Name>,
+    /// The domains its services may have beside their names; none is another client's, or below a wildcard of one.
+    /// Default: none.
+    pub domains: Vec<Domain>,
     /// The public ports its `tcp` services may have; none overlaps with another's. Default: none.
     pub tcp_ports: Vec<RangeInclusive<u16>>,
     /// When the client may no longer log in; `None` means never.
-    pub expires: Option<jiff::Timestamp>,
+    pub expires: Option<Timestamp>,
+    /// What it may use, where that is not what everybody may.
+    pub limits: ClientLimits,
+}
+
+/// The token that a client had before: it holds for a while, so that nobody is locked out in between.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PreviousToken {
+    /// Its hash, as [`ClientEntry::token_hash`].
+    pub token_hash: Arc<str>,
+    /// From then on it holds no more.
+    pub until: Timestamp,
+}
+
+/// Limits of one client, over all its tunnels. What is `None` is as the server's configuration says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Requests a second in the long run.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Requests at once before that rate counts; only together with it.
+    pub burst: Option<NonZeroU32>,
+    /// Requests being served at once.
+    pub streams: Option<usize>,
+}
+
+/// An invitation: whoever shows its code becomes a client, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InviteEntry {
+    /// The SHA-256 of the code.
+    pub code_hash: Fingerprint,
+    /// Who is invited; `None`: whoever has the code chooses an id that is free.
+    pub id: Option<ClientId>,
+    /// The names the new client may claim: its own id by default, and empty without one.
+    pub names: Vec<Name>,
+    /// As [`ClientEntry::wildcards`].
+    pub wildcards: Vec<Name>,
+    /// From then on it holds no more.
+    pub expires: Timestamp,
+}
+
+/// By what the invitation with this digest of its code is known in the file: the first 8 hexadecimal digits.
+pub fn invite_key(code_hash: &Fingerprint) -> String {
+    code_hash.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Debug for ClientEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientEntry")
             .field("token_hash", &"***")
+            .field("previous", &self.previous)
             .field("names", &self.names)
+            .field("wildcards", &self.wildcards)
+            .field("domains", &self.domains)
             .field("tcp_ports", &self.tcp_ports)
             .field("expires", &self.expires)
+            .field("limits", &self.limits)
             .finish()
+    }
+}
+
+impl fmt::Debug for PreviousToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreviousToken").field("token_hash", &"***").field("until", &self.until).finish()
+    }
+}
+
+impl ClientEntry {
+    /// Whether the client may no longer log in at `now`.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|end| end <= now)
+    }
+
+    /// The previous token, while it still holds at `now`.
+    pub fn overlapping(&self, now: Timestamp) -> Option<&PreviousToken> {
+        self.previous.as_ref().filter(|previous| now < previous.until)
+    }
+}
+
+impl InviteEntry {
+    /// Whether the invitation holds no more at `now`.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires <= now
     }
 }
 
@@ -65,7 +161,7 @@ impl ClientsFile {
 
     pub(super) fn from_file(file: &FileText) -> Result<Self, ConfigErrors> {
         // Neither environment nor flags: the file can change while the server runs, they cannot.
-        let values = merge(Some(file), &Environment::default(), &Flags::new())?;
+        let values = file_layer(file)?;
         let report = Report::new(Some(&file.path), file.path.parent().unwrap_or(Path::new("")));
         let clients = resolve(report.root(values));
         report.finish(Some(clients))
@@ -74,60 +170,120 @@ impl ClientsFile {
 
 pub(super) fn resolve(mut root: Table<'_>) -> ClientsFile {
     let report = root.report();
-    let mut table = root.section("clients");
-    let mut clients = BTreeMap::new();
-    let mut owners: BTreeMap<Name, ClientId> = BTreeMap::new();
-    for key in table.keys() {
-        let id = ClientId::new(&key).map_err(|error| report.problem(table.key(&key), error.to_string())).ok();
-        let Some(section) = table.take(&key).and_then(|entry| entry.table()) else { continue };
-        let path = table.key(&key);
+    let mut file = ClientsFile::default();
+    let mut clients = root.section("clients");
+    for key in clients.keys() {
+        let id = ClientId::new(&key).map_err(|error| report.problem(clients.key(&key), error.to_string())).ok();
+        let Some(section) = clients.take(&key).and_then(Entry::table) else { continue };
         let entry = client(section, id.as_ref());
-        let (Some(id), Some(entry)) = (id, entry) else { continue };
-        for name in &entry.names {
-            match owners.insert(name.clone(), id.clone()) {
-                Some(owner) if owner == id => report.problem(&path, format!("`{name}` is listed twice; remove one")),
-                Some(owner) => {
-                    let advice = "a name belongs to one client: remove it from one of them";
-                    report.problem(&path, format!("the name `{name}` of {id} belongs to {owner}, too; {advice}"));
-                }
-                None => {}
-            }
-        }
-        check_ports(&id, &entry, &clients, |message| report.problem(format!("{path}.tcp_ports"), message));
-        clients.insert(id, entry);
+        file.clients.extend(id.map(|id| (id, entry)));
     }
-    ClientsFile { clients }
+    let mut invites = root.section("invites");
+    for key in invites.keys() {
+        let Some(section) = invites.take(&key).and_then(Entry::table) else { continue };
+        let entry = invite(section);
+        if entry.code_hash != UNKNOWN && invite_key(&entry.code_hash) != key {
+            let right = invite_key(&entry.code_hash);
+            report
+                .problem(invites.key(&key), format!("must be called {right}, after the first digits of its code_hash"));
+        }
+        file.invites.insert(key, entry);
+    }
+    belongings::check(&file, report);
+    file
 }
 
-fn client(mut table: Table<'_>, id: Option<&ClientId>) -> Option<ClientEntry> {
-    let advice = "it is what `adit token new` writes and starts with $argon2id$; the token itself does not belong here";
-    let token_hash = match table.take("token_hash") {
-        Some(entry) => entry.parse(|text| match text.starts_with("$argon2id$") {
-            true => Ok(text.to_owned()),
-            false => Err(format!("is not an argon2id hash; {advice}")),
-        }),
-        None => {
-            table.report().problem(table.key("token_hash"), format!("is missing; {advice}"));
-            None
-        }
-    };
-    let names = match table.take("names").map(|entry| entry.list()) {
-        None => id.cloned().map(Name::from).into_iter().collect(),
-        Some(entries) => {
-            if entries.as_ref().is_some_and(Vec::is_empty) {
-                let message = "is empty; list a name, or leave the key out for the client's id";
-                table.report().problem(table.key("names"), message);
-            }
-            entries.into_iter().flatten().filter_map(|entry| entry.parse(Name::new)).collect()
-        }
-    };
-    let expires = table.parse("expires", |text| {
-        text.parse()
-            .map_err(|_| format!("`{text}` is not a moment; write it with its offset, like 2027-01-01T00:00:00Z"))
-    });
+/// With a problem the entry is not what was meant, but what belongs to the client can still be compared.
+fn client(mut table: Table<'_>, id: Option<&ClientId>) -> ClientEntry {
+    let token_hash = token_hash(&mut table);
+    let previous = table.take("previous").and_then(Entry::table).and_then(previous);
+    let (names, wildcards) = names(&mut table, id);
+    let domains = table.list("domains", Domain::new).unwrap_or_default();
     let tcp_ports = table.take("tcp_ports").and_then(Entry::list).unwrap_or_default();
     let tcp_ports = tcp_ports.into_iter().filter_map(|entry| entry.parse_or_number(port_range)).collect();
-    Some(ClientEntry { token_hash: token_hash?, names, tcp_ports, expires })
+    let expires = table.parse("expires", moment);
+    let limits = limits(table.section("limits"));
+    let token_hash = token_hash.unwrap_or_default();
+    ClientEntry { token_hash, previous, names, wildcards, domains, tcp_ports, expires, limits }
+}
+
+fn token_hash(table: &mut Table<'_>) -> Option<Arc<str>> {
+    let advice = "it is what `adit token new` writes and starts with $argon2id$; the token itself does not belong here";
+    let hash = required(table, "token_hash", advice)?;
+    hash.parse(|text| match text.starts_with("$argon2id$") {
+        true => Ok(text.into()),
+        false => Err(format!("is not an argon2id hash; {advice}")),
+    })
+}
+
+fn previous(mut table: Table<'_>) -> Option<PreviousToken> {
+    let token_hash = token_hash(&mut table);
+    let until = required(&mut table, "until", "until when does the previous token hold? 2027-01-01T00:00:00Z");
+    Some(PreviousToken { token_hash: token_hash?, until: until?.parse(moment)? })
+}
+
+fn names(table: &mut Table<'_>, id: Option<&ClientId>) -> (Vec<Name>, Vec<Name>) {
+    let Some(entries) = table.take("names").map(Entry::list) else {
+        return (id.cloned().map(Name::from).into_iter().collect(), Vec::new());
+    };
+    if entries.as_ref().is_some_and(Vec::is_empty) {
+        let message = "is empty; list a name, or leave the key out for the client's id";
+        table.report().problem(table.key("names"), message);
+    }
+    let (mut names, mut wildcards) = (Vec::new(), Vec::new());
+    for claim in entries.into_iter().flatten().filter_map(|entry| entry.parse(str::parse)) {
+        match claim {
+            Claim::Name(name) => names.push(name),
+            Claim::Below(name) => wildcards.push(name),
+        }
+    }
+    (names, wildcards)
+}
+
+fn limits(mut table: Table<'_>) -> ClientLimits {
+    let mut number = |key, most| table.take(key).and_then(|entry| entry.number(1..=most));
+    let positive = |number: Option<usize>| number.and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?));
+    let requests_per_second = positive(number("requests_per_second", MOST_REQUESTS));
+    let burst = positive(number("burst", MOST_REQUESTS));
+    let streams = number("streams", MOST_STREAMS);
+    if burst.is_some() && requests_per_second.is_none() {
+        let message = "needs requests_per_second beside it: it is what may come at once before that rate counts";
+        table.report().problem(table.key("burst"), message);
+    }
+    ClientLimits { requests_per_second, burst, streams }
+}
+
+/// Stands for a code_hash that could not be read.
+const UNKNOWN: Fingerprint = Fingerprint([0; 32]);
+
+/// As [`client`], with a problem it is not what was meant.
+fn invite(mut table: Table<'_>) -> InviteEntry {
+    let hash = required(&mut table, "code_hash", "`adit token invite` writes it: sha256: and 64 hexadecimal digits");
+    let read = |text: &str| text.parse().map_err(|_| "is not `sha256:` and 64 hexadecimal digits");
+    let code_hash = hash.and_then(|entry| entry.parse(read)).unwrap_or(UNKNOWN);
+    let [has_id, has_names] = ["id", "names"].map(|wanted| table.keys().iter().any(|key| key == wanted));
+    let id = table.parse("id", ClientId::new);
+    let (mut names, mut wildcards) = names(&mut table, id.as_ref());
+    if has_names && !has_id {
+        let message = "needs an id beside it: whoever chooses an id may claim that and nothing else";
+        table.report().problem(table.key("names"), message);
+        (names, wildcards) = (Vec::new(), Vec::new());
+    }
+    let expires = required(&mut table, "expires", "until when does the invitation hold? 2027-01-01T00:00:00Z");
+    let expires = expires.and_then(|entry| entry.parse(moment)).unwrap_or(Timestamp::MAX);
+    InviteEntry { code_hash, id, names, wildcards, expires }
+}
+
+fn required<'r>(table: &mut Table<'r>, key: &str, advice: &str) -> Option<Entry<'r>> {
+    let entry = table.take(key);
+    if entry.is_none() {
+        table.report().problem(table.key(key), format!("is missing; {advice}"));
+    }
+    entry
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a moment; write it with its offset, like 2027-01-01T00:00:00Z"))
 }
 
 /// `20000-20010`, or one port.
@@ -136,110 +292,5 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     match (first.trim().parse(), last.trim().parse()) {
         (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(first..=last),
         _ => Err(format!("`{text}` is not a range of ports; write one like 20000-20010, or a single port")),
-    }
-}
-
-/// A port belongs to one client, and once.
-fn check_ports(id: &ClientId, entry: &ClientEntry, others: &BTreeMap<ClientId, ClientEntry>, problem: impl Fn(String)) {
-    let overlap = |a: &RangeInclusive<u16>, b: &RangeInclusive<u16>| a.start() <= b.end() && b.start() <= a.end();
-    for (at, range) in entry.tcp_ports.iter().enumerate() {
-        let text = format!("{}-{}", range.start(), range.end());
-        if entry.tcp_ports[..at].iter().any(|other| overlap(range, other)) {
-            problem(format!("ports of {text} are listed twice; remove one"));
-        }
-        let takes = |(_, other): &(&ClientId, &ClientEntry)| other.tcp_ports.iter().any(|other| overlap(range, other));
-        if let Some((owner, _)) = others.iter().find(takes) {
-            problem(format!("ports of {text} of {id} belong to {owner}, too; a port belongs to one client"));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<ClientsFile, ConfigErrors> {
-        ClientsFile::from_text(Path::new("clients.toml"), text)
-    }
-
-    fn refusal(text: &str) -> String {
-        read(text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_client_has_its_own_name_unless_it_lists_others() {
-        let text = "[clients.alice]\ntoken_hash = '$argon2id$a'\n\
-                    [clients.bob]\ntoken_hash = '$argon2id$b'\nnames = ['blog', 'shop']\nexpires = 2027-01-01T02:00:00+02:00";
-        let file = read(text).unwrap();
-        let names = |id: &str| file.clients[id].names.iter().map(Name::as_str).collect::<Vec<_>>();
-        assert_eq!((names("alice"), names("bob")), (vec!["alice"], vec!["blog", "shop"]));
-        assert_eq!(file.clients["alice"].expires, None);
-        assert_eq!(file.clients["bob"].expires, Some("2027-01-01T00:00:00Z".parse().unwrap()));
-        assert!(!format!("{file:?}").contains("argon2id"));
-    }
-
-    #[test]
-    fn nobody_in_it_is_fine() {
-        assert_eq!(read("# nobody yet\n").unwrap(), ClientsFile::default());
-        assert_eq!(read("[clients]\n").unwrap(), ClientsFile::default());
-    }
-
-    #[test]
-    fn two_clients_cannot_share_a_name_not_even_one_by_default() {
-        let text = "[clients.alice]\ntoken_hash = '$argon2id$a'\n\
-                    [clients.bob]\ntoken_hash = '$argon2id$b'\nnames = ['alice']";
-        let message = refusal(text);
-        assert!(message.contains("`alice` of bob belongs to alice"), "{message}");
-    }
-
-    #[test]
-    fn every_mistake_is_named_and_no_secret_is_repeated() {
-        let text = "[clients.Alice]\ntoken_hash = 'x'\n[clients.bob]\ntoken_hash = 'adit_hunter2'\nnames = ['b_b']\n\
-                    expires = 2027-01-01\ndomains = ['x']\n[clients.carol]\nnames = []\n[clients.dave]\ntoken_hsah = 'adit_hunter2'";
-        let errors = read(text).unwrap_err();
-        let keys: Vec<_> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
-        let expected = [
-            "clients.Alice",
-            "clients.Alice.token_hash",
-            "clients.bob.token_hash",
-            "clients.bob.names[0]",
-            "clients.bob.expires",
-            "clients.carol.token_hash",
-            "clients.carol.names",
-            "clients.dave.token_hash",
-            "clients.bob.domains",
-            "clients.dave.token_hsah",
-        ];
-        assert_eq!(keys, expected, "{errors}");
-        assert!(!errors.to_string().contains("hunter2"), "{errors}");
-    }
-
-    #[test]
-    fn a_missing_file_says_how_to_make_one() {
-        let message = ClientsFile::load(Path::new("no/such/clients.toml")).unwrap_err().to_string();
-        assert!(message.contains("adit token new ID --clients no/such/clients.toml"), "{message}");
-    }
-
-    #[test]
-    fn ports_are_ranges_and_each_belongs_to_one_client() {
-        let of = |alice: &str, bob: &str| {
-            let client =
-                |id: &str, ports: &str| format!("[clients.{id}]\ntoken_hash = '$argon2id$x'\ntcp_ports = {ports}\n");
-            ClientsFile::from_text(Path::new("clients.toml"), &(client("alice", alice) + &client("bob", bob)))
-        };
-        let file = of("['20000-20010', 25565]", "['20011-20020']").unwrap();
-        assert_eq!(file.clients["alice"].tcp_ports, [20_000..=20_010, 25_565..=25_565]);
-        for (alice, bob, key, says) in [
-            ("['20000-20010']", "['20010']", "clients.bob.tcp_ports", "belong to alice, too"),
-            ("['20000-20010', '20005']", "[]", "clients.alice.tcp_ports", "listed twice"),
-            ("['20010-20000']", "[]", "clients.alice.tcp_ports[0]", "not a range"),
-            ("[0]", "[]", "clients.alice.tcp_ports[0]", "not a range"),
-            ("['70000']", "[]", "clients.alice.tcp_ports[0]", "not a range"),
-            ("20000", "[]", "clients.alice.tcp_ports", "a list"),
-        ] {
-            let errors = of(alice, bob).unwrap_err();
-            assert_eq!(errors.problems[0].key, key);
-            assert!(errors.to_string().contains(says), "{errors}");
-        }
     }
 }

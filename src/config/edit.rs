@@ -1,61 +1,236 @@
 //! Changes to `clients.toml` that leave every comment and line of the operator where it was.
+//!
+//! Each is one step: a reader sees the old file or the new one, two writers take turns by a lock file beside it, and
+//! what would not load is not written. They block while another one writes. Owner and mode of the file stay: an
+//! operator who is root must not lock the server out of its own file.
+
+mod error;
+mod places;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+mod text;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
-use toml_edit::{DocumentMut, Item, Table, Value};
+use jiff::Timestamp;
 
 use crate::files::{self, Lock, Readers};
-use crate::values::ClientId;
+use crate::values::{ClientId, Fingerprint, Name};
 
-use super::clients::ClientsFile;
+pub use error::{EditError, RedeemError};
+
+use self::text::{Comments, NotThere, add, inline, insert_after, list, quoted, remove, set};
+use super::clients::{Claim, ClientsFile, claims_of, invite_key};
 use super::error::ConfigErrors;
-use super::raw::{FileText, check_syntax};
+use super::raw::FileText;
 
-/// Why a client could not be added. The file is as it was.
-#[derive(Debug, thiserror::Error)]
-pub enum AddClientError {
-    /// There is a client with this id already.
-    #[error("{}: the client `{id}` exists already; choose another id, or remove this one from the file first", .file.display())]
-    Exists {
-        /// The clients file.
-        file: PathBuf,
-        /// The id.
-        id: ClientId,
-    },
-    /// The file has problems of its own, or the new client would give it one.
-    #[error(transparent)]
-    Invalid(#[from] ConfigErrors),
-    /// The file, its directory or its lock cannot be read or written.
-    #[error("{0}; check that the directory exists and who may write there")]
-    Io(#[from] io::Error),
+/// A client to add.
+#[derive(Clone)]
+pub struct NewClient {
+    /// The argon2id hash of its token.
+    pub token_hash: String,
+    /// What it may claim; nothing: its own id.
+    pub names: Vec<Claim>,
+    /// When it may no longer log in.
+    pub expires: Option<Timestamp>,
 }
 
-/// Adds `[clients.ID]` with `token_hash` to the clients file at `path`, and makes the file (0600) if there is none.
-///
-/// The change is atomic: a reader sees the old file or the new one, and two writers take turns by a lock file beside
-/// it. It blocks while another one writes. Owner and mode of the file stay: an operator who is root must not lock the
-/// server out of its own file.
+/// An invitation to add.
+#[derive(Debug, Clone)]
+pub struct NewInvite {
+    /// The SHA-256 of its code.
+    pub code_hash: Fingerprint,
+    /// Who is invited; `None`: whoever has the code chooses.
+    pub id: Option<ClientId>,
+    /// What the new client may claim; nothing: its own id. Only together with `id`.
+    pub names: Vec<Claim>,
+    /// When it holds no more.
+    pub expires: Timestamp,
+}
+
+/// What an invitation has bought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redeemed {
+    /// The new client.
+    pub id: ClientId,
+    /// The names it may claim.
+    pub names: Vec<Name>,
+}
+
+/// Adds a client to the clients file at `path`, and makes the file (0600) if there is none. Invitations that have
+/// expired go, so that none of them is in the way.
 ///
 /// # Errors
-/// An [`AddClientError`]; the file is then as it was.
-pub fn add_client(path: &Path, id: &ClientId, token_hash: &str) -> Result<(), AddClientError> {
+/// The client or an invitation for it is there already, something of it belongs to somebody else, or the file cannot
+/// be used or written; it is then as it was.
+pub fn add_client(path: &Path, id: &ClientId, client: &NewClient) -> Result<(), EditError> {
+    change(path, Missing::MakeOne, |draft| {
+        draft.remove_expired_invites(Timestamp::now())?;
+        draft.refuse_taken(path, id)?;
+        draft.add_client(id, client)
+    })
+}
+
+/// Gives the client `id` another token. The one it has now holds on for `overlap`, in whole seconds, and the answer says
+/// until when; the one before that ends at once.
+///
+/// # Errors
+/// There is no such client, or the file cannot be used or written; it is then as it was.
+pub fn rotate_token(
+    path: &Path,
+    id: &ClientId,
+    new_hash: &str,
+    overlap: Option<Duration>,
+) -> Result<Option<Timestamp>, EditError> {
+    change(path, Missing::Refuse, |draft| {
+        let no_client = || EditError::NoClient { file: path.to_owned(), id: id.clone() };
+        let entry = draft.file.clients.get(id).ok_or_else(no_client)?;
+        let (old_hash, has_previous) = (quoted(&entry.token_hash), entry.previous.is_some());
+        let client = ["clients", id.as_str()];
+        let [hash, previous] = ["token_hash", "previous"].map(|key| [client[0], client[1], key]);
+        let until = overlap.filter(|overlap| overlap.as_secs() > 0).map(|overlap| after(Timestamp::now(), overlap));
+        match until {
+            Some(until) if has_previous => {
+                draft.edit(|text| set(text, &[&previous[..], &["token_hash"]].concat(), &old_hash))?;
+                draft.edit(|text| set(text, &[&previous[..], &["until"]].concat(), &until.to_string()))?;
+            }
+            Some(until) => {
+                let value = inline(&[("token_hash", old_hash), ("until", until.to_string())]);
+                draft.edit(|text| insert_after(text, &hash, "previous", &value))?;
+            }
+            None if has_previous => draft.edit(|text| remove(text, &previous, Comments::Stay))?,
+            None => {}
+        }
+        draft.edit(|text| set(text, &hash, &quoted(new_hash)))?;
+        Ok(until)
+    })
+}
+
+/// Removes the client `id` with the comments that belong to it: those on its lines and between them, and those
+/// directly above or below without a blank line.
+///
+/// # Errors
+/// There is no such client, or the file cannot be used or written; it is then as it was.
+pub fn revoke_client(path: &Path, id: &ClientId) -> Result<(), EditError> {
+    change(path, Missing::Refuse, |draft| {
+        if !draft.file.clients.contains_key(id) {
+            return Err(EditError::NoClient { file: path.to_owned(), id: id.clone() });
+        }
+        draft.edit(|text| remove(text, &["clients", id.as_str()], Comments::Go))
+    })
+}
+
+/// Adds an invitation, as [`add_client`] adds a client, and gives its key.
+///
+/// # Errors
+/// As [`add_client`].
+pub fn add_invite(path: &Path, invite: &NewInvite) -> Result<String, EditError> {
+    change(path, Missing::MakeOne, |draft| {
+        draft.remove_expired_invites(Timestamp::now())?;
+        if let Some(id) = &invite.id {
+            draft.refuse_taken(path, id)?;
+        }
+        let key = invite_key(&invite.code_hash);
+        if draft.file.invites.contains_key(&key) {
+            return Err(EditError::InviteExists { file: path.to_owned(), key });
+        }
+        let mut fields = vec![("code_hash", quoted(&invite.code_hash.to_string()))];
+        fields.extend(invite.id.iter().map(|id| ("id", quoted(id.as_str()))));
+        fields.extend(names_field(invite.id.as_ref(), &invite.names));
+        fields.push(("expires", invite.expires.to_string()));
+        draft.edit(|text| add(text, "invites", &key, &fields))?;
+        Ok(key)
+    })
+}
+
+/// Removes an invitation, as [`revoke_client`] removes a client.
+///
+/// # Errors
+/// There is no such invitation, or the file cannot be used or written; it is then as it was.
+pub fn revoke_invite(path: &Path, key: &str) -> Result<(), EditError> {
+    change(path, Missing::Refuse, |draft| {
+        if !draft.file.invites.contains_key(key) {
+            return Err(EditError::NoInvite { file: path.to_owned(), key: key.to_owned() });
+        }
+        draft.edit(|text| remove(text, &["invites", key], Comments::Go))
+    })
+}
+
+/// Turns the invitation whose code has this digest into a client with this token, in one step: whoever comes second
+/// finds no invitation. `id` is what the invited one chose; it may be left out if the invitation says who is meant.
+///
+/// # Errors
+/// A [`RedeemError`]; the file is then as it was.
+pub fn redeem_invite(
+    path: &Path,
+    code_digest: &Fingerprint,
+    id: Option<&ClientId>,
+    token_hash: &str,
+) -> Result<Redeemed, RedeemError> {
+    change(path, Missing::Refuse, |draft| {
+        let key = invite_key(code_digest);
+        let invite = draft.file.invites.remove(&key).filter(|invite| invite.code_hash == *code_digest);
+        let invite = invite.ok_or(RedeemError::NoSuchInvite)?;
+        let now = Timestamp::now();
+        if invite.has_expired(now) {
+            return Err(RedeemError::Expired);
+        }
+        let id = match (invite.id, id) {
+            (Some(invited), Some(chosen)) if invited != *chosen => return Err(RedeemError::OtherId(chosen.clone())),
+            (Some(invited), _) => invited,
+            (None, chosen) => chosen.ok_or(RedeemError::IdNeeded)?.clone(),
+        };
+        draft.edit(|text| remove(text, &["invites", &key], Comments::Go))?;
+        draft.remove_expired_invites(now)?;
+        let names = claims_of(&invite.names, &invite.wildcards);
+        if draft.is_taken(&id) {
+            return Err(RedeemError::IdTaken(id));
+        }
+        draft.add_client(&id, &NewClient { token_hash: token_hash.to_owned(), names, expires: None })?;
+        let names = if invite.names.is_empty() { vec![id.clone().into()] } else { invite.names };
+        Ok(Redeemed { id, names })
+    })
+}
+
+/// What a change does where there is no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    MakeOne,
+    Refuse,
+}
+
+/// The file while it is changed.
+struct Draft {
+    text: FileText,
+    /// What was in it before the change.
+    file: ClientsFile,
+}
+
+/// Makes a change to the file at `path`, or none.
+fn change<T, E: From<EditError>>(
+    path: &Path,
+    missing: Missing,
+    edit: impl FnOnce(&mut Draft) -> Result<T, E>,
+) -> Result<T, E> {
     // The file behind a link is the one to change, and its directory the one to write in.
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let _lock = lock_beside(&target)?;
-    let mut file = match FileText::read(&target, "") {
-        Ok(file) => file,
-        Err(_) if !target.exists() => FileText { path: target, text: String::new() },
-        Err(errors) => return Err(errors.into()),
+    let _lock = lock_beside(&target).map_err(EditError::Io)?;
+    let hint = format!("make one with `adit token new ID --clients {}`", path.display());
+    let text = match FileText::read(&target, &hint) {
+        Err(_) if missing == Missing::MakeOne && !target.exists() => FileText { path: target, text: String::new() },
+        read => read.map_err(EditError::Invalid)?,
     };
-    if ClientsFile::from_file(&file)?.clients.contains_key(id) {
-        return Err(AddClientError::Exists { file: path.to_owned(), id: id.clone() });
-    }
-    let mut document = check_syntax(&file)?;
-    insert(&mut document, id, token_hash);
-    file.text = document.to_string();
-    ClientsFile::from_file(&file)?;
-    Ok(files::replace(&file.path, file.text.as_bytes(), Readers::AsBefore)?)
+    let file = ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
+    let mut draft = Draft { text, file };
+    let outcome = edit(&mut draft)?;
+    let text = draft.text;
+    ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
+    files::replace(&text.path, text.text.as_bytes(), Readers::AsBefore).map_err(EditError::Io)?;
+    Ok(outcome)
 }
 
 /// A directory that is not there is more likely a mistyped path than one to be made.
@@ -65,137 +240,57 @@ fn lock_beside(file: &Path) -> io::Result<Lock> {
     Lock::wait(directory)
 }
 
-fn insert(document: &mut DocumentMut, id: &ClientId, token_hash: &str) {
-    // Comments after the last section belong before the new one, where they were.
-    let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
-    let mut sections = Table::new();
-    sections.set_implicit(true);
-    let clients = document.entry("clients").or_insert(Item::Table(sections));
-    if let Some(clients) = clients.as_table_mut() {
-        let mut client = Table::new();
-        client.insert("token_hash", toml_edit::value(token_hash));
-        client.decor_mut().set_prefix(format!("{trailing}\n"));
-        client.set_position(Some(isize::MAX));
-        clients.insert(id.as_str(), Item::Table(client));
-        document.set_trailing("");
-    } else if let Some(clients) = clients.as_inline_table_mut() {
-        clients.insert(id.as_str(), Value::from_iter([("token_hash", token_hash)]));
+impl Draft {
+    fn edit(&mut self, edit: impl FnOnce(&str) -> Result<String, NotThere>) -> Result<(), EditError> {
+        self.text.text = edit(&self.text.text).map_err(|NotThere| {
+            let message = "is written in a way that cannot be changed here; change it by hand";
+            ConfigErrors::one(Some(self.text.path.clone()), "", message)
+        })?;
+        Ok(())
+    }
+
+    fn add_client(&mut self, id: &ClientId, client: &NewClient) -> Result<(), EditError> {
+        let mut fields = vec![("token_hash", quoted(&client.token_hash))];
+        fields.extend(names_field(Some(id), &client.names));
+        fields.extend(client.expires.map(|expires| ("expires", expires.to_string())));
+        self.edit(|text| add(text, "clients", id.as_str(), &fields))
+    }
+
+    fn remove_expired_invites(&mut self, now: Timestamp) -> Result<(), EditError> {
+        for (key, _) in self.file.invites.extract_if(.., |_, invite| invite.has_expired(now)).collect::<Vec<_>>() {
+            self.edit(|text| remove(text, &["invites", &key], Comments::Go))?;
+        }
+        Ok(())
+    }
+
+    fn refuse_taken(&self, path: &Path, id: &ClientId) -> Result<(), EditError> {
+        let file = || path.to_owned();
+        if self.file.clients.contains_key(id) {
+            return Err(EditError::ClientExists { file: file(), id: id.clone() });
+        }
+        match self.file.invites.iter().find(|(_, invite)| invite.id.as_ref() == Some(id)) {
+            Some((key, _)) => Err(EditError::Invited { file: file(), id: id.clone(), key: key.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether somebody is called `id`, will be, or may claim that name.
+    fn is_taken(&self, id: &ClientId) -> bool {
+        let claims = |names: &[Name]| names.iter().any(|name| name.as_str() == id.as_str());
+        self.file.clients.contains_key(id)
+            || self.file.clients.values().any(|client| claims(&client.names))
+            || self.file.invites.values().any(|invite| invite.id.as_ref() == Some(id) || claims(&invite.names))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
+/// `names`, unless they are what they would be anyway.
+fn names_field(id: Option<&ClientId>, names: &[Claim]) -> Option<(&'static str, String)> {
+    let by_default = |id: &ClientId| matches!(names, [Claim::Name(name)] if name.as_str() == id.as_str());
+    (!names.is_empty() && !id.is_some_and(by_default)).then(|| ("names", list(names)))
+}
 
-    use super::*;
-
-    const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA";
-
-    fn id(text: &str) -> ClientId {
-        ClientId::new(text).unwrap()
-    }
-
-    fn scratch() -> (tempfile::TempDir, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("clients.toml");
-        (directory, path)
-    }
-
-    #[test]
-    fn the_first_client_makes_the_file_and_only_its_owner_may_read_it() {
-        let (directory, path) = scratch();
-        add_client(&path, &id("alice"), HASH).unwrap();
-        add_client(&path, &id("bob"), HASH).unwrap();
-        let file = ClientsFile::load(&path).unwrap();
-        assert_eq!(file.clients.keys().map(ClientId::as_str).collect::<Vec<_>>(), ["alice", "bob"]);
-        assert_eq!(file.clients["bob"].token_hash, HASH);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        }
-        let left = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
-        assert_eq!(left.len(), 2, "the file and its lock: {left:?}");
-    }
-
-    #[test]
-    fn what_the_operator_wrote_stays_as_it_was() {
-        let (_directory, path) = scratch();
-        let hash = "token_hash = '$argon2id$x'";
-        for old in [
-            "# only comments\n# nothing else\n".to_owned(),
-            format!(
-                "# top\n\n[clients.zoe] # best\n{hash}   # odd   spacing\nnames = [\n  'z',  # the z\n]\n# the end\n"
-            ),
-            format!("[clients.b]\n{hash}\n\n[clients.a]\n{hash}\n# no newline at the end"),
-            format!("clients.b.{hash}\n"),
-            format!("[clients]\nb = {{ {hash} }}\n"),
-        ] {
-            fs::write(&path, &old).unwrap();
-            add_client(&path, &id("mia"), HASH).unwrap();
-            let new = fs::read_to_string(&path).unwrap();
-            assert!(new.starts_with(old.trim_end()), "{new}");
-            assert!(new.trim_end().ends_with(&format!("[clients.mia]\ntoken_hash = \"{HASH}\"")), "{new}");
-        }
-    }
-
-    #[test]
-    fn an_inline_table_grows_in_its_line() {
-        let (_directory, path) = scratch();
-        fs::write(&path, "# top\nclients = { b = { token_hash = '$argon2id$x' } }\n").unwrap();
-        add_client(&path, &id("mia"), HASH).unwrap();
-        assert!(ClientsFile::load(&path).unwrap().clients.contains_key("mia"));
-        assert!(fs::read_to_string(&path).unwrap().starts_with("# top\nclients = {"));
-    }
-
-    #[test]
-    fn an_existing_id_a_claimed_name_and_a_broken_file_are_refused_and_nothing_changes() {
-        let (_directory, path) = scratch();
-        let good = "[clients.alice]\ntoken_hash = '$argon2id$x'\nnames = ['blog']\n";
-        for (text, new) in [(good, "alice"), (good, "blog"), ("[clients.alice\n", "bob"), ("[clients.a]\nx = 1\n", "b")]
-        {
-            fs::write(&path, text).unwrap();
-            let error = add_client(&path, &id(new), HASH).unwrap_err();
-            assert_eq!(matches!(error, AddClientError::Exists { .. }), new == "alice", "{error}");
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn a_directory_that_is_not_there_is_not_made() {
-        let (directory, _) = scratch();
-        let path = directory.path().join("typo/clients.toml");
-        let error = add_client(&path, &id("alice"), HASH).unwrap_err();
-        assert!(matches!(error, AddClientError::Io(_)), "{error}");
-        let message = error.to_string();
-        assert!(message.contains("typo: ") && message.contains("check that the directory exists"), "{message}");
-        assert!(!directory.path().join("typo").exists());
-    }
-
-    #[test]
-    fn writers_take_turns() {
-        let (_directory, path) = scratch();
-        std::thread::scope(|scope| {
-            for number in 0..8 {
-                let path = &path;
-                scope.spawn(move || add_client(path, &id(&format!("c{number}")), HASH).unwrap());
-            }
-        });
-        assert_eq!(ClientsFile::load(&path).unwrap().clients.len(), 8);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_link_and_the_permissions_survive() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let (directory, path) = scratch();
-        let link = directory.path().join("link.toml");
-        fs::write(&path, "").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        add_client(&link, &id("alice"), HASH).unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(ClientsFile::load(&path).unwrap().clients.contains_key("alice"));
-    }
+/// `duration` after `now`, in whole seconds.
+fn after(now: Timestamp, duration: Duration) -> Timestamp {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_second(now.as_second().saturating_add(seconds)).unwrap_or(Timestamp::MAX)
 }

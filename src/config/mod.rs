@@ -11,7 +11,7 @@
 //! - `table`: the walk, unknown keys, suggestions
 //! - `address`: hosts and ports
 //! - `server` (with `public`), `agent` (with `service`), `log`, `clients`: the resolved files
-//! - `edit`: adding a client without disturbing the file
+//! - `edit`: changing the clients file without disturbing what else is in it
 //! - `check`: `adit check`
 
 mod address;
@@ -34,8 +34,11 @@ pub use ::config::ValueKind;
 pub use address::{DEFAULT_TUNNEL_PORT, LocalScheme, LocalUrl, Place, ServerAddress};
 pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, Trust};
 pub use check::{Checked, Kind, check, check_with, shared_origin_warning};
-pub use clients::{ClientEntry, ClientsFile};
-pub use edit::{AddClientError, add_client};
+pub use clients::{Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key};
+pub use edit::{
+    EditError, NewClient, NewInvite, RedeemError, Redeemed, add_client, add_invite, redeem_invite, revoke_client,
+    revoke_invite, rotate_token,
+};
 pub use error::{ConfigErrors, Problem};
 pub use log::{LogConfig, LogFormat};
 pub use public::PublicConfig;

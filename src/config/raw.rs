@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use config::{Config, ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
+use config::{Config, ConfigError, Map, Source, Value, ValueKind};
+use toml_edit::{Document, Item};
 
 use super::error::ConfigErrors;
 
@@ -147,18 +148,54 @@ pub(super) fn merge(
     let path = file.map(|file| file.path.clone());
     let mut builder = Config::builder();
     if let Some(file) = file {
-        check_syntax(file)?;
-        builder = builder.add_source(File::from_str(&file.text, FileFormat::Toml));
+        builder = builder.add_source(Layer(file_layer(file)?));
     }
     builder = builder.add_source(environment_layer(path.clone(), environment)?).add_source(flags_layer(flags));
-    // The syntax has been looked at already, and an error of the crates below may quote a line with a secret in it.
-    let broken = |_: ConfigError| ConfigErrors::one(path.clone(), "", "holds a number that is too large to be read");
+    // Whatever it says may quote a line with a secret in it.
+    let broken = |_: ConfigError| ConfigErrors::one(path.clone(), "", "cannot be merged with the environment");
     builder.build().and_then(|config| config.collect()).map_err(broken)
 }
 
+/// The file alone, for a configuration that neither environment nor flags can change.
+///
+/// # Errors
+/// The file is no TOML.
+pub(super) fn file_layer(file: &FileText) -> Result<Map<String, Value>, ConfigErrors> {
+    Ok(map_of(check_syntax(file)?.into_table()))
+}
+
+fn map_of(table: impl IntoIterator<Item = (String, Item)>) -> Map<String, Value> {
+    let value = |item| match item {
+        Item::None => ValueKind::Nil,
+        Item::Value(value) => kind_of(value),
+        Item::Table(table) => ValueKind::Table(map_of(table)),
+        Item::ArrayOfTables(tables) => {
+            ValueKind::Array(tables.into_iter().map(|table| Value::from(map_of(table))).collect())
+        }
+    };
+    table.into_iter().map(|(key, item)| (key, Value::from(value(item)))).collect()
+}
+
+/// A moment becomes a text, as it is written.
+fn kind_of(value: toml_edit::Value) -> ValueKind {
+    match value {
+        toml_edit::Value::String(text) => ValueKind::String(text.into_value()),
+        toml_edit::Value::Integer(number) => ValueKind::I64(number.into_value()),
+        toml_edit::Value::Float(number) => ValueKind::Float(number.into_value()),
+        toml_edit::Value::Boolean(value) => ValueKind::Boolean(value.into_value()),
+        toml_edit::Value::Datetime(moment) => ValueKind::String(moment.into_value().to_string()),
+        toml_edit::Value::Array(values) => {
+            ValueKind::Array(values.into_iter().map(|value| Value::from(kind_of(value))).collect())
+        }
+        toml_edit::Value::InlineTable(table) => {
+            ValueKind::Table(table.into_iter().map(|(key, value)| (key, Value::from(kind_of(value)))).collect())
+        }
+    }
+}
+
 /// Refuses what is no TOML, and says where without repeating the line, which may hold a secret.
-pub(super) fn check_syntax(file: &FileText) -> Result<toml_edit::DocumentMut, ConfigErrors> {
-    file.text.parse::<toml_edit::DocumentMut>().map_err(|error| {
+pub(super) fn check_syntax(file: &FileText) -> Result<Document<&str>, ConfigErrors> {
+    Document::parse(file.text.as_str()).map_err(|error| {
         let place = error.span().map(|span| place_in(&file.text, span.start)).unwrap_or_default();
         ConfigErrors::one(Some(file.path.clone()), place, format!("is not valid TOML: {}", error.message()))
     })

@@ -2,7 +2,7 @@
 //! is reported as an unknown key.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(super) struct Report {
     file: Option<PathBuf>,
     base: PathBuf,
     problems: RefCell<Vec<Problem>>,
-    asked: RefCell<BTreeSet<String>>,
+    asked: RefCell<Vec<String>>,
     left: RefCell<Vec<(String, Origin)>>,
 }
 
@@ -52,9 +52,10 @@ impl Report {
     /// `value`, if nothing was wrong and no key was left over.
     pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigErrors> {
         let mut problems = self.problems.into_inner();
-        let asked = self.asked.into_inner();
-        problems.extend(self.left.into_inner().into_iter().map(|(key, origin)| {
-            let hint = suggestion(&key, &asked).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        let (asked, left) = (self.asked.into_inner(), self.left.into_inner());
+        let known = if left.is_empty() { Known::default() } else { Known::new(&asked) };
+        problems.extend(left.into_iter().map(|(key, origin)| {
+            let hint = known.suggestion(&key).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             let message = format!("unknown key{}{hint}", origin.suffix(&key));
             Problem { key, message }
         }));
@@ -112,7 +113,7 @@ impl<'r> Table<'r> {
     /// Takes `key`, if it is there.
     pub(super) fn take(&mut self, key: &str) -> Option<Entry<'r>> {
         let path = self.key(key);
-        self.report.asked.borrow_mut().insert(path.clone());
+        self.report.asked.borrow_mut().push(path.clone());
         let value = self.entries.remove(key)?;
         let origin = Origin::of(&value, self.origin);
         Some(Entry { report: self.report, path, origin, value })
@@ -334,18 +335,33 @@ fn read_duration(text: &str, range: &RangeInclusive<Duration>) -> Result<Duratio
     }
 }
 
-/// The known key that `unknown` was probably meant to be: a near miss in the same section, or the same word in another.
-fn suggestion<'a>(unknown: &str, known: &'a BTreeSet<String>) -> Option<&'a str> {
-    let (section, word) = unknown.rsplit_once('.').unwrap_or(("", unknown));
-    let split = |key: &'a String| key.rsplit_once('.').unwrap_or(("", key));
-    let near = known
-        .iter()
-        .filter(|key| split(key).0 == section)
-        .map(|key| (distance(word, split(key).1), key))
-        .filter(|(distance, _)| *distance <= (word.len() / 3).max(1))
-        .min();
-    let elsewhere = || known.iter().find(|key| split(key).1 == word);
-    near.map(|(_, key)| key).or_else(elsewhere).map(String::as_str)
+/// The keys that were asked for, by section and by their last word: a file may have very many, and as many mistakes.
+#[derive(Default)]
+struct Known<'a> {
+    sections: HashMap<&'a str, Vec<&'a str>>,
+    words: HashMap<&'a str, &'a str>,
+}
+
+impl<'a> Known<'a> {
+    fn new(asked: &'a [String]) -> Self {
+        let mut known = Self::default();
+        for key in asked.iter().collect::<BTreeSet<_>>() {
+            let (section, word) = key.rsplit_once('.').unwrap_or(("", key));
+            known.sections.entry(section).or_default().push(key);
+            known.words.entry(word).or_insert(key);
+        }
+        known
+    }
+
+    /// The key that `unknown` was probably meant to be: a near miss in the same section, or the same word in another.
+    fn suggestion(&self, unknown: &str) -> Option<&'a str> {
+        let (section, word) = unknown.rsplit_once('.').unwrap_or(("", unknown));
+        let near = self.sections.get(section).into_iter().flatten().filter_map(|key| {
+            let distance = distance(word, key.rsplit('.').next().unwrap_or(key));
+            (distance <= (word.len() / 3).max(1)).then_some((distance, *key))
+        });
+        near.min().map(|(_, key)| key).or_else(|| self.words.get(word).copied())
+    }
 }
 
 /// How many letters must be added, removed, changed or swapped with their neighbour to get from `a` to `b`.

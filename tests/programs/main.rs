@@ -23,5 +23,6 @@ mod outages;
 mod secrecy;
 mod sharing;
 mod stopping;
+mod tokens;
 mod visitors;
 mod volume;

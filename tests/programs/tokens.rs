@@ -1,0 +1,171 @@
+//! What an operator does with `adit token`: let people in, invite them, give them new tokens, and send them away.
+
+use std::fs;
+
+use adit::auth::InviteCode;
+
+use crate::processes::{Ended, adit, run};
+use crate::setup::{Folder, Server, python_site, start_agent};
+use crate::visitor::visit;
+
+/// `adit token …` about the clients file of `folder`.
+fn token(folder: &Folder, arguments: &[&str]) -> Ended {
+    let mut command = adit();
+    command.arg("token").args(arguments).args(["--clients", &folder.text("clients.toml")]);
+    run("adit token", command)
+}
+
+/// The same, which has to succeed; gives what it printed on standard output, and on standard error.
+fn did(folder: &Folder, arguments: &[&str]) -> (String, String) {
+    let ended = token(folder, arguments);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    (ended.stdout, ended.stderr)
+}
+
+fn assert_fails(ended: &Ended, code: i32, says: &str) {
+    assert!(ended.code == Some(code) && ended.stderr.contains(says) && ended.stdout.is_empty(), "{says}: {ended:?}");
+}
+
+fn file(folder: &Folder) -> String {
+    fs::read_to_string(folder.path("clients.toml")).unwrap()
+}
+
+/// Nothing but a secret, so that it can be piped; and it is nowhere else.
+fn secret(folder: &Folder, (stdout, stderr): &(String, String)) -> String {
+    let secret = stdout.strip_suffix('\n').unwrap().to_owned();
+    assert!(secret.starts_with("adit_") && !secret.contains(char::is_whitespace), "{secret}");
+    assert!(!stderr.contains(&secret) && !file(folder).contains(&secret), "{stderr}");
+    secret
+}
+
+#[test]
+fn a_list_is_made_for_programs_when_it_is_piped() {
+    let folder = Folder::new();
+    folder.write("clients.toml", "# mine\n");
+    assert_eq!(did(&folder, &["list"]).0, "");
+    did(&folder, &["new", "bob", "--names", "bob,shop,*.shop", "--expires", "2999-01-01T02:00:00+02:00"]);
+    did(&folder, &["new", "alice"]);
+    did(&folder, &["rotate", "alice", "--overlap", "1h"]);
+    let (_, invited) = did(&folder, &["invite", "carol"]);
+    let (list, complaints) = did(&folder, &["list"]);
+    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(lines.len(), 3, "{list}");
+    assert_eq!(lines[0][..4], ["alice", "alice", "-", "never"]);
+    assert!(lines[0][4].starts_with("rotating until 2"), "{list}");
+    assert_eq!(lines[1], ["bob", "bob,shop,*.shop", "-", "2999-01-01T00:00:00Z", "active"]);
+    assert_eq!((lines[2][1], lines[2][4]), ("carol", "invitation for carol"));
+    assert!(invited.contains(lines[2][0]), "its key: {invited}");
+    assert!(!list.contains('$') && !list.contains("sha256") && complaints.is_empty(), "{list}{complaints}");
+    assert!(file(&folder).starts_with("# mine\n"));
+    fs::remove_file(folder.path("clients.toml")).unwrap();
+    assert_fails(&token(&folder, &["list"]), 78, "there is no such file");
+}
+
+#[test]
+fn a_new_token_takes_the_place_of_the_old_one() {
+    let folder = Folder::new();
+    let site = python_site(&folder);
+    let old = folder.add_client("alice");
+    let rotated = did(&folder, &["rotate", "alice"]);
+    let new = secret(&folder, &rotated);
+    assert_ne!(new, old);
+    assert!(rotated.1.contains("The old token holds until 2"), "{}", rotated.1);
+    assert_eq!(file(&folder).matches("$argon2id$").count(), 2);
+    let ended = did(&folder, &["rotate", "alice", "--overlap", "0s"]);
+    let newest = secret(&folder, &ended);
+    assert!(ended.1.contains("The old token holds no more"), "{}", ended.1);
+    assert_eq!(file(&folder).matches("$argon2id$").count(), 1);
+
+    let server = Server::start(&folder, "");
+    for ended in [&old, &new] {
+        let mut command = server.http_command("alice", site.port);
+        command.env("ADIT_TOKEN", ended);
+        assert_eq!(run("adit http", command).code, Some(77));
+    }
+    let mut command = server.http_command("alice", site.port);
+    command.env("ADIT_TOKEN", &newest);
+    let _agent = start_agent(command);
+    assert_eq!(visit(&server.url("alice", "/hello.txt"), &[]).status, 200);
+    assert_fails(&token(&folder, &["rotate", "bob"]), 1, "there is no client `bob`");
+}
+
+#[test]
+fn whoever_is_revoked_goes_with_what_was_written_about_them() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let alice = file(&folder);
+    folder.add_client("bob");
+    let with_comment = file(&folder).replace("[clients.bob]", "# bob, from work\n[clients.bob]");
+    folder.write("clients.toml", &with_comment);
+    let (stdout, stderr) = did(&folder, &["revoke", "bob"]);
+    assert!(stdout.is_empty() && stderr.contains("revoked the client `bob`"), "{stderr}");
+    assert_eq!(file(&folder), alice);
+
+    did(&folder, &["invite", "bob", "--names", "bob,shop"]);
+    let key = did(&folder, &["list"]).0.lines().last().unwrap().split('\t').next().unwrap().to_owned();
+    let (_, stderr) = did(&folder, &["revoke", &key]);
+    assert!(stderr.contains(&format!("revoked the invitation {key}")), "{stderr}");
+    assert_eq!(file(&folder), alice);
+    for nobody in ["bob", &key, "No One"] {
+        assert_fails(&token(&folder, &["revoke", nobody]), 1, &format!("no client and no invitation `{nobody}`"));
+    }
+    assert_eq!(file(&folder), alice);
+}
+
+#[test]
+fn an_invitation_pins_the_server_by_what_its_configuration_says() {
+    let folder = Folder::new();
+    folder.write("clients.toml", "");
+    let config = folder.write_server_config("").display().to_string();
+    let invite = |arguments: &[&str]| {
+        let outcome = did(&folder, &[&["invite"][..], arguments].concat());
+        let code = InviteCode::parse(&secret(&folder, &outcome)).unwrap();
+        assert!(outcome.1.contains("adit login HOST:8080 --invite CODE"), "{}", outcome.1);
+        assert_eq!(outcome.1.contains("does not say by which key"), code.pin().is_none(), "{}", outcome.1);
+        (code, outcome.1)
+    };
+    let (code, stderr) = invite(&["--config", &config]);
+    assert!(code.pin().is_none() && stderr.contains("start the server once"), "{stderr}");
+    assert!(!folder.path("certs").exists(), "it only looks");
+
+    let server = Server::start(&folder, "");
+    let (code, stderr) = invite(&["bob", "--config", &config, "--expires", "2999-01-01T00:00:00Z"]);
+    assert_eq!(code.pin().map(|pin| pin.to_string()).as_ref(), Some(&server.fingerprint));
+    assert_eq!(code.id().map(|id| id.as_str()), Some("bob"));
+    assert!(stderr.contains("until 2999-01-01T00:00:00Z"), "{stderr}");
+    assert!(file(&folder).contains(&code.digest().to_string()));
+
+    let fingerprint = format!("sha256:{}", "ab".repeat(32));
+    let (code, _) = invite(&["--fingerprint", &fingerprint]);
+    assert_eq!(code.pin().map(|pin| pin.to_string()), Some(fingerprint));
+    let own = folder.write_server_config("tunnel.tls.cert = 'own.pem'\ntunnel.tls.key = 'own.key'\n");
+    let (code, stderr) = invite(&["--config", &own.display().to_string()]);
+    assert!(code.pin().is_none() && stderr.contains("a certificate of your own"), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let before = file(&folder);
+    for (arguments, code, says) in [
+        (&["new", "alice"][..], 1, "`alice` exists already"),
+        (&["invite", "alice"], 1, "`alice` exists already"),
+        (&["new", "bob", "--names", "bob,alice"], 78, "the name `alice` of bob belongs to alice"),
+        (&["new", "bob", "--names", "*.bob"], 78, "`*.bob` is for the service `bob`"),
+        (&["new", "bob", "--names", "Bob"], 2, "contains `B`"),
+        (&["new", "bob", "--expires", "2001-01-01T00:00:00Z"], 2, "over already"),
+        (&["rotate", "alice", "--overlap", "5"], 2, "--overlap"),
+        (&["invite", "--names", "bob"], 2, "<ID>"),
+        (&["invite", "--fingerprint", "ab:cd"], 2, "sha256:"),
+        (&["invite", "--config", "nowhere.toml"], 78, "nowhere.toml"),
+    ] {
+        let ended = token(&folder, arguments);
+        assert!(ended.code == Some(code) && ended.stderr.contains(says), "{arguments:?}: {ended:?}");
+        assert_eq!(file(&folder), before, "{arguments:?}");
+    }
+    folder.write("clients.toml", "[clients.alice]\ntoken_hash = 'plain'\n");
+    for arguments in [&["list"][..], &["new", "bob"], &["rotate", "alice"], &["revoke", "alice"], &["invite"]] {
+        assert_fails(&token(&folder, arguments), 78, "clients.alice.token_hash: ");
+    }
+}
