@@ -8,11 +8,15 @@ use super::address::ServerAddress;
 use super::error::ConfigErrors;
 use super::log::{self, LogConfig};
 use super::raw::{Environment, FileText, Flags, Origin, TOKEN_VARIABLE, merge};
+use super::secret;
 use super::service::{self, Service};
 use super::table::{Entry, Report, Table};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
+
+/// More than any token has, and less than would not fit a login, in bytes.
+const MAX_TOKEN: usize = 1024;
 
 /// The sections and keys at the top of the file.
 pub(super) const TOP_LEVEL: &[&str] =
@@ -173,32 +177,19 @@ fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Secret> {
     };
     let (key, text) = match source {
         TokenSource::Text(entry) => ("token", entry.text()?),
-        TokenSource::File(entry) => ("token_file", read_token_file(entry)?),
+        TokenSource::File(entry) => ("token_file", secret::read_file(entry)?),
         TokenSource::Variable(text) => ("token", text.trim().to_owned()),
     };
     if text.is_empty() {
         report.problem(key, "holds no token; put in the one that `adit token new` printed");
         return None;
     }
-    Some(Secret::new(text))
-}
-
-fn read_token_file(entry: Entry<'_>) -> Option<String> {
-    let report = entry.report();
-    let path = entry.path()?;
-    // Easily mixed up, and then the path must not be printed.
-    if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("adit_")) && !path.exists() {
-        report.problem("token_file", "looks like the token itself; write it to a file and name that, or use token");
+    if text.len() > MAX_TOKEN {
+        report
+            .problem(key, "is too long to be a token; put in the one that `adit token new` printed, and nothing else");
         return None;
     }
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Some(text.trim().to_owned()),
-        Err(error) => {
-            report
-                .problem("token_file", format!("cannot read {}: {error}; check path and permissions", path.display()));
-            None
-        }
-    }
+    Some(Secret::new(text))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! - `error`: the problems and how they print
 //! - `raw`: layers; [`Environment`] and [`Flags`]
 //! - `table`: the walk, unknown keys, suggestions
-//! - `address`: hosts and ports
+//! - `address`: hosts and ports; `secret`: files that hold one
 //! - `server` (with `public`), `agent` (with `service`), `log`, `clients`: the resolved files
 //! - `edit`: adding a client without disturbing the file
 //! - `check`: `adit check`
@@ -25,6 +25,7 @@ mod public;
 mod raw;
 #[cfg(test)]
 mod samples;
+mod secret;
 mod server;
 mod service;
 mod table;
@@ -44,4 +45,4 @@ pub use server::{
     DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, ServerConfig, TimeoutConfig,
     TlsConfig, TunnelConfig,
 };
-pub use service::{HeaderRules, HostHeader, LocalTrust, ProxyProtocol, Service};
+pub use service::{HeaderCondition, HeaderRules, HostHeader, LocalTrust, ProxyProtocol, Rule, Service};

@@ -116,7 +116,8 @@ fn routing(table: &mut Table<'_>) -> Vec<RoutingMode> {
     modes
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+/// A network, or a single address.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse().or_else(|_| address()).map_err(|_| {
         format!("`{text}` is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or a single address")

@@ -87,8 +87,9 @@ fn a_token_in_the_wrong_place_is_not_printed() {
 }
 
 #[test]
-fn an_empty_or_unreadable_token_is_refused() {
-    for (line, key) in [("token = ' '", "token"), ("token_file = 'no/such/file'", "token_file")] {
+fn an_empty_unreadable_or_endless_token_is_refused() {
+    let long = format!("token = '{}'", "x".repeat(1025));
+    for (line, key) in [("token = ' '", "token"), ("token_file = 'no/such/file'", "token_file"), (&long, "token")] {
         let errors = read_with(&format!("{WHO}{line}\n{SERVICE}"), &[], &Flags::new()).unwrap_err();
         assert_eq!((errors.problems.len(), errors.problems[0].key.as_str()), (1, key), "{errors}");
     }
