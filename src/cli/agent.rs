@@ -127,13 +127,12 @@ fn run(config: AgentConfig) -> Result<(), Failure> {
     let _logs = start_logs(&config.log).map_err(Failure::other)?;
     runtime::raise_file_limit();
     runtime::single_threaded()?.block_on(async {
-        let services = config.services.clone();
         let client = config.client_id.clone();
         let token = config.token.clone();
         let agent = Agent::new(config)?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
-        let status = tasks.spawn(show_status(agent.state(), client, services));
+        let status = tasks.spawn(show_status(agent.state(), client));
         let result = agent.run(stop).await;
         // It ends with the agent; what it printed last should be seen whole.
         let _ = status.await;

@@ -66,6 +66,13 @@ impl Service {
         }
     }
 
+    /// Whether it leads to the same applications in the same way as `other`, whoever may come and from where.
+    pub fn leads_like(&self, other: &Self) -> bool {
+        let (domains, access) = (other.domains.clone(), other.access.clone());
+        let Self { name, remote_port, wildcard, group, .. } = other.clone();
+        Self { name, remote_port, wildcard, domains, group, access, ..self.clone() } == *other
+    }
+
     /// Every application that it may lead to; some perhaps more than once.
     pub fn locals(&self) -> impl Iterator<Item = &LocalUrl> {
         std::iter::once(&self.local).chain(self.rules.iter().map(|rule| &rule.local))

@@ -9,6 +9,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod changes;
 mod cut;
 mod exchanges;
 mod harness;
@@ -19,6 +20,7 @@ mod limits;
 mod local;
 mod login;
 mod raw;
+mod rules;
 mod shutdown;
 mod takeover;
 mod upgrades;

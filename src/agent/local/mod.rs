@@ -30,7 +30,7 @@ use rustls::ClientConfig;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, Service};
+use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, LocalUrl, Service};
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::frame::Reset;
 use crate::protocol::login::ServiceKind;
@@ -177,12 +177,13 @@ pub(super) type LocalTls = HashMap<Name, [Arc<ClientConfig>; 2]>;
 /// # Errors
 /// An authority's file, or the system's roots, cannot be used.
 pub(super) fn prepare_tls(services: &[Service]) -> Result<LocalTls, TlsError> {
-    let is_https =
-        |service: &&Service| service.kind == ServiceKind::Http && service.local.scheme() == LocalScheme::Https;
+    let is_https = |service: &&Service| {
+        service.kind == ServiceKind::Http && service.locals().any(|local| local.scheme() == LocalScheme::Https)
+    };
     let prepare = |service: &Service| {
         if service.trust == LocalTrust::Anybody {
-            let (name, at) = (&service.name, &service.local.text);
-            tracing::warn!(service = %name, "the certificate of {at} is not checked (`insecure_skip_verify`)");
+            let name = &service.name;
+            tracing::warn!(service = %name, "certificates of its applications are not checked (`insecure_skip_verify`)");
         }
         let old = tls::local_client(&service.trust, &[tls::HTTP1])?;
         let either = tls::local_client(&service.trust, &[tls::HTTP2, tls::HTTP1])?;
@@ -199,9 +200,8 @@ enum Http {
     Either(Http1, Box<Http2>),
 }
 
-/// Where one service leads.
+/// One application of a service.
 pub(super) struct Local {
-    pub(super) kind: ServiceKind,
     pub(super) dialler: Dialler,
     http: Http,
     authority: Authority,
@@ -216,7 +216,7 @@ pub(super) struct Local {
 
 impl std::fmt::Debug for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Local({} at {})", self.kind.word(), self.text)
+        write!(f, "Local({})", self.text)
     }
 }
 
@@ -244,30 +244,30 @@ pub(super) struct Answer {
 const MALFORMED: Reset = Reset::Protocol;
 
 impl Local {
-    /// For one service; `None` if its address can be in no request. Connections' tasks run on `tasks`.
+    /// For one application of a service; `None` if its address can be in no request. Connections' tasks run on `tasks`.
     pub(super) fn new(
         service: &Service,
-        tls: &LocalTls,
+        local: &LocalUrl,
+        tls: Option<&[Arc<ClientConfig>; 2]>,
         connect_timeout: Duration,
         tasks: &TaskTracker,
     ) -> Option<Self> {
-        let dialler = Dialler::new(&service.local, service.proxy_protocol, connect_timeout)?;
+        let dialler = Dialler::new(local, service.proxy_protocol, connect_timeout)?;
         let one = |tls: Option<&Arc<ClientConfig>>| Http1::new(dialler.clone(), tls.cloned(), tasks.clone());
         let two = |tls: Option<&Arc<ClientConfig>>| Http2::new(dialler.clone(), tls.cloned(), tasks.clone());
-        let http = match (service.local.scheme(), tls.get(&service.name)) {
+        let http = match (local.scheme(), tls) {
             (LocalScheme::H2c, _) => Http::Two(Box::new(two(None))),
             (LocalScheme::Https, Some([old, either])) => Http::Either(one(Some(old)), Box::new(two(Some(either)))),
             _ => Http::One(one(None)),
         };
         Some(Self {
-            kind: service.kind,
             http,
             dialler,
-            authority: Authority::try_from(service.local.authority()).ok()?,
+            authority: Authority::try_from(local.authority()).ok()?,
             host_header: service.host_header.clone(),
             request_headers: service.request_headers.clone(),
             response_headers: service.response_headers.clone(),
-            text: service.local.text.clone(),
+            text: local.text.clone(),
             down: AtomicBool::new(false),
         })
     }

@@ -1,9 +1,9 @@
 //! `[[services.rules]]`: which of several applications gets a request.
 
-use http::header::{CONNECTION, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, InvalidHeaderValue, TE, TRAILER, TRANSFER_ENCODING};
 
 use super::local;
-use crate::config::address::LocalUrl;
+use crate::config::address::{LocalUrl, split_host_port};
 use crate::config::table::{Entry, Table};
 use crate::protocol::login::ServiceKind;
 
@@ -119,10 +119,18 @@ fn condition(mut table: Table<'_>) -> Option<HeaderCondition> {
             None
         }
     };
-    let value = table.parse("value", |text| {
-        HeaderValue::from_str(text).map_err(|_| "has characters that a field cannot have".to_owned())
+    let value = table.parse("value", |text| match (&name, split_host_port(text)) {
+        (Some(name), Ok((_, Some(_))) | Err(_)) if *name == HOST => {
+            Err(format!("`{text}` is not a host; write one like blog.example.com, without a port"))
+        }
+        (Some(name), Ok(_)) if *name == HOST => HeaderValue::from_str(&text.to_ascii_lowercase()).map_err(unfit),
+        _ => HeaderValue::from_str(text).map_err(unfit),
     });
     Some(HeaderCondition { name: name?, value })
+}
+
+fn unfit(_: InvalidHeaderValue) -> String {
+    "has characters that a field cannot have".to_owned()
 }
 
 /// A field that can be seen on the way: those of one connection are not.

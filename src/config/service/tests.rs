@@ -86,6 +86,7 @@ fn mistakes_in_rules_have_their_place() {
             ("header = { name = 'X-A' }\nlocal = 2\nstrip_prefix = true", "rules[0].strip_prefix: needs a path"),
             ("header = { value = '2' }\nlocal = 2", "rules[0].header.name: is missing"),
             ("header = { name = 'a b' }\nlocal = 2", "rules[0].header.name: `a b` is not the name"),
+            ("header = { name = 'Host', value = 'a.example:80' }\nlocal = 2", "is not a host"),
             ("header = { name = 'Connection' }\nlocal = 2", "is not seen here"),
             ("header = { name = 'x', value = \"a\\nb\" }\nlocal = 2", "rules[0].header.value: has characters"),
             ("header = { name = 'x', vlaue = '2' }\nlocal = 2", "did you mean `rules[0].header.value`?"),

@@ -1,8 +1,9 @@
 //! What the tests are made of: [`TestServer`], [`TestAgent`], local applications ([`apps`]), visitors ([`visitor`]) and
-//! agents that misbehave ([`puppet`]).
+//! agents and servers in the test's own hands ([`puppet`], [`stand_in`]).
 
 pub mod apps;
 pub mod puppet;
+pub mod stand_in;
 pub mod visitor;
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use adit::agent::{Agent, GivenUp, State};
+use adit::agent::{Agent, Changes, GivenUp, State};
 use adit::auth::{Clients, Cost, Token, hash_at};
 use adit::config::{AgentConfig, ClientsFile, Environment, Flags, ServerConfig, ValueKind};
 use adit::server::registry::Registry;
@@ -225,6 +226,9 @@ impl TestServer {
 /// An agent that runs.
 pub struct TestAgent {
     pub state: watch::Receiver<State>,
+    changes: Changes,
+    /// What does not change.
+    flags: Flags,
     stop: CancellationToken,
     run: JoinHandle<Result<(), GivenUp>>,
 }
@@ -272,16 +276,26 @@ impl TestAgent {
             .with("servers", servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             .with("client_id", client)
             .with("token", token(client).as_secret().expose())
-            .with("fingerprint", fingerprint.to_string())
-            .with("services", services);
-        let agent = Agent::new(AgentConfig::from_flags(&Environment::default(), &flags).unwrap()).unwrap();
+            .with("fingerprint", fingerprint.to_string());
+        let agent = Agent::new(agent_config(&flags, services)).unwrap();
+        let changes = agent.changes();
         let stop = CancellationToken::new();
         let state = agent.state();
         let run = spawn({
             let stop = stop.clone();
             async move { agent.run(stop).await }
         });
-        Self { state, stop, run }
+        Self { state, changes, flags, stop, run }
+    }
+
+    /// Has it offer `services` from now on. Says whether these are others than before.
+    pub fn change(&self, services: Vec<ServiceEntry>) -> bool {
+        self.changes.make(&agent_config(&self.flags, services)).unwrap()
+    }
+
+    /// As [`TestAgent::change`], with another token.
+    pub fn change_token(&self, token: &str, services: Vec<ServiceEntry>) -> bool {
+        self.changes.make(&agent_config(&self.flags.clone().with("token", token), services)).unwrap()
     }
 
     /// Waits until it is connected.
@@ -315,6 +329,10 @@ impl TestAgent {
         self.run.abort();
         let _ = self.run.await;
     }
+}
+
+fn agent_config(flags: &Flags, services: Vec<ServiceEntry>) -> AgentConfig {
+    AgentConfig::from_flags(&Environment::default(), &flags.clone().with("services", services)).unwrap()
 }
 
 /// One of `[[services]]`.
