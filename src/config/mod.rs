@@ -11,6 +11,7 @@
 //! - `table`: the walk, unknown keys, suggestions
 //! - `address`: hosts and ports; `secret`: files that hold one
 //! - `server` (with `public`), `agent` (with `service`), `log`, `clients`: the resolved files
+//! - `saved`: the login that `adit login` has kept
 //! - `edit`: adding a client without disturbing the file
 //! - `check`: `adit check`
 
@@ -25,6 +26,7 @@ mod public;
 mod raw;
 #[cfg(test)]
 mod samples;
+mod saved;
 mod secret;
 mod server;
 mod service;
@@ -41,6 +43,7 @@ pub use error::{ConfigErrors, Problem};
 pub use log::{LogConfig, LogFormat};
 pub use public::PublicConfig;
 pub use raw::{Environment, Flags, TOKEN_VARIABLE};
+pub use saved::SavedLogin;
 pub use server::{
     DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, ServerConfig, TimeoutConfig,
     TlsConfig, TunnelConfig,

@@ -1,9 +1,11 @@
 //! Secrets in files of their own.
 
+use std::path::PathBuf;
+
 use super::table::Entry;
 
-/// What the file holds that `entry` names, without the white space around it. May be nothing.
-pub(super) fn read_file(entry: Entry<'_>) -> Option<String> {
+/// The file that `entry` names, and what it holds, without the white space around it. May be nothing.
+pub(super) fn read_file(entry: Entry<'_>) -> Option<(PathBuf, String)> {
     let (report, key) = (entry.report(), entry.key().to_owned());
     let path = entry.path()?;
     // Easily mixed up, and then the path must not be printed.
@@ -12,7 +14,7 @@ pub(super) fn read_file(entry: Entry<'_>) -> Option<String> {
         return None;
     }
     match std::fs::read_to_string(&path) {
-        Ok(text) => Some(text.trim().to_owned()),
+        Ok(text) => Some((path, text.trim().to_owned())),
         Err(error) => {
             report.problem(key, format!("cannot read {}: {error}; check path and permissions", path.display()));
             None

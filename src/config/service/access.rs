@@ -114,7 +114,7 @@ fn webhook(mut table: Table<'_>) -> Option<Webhook> {
     let (key, file_key, tolerance_key) = (table.key("secret"), table.key("secret_file"), table.key("tolerance"));
     let secret = match (table.take("secret"), table.take("secret_file")) {
         (Some(entry), None) => entry.text().map(|text| (key, text)),
-        (None, Some(entry)) => secret::read_file(entry).map(|text| (file_key, text)),
+        (None, Some(entry)) => secret::read_file(entry).map(|(_, text)| (file_key, text)),
         (None, None) => {
             report
                 .problem(key, "is missing; give the secret that the sender signs with, or a secret_file that holds it");
