@@ -56,10 +56,10 @@ pub(super) struct TcpArgs {
 /// Who logs in, and where.
 #[derive(Debug, clap::Args)]
 struct LoginArgs {
-    /// The server's tunnel address; several are tried in order
+    /// The server's tunnel address; several are tried in order [default: that of `adit login`]
     #[arg(long, value_name = "HOST:PORT")]
     server: Vec<String>,
-    /// The client id that the token belongs to
+    /// The client id that the token belongs to [default: that of `adit login`]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// The token; ADIT_TOKEN in the environment keeps it out of the shell's history

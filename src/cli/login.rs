@@ -183,3 +183,76 @@ fn keep(question: Question, known: Known, folder: &Path) -> Result<(), Failure> 
     println!("  {bold}adit tcp 22{bold:#}       any TCP port, if the operator gave you public ports");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::values::Name;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: LoginArgs,
+    }
+
+    fn args(more: &[&str]) -> LoginArgs {
+        Command::parse_from([&["login", "a.example", "--invite", "code"], more].concat()).args
+    }
+
+    fn id(text: &str) -> ClientId {
+        ClientId::new(text).unwrap()
+    }
+
+    fn invitation(pin: Option<Fingerprint>, id: Option<ClientId>) -> Invitation {
+        Invitation { code: Secret::new("code"), pin, id }
+    }
+
+    #[test]
+    fn an_invitation_says_who_and_by_which_key() {
+        let pin = Fingerprint([7; 32]);
+        let question = with_invitation(&args(&[]), invitation(Some(pin), Some(id("alice")))).unwrap();
+        assert_eq!((question.client_id, question.trust), (id("alice"), Trust::Fingerprint(pin)));
+        assert!(matches!(question.proof, Proof::Invite(code) if code.expose() == "code"));
+        let chosen = with_invitation(&args(&["--id", "bob"]), invitation(None, None)).unwrap();
+        assert_eq!((chosen.client_id, chosen.trust), (id("bob"), Trust::System));
+        let by_hand = args(&["--ca", "ca.pem", "--id", "alice"]);
+        let question = with_invitation(&by_hand, invitation(Some(pin), Some(id("alice")))).unwrap();
+        assert_eq!(question.trust, Trust::CaFile("ca.pem".into()));
+    }
+
+    #[test]
+    fn an_invitation_for_somebody_else_or_for_nobody_is_refused_before_it_is_spent() {
+        let refusal = |more: &[&str], id| with_invitation(&args(more), invitation(None, id)).unwrap_err().to_string();
+        assert!(refusal(&["--id", "bob"], Some(id("alice"))).contains("is for `alice`, not for `bob`"));
+        assert!(refusal(&[], None).contains("choose one with --id"));
+    }
+
+    fn bought(token: Option<&str>, folder: &Path) -> Result<(), Failure> {
+        let (server, trust) = ("a.example".parse().unwrap(), Trust::Fingerprint(Fingerprint([7; 32])));
+        let question = Question { server, client_id: id("asked"), proof: Proof::Invite(Secret::new("code")), trust };
+        let known =
+            Known { client_id: id("alice"), token: token.map(Secret::new), names: vec![Name::new("alice").unwrap()] };
+        keep(question, known, folder)
+    }
+
+    #[test]
+    fn a_token_that_was_bought_is_kept_under_the_id_that_the_server_says() {
+        let dir = tempfile::tempdir().unwrap();
+        bought(Some("adit_bought"), dir.path()).unwrap();
+        let kept = SavedLogin::read(dir.path()).unwrap().unwrap();
+        assert_eq!((kept.client_id, kept.token.expose()), (id("alice"), "adit_bought"));
+        assert_eq!(kept.trust, Trust::Fingerprint(Fingerprint([7; 32])));
+        assert!(bought(None, dir.path()).unwrap_err().to_string().contains("gave no token"));
+    }
+
+    #[test]
+    fn a_token_that_was_bought_and_cannot_be_kept_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a-file");
+        std::fs::write(&file, "").unwrap();
+        let error = bought(Some("adit_bought"), &file.join("adit")).unwrap_err().to_string();
+        assert!(error.contains("cannot be kept") && error.contains("shown this once: adit_bought"), "{error}");
+    }
+}
