@@ -18,7 +18,7 @@ mod ticket;
 mod token;
 
 pub use clients::{Clients, hash_problems};
-pub use hash::{Cost, HashError, TokenVerifier, check_hash, hash, hash_at};
+pub use hash::{Cost, HashError, TokenVerifier, Work, check_hash, hash, hash_at, work_of};
 pub use lane_secret::LaneSecret;
 pub use ticket::{Ticket, TicketError, TicketKey, TicketKeyError};
 pub use token::{Token, TokenError};
