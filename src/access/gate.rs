@@ -33,7 +33,7 @@ pub enum NotLetIn {
 ///
 /// A password is slow to compare on purpose (argon2), and a browser sends it with every request. So: what was right is
 /// remembered for ten minutes, as a keyed digest, for these very users only; each service has one comparison at a time
-/// and 64 that wait, all services together two; and an address that is wrong too often waits.
+/// and 256 that wait, all services together two; and an address that is wrong too often waits.
 pub struct PasswordGate {
     verifier: TokenVerifier,
     pub(super) failed: FailedLogins,

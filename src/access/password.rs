@@ -23,8 +23,9 @@ pub(super) const MAX_USER: usize = 128;
 /// these come from clients, and visitors of all clients wait for one another.
 pub(super) const MOST: Work = Work { memory_kib: 64 * 1024, passes: 5, lanes: 4 };
 
-/// Visitors of one service that may wait for the comparison of their passwords. Others are told to come back.
-const WAITING: usize = 64;
+/// Requests to one service that may wait for the comparison of their passwords: as many as a browser has open at once
+/// over HTTP/2, which need one comparison together. Others are told to come back.
+const WAITING: usize = 256;
 
 /// Who may log in to a service.
 pub(super) struct Users {

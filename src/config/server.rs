@@ -103,6 +103,9 @@ pub struct LimitConfig {
     pub streams: usize,
     /// The most a request head may measure, in bytes. Default: 65,536, from 8,192 to 262,144.
     pub head_size: usize,
+    /// Bodies that are held until their signature is checked, in bytes, of all requests together. Default: 67,108,864
+    /// (64 MiB), from 65,536 to 4,000,000,000.
+    pub held_bodies: usize,
 }
 
 /// The `[limits.per_ip]` section.
@@ -114,7 +117,7 @@ pub struct PerIpLimits {
     pub burst: NonZeroU32,
     /// Open connections. Default: 256.
     pub connections: NonZeroU32,
-    /// Failed logins a minute. Default: 30.
+    /// Failed logins a minute, and wrong passwords of visitors; counted apart. Default: 30.
     pub logins_per_minute: NonZeroU32,
     /// How many leading bits of an IPv6 address make one visitor. Default: 64, from 1 to 128.
     pub ipv6_prefix: u8,
@@ -266,6 +269,7 @@ fn limits(mut table: Table<'_>) -> LimitConfig {
         connections: table.number("connections", 16_384, 1..=1_000_000),
         streams: table.number("streams", 16_384, 1..=1_000_000),
         head_size: table.number("head_size", 65_536, 8_192..=262_144),
+        held_bodies: table.number("held_bodies", 67_108_864, 65_536..=4_000_000_000),
     }
 }
 

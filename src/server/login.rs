@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::Shared;
 use super::ports::OpenPort;
 use super::tunnel::{MAX_LANES, Tunnel};
+use crate::access::Access;
 use crate::auth::Ticket;
 use crate::protocol::VERSION;
 use crate::protocol::login::{
@@ -29,6 +30,8 @@ pub struct Authenticated {
     instance: InstanceId,
     agent: String,
     services: Vec<ServiceOffer>,
+    /// Which visitors get to each of them, in the same order.
+    access: Vec<Arc<Access>>,
     /// The public ports of its `tcp` services, open for as long as this lives.
     ports: Vec<Arc<OpenPort>>,
 }
@@ -38,9 +41,10 @@ impl Authenticated {
     #[cfg(test)]
     pub(super) fn for_tests(client: &str, instance: InstanceId, names: &[&str]) -> Self {
         let offer = |name: &&str| ServiceOffer::new(Name::new(name).unwrap(), ServiceKind::Http);
-        let services = names.iter().map(offer).collect();
+        let services: Vec<ServiceOffer> = names.iter().map(offer).collect();
+        let access = services.iter().map(|offer| Arc::new(Access::of(offer).unwrap())).collect();
         let client = ClientId::new(client).unwrap();
-        Self { client, instance, agent: "test".to_owned(), services, ports: Vec::new() }
+        Self { client, instance, agent: "test".to_owned(), services, access, ports: Vec::new() }
     }
 
     /// Who it is.
@@ -61,6 +65,12 @@ impl Authenticated {
     /// What it offers; every name is one that the client may claim.
     pub fn services(&self) -> &[ServiceOffer] {
         &self.services
+    }
+
+    /// Which visitors get to `name`; `None` if it does not offer that.
+    pub fn access_of(&self, name: &Name) -> Option<&Arc<Access>> {
+        let at = self.services.iter().position(|service| service.name == *name)?;
+        self.access.get(at)
     }
 }
 
@@ -110,12 +120,14 @@ impl Shared {
         self.check_draining()?;
         check_clock(hello.timestamp)?;
         self.check_services(&hello.client_id, &hello.services)?;
+        let access = compile_access(&hello.services)?;
         let ports = self.open_ports(&hello.client_id, &hello.services)?;
         Ok(Granted::Tunnel(Authenticated {
             client: hello.client_id.clone(),
             instance: hello.instance_id,
             agent: describe(hello),
             services: hello.services.clone(),
+            access,
             ports,
         }))
     }
@@ -265,6 +277,17 @@ impl Shared {
 /// The port as a URL has it: left out if it is the scheme's own.
 pub(super) fn with_port(port: u16, default: u16) -> String {
     if port == default { String::new() } else { format!(":{port}") }
+}
+
+/// What each service asks of its visitors, ready to be asked.
+fn compile_access(services: &[ServiceOffer]) -> Result<Vec<Arc<Access>>, Refused> {
+    let compile = |offer: &ServiceOffer| {
+        Access::of(offer).map(Arc::new).map_err(|error| {
+            let message = format!("the access to the service `{}` cannot be limited like this: {error}", offer.name);
+            Refused::new(Refusal::NotAllowed, message)
+        })
+    };
+    services.iter().map(compile).collect()
 }
 
 fn check_clock(timestamp: u64) -> Result<(), Refused> {

@@ -25,10 +25,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::PasswordGate;
 use crate::auth::{Clients, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::{CertError, SniCertificates};
 use crate::config::ServerConfig;
-use crate::limits::{AddressPermit, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
+use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
 use crate::protocol::control::Control;
 use crate::routing::Router;
 use crate::transport::listen::{self, ListenError};
@@ -96,6 +97,10 @@ pub struct Shared {
     visitor_connections: PerAddress,
     connections: Permits,
     failed_logins: FailedLogins,
+    /// Compares visitors' passwords.
+    passwords: PasswordGate,
+    /// Bodies of requests that wait for their signature to be checked.
+    held_bodies: Budget,
     streams: Permits,
     logins: Permits,
     logins_by_address: PerAddress,
@@ -181,6 +186,9 @@ impl Server {
             connections: Permits::new(config.limits.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
+            passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
+                .map_err(io::Error::other)?,
+            held_bodies: Budget::new(config.limits.held_bodies),
             streams: Permits::new(config.limits.streams),
             logins: Permits::new(LOGINS_UNDER_WAY),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
@@ -339,6 +347,7 @@ async fn evict_idle(shared: Arc<Shared>) {
             _ = tick.tick() => {
                 shared.visitors.evict_idle();
                 shared.failed_logins.evict_idle();
+                shared.passwords.evict_idle();
             }
         }
     }

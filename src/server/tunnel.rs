@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::login::Authenticated;
+use crate::access::Access;
 use crate::auth::LaneSecret;
 use crate::limits::{Permit, Permits};
 use crate::protocol::control::Control;
@@ -151,6 +152,11 @@ impl Tunnel {
     /// What the agent carries under `name`; `None` if it does not offer that.
     pub fn kind_of(&self, name: &Name) -> Option<ServiceKind> {
         self.services().iter().find(|service| service.name == *name).map(|service| service.kind)
+    }
+
+    /// Which visitors get to `name`; `None` if the agent does not offer that.
+    pub fn access_of(&self, name: &Name) -> Option<&Arc<Access>> {
+        self.login.access_of(name)
     }
 
     /// With what further lanes join.

@@ -9,6 +9,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod access;
 mod cut;
 mod exchanges;
 mod harness;

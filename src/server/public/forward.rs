@@ -8,7 +8,6 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -16,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::Visit;
 use super::answer::{Failure, is_grpc};
+use super::body::RequestBody;
 use super::forwarded::{Delimited, ForwardedBody, Held};
 use super::headers::{self, Forwarding};
 use super::ledger::{About, Asked, Entry};
@@ -63,7 +63,7 @@ impl Target {
 pub(super) async fn forward(
     visit: &Arc<Visit>,
     target: Target,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
@@ -79,7 +79,7 @@ pub(super) async fn forward(
         (server, Some(turn), shared.exchanges.token()),
     ));
     exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
-        entry.fail(*failure);
+        entry.fail(failure.clone());
         entry.status(failure.status());
     })
 }
@@ -87,7 +87,7 @@ pub(super) async fn forward(
 async fn exchange(
     visit: &Arc<Visit>,
     target: &Target,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
     entry: &Arc<Entry>,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
@@ -205,7 +205,7 @@ fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> 
 
 /// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade, or of an
 /// extended CONNECT.
-fn rewrite(visit: &Visit, target: &Target, request: &mut Request<Incoming>, has_body: bool) -> Option<OnUpgrade> {
+fn rewrite(visit: &Visit, target: &Target, request: &mut Request<RequestBody>, has_body: bool) -> Option<OnUpgrade> {
     let protocol = headers::strip_hop_by_hop(request.headers_mut());
     let upgrade = match protocol {
         _ if request.method() == Method::CONNECT => Some(hyper::upgrade::on(&mut *request)),
@@ -238,7 +238,7 @@ fn rewrite(visit: &Visit, target: &Target, request: &mut Request<Incoming>, has_
 fn opening(
     visit: &Visit,
     target: &Target,
-    request: &mut Request<Incoming>,
+    request: &mut Request<RequestBody>,
     has_body: bool,
     (upgrades, protocol): (bool, Option<&Protocol>),
 ) -> Result<BytesMut, Failure> {
@@ -326,7 +326,7 @@ fn is_quiet(headers: &HeaderMap) -> bool {
 /// Sends the body of a request after its head, and drops `sending` when it is through. Where there is an `asked_for`, it
 /// is not sent before the application asks for it, and not at all if that refuses it.
 async fn upload(
-    body: Incoming,
+    body: RequestBody,
     asked_for: Option<oneshot::Receiver<()>>,
     mut writer: FrameWriter,
     idle: Duration,

@@ -104,7 +104,7 @@ impl Entry {
 
     /// Why the exchange failed, if it did.
     pub(super) fn failure(&self) -> Option<Failure> {
-        self.failure.get().copied()
+        self.failure.get().cloned()
     }
 }
 

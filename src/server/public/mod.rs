@@ -1,12 +1,15 @@
 //! Visitors: from the TCP socket to the end of each request.
 //!
 //! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`.
-//! `request` decides where a request goes, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
+//! `request` decides where a request goes, `access` whether it gets there (it may have to hold its `body` for that),
+//! `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
 //! ends. `raw` is for connections that are not HTTP.
 
+mod access;
 mod answer;
 mod arrival;
+mod body;
 mod connection;
 mod forward;
 mod forwarded;

@@ -73,6 +73,10 @@ async fn open(
     let Admission { shared, peer, local, .. } = admission;
     let Destination { name, kind, tunnel } = destination;
     shared.visitors.check(peer.ip()).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
+    // Of all that a service can ask, a connection can only have the right address.
+    if !tunnel.access_of(name).is_some_and(|access| access.allows_address(peer.ip())) {
+        return Err(Failure::Forbidden);
+    }
     let permit = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
     let about = About {
         request_id,
@@ -103,7 +107,7 @@ async fn open(
     match opened.await {
         Ok((reader, writer, stream)) => Ok(Carrier { reader, writer, _stream: stream, entry }),
         Err(failure) => {
-            entry.fail(failure);
+            entry.fail(failure.clone());
             Err(failure)
         }
     }
@@ -125,7 +129,7 @@ impl Carrier {
             }
             Err(error) => {
                 let failure = failure_of(&error);
-                entry.fail(failure);
+                entry.fail(failure.clone());
                 Err(failure)
             }
         }

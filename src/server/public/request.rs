@@ -8,11 +8,12 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
-use super::Visit;
 use super::answer::{self, Failure, Form};
+use super::body::RequestBody;
 use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
+use super::{Visit, access};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
@@ -38,7 +39,7 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
 
 async fn decide(
     visit: &Arc<Visit>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     request_id: RequestId,
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
@@ -73,6 +74,9 @@ async fn decide(
             if tunnel.kind_of(&name) != Some(ServiceKind::Http) {
                 return Err(Failure::WrongKind);
             }
+            let guard = tunnel.access_of(&name).ok_or(Failure::ServiceGone)?;
+            let mut request = request.map(RequestBody::Coming);
+            access::check(visit, (&name, guard), &mut request, visitor).await?;
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
