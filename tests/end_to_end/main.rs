@@ -10,6 +10,7 @@
 )]
 
 mod cut;
+mod early;
 mod exchanges;
 mod harness;
 mod http2;

@@ -116,6 +116,12 @@ async fn exchange(
             receiver
         });
         let upload = upload(request.into_body(), asked_for, writer, upload_idle, Arc::clone(entry), sender);
+        let (unread, request_id) = (visit.unread.clone(), target.request_id);
+        let upload = async move {
+            if upload.await {
+                unread.read(request_id);
+            }
+        };
         shared.visits.spawn(until_cut(shared.cut.clone(), upload));
         None
     } else {
@@ -324,7 +330,8 @@ fn is_quiet(headers: &HeaderMap) -> bool {
 }
 
 /// Sends the body of a request after its head, and drops `sending` when it is through. Where there is an `asked_for`, it
-/// is not sent before the application asks for it, and not at all if that refuses it.
+/// is not sent before the application asks for it, and not at all if that refuses it. Says whether it was read to its
+/// end.
 async fn upload(
     body: Incoming,
     asked_for: Option<oneshot::Receiver<()>>,
@@ -332,17 +339,18 @@ async fn upload(
     idle: Duration,
     entry: Arc<Entry>,
     sending: oneshot::Sender<Infallible>,
-) {
+) -> bool {
     let _sending = sending;
     if let Some(asked_for) = asked_for
         && let Ok(Err(_)) = tokio::time::timeout(ASKED_FOR, asked_for).await
     {
-        return;
+        return false;
     }
     let mut body = std::pin::pin!(body);
     match send_body(body.as_mut(), &mut writer, Some(idle)).await {
+        Ok(()) => return true,
         // The agent wants no more of it: the answer says why.
-        Ok(()) | Err(SendError::Stream(_)) => {}
+        Err(SendError::Stream(_)) => {}
         Err(SendError::Body(_) | SendError::Trailers) => {
             entry.fail(Failure::BadRequest);
             writer.reset(Reset::RequestBroken);
@@ -352,6 +360,7 @@ async fn upload(
             writer.reset(Reset::Idle);
         }
     }
+    body.is_end_stream()
 }
 
 /// An exchange that has become a connection.

@@ -3,7 +3,7 @@
 //! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`.
 //! `request` decides where a request goes, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
-//! ends. `raw` is for connections that are not HTTP.
+//! ends. `rest` is what comes of a request that was answered already, and `raw` is for connections that are not HTTP.
 
 mod answer;
 mod arrival;
@@ -14,6 +14,7 @@ mod headers;
 mod ledger;
 mod raw;
 mod request;
+mod rest;
 mod socket;
 mod wire;
 
@@ -37,6 +38,7 @@ use crate::transport::tls;
 use crate::values::Name;
 use arrival::{Arrival, TlsHello};
 use raw::Destination;
+use rest::Unread;
 use socket::{Turns, VisitorSocket};
 use wire::Wire;
 
@@ -51,6 +53,8 @@ struct Visit {
     cut: Arc<AtomicBool>,
     /// Tells the socket when a request is under way.
     turns: Turns,
+    /// Tells the socket that the visitor may still be sending a body.
+    unread: Unread,
     /// What it was let in with.
     _permits: (Permit, Option<AddressPermit>),
 }
@@ -178,10 +182,11 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
     match wanted {
         Ok(Ok(Wanted::Http(wire, is_http2, scheme))) => {
             let cut = Arc::new(AtomicBool::new(false));
-            let turns = Turns::default();
-            let socket = VisitorSocket::new(wire, Arc::clone(&cut), turns.clone(), &shared.config.timeouts);
+            let (turns, unread) = (Turns::default(), Unread::default());
+            let signs = (Arc::clone(&cut), turns.clone(), unread.clone());
+            let socket = VisitorSocket::new(wire, signs, &shared.config.timeouts);
             let Admission { shared, peer, local, permits } = admission;
-            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, _permits: permits });
+            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, unread, _permits: permits });
             match is_http2 {
                 true => connection::serve_http2(visit, socket).await,
                 false => connection::serve_http1(visit, socket).await,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -27,6 +28,9 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
     let _turn = visit.turns.begin();
     let request_id = RequestId::next();
     let form = Form::of(request.headers());
+    if request.version() != Version::HTTP_2 {
+        visit.unread.begin(request_id, !request.body().is_end_stream());
+    }
     match decide(&visit, request, request_id).await {
         Ok(response) => response,
         Err(failure) => {
