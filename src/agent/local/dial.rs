@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
+use super::watched::Watched;
 use crate::config::{LocalUrl, Place, ProxyProtocol};
 use crate::transport::proxy_protocol::{self, Version};
 
@@ -72,10 +73,12 @@ impl Dialler {
         let mut stream = match &self.place {
             Place::Tcp { .. } => {
                 let dialled = timeout(self.connect_timeout * 2, self.tcp.clone().call(self.uri.clone()));
-                Stream::Tcp(dialled.await.map_err(late)?.map_err(|error| io_error_of(&error))?.into_inner())
+                let dialled = dialled.await.map_err(late)?.map_err(|error| io_error_of(&error))?;
+                Stream::Tcp(Watched::new(dialled.into_inner()))
             }
             Place::Unix(path) => {
-                Stream::Unix(timeout(self.connect_timeout, UnixStream::connect(path)).await.map_err(late)??)
+                let dialled = timeout(self.connect_timeout, UnixStream::connect(path)).await;
+                Stream::Unix(Watched::new(dialled.map_err(late)??))
             }
         };
         if let (Some(version), Some((visitor, server))) = (self.proxy_protocol, on_behalf_of) {
@@ -128,8 +131,8 @@ pub(in crate::agent) fn io_error_of(error: &(dyn std::error::Error + 'static)) -
 /// A connection to a local application.
 #[derive(Debug)]
 pub(in crate::agent) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(Watched<TcpStream>),
+    Unix(Watched<UnixStream>),
     Tls(Box<TlsStream<Stream>>),
 }
 

@@ -6,6 +6,7 @@
 pub(super) mod dial;
 mod http1;
 mod http2;
+mod watched;
 mod websocket;
 
 use std::collections::HashMap;
