@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::local::{Answer, Local, LocalError, LocalTls, RequestBody};
+use super::local::{self, Answer, Local, LocalError, LocalTls, RequestBody};
 use crate::config::{AgentConfig, Service};
 use crate::limits::Permits;
 use crate::protocol::decode::{Decoder, Event};
@@ -108,11 +108,14 @@ impl Handler {
 async fn raw(local: &Local, preface: &Preface, reader: FrameReader, writer: &mut FrameWriter) -> Result<(), Refusal> {
     writer.flush().await.map_err(|_| Refusal::Gone)?;
     let dialled = local.dialler.dial(Some((preface.visitor, preface.server))).await;
-    let stream = dialled.map_err(|error| unanswered(local, preface, &LocalError::dial(&error)))?;
+    let mut stream = dialled.map_err(|error| unanswered(local, preface, &LocalError::dial(&error)))?;
     local.is_up(&preface.service);
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(stream, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| Refusal::Gone)
+    both_ways(&mut stream, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| {
+        stream.reset();
+        Refusal::Gone
+    })
 }
 
 /// Takes a request to the local application, and its answer back.
@@ -271,7 +274,11 @@ async fn switch(mut response: Response<Incoming>, visitor: Visitor, writer: &mut
     let upgraded = upgraded.await.map_err(|_| Refusal::Reset(Reset::LocalBroken))?;
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(TokioIo::new(upgraded), reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| Refusal::Gone)
+    let mut upgraded = TokioIo::new(upgraded);
+    both_ways(&mut upgraded, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| {
+        local::reset(upgraded.into_inner());
+        Refusal::Gone
+    })
 }
 
 /// Why a stream ends without a whole answer.

@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep, timeout};
@@ -137,6 +138,17 @@ pub(in crate::agent) enum Stream {
 }
 
 impl Stream {
+    /// Ends the connection, when it is dropped, so that the application does not take it for complete. A Unix socket has
+    /// no such end.
+    pub(in crate::agent) fn reset(&self) {
+        match self {
+            // If the system refuses, the application sees an ordinary end: there is nothing else to try.
+            Self::Tcp(socket) => drop(SockRef::from(socket.socket()).set_linger(Some(Duration::ZERO))),
+            Self::Unix(_) => {}
+            Self::Tls(tls) => tls.get_ref().0.reset(),
+        }
+    }
+
     /// Whether the application has chosen HTTP/2 in the handshake.
     pub(super) fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(crate::transport::tls::HTTP2))
@@ -202,6 +214,11 @@ pub(super) struct Patient {
 impl Patient {
     pub(super) fn new(stream: Stream) -> TokioIo<Self> {
         TokioIo::new(Self { stream, failed: None })
+    }
+
+    /// As [`Stream::reset`].
+    pub(super) fn reset(&self) {
+        self.stream.reset();
     }
 
     fn unless_deaf<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

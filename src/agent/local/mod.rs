@@ -26,7 +26,9 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::rt::Executor;
+use hyper::upgrade::Upgraded;
 use hyper_util::client::legacy::Error as ClientError;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -39,7 +41,7 @@ use crate::protocol::preface::Preface;
 use crate::transport::body::{BodyError, FrameBody};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Name;
-use dial::Dialler;
+use dial::{Dialler, Patient};
 use http1::Http1;
 use http2::{Failed, Http2, Slot};
 use websocket::Handshake;
@@ -99,6 +101,14 @@ where
 {
     fn execute(&self, task: F) {
         self.0.spawn(task);
+    }
+}
+
+/// Ends an upgraded connection that broke off on the way, so that the application does not take it for complete. Over
+/// HTTP/2 the library has no other end than the orderly one.
+pub(super) fn reset(upgraded: Upgraded) {
+    if let Ok(parts) = upgraded.downcast::<TokioIo<Patient>>() {
+        parts.io.inner().reset();
     }
 }
 

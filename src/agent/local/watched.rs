@@ -27,6 +27,10 @@ impl<S> Watched<S> {
     pub(super) fn new(socket: S) -> Self {
         Self { socket, silent: false }
     }
+
+    pub(super) fn socket(&self) -> &S {
+        &self.socket
+    }
 }
 
 impl<S> Watched<S>

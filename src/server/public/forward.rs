@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -150,7 +151,10 @@ async fn exchange(
                 (StatusCode::SWITCHING_PROTOCOLS, _) => return Err(Failure::LocalBroken),
                 _ => {}
             }
-            let exchange = Upgraded { reader, writer, stream, entry: Arc::clone(entry), quiet: timeouts.quiet_stream };
+            // Over HTTP/2 others share the connection.
+            let cut = (asked.1 != Version::HTTP_2).then(|| Arc::clone(&visit.cut));
+            let (entry, quiet) = (Arc::clone(entry), timeouts.quiet_stream);
+            let exchange = Upgraded { reader, writer, stream, entry, quiet, cut };
             shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
             return Ok(response(head, ForwardedBody::empty()));
         }
@@ -370,17 +374,33 @@ struct Upgraded {
     stream: Held,
     entry: Arc<Entry>,
     quiet: Duration,
+    /// Says that the visitor's connection must not end in order.
+    cut: Option<Arc<AtomicBool>>,
+}
+
+/// Says so when it is dropped, whoever drops it.
+struct CutUnlessWhole(Option<Arc<AtomicBool>>);
+
+impl Drop for CutUnlessWhole {
+    fn drop(&mut self) {
+        if let Some(cut) = &self.0 {
+            cut.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl Upgraded {
     async fn run(self, visitor: OnUpgrade) {
-        let Self { reader, writer, stream, entry, quiet } = self;
-        if let Ok(visitor) = visitor.await
-            && both_ways(TokioIo::new(visitor), reader, writer, quiet, |way, bytes| entry.moved(way, bytes))
-                .await
-                .is_ok()
-        {
-            entry.complete();
+        let Self { reader, writer, stream, entry, quiet, cut } = self;
+        if let Ok(visitor) = visitor.await {
+            let mut visitor = TokioIo::new(visitor);
+            // Dropped before the connection is.
+            let mut cut = CutUnlessWhole(cut);
+            let carried = both_ways(&mut visitor, reader, writer, quiet, |way, bytes| entry.moved(way, bytes)).await;
+            if carried.is_ok() {
+                entry.complete();
+                cut.0 = None;
+            }
         }
         drop(stream);
     }

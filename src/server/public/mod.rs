@@ -49,7 +49,8 @@ struct Visit {
     peer: SocketAddr,
     local: SocketAddr,
     scheme: Scheme,
-    /// Set when an answer without a length of its own broke off: its end must not look like one.
+    /// Set when an answer without a length of its own, or an upgraded connection, broke off: its end must not look like
+    /// one.
     cut: Arc<AtomicBool>,
     /// Tells the socket when a request is under way.
     turns: Turns,

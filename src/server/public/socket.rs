@@ -7,8 +7,9 @@
 //!   notice, because a body is not asked for more while the socket is full.
 //! - A visitor that was answered before it had sent everything may go on for a while after its connection has ended, so
 //!   that it gets the answer (`rest`).
-//! - An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection. If such an answer breaks
-//!   off, an orderly end would show the visitor half of it as the whole: then the socket ends with a reset.
+//! - An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection, and so does what became of
+//!   an upgrade. If it breaks off, an orderly end would show the visitor half of it as the whole: then the socket ends
+//!   with a reset.
 
 use std::io;
 use std::pin::Pin;
