@@ -56,3 +56,18 @@ async fn a_request_that_the_server_refuses_itself_is_answered_all_the_same() {
         ends_in_order(visitor).await;
     }
 }
+
+#[tokio::test]
+async fn a_visitor_that_pauses_learns_that_nobody_wants_the_rest() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let asked = "POST / HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 1000000\r\n\r\nsome";
+    let mut visitor = raw(server.public, asked).await;
+    let (mut local, _) = app.request().await;
+    local.write_all(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 4\r\n\r\nless").await.unwrap();
+    drop(local);
+    assert!(read_until(&mut visitor, "less").await.starts_with("HTTP/1.1 413"));
+    assert_eq!(read_to_end(&mut visitor).await.unwrap(), b"");
+    until_idle(&server.open, PATIENCE).await;
+}

@@ -32,6 +32,7 @@ use crate::server::until_cut;
 use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter};
+use crate::transport::mux::MuxStream;
 use crate::values::{Name, RequestId};
 
 /// The largest head of an answer, in bytes as it crosses the stream.
@@ -40,6 +41,9 @@ const MAX_RESPONSE_HEAD: usize = 128 * 1024;
 /// How long a request that waits to be asked for its body (`Expect: 100-continue`) is held back. The agent asks sooner;
 /// an application may do without asking (RFC 9110, section 10.1.1).
 const ASKED_FOR: Duration = Duration::from_secs(5);
+
+/// How often an upload that does not come on looks whether anybody still wants it.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Where a request goes, and on whose behalf.
 #[derive(Debug)]
@@ -351,7 +355,13 @@ async fn upload(
         return false;
     }
     let mut body = std::pin::pin!(body);
-    match send_body(body.as_mut(), &mut writer, Some(idle)).await {
+    let stream = writer.stream().clone();
+    let sent = tokio::select! {
+        biased;
+        sent = send_body(body.as_mut(), &mut writer, Some(idle)) => sent,
+        () = unwanted(&stream) => return false,
+    };
+    match sent {
         Ok(()) => return true,
         // The agent wants no more of it: the answer says why.
         Err(SendError::Stream(_)) => {}
@@ -365,6 +375,14 @@ async fn upload(
         }
     }
     body.is_end_stream()
+}
+
+/// Resolves when the agent has dropped the stream: the application wants no more of the request. Only who writes would
+/// notice, and a visitor may pause.
+async fn unwanted(stream: &MuxStream) {
+    while !stream.is_closed() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// An exchange that has become a connection.
