@@ -122,6 +122,19 @@ def as_markdown(outcomes, measured):
         "  how a body is delimited (by its length or in chunks) is compared.",
         "- The application gets `X-Forwarded-For`, `-Host` and `-Proto`, `X-Real-IP` and `X-Request-ID` in addition.",
         "",
+        "What the HTTP libraries (hyper, h2) cannot carry, with the rows that show it:",
+        "",
+        "- How the names of fields are written, the order of different names, and fields that are folded over lines.",
+        "- The words behind a status, and interim answers but 100 (103 Early Hints).",
+        "- Over HTTP/1.1: trailers that no `Trailer` field names, and trailers of an answer without `TE: trailers`. Over HTTP/2",
+        "  all of them come.",
+        "- More than 100 fields in a request over HTTP/1.1; bytes in a target that no URI has (`<`, `>`, Latin-1); the length of",
+        "  a 304.",
+        "- HTTP/2: priorities and server push. A WebSocket over HTTP/2 that breaks off ends in order, as seen from either side:",
+        "  what is missing is its close frame.",
+        "",
+        "Limits of the program's own: a request's head of `limits.head_size` (431), an answer's head of 128 KB (502).",
+        "",
     ]
     groups = list(dict.fromkeys(outcome.row.group for outcome in outcomes))
     counts = {verdict: sum(outcome.verdict == verdict for outcome in outcomes) for verdict in VERDICTS}

@@ -69,6 +69,11 @@ simple(
 )
 simple("an answer of 150 fields", answer=answer(fields=b"".join(b"X-%d: %d\r\n" % (n, n) for n in range(150)) + b"Content-Length: 0\r\n"))
 simple("a field of 100 KB in an answer", answer=answer(fields=b"X-Long: %s\r\nContent-Length: 0\r\n" % (b"l" * 100_000)))
+simple(
+    "an answer of 200 KB of fields",
+    answer=answer(fields=b"".join(b"X-%d: %s\r\n" % (n, b"v" * 1000) for n in range(200)) + b"Content-Length: 0\r\n"),
+    difference=(lambda seen: "", "the head of an answer has 128 KB at most", "502"),
+)
 simple("empty values and bytes beyond ASCII in an answer", answer=answer(fields=b"X-E:\r\nX-E: \r\nX-D: a\tb\r\nLocation: /caf\xc3\xa9\r\nSet-Cookie: a=\xe9\xff\r\nContent-Length: 0\r\n"))
 simple(
     "a coding other than chunked",
