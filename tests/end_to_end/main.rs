@@ -15,6 +15,7 @@ mod exchanges;
 mod harness;
 mod http2;
 mod https;
+mod kept;
 mod lanes;
 mod limits;
 mod local;
