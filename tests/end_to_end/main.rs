@@ -21,6 +21,7 @@ mod limits;
 mod local;
 mod login;
 mod raw;
+mod refused;
 mod shutdown;
 mod takeover;
 mod upgrades;

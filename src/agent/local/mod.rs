@@ -1,15 +1,17 @@
 //! The agent's side of the local applications: how each of them is spoken to.
 //!
-//! `dial` connects, `http1` and `http2` keep connections, `websocket` translates between the two, and [`Local`] makes of a
-//! visitor's request the one that the application gets.
+//! `dial` connects, `watched` looks at what is kept, `http1` and `http2` keep connections, `again` takes requests back that
+//! were refused unseen, `websocket` translates between the two versions, and [`Local`] makes of a visitor's request the one
+//! that the application gets.
 
+mod again;
 pub(super) mod dial;
 mod http1;
 mod http2;
 mod watched;
 mod websocket;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
@@ -55,6 +57,8 @@ pub(super) enum RequestBody {
     Framed(Box<FrameBody>),
     /// The same, but not before somebody says so (RFC 9110, section 10.1.1).
     Held(oneshot::Receiver<()>, Box<FrameBody>),
+    /// What was sent in vain, and what follows.
+    Again(VecDeque<Bytes>, Box<RequestBody>),
 }
 
 impl Body for RequestBody {
@@ -72,6 +76,7 @@ impl Body for RequestBody {
                 }
                 Pin::new(body.as_mut()).poll_frame(cx)
             }
+            Self::Again(sent, rest) => again::poll_again(sent, rest, cx),
         }
     }
 
@@ -79,6 +84,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Framed(body) | Self::Held(_, body) => body.is_end_stream(),
+            Self::Again(sent, rest) => sent.is_empty() && rest.is_end_stream(),
         }
     }
 
@@ -86,6 +92,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => http_body::SizeHint::with_exact(0),
             Self::Framed(body) | Self::Held(_, body) => body.size_hint(),
+            Self::Again(..) => http_body::SizeHint::default(),
         }
     }
 }
