@@ -9,6 +9,7 @@
 //! | [`agent`] | the home side: dial, log in, serve streams from the local application |
 //! | [`telemetry`] | logs |
 //! | [`transport`] | byte pipes and what is laid over them: TLS, coalescing, streams, frames, bodies |
+//! | [`access`] | which visitors get to a service |
 //! | [`auth`] | tokens, tickets, and who may log in |
 //! | [`certs`] | the server's certificate and its fingerprint |
 //! | [`config`] | files, environment and flags, resolved with every problem at once |
@@ -25,6 +26,7 @@
 //! [`server::registry`] the tunnel, [`server::tunnel`] a lane, [`transport::mux`] opens the stream; on the other side
 //! [`agent`] takes it to the local application, and the answer comes back the same way, piece by piece.
 
+pub mod access;
 pub mod agent;
 pub mod auth;
 pub mod certs;

@@ -16,9 +16,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["values", "files", "protocol", "routing"]),
     ("certs", &["values", "files"]),
     ("auth", &["values", "files", "config"]),
+    ("access", &["values", "protocol", "limits", "auth"]),
     ("transport", &["values", "protocol", "config", "certs"]),
     ("telemetry", &["values", "config"]),
-    ("server", &["values", "protocol", "routing", "limits", "config", "certs", "auth", "transport", "telemetry"]),
+    (
+        "server",
+        &["values", "protocol", "routing", "limits", "config", "certs", "auth", "access", "transport", "telemetry"],
+    ),
     ("agent", &["values", "protocol", "limits", "config", "transport", "telemetry"]),
     (
         "cli",
@@ -31,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "config",
             "certs",
             "auth",
+            "access",
             "transport",
             "telemetry",
             "server",

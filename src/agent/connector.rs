@@ -15,12 +15,12 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
 use super::local::dial::io_error_of;
-use crate::config::{AgentConfig, ServerAddress};
+use crate::config::ServerAddress;
 use crate::protocol::VERSION;
-use crate::protocol::login::{AgentInfo, Answer, Hello, Join, Proof, Refused, ServiceOffer, Welcome};
+use crate::protocol::login::{AgentInfo, Answer, Hello, Join, Known, Proof, Refused, ServiceOffer, Welcome};
 use crate::transport::login::{MessageError, receive_answer, send};
 use crate::transport::tls::explain_handshake;
-use crate::values::InstanceId;
+use crate::values::{ClientId, InstanceId};
 
 /// For the TCP connection, and again for TLS and login.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -43,6 +43,9 @@ pub enum ConnectError {
     /// The connection broke during the login.
     #[error("the login broke off: {0}")]
     Login(#[from] MessageError),
+    /// A tunnel where none was asked for, or none where one was.
+    #[error("the server answered another question than it was asked; are both sides of the same version?")]
+    Unasked,
     /// The server said no.
     #[error("refused ({}): {}", .0.code.word(), .0.message)]
     Refused(Refused),
@@ -86,10 +89,10 @@ pub struct LoggedIn {
     pub welcome: Welcome,
 }
 
-/// Dials and logs in, always as the same instance.
+/// Dials and logs in, always as the same instance of the same client.
 #[derive(Clone)]
 pub struct Connector {
-    config: Arc<AgentConfig>,
+    client: ClientId,
     dialler: HttpConnector,
     tls: TlsConnector,
     instance: InstanceId,
@@ -97,31 +100,77 @@ pub struct Connector {
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Connector({} as {})", self.instance, self.config.client_id)
+        write!(f, "Connector({} as {})", self.instance, self.client)
     }
 }
 
 impl Connector {
-    /// Dials for `config`.
-    pub fn new(config: Arc<AgentConfig>, tls: Arc<ClientConfig>, instance: InstanceId) -> Self {
+    /// Logs in as `client`, with servers that `tls` takes for the right ones.
+    pub fn new(client: ClientId, tls: Arc<ClientConfig>, instance: InstanceId) -> Self {
         let mut dialler = HttpConnector::new();
         dialler.set_connect_timeout(Some(DEADLINE));
         dialler.set_nodelay(true);
-        Self { config, dialler, tls: TlsConnector::from(tls), instance }
+        Self { client, dialler, tls: TlsConnector::from(tls), instance }
     }
 
-    /// Dials `server` and logs in: with `proof` for a tunnel, or with `join` for a further lane of one.
+    /// The same, as another instance: its tunnels take names over from this one's instead of ending them.
+    pub fn as_another(&self, instance: InstanceId) -> Self {
+        Self { instance, ..self.clone() }
+    }
+
+    /// Dials `server` and logs in for a tunnel with `services`.
     ///
     /// # Errors
     /// The server cannot be reached, is not who it should be, or says no.
     pub async fn log_in(
         &self,
         server: &ServerAddress,
-        proof: Option<Proof>,
-        join: Option<Join>,
+        proof: Proof,
+        services: Vec<ServiceOffer>,
     ) -> Result<LoggedIn, ConnectError> {
+        self.welcomed(server, self.hello(Some(proof), services, None)).await
+    }
+
+    /// Dials `server` for a further lane of the tunnel that `services` are offered on.
+    ///
+    /// # Errors
+    /// As for [`Connector::log_in`].
+    pub async fn join(
+        &self,
+        server: &ServerAddress,
+        join: Join,
+        services: Vec<ServiceOffer>,
+    ) -> Result<LoggedIn, ConnectError> {
+        self.welcomed(server, self.hello(None, services, Some(join))).await
+    }
+
+    /// Asks `server` whether `proof` is good, without a tunnel.
+    ///
+    /// # Errors
+    /// As for [`Connector::log_in`].
+    pub async fn ask(&self, server: &ServerAddress, proof: Proof) -> Result<Known, ConnectError> {
+        match self.exchange(server, self.hello(Some(proof), Vec::new(), None)).await? {
+            (_, Answer::Known(known)) => Ok(known),
+            (_, Answer::Welcome(_)) => Err(ConnectError::Unasked),
+            (_, Answer::Refused(refused)) => Err(ConnectError::Refused(refused)),
+        }
+    }
+
+    async fn welcomed(&self, server: &ServerAddress, hello: Hello) -> Result<LoggedIn, ConnectError> {
+        match self.exchange(server, hello).await? {
+            (pipe, Answer::Welcome(welcome)) => Ok(LoggedIn { pipe, welcome }),
+            (_, Answer::Known(_)) => Err(ConnectError::Unasked),
+            (_, Answer::Refused(refused)) => Err(ConnectError::Refused(refused)),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        server: &ServerAddress,
+        hello: Hello,
+    ) -> Result<(TlsStream<TcpStream>, Answer), ConnectError> {
         let socket = self.dial(server).await?;
-        let login = self.greet(server, socket, proof, join);
+        let login = self.greet(server, socket, hello);
         tokio::time::timeout(DEADLINE, login).await.map_err(|_| ConnectError::Silent)?
     }
 
@@ -138,29 +187,21 @@ impl Connector {
         &self,
         server: &ServerAddress,
         socket: TcpStream,
-        proof: Option<Proof>,
-        join: Option<Join>,
-    ) -> Result<LoggedIn, ConnectError> {
+        hello: Hello,
+    ) -> Result<(TlsStream<TcpStream>, Answer), ConnectError> {
         let name = ServerName::try_from(server.host.clone()).map_err(|_| ConnectError::Name(server.host.clone()))?;
         let mut pipe = self.tls.connect(name, socket).await.map_err(ConnectError::Tls)?;
-        send(&mut pipe, &self.hello(proof, join)).await?;
-        match receive_answer(&mut pipe).await? {
-            Answer::Welcome(welcome) => Ok(LoggedIn { pipe, welcome }),
-            Answer::Known(_) => Err(ConnectError::Login(MessageError::Closed)),
-            Answer::Refused(refused) => Err(ConnectError::Refused(refused)),
-        }
+        send(&mut pipe, &hello).await?;
+        let answer = receive_answer(&mut pipe).await?;
+        Ok((pipe, answer))
     }
 
-    fn hello(&self, proof: Option<Proof>, join: Option<Join>) -> Hello {
-        let offer = |service: &crate::config::Service| ServiceOffer {
-            remote_port: service.remote_port,
-            ..ServiceOffer::new(service.name.clone(), service.kind)
-        };
+    fn hello(&self, proof: Option<Proof>, services: Vec<ServiceOffer>, join: Option<Join>) -> Hello {
         Hello {
             protocol: VERSION,
             capabilities: Vec::new(),
             required: Vec::new(),
-            client_id: self.config.client_id.clone(),
+            client_id: self.client.clone(),
             instance_id: self.instance,
             proof,
             timestamp: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -169,7 +210,7 @@ impl Connector {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 os: std::env::consts::OS.to_owned(),
             },
-            services: self.config.services.iter().map(offer).collect(),
+            services,
             join,
         }
     }

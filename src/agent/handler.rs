@@ -1,6 +1,5 @@
 //! One stream, from its preface to its end: the exchange as the local application sees it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,10 +10,9 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, oneshot};
-use tokio_util::task::TaskTracker;
 
-use super::local::{Answer, Local, LocalError, LocalTls, RequestBody};
-use crate::config::{AgentConfig, Service};
+use super::leads::{AllLeads, Leads};
+use super::local::{self, Answer, Local, LocalError, RequestBody};
 use crate::limits::Permits;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::ResponseHead;
@@ -25,7 +23,6 @@ use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::transport::mux::MuxStream;
-use crate::values::Name;
 
 /// How long the status byte may wait for the first bytes of the answer.
 const HOLD_BACK: Duration = Duration::from_millis(5);
@@ -45,21 +42,15 @@ const UPGRADED_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Serves streams.
 #[derive(Debug)]
 pub(super) struct Handler {
-    services: HashMap<Name, Local>,
+    pub(super) leads: AllLeads,
     permits: Permits,
     draining: AtomicBool,
 }
 
 impl Handler {
-    /// For the services of `config`, with the TLS that was prepared for them. Connections to local applications run on
-    /// `tasks`.
-    pub(super) fn new(config: &AgentConfig, tls: &LocalTls, connect_timeout: Duration, tasks: &TaskTracker) -> Self {
-        let local = |service: &Service| Some((service.name.clone(), Local::new(service, tls, connect_timeout, tasks)?));
-        Self {
-            services: config.services.iter().filter_map(local).collect(),
-            permits: Permits::new(config.max_streams),
-            draining: AtomicBool::new(false),
-        }
+    /// Serves `max_streams` streams at once.
+    pub(super) fn new(leads: AllLeads, max_streams: usize) -> Self {
+        Self { leads, permits: Permits::new(max_streams), draining: AtomicBool::new(false) }
     }
 
     /// Refuses new streams from now on; open ones go on.
@@ -93,13 +84,13 @@ impl Handler {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Status(Status::Draining));
         }
-        let local = self.services.get(&preface.service).filter(|local| local.kind == preface.kind);
-        let local = local.ok_or(Refusal::Status(Status::UnknownService))?;
+        let leads = self.leads.get(&preface.service).filter(|leads| leads.kind() == preface.kind);
+        let leads = leads.ok_or(Refusal::Status(Status::UnknownService))?;
         let _permit = self.permits.try_acquire().ok_or(Refusal::Status(Status::TooManyStreams))?;
         writer.gather().put_u8(Status::Accepted as u8);
         match preface.kind {
-            ServiceKind::Http => http(local, &preface, reader, writer).await,
-            ServiceKind::Tcp | ServiceKind::Tls => raw(local, &preface, reader, writer).await,
+            ServiceKind::Http => http(&leads, &preface, reader, writer).await,
+            ServiceKind::Tcp | ServiceKind::Tls => raw(leads.own(), &preface, reader, writer).await,
         }
     }
 }
@@ -108,21 +99,24 @@ impl Handler {
 async fn raw(local: &Local, preface: &Preface, reader: FrameReader, writer: &mut FrameWriter) -> Result<(), Refusal> {
     writer.flush().await.map_err(|_| Refusal::Gone)?;
     let dialled = local.dialler.dial(Some((preface.visitor, preface.server))).await;
-    let stream = dialled.map_err(|error| unanswered(local, preface, &LocalError::dial(&error)))?;
+    let mut stream = dialled.map_err(|error| unanswered(local, preface, &LocalError::dial(&error)))?;
     local.is_up(&preface.service);
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(stream, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| Refusal::Gone)
+    both_ways(&mut stream, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| {
+        stream.reset();
+        Refusal::Gone
+    })
 }
 
 /// Takes a request to the local application, and its answer back.
 async fn http(
-    local: &Local,
+    leads: &Leads,
     preface: &Preface,
     mut reader: FrameReader,
     writer: &mut FrameWriter,
 ) -> Result<(), Refusal> {
-    let head = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
+    let mut head = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
         Ok(Ok(Event::Request(head))) => head,
         Ok(Err(_)) => return Err(Refusal::Gone),
         Ok(Ok(_)) | Err(_) => return Err(Refusal::Reset(Reset::Protocol)),
@@ -143,6 +137,7 @@ async fn http(
         visitor.read_end(may_switch)?;
         RequestBody::Empty
     };
+    let local = leads.choose(&mut head);
     let (request, switching) = local.request(head, body).map_err(Refusal::Reset)?;
     let answer = tokio::select! {
         biased;
@@ -271,7 +266,11 @@ async fn switch(mut response: Response<Incoming>, visitor: Visitor, writer: &mut
     let upgraded = upgraded.await.map_err(|_| Refusal::Reset(Reset::LocalBroken))?;
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(TokioIo::new(upgraded), reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| Refusal::Gone)
+    let mut upgraded = TokioIo::new(upgraded);
+    both_ways(&mut upgraded, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| {
+        local::reset(upgraded.into_inner());
+        Refusal::Gone
+    })
 }
 
 /// Why a stream ends without a whole answer.

@@ -1,31 +1,37 @@
 //! The home side: dials out, logs in, and answers what visitors ask for with the local application.
 //!
 //! [`Agent::run`] keeps one tunnel up until it is told to stop or refused for good. [`connector`] dials and logs in,
-//! [`backoff`] says when to try again, [`tunnel`] keeps the lanes of one login, `handler` takes a stream to the local
-//! application, and `local` speaks to that.
+//! [`backoff`] says when to try again, `tunnel` keeps the lanes of one login, `lane` is one of them, `handler` takes a
+//! stream to the local application that `leads` and `rules` name, and `local` speaks to that. [`Changes`] changes what is
+//! offered meanwhile, and `change` tells the server.
 
 pub mod backoff;
+mod change;
 pub mod connector;
 mod handler;
+mod lane;
+mod leads;
 mod local;
-pub mod tunnel;
+mod rules;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AgentConfig, ServerAddress};
+use crate::config::{AgentConfig, ServerAddress, Service};
 use crate::protocol::login::{Proof, PublicService, Refusal, Refused};
 use crate::transport::tls::{self, TlsError};
 use crate::values::{InstanceId, Secret};
 use backoff::Backoff;
-use connector::{ConnectError, Connector};
-use local::LocalTls;
-use tunnel::{Ended, Tunnel};
+use connector::{ConnectError, Connector, LoggedIn};
+use leads::Offer;
+use tunnel::{Ended, Login, Tunnel};
 
 /// How an agent is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +44,13 @@ pub enum State {
         server: String,
         /// What is offered, and where visitors reach it.
         services: Vec<PublicService>,
+        /// The same as it is configured. What is not among `services` cannot be reached: the operator has changed
+        /// something.
+        configured: Arc<[Service]>,
         /// How many lanes are up.
         lanes: usize,
+        /// Why the latest change of services was refused, if it was: what was offered before it stays.
+        refused: Option<String>,
     },
     /// Waiting before the next attempt.
     Waiting {
@@ -84,16 +95,76 @@ pub enum SetUpError {
     Randomness(#[from] getrandom::Error),
 }
 
+/// What an agent should be from the next occasion on.
+#[derive(Debug, Clone)]
+struct Wanted {
+    /// For the next login.
+    token: Secret,
+    /// For the server, and for the next login.
+    offer: Arc<Offer>,
+}
+
+/// Lets an agent in again without its token being checked. Kept in memory only.
+type KeptTicket = Arc<Mutex<Option<Secret>>>;
+
 /// An agent. It does nothing until it runs.
 #[derive(Debug)]
 pub struct Agent {
     config: Arc<AgentConfig>,
     connector: Connector,
-    /// TLS to local applications.
-    local_tls: LocalTls,
     state: watch::Sender<State>,
-    /// Lets it back in without the token being checked. Kept in memory only.
-    ticket: Arc<Mutex<Option<Secret>>>,
+    ticket: KeptTicket,
+    wanted: watch::Sender<Wanted>,
+    /// What a server has agreed to last.
+    agreed: Mutex<Option<Arc<Offer>>>,
+    /// Which change was refused last, and why, as long as it is the latest.
+    refused: Refusals,
+    /// How many changes were made.
+    changes: Arc<Mutex<u64>>,
+}
+
+type Refusals = Arc<Mutex<Option<(u64, String)>>>;
+
+/// Changes what an agent offers while it runs, or before.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    wanted: watch::Sender<Wanted>,
+    ticket: KeptTicket,
+    refused: Refusals,
+    made: Arc<Mutex<u64>>,
+}
+
+impl Changes {
+    /// Takes services and token over from `config`: the server is told of changed services, and the next login uses the
+    /// token. Nothing else of it counts. Says whether the services are others than those wanted so far; whether the server
+    /// agrees, the agent's [`State`] tells. Reads files.
+    ///
+    /// # Errors
+    /// The TLS settings of a local application cannot be used; nothing has changed.
+    pub fn make(&self, config: &AgentConfig) -> Result<bool, SetUpError> {
+        // Those who change something take turns.
+        let mut made = self.made.lock();
+        let differs = *self.wanted.borrow().offer.services != *config.services;
+        let offer = match differs {
+            true => Some(Arc::new(Offer::prepare(*made + 1, config.services.clone())?)),
+            false => None,
+        };
+        *made += u64::from(differs);
+        // Whoever has put everything back has mended it.
+        let is_mended = !differs && self.refused.lock().take().is_some();
+        self.wanted.send_if_modified(|wanted| {
+            if wanted.token.expose() != config.token.expose() {
+                wanted.token = config.token.clone();
+                // It was for the token before.
+                *self.ticket.lock() = None;
+            }
+            if let Some(offer) = offer {
+                wanted.offer = offer;
+            }
+            differs || is_mended
+        });
+        Ok(differs)
+    }
 }
 
 impl Agent {
@@ -102,14 +173,17 @@ impl Agent {
     /// # Errors
     /// The trust settings cannot be used.
     pub fn new(config: AgentConfig) -> Result<Self, SetUpError> {
-        let config = Arc::new(config);
         let tls = tls::client(&config.trust)?;
+        let offer = Arc::new(Offer::prepare(0, config.services.clone())?);
         Ok(Self {
-            local_tls: local::prepare_tls(&config.services)?,
-            connector: Connector::new(Arc::clone(&config), tls, InstanceId::random()?),
-            config,
+            connector: Connector::new(config.client_id.clone(), tls, InstanceId::random()?),
+            wanted: watch::Sender::new(Wanted { token: config.token.clone(), offer }),
+            config: Arc::new(config),
             state: watch::Sender::new(State::Connecting),
             ticket: Arc::default(),
+            agreed: Mutex::default(),
+            refused: Arc::default(),
+            changes: Arc::default(),
         })
     }
 
@@ -118,16 +192,25 @@ impl Agent {
         self.state.subscribe()
     }
 
+    /// With which its services can be changed.
+    pub fn changes(&self) -> Changes {
+        let (wanted, ticket) = (self.wanted.clone(), Arc::clone(&self.ticket));
+        Changes { wanted, ticket, refused: Arc::clone(&self.refused), made: Arc::clone(&self.changes) }
+    }
+
     /// Keeps a tunnel up until `stop`, then lets open requests finish.
     ///
     /// # Errors
     /// It was refused for good, or replaced.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), GivenUp> {
+        // Earlier tunnels, until their open requests are finished.
+        let mut retiring = JoinSet::new();
         let result = tokio::select! {
             biased;
-            result = self.keep_connected(&stop) => result,
+            result = self.keep_connected(&stop, &mut retiring) => result,
             () = self.stopped_while_waiting(&stop) => Ok(()),
         };
+        while retiring.join_next().await.is_some() {}
         self.state.send_replace(State::Ended);
         result
     }
@@ -140,24 +223,27 @@ impl Agent {
         let _ = state.wait_for(|state| !matches!(state, State::Connected { .. })).await;
     }
 
-    async fn keep_connected(&self, stop: &CancellationToken) -> Result<(), GivenUp> {
+    async fn keep_connected(&self, stop: &CancellationToken, retiring: &mut JoinSet<()>) -> Result<(), GivenUp> {
         let mut backoff = Backoff::new();
+        let mut connector = self.connector.clone();
         loop {
             let mut why = String::new();
             let mut retry_after = Duration::ZERO;
             for server in &self.config.servers {
+                // Tunnels that have ended need not be remembered.
+                while retiring.try_join_next().is_some() {}
                 self.state.send_replace(State::Connecting);
-                match self.connect(server).await {
-                    Ok(tunnel) => {
+                match self.connect(server, &connector).await {
+                    Ok(login) => {
                         let up_since = Instant::now();
-                        match tunnel.serve(stop).await {
-                            Ended::Stopped => return Ok(()),
+                        match self.serve(login, &mut connector, stop, retiring).await {
                             Ended::Replaced { by } => return Err(GivenUp::Replaced { by }),
                             Ended::Lost(reason) => {
                                 tracing::warn!(%server, "lost the connection: {reason}");
                                 why = format!("lost the connection to {server}: {reason}");
                                 backoff.lost(up_since.elapsed());
                             }
+                            Ended::Stopped | Ended::Renewed(..) => return Ok(()),
                         }
                         // The first server of the list is the one to be at.
                         break;
@@ -179,25 +265,92 @@ impl Agent {
         }
     }
 
-    async fn connect(&self, server: &ServerAddress) -> Result<Tunnel<'_>, ConnectError> {
-        let ticket = self.ticket.lock().clone();
-        if let Some(ticket) = ticket {
-            match self.connector.log_in(server, Some(Proof::Ticket(ticket)), None).await {
-                // The ticket has expired, or was for another server: the token decides.
-                Err(ConnectError::Refused(Refused { code: Refusal::BadToken, .. })) => {
-                    *self.ticket.lock() = None;
+    /// Serves a tunnel, and those that take its place.
+    async fn serve(
+        &self,
+        login: Login,
+        connector: &mut Connector,
+        stop: &CancellationToken,
+        retiring: &mut JoinSet<()>,
+    ) -> Ended {
+        let mut tunnel = Tunnel::new(self, login, None);
+        loop {
+            match tunnel.serve(stop, retiring).await {
+                Ended::Renewed(login, old) => {
+                    *connector = login.connector.clone();
+                    *self.ticket.lock() = Some(login.first.welcome.ticket.clone());
+                    tunnel = Tunnel::new(self, *login, Some(old));
                 }
-                Ok(login) => return Ok(self.tunnel(server, login)),
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Logs in with what is wanted now; with what a server has agreed to before, if it does not agree to that.
+    async fn connect(&self, server: &ServerAddress, connector: &Connector) -> Result<Login, ConnectError> {
+        loop {
+            let mut wanted = self.wanted.subscribe();
+            let now = wanted.borrow_and_update().clone();
+            match log_in(connector, server, &self.ticket, &now).await {
+                Ok(first) => {
+                    *self.ticket.lock() = Some(first.welcome.ticket.clone());
+                    let (server, connector) = (server.clone(), connector.clone());
+                    return Ok(Login { server, connector, offer: now.offer, wanted, first });
+                }
+                Err(ConnectError::Refused(refused))
+                    if matches!(refused.code, Refusal::NotAllowed | Refusal::NameTaken) =>
+                {
+                    let agreed = self.agreed.lock().clone().filter(|agreed| agreed.number != now.offer.number);
+                    let Some(agreed) = agreed else { return Err(ConnectError::Refused(refused)) };
+                    self.turn_back(&now.offer, &agreed, &refused);
+                }
                 Err(error) => return Err(error),
             }
         }
-        let token = Proof::Token(self.config.token.clone());
-        let login = self.connector.log_in(server, Some(token), None).await?;
-        Ok(self.tunnel(server, login))
     }
 
-    fn tunnel(&self, server: &ServerAddress, login: connector::LoggedIn) -> Tunnel<'_> {
-        *self.ticket.lock() = Some(login.welcome.ticket.clone());
-        Tunnel::new(self, server.clone(), login)
+    /// A server has agreed to `offer`.
+    fn agreed(&self, offer: &Arc<Offer>) {
+        *self.agreed.lock() = Some(Arc::clone(offer));
+        let mut refused = self.refused.lock();
+        if refused.as_ref().is_some_and(|(number, _)| *number < offer.number) {
+            *refused = None;
+        }
     }
+
+    /// A server has refused `offer`: what counted `before` counts again, unless something newer is wanted already.
+    fn turn_back(&self, offer: &Offer, before: &Arc<Offer>, refused: &Refused) {
+        let (code, message) = (refused.code.word(), &refused.message);
+        tracing::warn!(code, "the server refused the changed services, and those before stay: {message}");
+        *self.refused.lock() = Some((offer.number, format!("{message} ({code})")));
+        self.wanted.send_if_modified(|wanted| {
+            let is_latest = wanted.offer.number == offer.number;
+            if is_latest {
+                wanted.offer = Arc::clone(before);
+            }
+            is_latest
+        });
+    }
+
+    fn refused(&self) -> Option<String> {
+        self.refused.lock().as_ref().map(|(_, why)| why.clone())
+    }
+}
+
+/// Logs in with the ticket, if there is one, otherwise with the token.
+async fn log_in(
+    connector: &Connector,
+    server: &ServerAddress,
+    ticket: &KeptTicket,
+    wanted: &Wanted,
+) -> Result<LoggedIn, ConnectError> {
+    let kept = ticket.lock().clone();
+    if let Some(kept) = kept {
+        match connector.log_in(server, Proof::Ticket(kept), wanted.offer.for_server()).await {
+            // The ticket has expired, or was for another server: the token decides.
+            Err(ConnectError::Refused(Refused { code: Refusal::BadToken, .. })) => *ticket.lock() = None,
+            other => return other,
+        }
+    }
+    connector.log_in(server, Proof::Token(wanted.token.clone()), wanted.offer.for_server()).await
 }

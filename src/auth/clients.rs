@@ -128,6 +128,18 @@ impl Clients {
         self.changes.send_replace(());
     }
 
+    /// Whether this is what `file` lists.
+    pub fn lists(&self, file: &ClientsFile) -> bool {
+        let listed = self.listed();
+        let is_same =
+            |((id, entry), (other_id, other)): ((&ClientId, &Arc<ClientEntry>), (&ClientId, &ClientEntry))| {
+                id == other_id && **entry == *other
+            };
+        listed.invites == file.invites
+            && listed.clients.len() == file.clients.len()
+            && listed.clients.iter().zip(&file.clients).all(is_same)
+    }
+
     /// Ticks each time the list was replaced, after it was.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()

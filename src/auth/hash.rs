@@ -72,6 +72,26 @@ pub fn hash_at(token: &Secret, cost: Cost) -> Result<String, HashError> {
     Ok(hash.to_string())
 }
 
+/// What a comparison with a hash costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// How often all of it is gone through.
+    pub passes: u32,
+    /// Lanes, which run one after the other here.
+    pub lanes: u32,
+}
+
+/// What a comparison with `text` would cost: for whoever takes hashes from others and has limits of its own.
+///
+/// # Errors
+/// As [`check_hash`].
+pub fn work_of(text: &str) -> Result<Work, HashError> {
+    let params = Params::try_from(&parse(text)?).map_err(|error: PhcError| HashError::Broken(error.to_string()))?;
+    Ok(Work { memory_kib: params.m_cost(), passes: params.t_cost(), lanes: params.p_cost() })
+}
+
 /// Says whether `text` can be kept as a token's hash: for whoever reads one from a file. Costs nothing.
 ///
 /// # Errors
@@ -166,6 +186,7 @@ mod tests {
         let text = hash(&secret("token")).unwrap();
         assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
         assert_eq!(check_hash(&text), Ok(()));
+        assert_eq!(work_of(&text), Ok(Work { memory_kib: 19 * 1024, passes: 2, lanes: 1 }));
         assert_ne!(hash(&secret("token")).unwrap(), text, "the salt is fresh");
     }
 

@@ -5,7 +5,8 @@
 //!   stranger spend the server's memory and time
 //! - `ticket`: [`TicketKey`] and [`Ticket`], a short-lived proof of an earlier login, cheap to check
 //! - `invite`: [`InviteCode`], which buys a token once
-//! - `clients`: [`Clients`], who may log in, what is theirs, and who is invited
+//! - `clients`: [`Clients`], who may log in, what is theirs, and who is invited; `on_disk`: [`ClientsOnDisk`], the file
+//!   behind it
 //! - `lane_secret`: [`LaneSecret`], by which further lanes join a tunnel
 //!
 //! A login with a token costs some 19 MiB and tens of milliseconds on purpose; a login with a ticket costs microseconds.
@@ -16,12 +17,14 @@ mod clients;
 mod hash;
 mod invite;
 mod lane_secret;
+mod on_disk;
 mod ticket;
 mod token;
 
 pub use clients::{Clients, Credential, Invited, hash_problems};
-pub use hash::{Cost, HashError, TokenVerifier, check_hash, hash, hash_at};
+pub use hash::{Cost, HashError, TokenVerifier, Work, check_hash, hash, hash_at, work_of};
 pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;
+pub use on_disk::{ClientsOnDisk, load_clients};
 pub use ticket::{Ticket, TicketError, TicketKey, TicketKeyError};
 pub use token::{Token, TokenError};

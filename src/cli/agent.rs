@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anstream::{eprintln, println};
-
+use anstream::println;
 use tokio_util::task::TaskTracker;
 
+use super::login::look_again;
+use super::reload::AgentFile;
 use super::server::setting;
 use super::status::show_status;
 use super::{Failure, runtime};
-use crate::agent::{Agent, GivenUp};
-use crate::auth::Token;
-use crate::config::{AgentConfig, Environment, Flags, ValueKind};
+use crate::agent::{Agent, Changes, GivenUp};
+use crate::config::{AgentConfig, Flags, ValueKind};
 use crate::protocol::login::Refusal;
 use crate::telemetry::start_logs;
 
@@ -56,10 +56,10 @@ pub(super) struct TcpArgs {
 /// Who logs in, and where.
 #[derive(Debug, clap::Args)]
 struct LoginArgs {
-    /// The server's tunnel address; several are tried in order
+    /// The server's tunnel address; several are tried in order [default: that of `adit login`]
     #[arg(long, value_name = "HOST:PORT")]
     server: Vec<String>,
-    /// The client id that the token belongs to
+    /// The client id that the token belongs to [default: that of `adit login`]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// The token; ADIT_TOKEN in the environment keeps it out of the shell's history
@@ -81,7 +81,8 @@ struct LoginArgs {
 
 pub(super) fn run_agent(args: AgentArgs) -> Result<(), Failure> {
     let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
-    run(AgentConfig::load(args.config.as_deref(), &flags)?)
+    let file = AgentFile::new(args.config, flags);
+    run(file.read()?, Some(file))
 }
 
 pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
@@ -120,30 +121,41 @@ fn run_one(mut service: HashMap<String, ValueKind>, login: LoginArgs) -> Result<
     if !login.server.is_empty() {
         flags = flags.with("servers", login.server);
     }
-    run(AgentConfig::from_flags(&Environment::of_process(), &flags)?)
+    run(AgentConfig::from_command_line(&flags)?, None)
 }
 
-fn run(config: AgentConfig) -> Result<(), Failure> {
+/// Runs an agent to its end; what changes in `file` is taken over meanwhile.
+fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
     let _logs = start_logs(&config.log).map_err(Failure::other)?;
     runtime::raise_file_limit();
     runtime::single_threaded()?.block_on(async {
-        let services = config.services.clone();
         let client = config.client_id.clone();
         let token = config.token.clone();
-        let agent = Agent::new(config)?;
+        let agent = Agent::new(config.clone())?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
-        let status = tasks.spawn(show_status(agent.state(), client, services));
-        let result = agent.run(stop).await;
+        let status = tasks.spawn(show_status(agent.state(), client));
+        let following = follow(file, config, agent.changes());
+        let result = tokio::select! {
+            result = agent.run(stop) => result.map_err(Failure::from),
+            failed = following => failed,
+        };
         // It ends with the agent; what it printed last should be seen whole.
+        drop(agent);
         let _ = status.await;
-        if let Err(GivenUp::Refused { code: Refusal::BadToken, .. }) = &result
-            && let Err(why) = Token::parse(token.expose())
-        {
-            eprintln!("Look at the token again: {why}");
+        if let Err(Failure::GivenUp(GivenUp::Refused { code: Refusal::BadToken, .. })) = &result {
+            look_again(&token);
         }
-        result.map_err(Failure::from)?;
+        result?;
         println!("stopped");
         Ok(())
     })
+}
+
+/// Ends only if it cannot begin.
+async fn follow(file: Option<AgentFile>, started: AgentConfig, changes: Changes) -> Result<(), Failure> {
+    match file {
+        Some(file) => file.follow(started, changes).await,
+        None => std::future::pending().await,
+    }
 }

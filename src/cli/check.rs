@@ -6,7 +6,7 @@ use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 
 use super::Failure;
-use super::server::load_clients;
+use crate::auth::load_clients;
 use crate::config::{Kind, check};
 
 #[derive(Debug, clap::Args)]

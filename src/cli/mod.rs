@@ -5,6 +5,9 @@ mod check;
 mod demo;
 mod demo_site;
 mod failure;
+mod login;
+mod password;
+mod reload;
 mod runtime;
 mod server;
 mod status;
@@ -33,6 +36,12 @@ enum Command {
     Http(Box<agent::HttpArgs>),
     /// Put one local TCP port on the internet: SSH, a database, a game
     Tcp(Box<agent::TcpArgs>),
+    /// Log in once, and keep it: `adit http` and the others then need no server, id or token
+    Login(Box<login::LoginArgs>),
+    /// Forget the login that was kept
+    Logout,
+    /// Make the hash of a password, for `basic_auth` of a service
+    Password,
     /// Say who may log in: make and list clients, rotate and revoke their tokens, invite newcomers
     Token(token::Args),
     /// Check a configuration file and name every problem in it
@@ -52,6 +61,9 @@ impl Cli {
             Command::Agent(args) => agent::run_agent(args),
             Command::Http(args) => agent::run_http(*args),
             Command::Tcp(args) => agent::run_tcp(*args),
+            Command::Login(args) => login::run(*args),
+            Command::Logout => login::log_out(),
+            Command::Password => password::run(),
             Command::Token(args) => token::run(args),
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(args),

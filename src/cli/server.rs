@@ -1,15 +1,16 @@
 //! `adit server`
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anstream::println;
 use anstyle::Style;
 use tokio_util::task::TaskTracker;
 
+use super::runtime::Hangups;
 use super::{Failure, runtime};
-use crate::auth::{Clients, hash_problems};
-use crate::config::{ClientsFile, ConfigErrors, Flags, ServerConfig, shared_origin_warning};
+use crate::auth::{Clients, load_clients};
+use crate::config::{Flags, ServerConfig, shared_origin_warning};
 use crate::server::Server;
 use crate::server::certificate::Origin;
 use crate::telemetry::start_logs;
@@ -42,7 +43,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
     if clients.clients.is_empty() {
         let file = config.clients.display();
-        tracing::warn!("no client may log in yet: make a token with `adit token new ID --clients {file}` and restart");
+        tracing::warn!("no client may log in yet: make a token with `adit token new ID --clients {file}`");
     }
     runtime::raise_file_limit();
     runtime::for_server()?.block_on(async {
@@ -51,18 +52,18 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         print_start(&server, &domain)?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
+        let clients_file = server.clients_file();
+        let mut hangups = Hangups::new()?;
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            while stopped.run_until_cancelled(hangups.next()).await.is_some() {
+                tracing::info!("SIGHUP: reading the clients file again");
+                clients_file.ask();
+            }
+        });
         server.run(stop).await;
         Ok(())
     })
-}
-
-/// Reads a clients file and looks at its hashes too.
-pub(super) fn load_clients(path: &Path) -> Result<ClientsFile, ConfigErrors> {
-    let clients = ClientsFile::load(path)?;
-    match hash_problems(&clients) {
-        problems if problems.is_empty() => Ok(clients),
-        problems => Err(ConfigErrors { file: Some(path.to_owned()), problems }),
-    }
 }
 
 fn print_start(server: &Server, domain: &str) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! What a self-hoster sees of a running agent: where it can be reached, and what keeps it from that.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anstream::print;
@@ -8,7 +9,7 @@ use tokio::sync::watch;
 
 use super::terminal::harmless;
 use crate::agent::State;
-use crate::config::{LocalUrl, Place, Service};
+use crate::config::{LocalUrl, Place, Rule, Service};
 use crate::protocol::login::{PublicService, ServiceKind};
 use crate::values::ClientId;
 
@@ -16,12 +17,12 @@ use crate::values::ClientId;
 const FIRST_REMINDER: u32 = 5;
 
 /// Prints each change of state until the agent has ended.
-pub(super) async fn show_status(mut state: watch::Receiver<State>, client: ClientId, services: Vec<Service>) {
+pub(super) async fn show_status(mut state: watch::Receiver<State>, client: ClientId) {
     let mut told = Told::default();
     loop {
         let now = state.borrow_and_update().clone();
-        if let Some(news) = told.news_of(&now) {
-            print!("{}", text_of(&news, &client, &services));
+        for news in told.news_of(&now) {
+            print!("{}", text_of(&news, &client));
         }
         if now == State::Ended || state.changed().await.is_err() {
             return;
@@ -33,75 +34,88 @@ pub(super) async fn show_status(mut state: watch::Receiver<State>, client: Clien
 #[derive(Debug, PartialEq, Eq)]
 enum News<'a> {
     /// Visitors can come.
-    Connected { server: &'a str, services: &'a [PublicService] },
+    Connected { server: &'a str, offered: Offered<'a> },
+    /// What is offered has changed.
+    Changed(Offered<'a>),
+    /// A change was refused.
+    NotChanged(&'a str),
     /// It failed for a reason that was not told yet.
     NotConnected { why: &'a str, retry_in: Duration },
     /// It has failed for the same reason so many times.
     StillNot { attempts: u32, retry_in: Duration },
 }
 
+/// What is offered: as visitors reach it, and as it is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Offered<'a> {
+    public: &'a [PublicService],
+    configured: &'a [Service],
+}
+
 /// What a person was told last. Another lane, or the next attempt with the same result, is no news.
 #[derive(Debug, Default)]
 struct Told {
-    connected: Option<Vec<PublicService>>,
+    /// The server, and what is offered there.
+    connected: Option<(String, Vec<PublicService>, Arc<[Service]>)>,
+    refused: Option<String>,
     /// The reason, how many attempts failed for it, and when to remind of it.
     trouble: Option<(String, u32, u32)>,
 }
 
 impl Told {
-    fn news_of<'a>(&mut self, now: &'a State) -> Option<News<'a>> {
+    fn news_of<'a>(&mut self, now: &'a State) -> Vec<News<'a>> {
         match now {
-            State::Connecting | State::Ended => None,
-            State::Connected { server, services, .. } => {
+            State::Connecting | State::Ended => Vec::new(),
+            State::Connected { server, services, configured, refused, .. } => {
                 self.trouble = None;
-                if self.connected.as_ref() == Some(services) {
-                    return None;
-                }
-                self.connected = Some(services.clone());
-                Some(News::Connected { server, services })
+                let offered = Offered { public: services, configured };
+                let now = (server.clone(), services.clone(), Arc::clone(configured));
+                let news = match self.connected.replace(now) {
+                    Some((at, public, local)) if at == *server => {
+                        (public != *services || local != *configured).then_some(News::Changed(offered))
+                    }
+                    _ => Some(News::Connected { server, offered }),
+                };
+                let is_told = std::mem::replace(&mut self.refused, refused.clone()) == *refused;
+                let not_changed = refused.as_deref().filter(|_| !is_told).map(News::NotChanged);
+                news.into_iter().chain(not_changed).collect()
             }
             State::Waiting { why, retry_in } => {
                 self.connected = None;
-                match &mut self.trouble {
+                let news = match &mut self.trouble {
                     Some((before, attempts, remind_at)) if before == why => {
                         *attempts = attempts.saturating_add(1);
                         if attempts < remind_at {
-                            return None;
+                            return Vec::new();
                         }
                         *remind_at = remind_at.saturating_mul(2);
-                        Some(News::StillNot { attempts: *attempts, retry_in: *retry_in })
+                        News::StillNot { attempts: *attempts, retry_in: *retry_in }
                     }
                     _ => {
                         self.trouble = Some((why.clone(), 1, FIRST_REMINDER));
-                        Some(News::NotConnected { why, retry_in: *retry_in })
+                        News::NotConnected { why, retry_in: *retry_in }
                     }
-                }
+                };
+                vec![news]
             }
         }
     }
 }
 
 /// What is printed. Much of it comes from the server, which is not to steer this terminal.
-fn text_of(news: &News<'_>, client: &ClientId, services: &[Service]) -> String {
+fn text_of(news: &News<'_>, client: &ClientId) -> String {
     let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
-    let bold = Style::new().bold();
     match news {
-        News::Connected { server, services: public } => {
-            let mut text = format!("{green}connected{green:#} to {} as {client}\n", harmless(server));
-            for service in *public {
-                let local = services.iter().find(|local| local.name == service.name);
-                let local = local.map_or_else(|| "?".to_owned(), local_of);
-                for (i, url) in service.public_urls.iter().enumerate() {
-                    let url = harmless(url);
-                    text.push_str(&match i {
-                        0 => format!("  {bold}{url}{bold:#}  ->  {local}\n"),
-                        _ => format!("  or {url}\n"),
-                    });
-                }
-            }
-            text
+        News::Connected { server, offered } => {
+            format!("{green}connected{green:#} to {} as {client}\n{}", harmless(server), text_of_offered(offered))
         }
+        News::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
+        News::NotChanged(why) => format!(
+            "{yellow}not changed:{yellow:#} the server refused: {}\n  \
+             everything stays as it was; change the file again, or ask the operator to allow it\n",
+            harmless(why)
+        ),
         News::NotConnected { why, retry_in } => format!(
             "{yellow}not connected:{yellow:#} {}\n  trying again in {:.1} s; Ctrl-C stops it\n",
             harmless(why),
@@ -114,23 +128,74 @@ fn text_of(news: &News<'_>, client: &ClientId, services: &[Service]) -> String {
     }
 }
 
+fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
+    let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+    let bold = Style::new().bold();
+    let mut text = String::new();
+    for service in *public {
+        let local = configured.iter().find(|local| local.name == service.name);
+        let to = local.map_or_else(|| "?".to_owned(), |local| local_of(local.kind, &local.local));
+        for (i, url) in service.public_urls.iter().enumerate() {
+            let url = harmless(url);
+            text.push_str(&match i {
+                0 => format!("  {bold}{url}{bold:#}  ->  {to}\n"),
+                _ => format!("  or {url}\n"),
+            });
+        }
+        for rule in local.iter().flat_map(|local| &local.rules) {
+            text.push_str(&format!("     {}  ->  {}\n", condition_of(rule), local_of(ServiceKind::Http, &rule.local)));
+        }
+    }
+    for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
+        text.push_str(&format!(
+            "  {yellow}{} cannot be reached:{yellow:#} the operator does not allow it any more\n",
+            gone.name
+        ));
+    }
+    text
+}
+
+/// When a rule fits.
+fn condition_of(rule: &Rule) -> String {
+    let path = rule.path.as_ref().map(|path| if path.is_empty() { "/".to_owned() } else { path.clone() });
+    let header = rule.header.as_ref().map(|header| match &header.value {
+        Some(value) => format!("{}: {}", header.name, harmless(&String::from_utf8_lossy(value.as_bytes()))),
+        None => header.name.to_string(),
+    });
+    path.into_iter().chain(header).collect::<Vec<_>>().join(" with ")
+}
+
 /// The local application as a person would write it.
-fn local_of(service: &Service) -> String {
-    let LocalUrl { scheme, place, text } = &service.local;
-    match (service.kind, scheme, place) {
-        (ServiceKind::Http, None, Place::Tcp { .. }) => format!("http://{}", service.local.authority()),
-        (_, None, Place::Tcp { .. }) => service.local.authority(),
-        _ => text.clone(),
+fn local_of(kind: ServiceKind, local: &LocalUrl) -> String {
+    match (kind, local.scheme, &local.place) {
+        (ServiceKind::Http, None, Place::Tcp { .. }) => format!("http://{}", local.authority()),
+        (_, None, Place::Tcp { .. }) => local.authority(),
+        _ => local.text.clone(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::{AgentConfig, Environment, Flags};
     use crate::values::Name;
 
-    fn connected(server: &str, lanes: usize) -> State {
-        State::Connected { server: server.to_owned(), services: Vec::new(), lanes }
+    fn configured(services: &str) -> Arc<[Service]> {
+        let text = format!("servers = ['a']\nclient_id = 'alice'\ntoken = 'x'\n{services}");
+        let config = AgentConfig::from_text(Path::new("a.toml"), &text, &Environment::default(), &Flags::new());
+        config.unwrap().services.into()
+    }
+
+    fn public(name: &str, urls: &[&str]) -> PublicService {
+        let public_urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        PublicService { name: Name::new(name).unwrap(), public_urls }
+    }
+
+    fn connected(server: &str, lanes: usize, services: Vec<PublicService>, refused: Option<&str>) -> State {
+        let configured = configured("[[services]]\nlocal = 3000");
+        State::Connected { server: server.to_owned(), services, configured, lanes, refused: refused.map(str::to_owned) }
     }
 
     fn waiting(why: &str) -> State {
@@ -142,8 +207,8 @@ mod tests {
         let mut told = Told::default();
         let mut heard = Vec::new();
         for attempt in 1..=40 {
-            assert_eq!(told.news_of(&State::Connecting), None);
-            match told.news_of(&waiting("refused")) {
+            assert_eq!(told.news_of(&State::Connecting), []);
+            match told.news_of(&waiting("refused")).pop() {
                 Some(News::NotConnected { why: "refused", .. }) => heard.push((attempt, "reason")),
                 Some(News::StillNot { attempts, .. }) if attempts == attempt => heard.push((attempt, "reminder")),
                 None => {}
@@ -151,33 +216,67 @@ mod tests {
             }
         }
         assert_eq!(heard, [(1, "reason"), (5, "reminder"), (10, "reminder"), (20, "reminder"), (40, "reminder")]);
-        assert!(matches!(told.news_of(&waiting("silent")), Some(News::NotConnected { why: "silent", .. })));
-        assert!(matches!(told.news_of(&waiting("refused")), Some(News::NotConnected { why: "refused", .. })));
+        assert!(matches!(told.news_of(&waiting("silent"))[..], [News::NotConnected { why: "silent", .. }]));
+        assert!(matches!(told.news_of(&waiting("refused"))[..], [News::NotConnected { why: "refused", .. }]));
     }
 
     #[test]
     fn a_connection_is_told_once_and_ends_the_trouble() {
         let mut told = Told::default();
-        assert!(told.news_of(&waiting("lost")).is_some());
-        assert_eq!(told.news_of(&connected("a", 1)), Some(News::Connected { server: "a", services: &[] }));
-        assert_eq!(told.news_of(&connected("a", 2)), None, "another lane");
-        assert!(matches!(told.news_of(&waiting("lost")), Some(News::NotConnected { .. })), "lost anew");
-        assert!(told.news_of(&connected("a", 1)).is_some(), "and back again");
-        assert_eq!(told.news_of(&State::Ended), None);
+        assert_eq!(told.news_of(&waiting("lost")).len(), 1);
+        let one = connected("a", 1, vec![], None);
+        assert!(matches!(told.news_of(&one)[..], [News::Connected { server: "a", .. }]));
+        assert_eq!(told.news_of(&connected("a", 2, vec![], None)), [], "another lane");
+        assert!(matches!(told.news_of(&waiting("lost"))[..], [News::NotConnected { .. }]), "lost anew");
+        assert_eq!(told.news_of(&one).len(), 1, "and back again");
+        assert_eq!(told.news_of(&State::Ended), []);
+    }
+
+    #[test]
+    fn changed_services_are_told_and_so_is_a_refusal() {
+        let mut told = Told::default();
+        told.news_of(&connected("a", 1, vec![], None));
+        let more = vec![public("alice", &["http://a/"])];
+        assert!(matches!(told.news_of(&connected("a", 1, more.clone(), None))[..], [News::Changed(_)]));
+        let refused = connected("a", 1, more.clone(), Some("not yours"));
+        assert_eq!(told.news_of(&refused), [News::NotChanged("not yours")]);
+        assert_eq!(told.news_of(&refused), []);
+        assert_eq!(told.news_of(&connected("a", 1, more.clone(), None)), [], "put back as it was");
+        assert_eq!(told.news_of(&refused), [News::NotChanged("not yours")], "and tried again");
+    }
+
+    #[test]
+    fn each_service_is_shown_with_its_applications_and_those_out_of_reach_are_named() {
+        let configured = configured(
+            "[[services]]\nlocal = 3000\n[[services.rules]]\npath = '/api'\nlocal = 'h2c://app:1'\n\
+             [[services.rules]]\npath = '/'\nheader = { name = 'X-V', value = '2' }\nlocal = 4000\n\
+             [[services]]\nname = 'db'\nkind = 'tcp'\nlocal = 5432",
+        );
+        let public = [public("alice", &["http://alice.a/", "http://a/alice/"])];
+        let offered = Offered { public: &public, configured: &configured };
+        let text = text_of(&News::Changed(offered), &ClientId::new("alice").unwrap());
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(
+            plain,
+            "changed\n  http://alice.a/  ->  http://localhost:3000\n  or http://a/alice/\n     \
+             /api  ->  h2c://app:1\n     / with x-v: 2  ->  http://localhost:4000\n  \
+             db cannot be reached: the operator does not allow it any more\n"
+        );
     }
 
     #[test]
     fn a_server_does_not_steer_the_terminal() {
         let clear = "\x1b[2J";
         let client = ClientId::new("alice").unwrap();
-        let urls = vec![format!("http://a/{clear}"), format!("http://b/{clear}")];
-        let services = [PublicService { name: Name::new("alice").unwrap(), public_urls: urls }];
-        let second = Duration::from_secs(1);
+        let (first, second) = (format!("http://a/{clear}"), format!("http://b/{clear}"));
+        let services = [public("alice", &[&first, &second])];
+        let offered = Offered { public: &services, configured: &[] };
         for (news, shown) in [
-            (News::Connected { server: clear, services: &services }, "  or http://b/[2J\n"),
-            (News::NotConnected { why: clear, retry_in: second }, " [2J\n"),
+            (News::Connected { server: clear, offered }, "  or http://b/[2J\n"),
+            (News::NotChanged(clear), "refused: [2J\n"),
+            (News::NotConnected { why: clear, retry_in: Duration::from_secs(1) }, " [2J\n"),
         ] {
-            let text = text_of(&news, &client, &[]);
+            let text = text_of(&news, &client);
             assert!(!text.contains(clear) && text.contains(shown), "{text:?}");
         }
     }

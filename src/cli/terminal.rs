@@ -1,6 +1,28 @@
-//! Text of others on the way to a person's terminal.
+//! What goes to a person's terminal, and comes from there.
 
 use std::borrow::Cow;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+
+use zeroize::Zeroizing;
+
+use super::Failure;
+use crate::values::Secret;
+
+/// The longest secret that is read, in bytes.
+const MAX_SECRET: u64 = 4096;
+
+/// Asks for a secret without showing what is typed; where nobody can be asked, it is the first line of standard input.
+///
+/// # Errors
+/// The terminal or standard input cannot be read.
+pub(super) fn ask_secret(prompt: &str) -> Result<Secret, Failure> {
+    if io::stdin().is_terminal() {
+        return rpassword::prompt_password(prompt).map(Secret::new).map_err(Failure::other);
+    }
+    let mut line = Zeroizing::new(String::new());
+    io::stdin().lock().take(MAX_SECRET).read_line(&mut line).map_err(Failure::other)?;
+    Ok(Secret::new(line.trim_end_matches(['\r', '\n'])))
+}
 
 /// `text` without control characters, so that it cannot move the cursor, recolour or retitle the terminal, or hide what
 /// stands before it. Line ends stay: messages may have several lines.

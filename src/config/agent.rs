@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use crate::values::{ClientId, Fingerprint, Secret};
 
 use super::address::ServerAddress;
-use super::error::ConfigErrors;
+use super::error::{ConfigErrors, Problem};
 use super::log::{self, LogConfig};
 use super::raw::{Environment, FileText, Flags, Origin, TOKEN_VARIABLE, merge};
+use super::saved::SavedLogin;
+use super::secret;
 use super::service::{self, Service};
 use super::table::{Entry, Report, Table};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
+
+/// More than any token has, and less than would not fit a login, in bytes.
+const MAX_TOKEN: usize = 1024;
 
 /// The sections and keys at the top of the file.
 pub(super) const TOP_LEVEL: &[&str] =
@@ -27,6 +32,8 @@ pub struct AgentConfig {
     pub client_id: ClientId,
     /// The client's token; only known not to be empty.
     pub token: Secret,
+    /// The file it was read from, if it has one of its own.
+    pub token_file: Option<PathBuf>,
     /// How the agent knows that it talks to the right server.
     pub trust: Trust,
     /// What is offered. 1 to [`crate::protocol::login::MAX_SERVICES`], each with another name.
@@ -49,97 +56,178 @@ pub enum Trust {
 }
 
 impl AgentConfig {
-    /// Reads `file` (without one, [`DEFAULT_AGENT_FILE`]), the process's environment and `flags`.
+    /// Reads `file` (without one, [`DEFAULT_AGENT_FILE`]), the process's environment and `flags`; and what they leave open
+    /// of server, client and token, in the login that the user has kept.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigErrors> {
-        Self::load_with(file, &Environment::of_process(), flags)
+        Self::load_with(file, &Environment::of_process(), flags, SavedLogin::folder().as_deref())
     }
 
-    /// Like [`AgentConfig::load`], with an environment of the caller's choice.
+    /// Like [`AgentConfig::load`], with an environment of the caller's choice, and the folder of a kept login.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn load_with(file: Option<&Path>, environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
+    pub fn load_with(
+        file: Option<&Path>,
+        environment: &Environment,
+        flags: &Flags,
+        saved: Option<&Path>,
+    ) -> Result<Self, ConfigErrors> {
         let path = file.unwrap_or(Path::new(DEFAULT_AGENT_FILE));
         let missing = "name one with --config, or share a single port without a file: `adit http 3000`";
-        from_layers(Some(&FileText::read(path, missing)?), environment, flags)
+        from_layers(Some(&FileText::read(path, missing)?), environment, flags, saved)
     }
 
-    /// Resolves environment and flags alone, without a file.
+    /// Like [`AgentConfig::load`], without a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_command_line(flags: &Flags) -> Result<Self, ConfigErrors> {
+        from_layers(None, &Environment::of_process(), flags, SavedLogin::folder().as_deref())
+    }
+
+    /// Resolves environment and flags alone, without a file or a kept login.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn from_flags(environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
-        from_layers(None, environment, flags)
+        from_layers(None, environment, flags, None)
     }
 
-    /// Resolves `text` as if it had been read from `file`. Only a `token_file` is read from the disk.
+    /// Resolves `text` as if it had been read from `file`. Only files that hold secrets are read from the disk.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn from_text(file: &Path, text: &str, environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
-        from_layers(Some(&FileText { path: file.to_owned(), text: text.to_owned() }), environment, flags)
+        Self::from_file(&FileText { path: file.to_owned(), text: text.to_owned() }, environment, flags, None)
+    }
+
+    pub(super) fn from_file(
+        file: &FileText,
+        environment: &Environment,
+        flags: &Flags,
+        saved: Option<&Path>,
+    ) -> Result<Self, ConfigErrors> {
+        from_layers(Some(file), environment, flags, saved)
     }
 }
 
-fn from_layers(file: Option<&FileText>, environment: &Environment, flags: &Flags) -> Result<AgentConfig, ConfigErrors> {
+fn from_layers(
+    file: Option<&FileText>,
+    environment: &Environment,
+    flags: &Flags,
+    saved: Option<&Path>,
+) -> Result<AgentConfig, ConfigErrors> {
     let values = merge(file, environment, flags)?;
     let path = file.map(|file| file.path.as_path());
     let base = path.and_then(Path::parent).unwrap_or(Path::new(""));
     let report = Report::new(path, base);
-    let config = resolve(report.root(values), environment.get(TOKEN_VARIABLE));
-    report.finish(config)
-}
-
-pub(super) fn resolve(mut root: Table<'_>, token_variable: Option<&str>) -> Option<AgentConfig> {
-    let report = root.report();
-    let servers = servers(&mut root);
-    let client_id = match root.take("client_id") {
-        Some(entry) => entry.parse(ClientId::new),
-        None => {
-            report
-                .problem("client_id", "is missing; give --id or client_id, the id the server's operator chose for you");
-            None
-        }
+    let (saved, broken) = match saved.map(SavedLogin::read) {
+        Some(Ok(saved)) => (saved, None),
+        Some(Err(broken)) => (None, Some(broken)),
+        None => (None, None),
     };
-    let token = token(&mut root, token_variable);
-    let trust = trust(&mut root);
-    let services = service::resolve_all(&mut root, client_id.as_ref());
-    let max_streams = root.number("max_streams", 1_000, 1..=100_000);
-    let log = log::resolve(root.section("log"));
-    Some(AgentConfig { servers, client_id: client_id?, token: token?, trust, services, max_streams, log })
+    let config = resolve(report.root(values), environment.get(TOKEN_VARIABLE), saved.as_ref());
+    report.finish(config).map_err(|mut errors| {
+        // It is no matter as long as nobody needs it.
+        errors.problems.extend(broken.map(|broken| Problem {
+            key: String::new(),
+            message: format!("the saved login cannot be used: {broken}"),
+        }));
+        errors
+    })
 }
 
-fn servers(root: &mut Table<'_>) -> Vec<ServerAddress> {
-    let missing = |how| format!("{how}; give --server or servers, like [\"tunnel.example.com:8080\"]");
-    let report = root.report();
-    match root.take("servers") {
-        None => {
-            report.problem("servers", missing("is missing"));
-            Vec::new()
-        }
-        Some(entry) => match entry.list() {
-            Some(entries) if entries.is_empty() => {
-                report.problem("servers", missing("is empty"));
-                Vec::new()
-            }
-            entries => entries.into_iter().flatten().filter_map(|entry| entry.parse(str::parse)).collect(),
-        },
+/// A token, and the file it was read from.
+type FoundToken = (Secret, Option<PathBuf>);
+
+/// What of a login was given, for each of its parts: nothing, or what came of it.
+struct Given {
+    servers: Option<Vec<ServerAddress>>,
+    client_id: Option<Option<ClientId>>,
+    token: Option<Option<FoundToken>>,
+    trust: Option<Trust>,
+}
+
+impl Given {
+    /// Whether a saved login may fill in what is missing. It is for its own server and client alone: to no other server,
+    /// and to none that is to be known otherwise, its token must ever go.
+    fn may_be_completed_by(&self, saved: &SavedLogin) -> bool {
+        let is_incomplete = self.servers.is_none() || self.client_id.is_none() || self.token.is_none();
+        is_incomplete
+            && self.servers.as_ref().is_none_or(|servers| *servers == [saved.server.clone()])
+            && self.client_id.as_ref().is_none_or(|id| id.as_ref() == Some(&saved.client_id))
+            && self.trust.as_ref().is_none_or(|trust| *trust == saved.trust)
     }
 }
 
-fn trust(root: &mut Table<'_>) -> Trust {
+pub(super) fn resolve(
+    mut root: Table<'_>,
+    token_variable: Option<&str>,
+    saved: Option<&SavedLogin>,
+) -> Option<AgentConfig> {
+    let report = root.report();
+    let given = Given {
+        servers: root.take("servers").map(servers),
+        client_id: root.take("client_id").map(|entry| entry.parse(ClientId::new)),
+        token: token(&mut root, token_variable),
+        trust: trust(&mut root),
+    };
+    let fits = saved.filter(|saved| given.may_be_completed_by(saved));
+    let unfit = match saved.filter(|_| fits.is_none()) {
+        Some(saved) => {
+            format!("; the saved login is for {} as {} and is used for nothing else", saved.server, saved.client_id)
+        }
+        None => String::new(),
+    };
+    let servers = given.servers.or(fits.map(|saved| vec![saved.server.clone()]));
+    let client_id = given.client_id.or(fits.map(|saved| Some(saved.client_id.clone())));
+    let token = given.token.or(fits.map(|saved| Some((saved.token.clone(), None))));
+    for (key, is_there, advice) in [
+        (
+            "servers",
+            servers.is_some(),
+            "give --server or servers, like [\"tunnel.example.com:8080\"], or `adit login` once",
+        ),
+        ("client_id", client_id.is_some(), "give --id or client_id, the id the server's operator chose for you"),
+        ("token", token.is_some(), "give --token, ADIT_TOKEN or token_file"),
+    ] {
+        if !is_there {
+            report.problem(key, format!("is missing; {advice}{unfit}"));
+        }
+    }
+    let trust = given.trust.or(fits.map(|saved| saved.trust.clone())).unwrap_or(Trust::System);
+    let (client_id, (token, token_file)) = (client_id.flatten(), token.flatten().unzip());
+    let services = service::resolve_all(&mut root, client_id.as_ref());
+    let max_streams = root.number("max_streams", 1_000, 1..=100_000);
+    let log = log::resolve(root.section("log"));
+    let token_file = token_file.flatten();
+    let (servers, client_id, token) = (servers?, client_id?, token?);
+    Some(AgentConfig { servers, client_id, token, token_file, trust, services, max_streams, log })
+}
+
+fn servers(entry: Entry<'_>) -> Vec<ServerAddress> {
+    let (report, key) = (entry.report(), entry.key().to_owned());
+    let entries = entry.list();
+    if entries.as_ref().is_some_and(Vec::is_empty) {
+        report.problem(key, "is empty; give --server or servers, like [\"tunnel.example.com:8080\"]");
+    }
+    entries.into_iter().flatten().filter_map(|entry| entry.parse(str::parse)).collect()
+}
+
+/// How the server is to be known, if that is said.
+pub(super) fn trust(root: &mut Table<'_>) -> Option<Trust> {
     let ca = root.path("ca");
     let fingerprint = root.parse("fingerprint", str::parse);
     match (ca, fingerprint) {
-        (None, None) => Trust::System,
-        (Some(ca), None) => Trust::CaFile(ca),
-        (None, Some(fingerprint)) => Trust::Fingerprint(fingerprint),
+        (None, None) => None,
+        (Some(ca), None) => Some(Trust::CaFile(ca)),
+        (None, Some(fingerprint)) => Some(Trust::Fingerprint(fingerprint)),
         (Some(ca), Some(_)) => {
             root.report().problem("fingerprint", "is given together with ca; keep one of the two");
-            Trust::CaFile(ca)
+            Some(Trust::CaFile(ca))
         }
     }
 }
@@ -151,8 +239,8 @@ enum TokenSource<'r> {
     Variable(String),
 }
 
-/// The token from the highest layer that has one; two in one layer are refused.
-fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Secret> {
+/// The token from the highest layer that has one, if any has; two in one layer are refused.
+fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Option<FoundToken>> {
     let report = root.report();
     let mut sources: Vec<(Origin, TokenSource<'_>)> = Vec::new();
     sources.extend(root.take("token").map(|entry| (entry.origin(), TokenSource::Text(entry))));
@@ -160,45 +248,33 @@ fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Secret> {
     sources.extend(variable.map(|text| (Origin::Environment, TokenSource::Variable(text.to_owned()))));
     let highest = sources.iter().map(|(origin, _)| *origin).max();
     sources.retain(|(origin, _)| Some(*origin) == highest);
-    let source = match (sources.pop(), sources.is_empty()) {
-        (None, _) => {
-            report.problem("token", "is missing; give --token, ADIT_TOKEN or token_file");
-            return None;
+    let (_, source) = sources.pop()?;
+    if !sources.is_empty() {
+        report.problem("token", "is given more than once; keep one of token, token_file and ADIT_TOKEN");
+        return Some(None);
+    }
+    Some(read_token(report, source))
+}
+
+fn read_token(report: &Report, source: TokenSource<'_>) -> Option<FoundToken> {
+    let (key, text, file) = match source {
+        TokenSource::Text(entry) => ("token", entry.text()?, None),
+        TokenSource::File(entry) => {
+            let (path, text) = secret::read_file(entry)?;
+            ("token_file", text, Some(path))
         }
-        (Some(_), false) => {
-            report.problem("token", "is given more than once; keep one of token, token_file and ADIT_TOKEN");
-            return None;
-        }
-        (Some((_, source)), true) => source,
-    };
-    let (key, text) = match source {
-        TokenSource::Text(entry) => ("token", entry.text()?),
-        TokenSource::File(entry) => ("token_file", read_token_file(entry)?),
-        TokenSource::Variable(text) => ("token", text.trim().to_owned()),
+        TokenSource::Variable(text) => ("token", text.trim().to_owned(), None),
     };
     if text.is_empty() {
         report.problem(key, "holds no token; put in the one that `adit token new` printed");
         return None;
     }
-    Some(Secret::new(text))
-}
-
-fn read_token_file(entry: Entry<'_>) -> Option<String> {
-    let report = entry.report();
-    let path = entry.path()?;
-    // Easily mixed up, and then the path must not be printed.
-    if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("adit_")) && !path.exists() {
-        report.problem("token_file", "looks like the token itself; write it to a file and name that, or use token");
+    if text.len() > MAX_TOKEN {
+        report
+            .problem(key, "is too long to be a token; put in the one that `adit token new` printed, and nothing else");
         return None;
     }
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Some(text.trim().to_owned()),
-        Err(error) => {
-            report
-                .problem("token_file", format!("cannot read {}: {error}; check path and permissions", path.display()));
-            None
-        }
-    }
+    Some((Secret::new(text), file))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::agent::{self, AgentConfig};
 use super::clients::{self, ClientsFile};
 use super::error::{ConfigErrors, Problem};
 use super::raw::{Environment, FileText, Flags, check_syntax};
+use super::saved::SavedLogin;
 use super::server::{self, ServerConfig};
 use crate::routing::RoutingMode;
 
@@ -41,27 +42,32 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
-/// Validates the file at `path` wholly, with the process's environment over it as it would be in use.
+/// Validates the file at `path` wholly, with the process's environment over it and a kept login under it, as it would be
+/// in use.
 ///
 /// A server file brings the clients file it names along, if that exists.
 ///
 /// # Errors
 /// Everything that is wrong, at once; or that nothing tells which kind of file it is.
 pub fn check(path: &Path) -> Result<Checked, ConfigErrors> {
-    check_with(path, &Environment::of_process())
+    check_over(path, &Environment::of_process(), SavedLogin::folder().as_deref())
 }
 
-/// Like [`check`], with an environment of the caller's choice.
+/// Like [`check`], with an environment of the caller's choice, and without a kept login.
 ///
 /// # Errors
 /// As [`check`].
 pub fn check_with(path: &Path, environment: &Environment) -> Result<Checked, ConfigErrors> {
+    check_over(path, environment, None)
+}
+
+fn check_over(path: &Path, environment: &Environment, saved: Option<&Path>) -> Result<Checked, ConfigErrors> {
     let file = FileText::read(path, "name a server, agent or clients file")?;
     let kind = kind(&file)?;
     let mut warnings = Vec::new();
     match kind {
         Kind::Server => warnings.extend(check_server(&file, environment)?),
-        Kind::Agent => drop(AgentConfig::from_text(path, &file.text, environment, &Flags::new())?),
+        Kind::Agent => drop(AgentConfig::from_file(&file, environment, &Flags::new(), saved)?),
         Kind::Clients => drop(ClientsFile::from_file(&file)?),
     }
     Ok(Checked { kind, warnings })

@@ -240,7 +240,7 @@ fn names(table: &mut Table<'_>, id: Option<&ClientId>) -> (Vec<Name>, Vec<Name>)
     (names, wildcards)
 }
 
-fn limits(mut table: Table<'_>) -> ClientLimits {
+pub(super) fn limits(mut table: Table<'_>) -> ClientLimits {
     let mut number = |key, most| table.take(key).and_then(|entry| entry.number(1..=most));
     let positive = |number: Option<usize>| number.and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?));
     let requests_per_second = positive(number("requests_per_second", MOST_REQUESTS));

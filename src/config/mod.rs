@@ -9,8 +9,9 @@
 //! - `error`: the problems and how they print
 //! - `raw`: layers; [`Environment`] and [`Flags`]
 //! - `table`: the walk, unknown keys, suggestions
-//! - `address`: hosts and ports
+//! - `address`: hosts and ports; `secret`: files that hold one
 //! - `server` (with `public`), `agent` (with `service`), `log`, `clients`: the resolved files
+//! - `saved`: the login that `adit login` has kept
 //! - `edit`: changing the clients file without disturbing what else is in it
 //! - `check`: `adit check`
 
@@ -25,6 +26,8 @@ mod public;
 mod raw;
 #[cfg(test)]
 mod samples;
+mod saved;
+mod secret;
 mod server;
 mod service;
 mod table;
@@ -43,8 +46,9 @@ pub use error::{ConfigErrors, Problem};
 pub use log::{LogConfig, LogFormat};
 pub use public::PublicConfig;
 pub use raw::{Environment, Flags, TOKEN_VARIABLE};
+pub use saved::SavedLogin;
 pub use server::{
     DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, ServerConfig, TimeoutConfig,
     TlsConfig, TunnelConfig,
 };
-pub use service::{HeaderRules, HostHeader, LocalTrust, ProxyProtocol, Service};
+pub use service::{HeaderCondition, HeaderRules, HostHeader, LocalTrust, ProxyProtocol, Rule, Service};

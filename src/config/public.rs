@@ -33,6 +33,10 @@ pub struct PublicConfig {
     pub routing: Vec<RoutingMode>,
     /// Peers whose forwarding headers are believed. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether a client may have domains that DNS says are its own, beside those that the operator lists. Default: no.
+    pub domain_proof: bool,
+    /// The name servers that are asked for such proofs. Empty: those of the system.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 pub(super) fn resolve(mut table: Table<'_>) -> PublicConfig {
@@ -52,6 +56,12 @@ pub(super) fn resolve(mut table: Table<'_>) -> PublicConfig {
     }
     let proxy_protocol_from = table.list("proxy_protocol_from", network).unwrap_or_default();
     let forwarded = table.boolean("forwarded", false);
+    let domain_proof = table.parse("domain_proof", |text| match text {
+        "list" => Ok(false),
+        "dns" => Ok(true),
+        _ => Err(format!("`{text}` is not a way to prove a domain; use \"list\" (the clients file alone) or \"dns\"")),
+    });
+    let resolvers = table.list("resolvers", resolver).unwrap_or_default();
     PublicConfig {
         domain,
         http,
@@ -63,6 +73,8 @@ pub(super) fn resolve(mut table: Table<'_>) -> PublicConfig {
         url,
         routing,
         trusted_proxies,
+        domain_proof: domain_proof.unwrap_or(false),
+        resolvers,
     }
 }
 
@@ -116,11 +128,18 @@ fn routing(table: &mut Table<'_>) -> Vec<RoutingMode> {
     modes
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+/// A network, or a single address.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse().or_else(|_| address()).map_err(|_| {
         format!("`{text}` is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or a single address")
     })
+}
+
+/// A name server: an address, with a port if it is not 53.
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let address = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    text.parse().or_else(|_| address()).map_err(|_| format!("`{text}` is not an address; write one like 192.0.2.53"))
 }
 
 /// `[[public.certificates]]`.

@@ -66,7 +66,7 @@ fn every_key_of_the_server_is_in_its_sample_and_no_other() {
 
 #[test]
 fn every_key_of_the_agent_is_in_its_sample_and_no_other() {
-    let asked = asked(AGENT, |root| agent::resolve(root, None));
+    let asked = asked(AGENT, |root| agent::resolve(root, None, None));
     assert_eq!(asked, keys_of(AGENT));
     assert_eq!(top_level(&asked), agent::TOP_LEVEL);
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::dns_name;
+use super::clients::{self, ClientLimits};
 use super::error::ConfigErrors;
 use super::log::{self, LogConfig};
 use super::public::{self, PublicConfig, listen};
@@ -95,6 +96,8 @@ pub struct TimeoutConfig {
 pub struct LimitConfig {
     /// For each visitor's or agent's address.
     pub per_ip: PerIpLimits,
+    /// For each client, over all its tunnels and visitors; a client's own come first. Default: none.
+    pub per_client: ClientLimits,
     /// For each tunnel.
     pub per_tunnel: PerTunnelLimits,
     /// Visitors' connections in all. Default: 16,384.
@@ -103,6 +106,9 @@ pub struct LimitConfig {
     pub streams: usize,
     /// The most a request head may measure, in bytes. Default: 65,536, from 8,192 to 262,144.
     pub head_size: usize,
+    /// Bodies that are held until their signature is checked, in bytes, of all requests together. Default: 67,108,864
+    /// (64 MiB), from 65,536 to 4,000,000,000.
+    pub held_bodies: usize,
 }
 
 /// The `[limits.per_ip]` section.
@@ -114,7 +120,7 @@ pub struct PerIpLimits {
     pub burst: NonZeroU32,
     /// Open connections. Default: 256.
     pub connections: NonZeroU32,
-    /// Failed logins a minute. Default: 30.
+    /// Failed logins a minute, and wrong passwords of visitors; counted apart. Default: 30.
     pub logins_per_minute: NonZeroU32,
     /// How many leading bits of an IPv6 address make one visitor. Default: 64, from 1 to 128.
     pub ipv6_prefix: u8,
@@ -262,10 +268,12 @@ fn timeouts(mut table: Table<'_>) -> TimeoutConfig {
 fn limits(mut table: Table<'_>) -> LimitConfig {
     LimitConfig {
         per_ip: per_ip(table.section("per_ip")),
+        per_client: clients::limits(table.section("per_client")),
         per_tunnel: per_tunnel(table.section("per_tunnel")),
         connections: table.number("connections", 16_384, 1..=1_000_000),
         streams: table.number("streams", 16_384, 1..=1_000_000),
         head_size: table.number("head_size", 65_536, 8_192..=262_144),
+        held_bodies: table.number("held_bodies", 67_108_864, 65_536..=4_000_000_000),
     }
 }
 

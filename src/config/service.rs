@@ -1,5 +1,8 @@
 //! `[[services]]` of `agent.toml`: what is offered, and how its local application is spoken to.
 
+mod access;
+mod rules;
+
 use std::path::PathBuf;
 
 use http::header::{
@@ -8,8 +11,14 @@ use http::header::{
 
 use super::address::{LocalScheme, LocalUrl, split_host_port};
 use super::table::{Entry, Table};
-use crate::protocol::login::{MAX_SERVICES, ServiceKind};
-use crate::values::{ClientId, Name};
+use crate::protocol::access::AccessPolicy;
+use crate::protocol::json;
+use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceOffer};
+use crate::values::{ClientId, Domain, Name};
+pub use rules::{HeaderCondition, Rule};
+
+/// Bytes of a message to the server that all services may take; the rest is left for who the agent is.
+const MAX_OFFERS: usize = json::MAX - 2 * 1024;
 
 /// One local application that is offered under a public name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +27,20 @@ pub struct Service {
     pub name: Name,
     /// What it carries. Default: HTTP.
     pub kind: ServiceKind,
-    /// Where it listens, and what it speaks there.
+    /// Where it listens, and what it speaks there. Gets what no rule fits.
     pub local: LocalUrl,
+    /// Which requests go to other applications: the first that fits decides.
+    pub rules: Vec<Rule>,
     /// The public port that a `tcp` service wants; `None` takes any that the client may have.
     pub remote_port: Option<u16>,
+    /// Whether it also answers for every host below its name. Default: no.
+    pub wildcard: bool,
+    /// Domains under which it can be reached beside its name.
+    pub domains: Vec<Domain>,
+    /// Shares its visitors with other agents that offer the name in the same group.
+    pub group: Option<Name>,
+    /// Which visitors get in. Default: all.
+    pub access: AccessPolicy,
     /// The `Host` it is told.
     pub host_header: HostHeader,
     /// How an `https` application shows who it is.
@@ -32,6 +51,32 @@ pub struct Service {
     pub request_headers: HeaderRules,
     /// What is changed in the heads of answers.
     pub response_headers: HeaderRules,
+}
+
+impl Service {
+    /// What the server is told of it.
+    pub fn offer(&self) -> ServiceOffer {
+        ServiceOffer {
+            remote_port: self.remote_port,
+            wildcard: self.wildcard,
+            domains: self.domains.clone(),
+            group: self.group.clone(),
+            access: self.access.clone(),
+            ..ServiceOffer::new(self.name.clone(), self.kind)
+        }
+    }
+
+    /// Whether it leads to the same applications in the same way as `other`, whoever may come and from where.
+    pub fn leads_like(&self, other: &Self) -> bool {
+        let (domains, access) = (other.domains.clone(), other.access.clone());
+        let Self { name, remote_port, wildcard, group, .. } = other.clone();
+        Self { name, remote_port, wildcard, domains, group, access, ..self.clone() } == *other
+    }
+
+    /// Every application that it may lead to; some perhaps more than once.
+    pub fn locals(&self) -> impl Iterator<Item = &LocalUrl> {
+        std::iter::once(&self.local).chain(self.rules.iter().map(|rule| &rule.local))
+    }
 }
 
 /// The `Host` header the local application sees.
@@ -107,12 +152,23 @@ pub(super) fn resolve_all(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Se
     }
     let mut services: Vec<Service> = Vec::new();
     for table in entries.flatten().into_iter().flatten().filter_map(Entry::table) {
-        let key = table.key("name");
+        let (key, domains_key) = (table.key("name"), table.key("domains"));
         let Some(service) = resolve(table, id) else { continue };
         if services.iter().any(|other| other.name == service.name) {
             report.problem(key, format!("`{}` is the name of another service already; choose another", service.name));
         }
+        let of_others = |domain: &&Domain| services.iter().any(|other| other.domains.contains(domain));
+        for domain in service.domains.iter().filter(of_others) {
+            report.problem(&domains_key, format!("`{domain}` leads to another service already; remove one"));
+        }
         services.push(service);
+    }
+    let offers: Vec<ServiceOffer> = services.iter().map(Service::offer).collect();
+    if let Err(json::JsonError::TooLarge { length, limit }) = json::encode_within(MAX_OFFERS, &offers) {
+        let message = format!(
+            "take {length} bytes in the message to the server, {limit} at most; list fewer domains, networks or users"
+        );
+        report.problem("services", message);
     }
     services
 }
@@ -122,54 +178,86 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         Some(entry) => entry.parse(Name::new),
         None => id.cloned().map(Name::from),
     };
-    let kind = table.parse("kind", |text| match text {
-        "http" => Ok(ServiceKind::Http),
-        "tcp" => Ok(ServiceKind::Tcp),
-        "tls" => Ok(ServiceKind::Tls),
-        _ => Err(format!("`{text}` is not a kind of service; use \"http\", \"tcp\" or \"tls\"")),
-    });
-    let kind = kind.unwrap_or(ServiceKind::Http);
-    let local = match table.take("local") {
-        Some(entry) => entry.parse_or_number(|text| local(text, kind)),
-        None => {
-            table.report().problem(table.key("local"), "is missing; say where the application listens, like 3000");
-            None
-        }
-    };
-    let scheme = local.as_ref().map(LocalUrl::scheme);
-    let only_for = |table: &Table<'_>, key: &str, given: bool, fits: bool, what: &str| {
-        if given && !fits {
-            table.report().problem(table.key(key), format!("is only for {what}; remove it"));
-        }
-    };
+    let kind = kind(&mut table);
+    let (local, rules) = rules::resolve(&mut table, kind);
     let is_http = kind == ServiceKind::Http;
-    let is_https = is_http && scheme.is_none_or(|scheme| scheme == LocalScheme::Https);
+    let mut locals = local.iter().chain(rules.iter().map(|rule| &rule.local));
+    let is_https = is_http && (local.is_none() || locals.any(|local| local.scheme() == LocalScheme::Https));
     let remote_port = table.take("remote_port").and_then(|entry| entry.number(1..=65_535));
     only_for(&table, "remote_port", remote_port.is_some(), kind == ServiceKind::Tcp, "services of the kind tcp");
+    let (wildcard, domains) = hosts(&mut table, kind);
+    let group = table.parse("group", Name::new);
+    let access = access::resolve(table.section("access"), kind);
     let host_header = table.parse("host_header", host_header);
-    only_for(&table, "host_header", host_header.is_some(), is_http, "services of the kind http");
+    only_for(&table, "host_header", host_header.is_some(), is_http, HTTP);
     let trust = trust(&mut table, |table, key| only_for(table, key, true, is_https, "a local https:// application"));
     let proxy_protocol = table.parse("proxy_protocol", |text| match text {
         "v1" => Ok(ProxyProtocol::V1),
         "v2" => Ok(ProxyProtocol::V2),
         _ => Err(format!("`{text}` is not a version of the PROXY protocol; use \"v1\" or \"v2\"")),
     });
-    let request_headers = rules(table.section("request_headers"));
-    let response_headers = rules(table.section("response_headers"));
+    let request_headers = header_rules(table.section("request_headers"));
+    let response_headers = header_rules(table.section("response_headers"));
     for (key, rules) in [("request_headers", &request_headers), ("response_headers", &response_headers)] {
-        only_for(&table, key, *rules != HeaderRules::default(), is_http, "services of the kind http");
+        only_for(&table, key, *rules != HeaderRules::default(), is_http, HTTP);
     }
     Some(Service {
         name: name?,
         kind,
         local: local?,
+        rules,
         remote_port: remote_port.and_then(|port| u16::try_from(port).ok()),
+        wildcard,
+        domains,
+        group,
+        access,
         host_header: host_header.unwrap_or(HostHeader::Preserve),
         trust,
         proxy_protocol,
         request_headers,
         response_headers,
     })
+}
+
+const HTTP: &str = "services of the kind http";
+
+/// Complains of a key that has no meaning here.
+fn only_for(table: &Table<'_>, key: &str, given: bool, fits: bool, what: &str) {
+    if given && !fits {
+        table.report().problem(table.key(key), format!("is only for {what}; remove it"));
+    }
+}
+
+fn kind(table: &mut Table<'_>) -> ServiceKind {
+    let kind = table.parse("kind", |text| match text {
+        "http" => Ok(ServiceKind::Http),
+        "tcp" => Ok(ServiceKind::Tcp),
+        "tls" => Ok(ServiceKind::Tls),
+        _ => Err(format!("`{text}` is not a kind of service; use \"http\", \"tcp\" or \"tls\"")),
+    });
+    kind.unwrap_or(ServiceKind::Http)
+}
+
+/// `wildcard` and `domains`: the hosts under which it can be reached beside its name.
+fn hosts(table: &mut Table<'_>, kind: ServiceKind) -> (bool, Vec<Domain>) {
+    let wildcard = table.boolean("wildcard", false);
+    let mut domains: Vec<Domain> = Vec::new();
+    let entries = table.take("domains").and_then(Entry::list).unwrap_or_default();
+    if entries.len() > MAX_DOMAINS {
+        let message = format!("has {} entries, at most {MAX_DOMAINS} are allowed", entries.len());
+        table.report().problem(table.key("domains"), message);
+    }
+    for entry in entries {
+        let read = |text: &str| match Domain::new(text) {
+            Ok(domain) if domains.contains(&domain) => Err(format!("`{domain}` is listed twice; remove one")),
+            read => read.map_err(|error| error.to_string()),
+        };
+        domains.extend(entry.parse(read));
+    }
+    let has_hosts = kind != ServiceKind::Tcp;
+    only_for(table, "wildcard", wildcard, has_hosts, "services of the kinds http and tls");
+    only_for(table, "domains", !domains.is_empty(), has_hosts, "services of the kinds http and tls");
+    (wildcard, domains)
 }
 
 /// A local address that fits the kind of service.
@@ -220,7 +308,7 @@ fn trust(table: &mut Table<'_>, given: impl Fn(&Table<'_>, &str)) -> LocalTrust 
 }
 
 /// `remove`, `set` and `add`.
-fn rules(mut table: Table<'_>) -> HeaderRules {
+fn header_rules(mut table: Table<'_>) -> HeaderRules {
     let remove = table.list("remove", field_name).unwrap_or_default();
     let set = fields(table.section("set"));
     let add = fields(table.section("add"));
@@ -253,3 +341,6 @@ fn field_name(text: &str) -> Result<HeaderName, String> {
         _ => Ok(name),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,11 @@ impl Report {
         self.problems.borrow_mut().push(Problem { key: key.into(), message: message.into() });
     }
 
+    /// How many problems were written down so far.
+    pub(super) fn count(&self) -> usize {
+        self.problems.borrow().len()
+    }
+
     /// `value`, if nothing was wrong and no key was left over.
     pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigErrors> {
         let mut problems = self.problems.into_inner();
@@ -178,6 +183,11 @@ impl<'r> Entry<'r> {
     /// The layer the value came from.
     pub(super) fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// The value's full path.
+    pub(super) fn key(&self) -> &str {
+        &self.path
     }
 
     /// The report this value's problems go to.

@@ -1,11 +1,16 @@
 //! Small files that must be whole or absent, and secret where they hold a key.
 //!
 //! [`replace`] writes one so that no reader ever sees half of it; [`Lock`] keeps two processes from making the same
-//! file at once. All of it blocks: it is for start-up and for the command line. No room above is imported.
+//! file at once. Both block: they are for start-up and for the command line. [`Watch`] tells when a file has changed, and
+//! does not block. No room above is imported.
+
+mod watch;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+pub use watch::Watch;
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

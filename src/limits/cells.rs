@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::{DashMap, Entry};
 use governor::clock::Clock;
@@ -14,14 +15,18 @@ use governor::{Quota, RateLimiter};
 
 use super::AddressKey;
 
-/// Too much from one address: the whole seconds until the next try can succeed, rounded up, at least 1.
+/// Too much from one address, or for one client: the whole seconds until the next try can succeed, rounded up, at least 1.
 ///
 /// The number fits the `Retry-After` header (RFC 9110, section 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too much from this address: try again in {0} s")]
+#[error("too much: try again in {0} s")]
 pub struct RetryAfter(u64);
 
 impl RetryAfter {
+    pub(super) fn of(wait: Duration) -> Self {
+        Self((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+    }
+
     /// The seconds to wait, at least 1.
     pub fn seconds(self) -> u64 {
         self.0
@@ -52,10 +57,7 @@ impl<C: Clock> Cells<C> {
 
     fn ask(&self, ip: IpAddr, take: bool) -> Result<(), RetryAfter> {
         let ask = Ask { address: AddressKey::new(ip, self.ipv6_prefix), take };
-        self.limiter.check_key(&ask).map_err(|until| {
-            let wait = until.wait_time_from(self.limiter.clock().now());
-            RetryAfter((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
-        })
+        self.limiter.check_key(&ask).map_err(|until| RetryAfter::of(until.wait_time_from(self.limiter.clock().now())))
     }
 
     /// Forgets the addresses that have all their cells back, and gives their memory back.

@@ -4,19 +4,25 @@
 //! - `cells`: governor's rate limiter over a bounded number of addresses
 //! - `rate`: [`VisitorRate`], requests of one address
 //! - `logins`: [`FailedLogins`], failed logins of one address
+//! - `client`: [`ClientUse`], what all visitors of one client may ask together
 //! - `permits`: [`Permits`] and [`PerAddress`], counting limits whose permits give themselves back
+//! - `budget`: [`Budget`], bytes that may be held at once
 //!
 //! Nothing here waits or does I/O: a limit answers at once, and its caller decides what to tell the visitor. No room
 //! above is imported.
 
 mod address;
+mod budget;
 mod cells;
+mod client;
 mod logins;
 mod permits;
 mod rate;
 
 pub use address::AddressKey;
+pub use budget::{Budget, Share};
 pub use cells::RetryAfter;
+pub use client::{Allowance, ClientUse};
 pub use logins::FailedLogins;
 pub use permits::{AddressPermit, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;

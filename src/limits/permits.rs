@@ -19,7 +19,7 @@ pub struct Permits(Arc<Counter>);
 #[derive(Debug)]
 struct Counter {
     in_use: AtomicUsize,
-    capacity: usize,
+    capacity: AtomicUsize,
 }
 
 /// One permit of [`Permits`]; dropping it gives it back.
@@ -30,12 +30,13 @@ pub struct Permit(Arc<Counter>);
 impl Permits {
     /// A limit of `capacity` at once; with 0 nobody gets one.
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Counter { in_use: AtomicUsize::new(0), capacity }))
+        Self(Arc::new(Counter { in_use: AtomicUsize::new(0), capacity: AtomicUsize::new(capacity) }))
     }
 
     /// A permit, or `None` at once when all are out.
     pub fn try_acquire(&self) -> Option<Permit> {
-        let more = |in_use: usize| (in_use < self.0.capacity).then_some(in_use + 1);
+        let capacity = self.capacity();
+        let more = |in_use: usize| (in_use < capacity).then_some(in_use + 1);
         self.0.in_use.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).ok()?;
         Some(Permit(Arc::clone(&self.0)))
     }
@@ -47,7 +48,12 @@ impl Permits {
 
     /// How many permits there are in all.
     pub fn capacity(&self) -> usize {
-        self.0.capacity
+        self.0.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many there are. Those that are out stay out, even if they are more.
+    pub fn set_capacity(&self, capacity: usize) {
+        self.0.capacity.store(capacity, Ordering::Relaxed);
     }
 }
 

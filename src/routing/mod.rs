@@ -1,7 +1,9 @@
 //! From what a visitor asks for to a name: pure, without I/O, and the same for every listener.
 //!
 //! Three ways lead to a service, tried in the configured order: the subdomain (`alice.<domain>`), the header
-//! (`X-Tunnel-ID: alice`, on the bare domain or a bare address), and the path (`<domain>/alice/…`).
+//! (`X-Tunnel-ID: alice`, on the bare domain or a bare address), and the path (`<domain>/alice/…`). A host below a
+//! subdomain (`x.alice.<domain>`) belongs to that name's service, if it takes such hosts; any other host may be a
+//! client's own domain.
 
 mod host;
 
@@ -44,7 +46,11 @@ pub enum Route {
         name: Name,
         /// How it was asked for.
         mode: RoutingMode,
+        /// Whether a host below the name was asked for, which only some services take.
+        below: bool,
     },
+    /// To the service that has this host as a domain of its own, if there is one: in lower case, without a final dot.
+    Domain(String),
     /// The visitor asked for `/alice`: only `/alice/` makes relative links in the answer work.
     AddSlash,
     /// To the server itself: the bare domain or a bare address, with no name in it. The path is one of the server's
@@ -73,8 +79,9 @@ impl Router {
         for mode in &self.order {
             let found = match mode {
                 RoutingMode::Subdomain => match place {
-                    Place::Subdomain(label) => Some(named(label, *mode)),
-                    Place::Bare | Place::Foreign => None,
+                    Place::Subdomain(labels) => Some(by_subdomain(labels)),
+                    Place::Foreign(host) => Some(Route::Domain(host.to_ascii_lowercase())),
+                    Place::Bare => None,
                 },
                 RoutingMode::Header if place == Place::Bare => asked.header.map(|text| named(text.trim(), *mode)),
                 RoutingMode::Path if place == Place::Bare => by_path(asked.path),
@@ -95,18 +102,18 @@ impl Router {
             return Place::Bare;
         }
         let host = host.strip_suffix('.').unwrap_or(host);
-        let Some(split) = host.len().checked_sub(self.domain.len()) else { return Place::Foreign };
+        let Some(split) = host.len().checked_sub(self.domain.len()) else { return Place::Foreign(host) };
         let (front, domain) = match (host.get(..split), host.get(split..)) {
             (Some(front), Some(domain)) => (front, domain),
-            _ => return Place::Foreign,
+            _ => return Place::Foreign(host),
         };
         if !domain.eq_ignore_ascii_case(&self.domain) {
-            return Place::Foreign;
+            return Place::Foreign(host);
         }
         match front.strip_suffix('.') {
             None if front.is_empty() => Place::Bare,
-            Some(label) => Place::Subdomain(label),
-            None => Place::Foreign,
+            Some(labels) => Place::Subdomain(labels),
+            None => Place::Foreign(host),
         }
     }
 }
@@ -116,10 +123,10 @@ impl Router {
 enum Place<'a> {
     /// The domain itself, or an IP address.
     Bare,
-    /// Something below the domain.
+    /// Something below the domain: what stands before it.
     Subdomain(&'a str),
-    /// Neither.
-    Foreign,
+    /// Neither: the host as it was written.
+    Foreign(&'a str),
 }
 
 /// Whether a `Host` field, or a target's authority, is `host` or `host:port` and nothing else (RFC 9110, section 7.2;
@@ -166,10 +173,23 @@ fn is_address(host: &str) -> bool {
     host.parse::<std::net::IpAddr>().is_ok()
 }
 
+/// `alice`, or `x.y.alice`.
+fn by_subdomain(labels: &str) -> Route {
+    match labels.rsplit_once('.') {
+        None => named(labels, RoutingMode::Subdomain),
+        // An empty label is in no host name.
+        Some((front, _)) if front.split('.').any(str::is_empty) => Route::Unknown,
+        Some((_, label)) => match named(label, RoutingMode::Subdomain) {
+            Route::Service { name, mode, .. } => Route::Service { name, mode, below: true },
+            other => other,
+        },
+    }
+}
+
 fn named(text: &str, mode: RoutingMode) -> Route {
     // Host names do not know case (RFC 4343); the others follow them.
     match Name::new(&text.to_ascii_lowercase()) {
-        Ok(name) => Route::Service { name, mode },
+        Ok(name) => Route::Service { name, mode, below: false },
         Err(_) => Route::Unknown,
     }
 }
@@ -210,7 +230,7 @@ mod tests {
     }
 
     fn to(name: &str, mode: RoutingMode) -> Route {
-        Route::Service { name: Name::new(name).unwrap(), mode }
+        Route::Service { name: Name::new(name).unwrap(), mode, below: false }
     }
 
     #[test]
@@ -249,12 +269,37 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_name_is_unknown() {
-        for host in ["example.com", "eviltunnel.example.com", "a.b.tunnel.example.com", ".tunnel.example.com", "", "é"]
-        {
+        for host in [
+            ".tunnel.example.com",
+            "x..alice.tunnel.example.com",
+            ".alice.tunnel.example.com",
+            "x.a_b.tunnel.example.com",
+        ] {
             assert_eq!(route(host, "/alice/", Some("alice")), Route::Unknown, "{host}");
         }
         assert_eq!(route("tunnel.example.com", "/Al%20ice/", None), Route::Unknown);
         assert_eq!(route("tunnel.example.com", "//alice/", None), Route::Own);
+    }
+
+    #[test]
+    fn a_host_below_a_name_is_that_names_if_it_takes_such_hosts() {
+        let below = Route::Service { name: Name::new("alice").unwrap(), mode: RoutingMode::Subdomain, below: true };
+        assert_eq!(route("x.alice.tunnel.example.com", "/", None), below);
+        assert_eq!(route("X.y.ALICE.tunnel.example.com.:80", "/bob/", Some("bob")), below);
+    }
+
+    #[test]
+    fn any_other_host_may_be_a_domain_of_a_client() {
+        for (host, asked) in [
+            ("Example.com.:8080", "example.com"),
+            ("eviltunnel.example.com", "eviltunnel.example.com"),
+            ("blog.alice.example", "blog.alice.example"),
+        ] {
+            assert_eq!(route(host, "/alice/", Some("alice")), Route::Domain(asked.to_owned()));
+        }
+        let no_subdomain = Router::new("tunnel.example.com", [RoutingMode::Path]);
+        let asked = Asked { authority: Some("blog.alice.example"), path: "/", header: None };
+        assert_eq!(no_subdomain.route(asked), Route::Unknown);
     }
 
     #[test]
@@ -318,6 +363,8 @@ mod tests {
             prop_assume!(!RESERVED_NAMES.contains(&label.as_str()));
             let host = format!("{}.tunnel.example.com:{port}", label.to_uppercase());
             prop_assert_eq!(route(&host, &rest, None), to(&label, RoutingMode::Subdomain));
+            let below = Route::Service { name: Name::new(&label).unwrap(), mode: RoutingMode::Subdomain, below: true };
+            prop_assert_eq!(route(&format!("x.{host}"), &rest, None), below);
             prop_assert_eq!(route("127.0.0.1", &rest, Some(&label)), to(&label, RoutingMode::Header));
             let target = format!("/{label}/{rest}");
             prop_assert_eq!(route("127.0.0.1", &target, None), to(&label, RoutingMode::Path));

@@ -10,13 +10,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::lane::{LaneStart, serve_lane};
-use super::login::Granted;
+use super::login::{Authenticated, Granted};
 use super::registry::Registration;
 use super::tunnel::{Lane, Tunnel};
 use super::{LoginPermit, Shared};
 use crate::auth::LaneSecret;
 use crate::protocol::json;
-use crate::protocol::login::{Answer, Hello, Refusal, Refused, Welcome};
+use crate::protocol::login::{Answer, CAPABILITY_SERVICES, Hello, Refusal, Refused, Welcome};
 use crate::transport::login::{MessageError, receive, send, send_encoded};
 use crate::transport::mux::{self, MuxConfig, Side};
 use crate::values::{LaneId, TunnelId};
@@ -53,23 +53,29 @@ async fn log_in(
     let mut pipe = tls.accept(socket).await?;
     let hello: Hello = receive(&mut pipe).await?;
     let client = hello.client_id.clone();
-    let welcomed = match shared.check_login(&hello, peer.ip()).await {
-        Ok(granted) => admit(shared, granted).and_then(|admitted| welcome(shared, admitted)),
+    let welcomed = match shared.check_login(&hello, peer).await {
+        Ok(Granted::Known(known)) => {
+            farewell(pipe, Answer::Known(known)).await?;
+            return Ok(None);
+        }
+        Ok(Granted::Lane(tunnel)) => welcome(shared, Admitted::Further(tunnel)),
+        Ok(Granted::Tunnel(login)) => admit(shared, login).and_then(|admitted| welcome(shared, admitted)),
         Err(refused) => Err(refused),
     };
     match welcomed {
         Ok(welcomed) => Ok(Some(first_words(shared, welcomed, pipe, peer).await?)),
         Err(refused) => {
             tracing::info!(%peer, %client, code = refused.code.word(), "refused a login: {}", refused.message);
-            refuse(pipe, refused).await?;
+            farewell(pipe, Answer::Refused(refused)).await?;
             Ok(None)
         }
     }
 }
 
-async fn refuse(mut pipe: TlsStream<TcpStream>, refused: Refused) -> Result<(), MessageError> {
+/// An answer after which there is nothing more to say.
+async fn farewell(mut pipe: TlsStream<TcpStream>, answer: Answer) -> Result<(), MessageError> {
     let tell = async {
-        send(&mut pipe, &Answer::Refused(refused)).await?;
+        send(&mut pipe, &answer).await?;
         pipe.shutdown().await?;
         Ok(())
     };
@@ -93,12 +99,8 @@ impl Admitted {
     }
 }
 
-fn admit(shared: &Arc<Shared>, granted: Granted) -> Result<Admitted, Refused> {
+fn admit(shared: &Arc<Shared>, login: Authenticated) -> Result<Admitted, Refused> {
     let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
-    let login = match granted {
-        Granted::Lane(tunnel) => return Ok(Admitted::Further(tunnel)),
-        Granted::Tunnel(login) => login,
-    };
     let id = TunnelId::random().map_err(no_randomness)?;
     let secret = LaneSecret::random().map_err(no_randomness)?;
     let max_streams = shared.config.limits.per_tunnel.streams;
@@ -127,12 +129,12 @@ fn welcome(shared: &Arc<Shared>, admitted: Admitted) -> Result<Welcomed, Refused
         lane_address: None,
         node_id: shared.node_id.clone(),
         // A client that was removed a moment ago has its lane cut as soon as that is noticed.
-        ticket: shared.ticket(tunnel.client()).unwrap_or_else(|| crate::values::Secret::new("")),
-        services: shared.public_services(tunnel.login()),
+        ticket: shared.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
+        services: shared.public_services(&tunnel.services()),
         heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
         max_streams: config.limits.per_tunnel.streams_per_lane,
         connect_timeout_s: config.timeouts.connect.as_secs_f64(),
-        capabilities: Vec::new(),
+        capabilities: vec![CAPABILITY_SERVICES.to_owned()],
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let answer = json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| {
@@ -165,5 +167,7 @@ async fn first_words(
     };
     // The agent finds its connection closed, tries again, and is told why.
     let guard = guard.ok_or(MessageError::Closed)?;
+    // The operator may have changed its mind while the login was under way.
+    shared.look_at(guard.tunnel());
     Ok(LaneStart { guard, driver, notices, peer })
 }

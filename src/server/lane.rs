@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Shared;
+use super::change::Changes;
 use super::login::TICKET_LIFETIME;
 use super::registry::LaneGuard;
 use super::tunnel::Retired;
@@ -37,10 +38,26 @@ enum End {
     Silent,
     /// The same agent has come back on another connection.
     CameBack,
+    /// The operator has revoked its token, or what it may offer.
+    Revoked,
+    /// The operator has ended the connection.
+    Disconnected,
     /// Everything that was open has ended.
     Drained,
     /// So many streams were still open when the time to drain was over.
     Cut(usize),
+}
+
+impl End {
+    /// The end of a tunnel that is retired at once.
+    fn of(why: &Retired) -> Self {
+        match why {
+            Retired::CameBack => Self::CameBack,
+            Retired::Revoked => Self::Revoked,
+            Retired::Disconnected => Self::Disconnected,
+            Retired::Replaced { .. } | Retired::Leaving | Retired::Draining => Self::Drained,
+        }
+    }
 }
 
 impl fmt::Display for End {
@@ -50,6 +67,8 @@ impl fmt::Display for End {
             Self::Protocol(what) => write!(f, "the agent broke the protocol: {what}"),
             Self::Silent => write!(f, "{MISSED_HEARTBEATS} heartbeats were missed"),
             Self::CameBack => f.write_str("the agent has come back on another connection"),
+            Self::Revoked => f.write_str("revoked by the operator"),
+            Self::Disconnected => f.write_str("disconnected by the operator"),
             Self::Drained => f.write_str("drained"),
             Self::Cut(streams) => write!(f, "drained too slowly, {streams} streams were cut"),
         }
@@ -60,7 +79,7 @@ impl fmt::Display for End {
 pub(super) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
     let LaneStart { guard, driver, notices, peer } = start;
     let (tunnel, lane) = (Arc::clone(guard.tunnel()), Arc::clone(guard.lane()));
-    let names: Vec<&str> = tunnel.services().iter().map(|service| service.name.as_str()).collect();
+    let names: Vec<String> = tunnel.services().iter().map(|service| service.name().to_string()).collect();
     let names = names.join(",");
     let (client, agent) = (tunnel.client(), tunnel.agent());
     tracing::info!(%client, %names, %peer, agent, tunnel = %tunnel.id(), lane = %lane.id(), "an agent is connected");
@@ -89,12 +108,12 @@ async fn run(
     let patience = shared.config.tunnel.heartbeat * MISSED_HEARTBEATS;
     let session = guard.lane().session();
     let mut retired = guard.tunnel().retired();
-    let at_once = |why: &Option<Retired>| matches!(why, Some(Retired::CameBack | Retired::Draining));
+    let at_once = |why: &Option<Retired>| why.as_ref().is_some_and(|why| why.is_at_once() || *why == Retired::Draining);
     let stream = tokio::select! {
         () = session.ended() => return End::Session,
         // Without a control stream there is nobody to tell. A tunnel that is replaced waits for it.
         Ok(why) = retired.wait_for(at_once) => {
-            return if *why == Some(Retired::CameBack) { End::CameBack } else { End::Drained };
+            return why.as_ref().map_or(End::Drained, End::of);
         }
         opened = timeout(patience, opened) => match opened {
             Ok(Ok(stream)) => stream,
@@ -103,7 +122,8 @@ async fn run(
         },
     };
     let writer = ControlWriter::new(stream.clone());
-    let mut control = LaneControl { shared, guard, writer, patience, drain_until: None, leaving: false };
+    let changes = Changes::new(shared, guard.tunnel());
+    let mut control = LaneControl { shared, guard, writer, patience, changes, drain_until: None, leaving: false };
     let work = control.run(ControlReader::new(stream), notices);
     tokio::select! {
         () = session.ended() => End::Session,
@@ -117,6 +137,8 @@ struct LaneControl<'a> {
     writer: ControlWriter,
     /// How long the agent may be silent, or fail to take a message.
     patience: Duration,
+    /// What the agent wants to offer instead of what it offers.
+    changes: Changes,
     /// Set once the lane only finishes what is open.
     drain_until: Option<Instant>,
     /// The agent has said that it is leaving.
@@ -153,7 +175,8 @@ impl LaneControl<'_> {
                 }
                 Some(notice) = notices.recv() => self.send(notice).await,
                 _ = beat.tick() => self.send(Control::Heartbeat).await,
-                _ = ticket.tick() => match self.shared.ticket(tunnel.client()) {
+                answer = self.changes.answer() => self.send(answer).await,
+                _ = ticket.tick() => match self.shared.ticket(tunnel) {
                     Some(ticket) => self.send(Control::Ticket { ticket }).await,
                     None => Ok(()),
                 },
@@ -183,13 +206,13 @@ impl LaneControl<'_> {
                 self.guard.tunnel().retire(Retired::Leaving);
                 self.drain(asked.min(limit));
             }
+            Control::Services { change, services } => self.changes.ask(change, services),
             // Heartbeats have done their work by coming; the rest is for agents, or of a later version.
             Control::Heartbeat
             | Control::OpenLane
             | Control::Replaced { .. }
             | Control::Rollover
             | Control::Ticket { .. }
-            | Control::Services { .. }
             | Control::Offered { .. }
             | Control::NotOffered { .. }
             | Control::Other => {}
@@ -200,9 +223,9 @@ impl LaneControl<'_> {
         let limit = self.shared.config.tunnel.drain_timeout;
         match why {
             None => return Ok(()),
-            Some(Retired::CameBack) => return Err(End::CameBack),
+            Some(why) if why.is_at_once() => return Err(End::of(&why)),
             Some(Retired::Replaced { by }) => self.send(Control::Replaced { by }).await?,
-            Some(Retired::Leaving | Retired::Draining) => {}
+            Some(_) => {}
         }
         self.drain(limit);
         Ok(())

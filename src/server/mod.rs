@@ -6,12 +6,18 @@
 
 mod accept;
 pub mod certificate;
+mod change;
 mod lane;
 pub mod login;
 pub mod ports;
+mod proofs;
 pub mod public;
 pub mod registry;
+pub mod service;
 pub mod tunnel;
+mod urls;
+mod usages;
+mod warden;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,10 +31,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Clients, TicketKey, TicketKeyError, TokenVerifier};
+use crate::access::PasswordGate;
+use crate::auth::{Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::{CertError, SniCertificates};
 use crate::config::ServerConfig;
-use crate::limits::{AddressPermit, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
+use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
 use crate::protocol::control::Control;
 use crate::routing::Router;
 use crate::transport::listen::{self, ListenError};
@@ -36,9 +43,11 @@ use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use certificate::ServerCertificate;
 use ports::{OpenPort, Ports};
+use proofs::DomainProofs;
 use public::Door;
 use registry::Registry;
 use tunnel::Retired;
+use usages::Usages;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
 const LOGIN_CHECKS: usize = 2;
@@ -74,6 +83,9 @@ pub enum StartError {
     /// The key that signs tickets cannot be made or read.
     #[error(transparent)]
     TicketKey(#[from] TicketKeyError),
+    /// Domains are to be proved by DNS, and there is no DNS.
+    #[error("domains cannot be proved by DNS: {0}")]
+    Proofs(String),
     /// The system has no randomness, or a socket has no address.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -88,6 +100,10 @@ pub struct Shared {
     ports: Ports,
     node_id: String,
     clients: Arc<Clients>,
+    clients_file: Arc<ClientsOnDisk>,
+    /// How clients show that a domain is theirs, if they can.
+    proofs: Option<DomainProofs>,
+    usages: Usages,
     registry: Arc<Registry>,
     router: Router,
     verifier: TokenVerifier,
@@ -96,6 +112,10 @@ pub struct Shared {
     visitor_connections: PerAddress,
     connections: Permits,
     failed_logins: FailedLogins,
+    /// Compares visitors' passwords.
+    passwords: PasswordGate,
+    /// Bodies of requests that wait for their signature to be checked.
+    held_bodies: Budget,
     streams: Permits,
     logins: Permits,
     logins_by_address: PerAddress,
@@ -168,7 +188,14 @@ impl Server {
         let exchanges = TaskTracker::new();
         // Nothing is spawned on it: closed, it tells when it is empty.
         exchanges.close();
+        let clients = Arc::new(clients);
+        let proofs =
+            config.public.domain_proof.then(|| DomainProofs::new(&config.public.resolvers, &config.public.domain));
         let shared = Shared {
+            clients_file: Arc::new(ClientsOnDisk::new(config.clients.clone(), Arc::clone(&clients))),
+            proofs: proofs.transpose().map_err(StartError::Proofs)?,
+            usages: Usages::default(),
+            clients,
             public_port: public.local_addr()?.port(),
             https: public_tls,
             ports: Ports::new(config.public.http.ip()),
@@ -181,10 +208,12 @@ impl Server {
             connections: Permits::new(config.limits.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
+            passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
+                .map_err(io::Error::other)?,
+            held_bodies: Budget::new(config.limits.held_bodies),
             streams: Permits::new(config.limits.streams),
             logins: Permits::new(LOGINS_UNDER_WAY),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
-            clients: Arc::new(clients),
             tasks: TaskTracker::new(),
             visits: TaskTracker::new(),
             exchanges,
@@ -240,6 +269,11 @@ impl Server {
         Arc::clone(&self.shared.clients)
     }
 
+    /// The file of those who may log in. It is read again whenever it changes.
+    pub fn clients_file(&self) -> Arc<ClientsOnDisk> {
+        Arc::clone(&self.shared.clients_file)
+    }
+
     /// The open exchanges: how many there are, and when the last one has ended.
     pub fn exchanges(&self) -> TaskTracker {
         self.shared.exchanges.clone()
@@ -268,6 +302,8 @@ impl Server {
             }));
         }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
+        shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
+        shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));
         stop.cancelled().await;
         shared.drain().await
     }
@@ -339,6 +375,7 @@ async fn evict_idle(shared: Arc<Shared>) {
             _ = tick.tick() => {
                 shared.visitors.evict_idle();
                 shared.failed_logins.evict_idle();
+                shared.passwords.evict_idle();
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Who is connected: tunnels by client id, and an index from name to tunnel.
+//! Who is connected: tunnels by client id, and an index from names and domains to what is offered under them.
 //!
 //! Readers (every request) take a clone out of the index and hold no lock. Writers (logins, goodbyes) are rare and
 //! take turns behind one lock, so that claiming several names is one step.
 
+mod index;
 mod lost;
 
 use std::sync::Arc;
@@ -12,16 +13,19 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::login::Authenticated;
+use super::service::{Offered, Service};
 use super::tunnel::{Lane, Retired, Tunnel};
-use crate::protocol::login::{Refusal, ServiceOffer};
-use crate::values::{ClientId, InstanceId, Name, TunnelId};
+use crate::protocol::login::Refusal;
+use crate::values::{ClientId, Domain, InstanceId, Name, TunnelId};
+use index::Index;
 use lost::Lost;
 
 /// The tunnels of this server.
 #[derive(Debug)]
 pub struct Registry {
     tunnels: DashMap<ClientId, Vec<Arc<Tunnel>>>,
-    names: DashMap<Name, Arc<Tunnel>>,
+    names: Index<Name>,
+    domains: Index<Domain>,
     max_tunnels: usize,
     /// Held by whoever changes the maps.
     books: Mutex<Books>,
@@ -36,6 +40,9 @@ struct Books {
     lost: Lost,
 }
 
+/// How many labels of a host may stand below a client's `*.` domain.
+const MAX_DEPTH: usize = 8;
+
 /// The most tunnels of one client.
 pub const MAX_TUNNELS_OF_A_CLIENT: usize = 64;
 
@@ -44,6 +51,8 @@ pub const MAX_TUNNELS_OF_A_CLIENT: usize = 64;
 pub enum RegisterError {
     /// Another client holds this name.
     NameTaken(Name),
+    /// Another client holds this domain.
+    DomainTaken(Domain),
     /// A newer login of the same client has taken over this name, and all the others that are claimed.
     Replaced(Name),
     /// The server has as many tunnels as it may.
@@ -57,6 +66,9 @@ impl RegisterError {
     pub fn refusal(&self) -> (Refusal, String) {
         match self {
             Self::NameTaken(name) => (Refusal::NameTaken, format!("the name `{name}` is in use by another client")),
+            Self::DomainTaken(domain) => {
+                (Refusal::NameTaken, format!("the domain `{domain}` is in use by another client"))
+            }
             Self::Replaced(name) => (
                 Refusal::NameTaken,
                 format!(
@@ -149,7 +161,8 @@ impl Registry {
     pub fn new(max_tunnels: usize) -> Arc<Self> {
         Arc::new(Self {
             tunnels: DashMap::new(),
-            names: DashMap::new(),
+            names: Index::new(),
+            domains: Index::new(),
             max_tunnels,
             books: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -166,12 +179,12 @@ impl Registry {
         make: impl FnOnce(Authenticated) -> Tunnel,
     ) -> Result<Registration, RegisterError> {
         let mut books = self.books.lock();
-        self.check_names(login.client(), login.services())?;
-        let barred = |service: &&ServiceOffer| self.is_barred(&books, login.client(), login.instance(), &service.name);
+        self.check_foreign(login.client(), login.services())?;
+        let barred = |service: &Arc<Service>| self.is_barred(&books, login.client(), login.instance(), service);
         if let Some(first) = login.services().first()
-            && login.services().iter().all(|service| barred(&service))
+            && login.services().iter().all(barred)
         {
-            return Err(RegisterError::Replaced(first.name.clone()));
+            return Err(RegisterError::Replaced(first.name().clone()));
         }
         let own = self.tunnels_of(login.client());
         if !self.replaces_one(&own, &login) {
@@ -190,22 +203,30 @@ impl Registry {
         Ok(Registration { registry: Arc::clone(self), tunnel, handed_over: false })
     }
 
-    fn check_names(&self, client: &ClientId, services: &[ServiceOffer]) -> Result<(), RegisterError> {
-        let foreign = |name| self.names.get(name).is_some_and(|holder| holder.client() != client);
-        match services.iter().find(|service| foreign(&service.name)) {
-            Some(taken) => Err(RegisterError::NameTaken(taken.name.clone())),
-            None => Ok(()),
+    fn check_foreign(&self, client: &ClientId, services: &[Arc<Service>]) -> Result<(), RegisterError> {
+        for service in services {
+            if self.names.is_foreign(service.name(), client) {
+                return Err(RegisterError::NameTaken(service.name().clone()));
+            }
+            let mut domains = service.offer().domains.iter();
+            if let Some(taken) = domains.find(|domain| self.domains.is_foreign(domain, client)) {
+                return Err(RegisterError::DomainTaken(taken.clone()));
+            }
         }
+        Ok(())
     }
 
     /// Whether `login` takes the place of one of the client's tunnels: such a login is let in although the limits are
     /// reached. For each tunnel that serves, one more at most may be on its way in or out, so the limits are exceeded
     /// by no more than twice.
     fn replaces_one(&self, own: &[Arc<Tunnel>], login: &Authenticated) -> bool {
-        let claims = |service: &ServiceOffer| login.services().iter().any(|claimed| claimed.name == service.name);
+        let takes = |held: &Arc<Service>| {
+            login.services().iter().any(|claimed| claimed.name() == held.name() && !claimed.shares_with(held))
+        };
         let replaced = |old: &Tunnel| {
-            let mut held = old.services().iter().filter(|service| self.holds(old, &service.name));
-            old.instance() == login.instance() || held.all(claims)
+            let services = old.services();
+            let mut held = services.iter().filter(|service| self.names.leads_to(service.name(), old.id()));
+            old.instance() == login.instance() || held.all(takes)
         };
         let (serving, passing): (Vec<&Arc<Tunnel>>, Vec<_>) = own.iter().partition(|tunnel| tunnel.is_serving());
         passing.len() < serving.len() && serving.into_iter().any(|old| replaced(old))
@@ -214,28 +235,18 @@ impl Registry {
     /// Names, first lane and the end of what the tunnel replaces are one step.
     fn claim(&self, tunnel: &Arc<Tunnel>, lane: &Arc<Lane>) -> Result<(), RegisterError> {
         let mut books = self.books.lock();
-        self.check_names(tunnel.client(), tunnel.services())?;
+        let services = tunnel.services();
+        self.check_foreign(tunnel.client(), &services)?;
         tunnel.first_lane(lane);
-        let (client, instance) = (tunnel.client(), tunnel.instance());
-        for ServiceOffer { name, .. } in tunnel.services() {
-            // The newer holder keeps what this agent has lost to it.
-            if self.is_barred(&books, client, instance, name) {
-                continue;
-            }
-            books.lost.forget(client, instance, name);
-            let older = self.names.insert(name.clone(), Arc::clone(tunnel));
-            if let Some(older) = older.filter(|older| older.instance() != instance) {
-                books.lost.remember(client, older.instance(), name);
-            }
-        }
+        self.claim_each(&mut books, tunnel, services.iter());
         // A tunnel that waits for its first lane is no past: it may still come, and is the newer one then.
         let older = self.tunnels_of(tunnel.client()).into_iter();
         for old in older.filter(|old| old.id() != tunnel.id() && old.has_been_up()) {
             if old.instance() == tunnel.instance() {
                 self.forget_names(&old);
                 old.retire(Retired::CameBack);
-            } else if !self.holds_a_name(&old) {
-                old.retire(Retired::Replaced { by: tunnel.agent().to_owned() });
+            } else {
+                self.retire_if_nameless(&old, tunnel.agent());
             }
         }
         drop(books);
@@ -243,10 +254,85 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether this agent has lost `name` to one that holds it still.
-    fn is_barred(&self, books: &Books, client: &ClientId, instance: InstanceId, name: &Name) -> bool {
-        books.lost.contains(client, instance, name)
-            && self.names.get(name).is_some_and(|holder| holder.instance() != instance)
+    /// Gives the names and domains of these services to `tunnel`, but for those that it has lost to a newer one.
+    fn claim_each<'s>(
+        &self,
+        books: &mut Books,
+        tunnel: &Arc<Tunnel>,
+        services: impl Iterator<Item = &'s Arc<Service>>,
+    ) {
+        let (client, instance) = (tunnel.client(), tunnel.instance());
+        for service in services {
+            // The newer holder keeps what this agent has lost to it.
+            if self.is_barred(books, client, instance, service) {
+                continue;
+            }
+            let name = service.name();
+            books.lost.forget(client, instance, name);
+            for older in self.names.claim(name.clone(), tunnel, service) {
+                books.lost.remember(client, older.tunnel.instance(), name);
+                self.forget(&older.service, older.tunnel.id());
+            }
+            for domain in &service.offer().domains {
+                self.domains.claim(domain.clone(), tunnel, service);
+            }
+        }
+    }
+
+    /// What an agent offers from now on instead of what it offered before. Services that are the same ones in `services`
+    /// are not touched. Names and domains come and go in one step.
+    ///
+    /// # Errors
+    /// Another client holds one of the names or domains; nothing has changed then.
+    pub fn change_services(&self, tunnel: &Arc<Tunnel>, services: Vec<Arc<Service>>) -> Result<(), RegisterError> {
+        let mut books = self.books.lock();
+        self.check_foreign(tunnel.client(), &services)?;
+        let before = tunnel.services();
+        let is_in =
+            |list: &[Arc<Service>], service: &Arc<Service>| list.iter().any(|other| Arc::ptr_eq(other, service));
+        let is_up = tunnel.is_serving();
+        // New ones first: a name that only changes is never without a holder.
+        if is_up {
+            self.claim_each(&mut books, tunnel, services.iter().filter(|service| !is_in(&before, service)));
+        }
+        for gone in before.iter().filter(|service| !is_in(&services, service)) {
+            if !services.iter().any(|service| service.name() == gone.name()) {
+                self.names.release(gone.name(), tunnel.id());
+            }
+            let kept = |domain: &Domain| services.iter().any(|service| service.offer().domains.contains(domain));
+            for domain in gone.offer().domains.iter().filter(|domain| !kept(domain)) {
+                self.domains.release(domain, tunnel.id());
+            }
+        }
+        tunnel.set_services(services.into());
+        if is_up {
+            for other in self.tunnels_of(tunnel.client()).into_iter().filter(|other| other.id() != tunnel.id()) {
+                self.retire_if_nameless(&other, tunnel.agent());
+            }
+        }
+        drop(books);
+        self.changed();
+        Ok(())
+    }
+
+    /// Those of a tunnel's services that its names lead to: the others were taken over by newer logins.
+    pub fn held(&self, tunnel: &Tunnel) -> Vec<Arc<Service>> {
+        let services = tunnel.services();
+        services.iter().filter(|service| self.names.leads_to(service.name(), tunnel.id())).cloned().collect()
+    }
+
+    /// Whether this agent has lost the name of `service` to one that holds it still, and would not share it.
+    fn is_barred(&self, books: &Books, client: &ClientId, instance: InstanceId, service: &Service) -> bool {
+        books.lost.contains(client, instance, service.name())
+            && self.names.is_held_against(service.name(), instance, client, service)
+    }
+
+    fn retire_if_nameless(&self, old: &Arc<Tunnel>, by: &str) {
+        let services = old.services();
+        if old.is_serving() && !services.iter().any(|service| self.names.leads_to(service.name(), old.id())) {
+            self.forget_names(old);
+            old.retire(Retired::Replaced { by: by.to_owned() });
+        }
     }
 
     /// Adds a further lane; `None` if the tunnel is gone or has as many as it may.
@@ -280,22 +366,42 @@ impl Registry {
     }
 
     fn forget_names(&self, tunnel: &Tunnel) {
-        for service in tunnel.services() {
-            self.names.remove_if(&service.name, |_, holder| holder.id() == tunnel.id());
+        tunnel.services().iter().for_each(|service| self.forget(service, tunnel.id()));
+    }
+
+    fn forget(&self, service: &Service, tunnel: TunnelId) {
+        self.names.release(service.name(), tunnel);
+        service.offer().domains.iter().for_each(|domain| self.domains.release(domain, tunnel));
+    }
+
+    /// What is offered under `name` now; of several tunnels that share it, the one with the fewest open streams.
+    pub fn by_name(&self, name: &Name) -> Option<Arc<Offered>> {
+        self.names.choose(name, &[])
+    }
+
+    /// What is offered under `host` as a domain of a client's own, or under a `*.` above it. Lower case, without a final
+    /// dot.
+    pub fn by_domain(&self, host: &str) -> Option<Arc<Offered>> {
+        if self.domains.is_empty() {
+            return None;
         }
+        self.domains.choose(host, &[]).or_else(|| {
+            let parents = host.match_indices('.').take(MAX_DEPTH);
+            parents
+                .map(|(at, _)| format!("*{}", &host[at..]))
+                .find_map(|above| self.domains.choose(above.as_str(), &[]))
+        })
     }
 
-    fn holds(&self, tunnel: &Tunnel, name: &Name) -> bool {
-        self.names.get(name).is_some_and(|holder| holder.id() == tunnel.id())
-    }
-
-    fn holds_a_name(&self, tunnel: &Tunnel) -> bool {
-        tunnel.services().iter().any(|service| self.holds(tunnel, &service.name))
-    }
-
-    /// The tunnel that holds `name` now.
-    pub fn by_name(&self, name: &Name) -> Option<Arc<Tunnel>> {
-        self.names.get(name).map(|tunnel| Arc::clone(&tunnel))
+    /// The same service through a tunnel that was not tried yet, for a request of which nothing has been done. Whoever
+    /// was let in there must be let in here: that is the same client, with the same conditions.
+    pub fn another(&self, offered: &Offered, tried: &[TunnelId]) -> Option<Arc<Offered>> {
+        let (before, client) = (offered.service.offer(), offered.tunnel.client());
+        let is_alike = |other: &Arc<Offered>| {
+            let offer = other.service.offer();
+            other.tunnel.client() == client && offer.kind == before.kind && offer.access == before.access
+        };
+        self.names.choose(offered.service.name(), tried).filter(is_alike)
     }
 
     /// A client's tunnels.

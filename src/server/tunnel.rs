@@ -1,10 +1,12 @@
 //! A tunnel: one connected agent as the server sees it, carried by lanes.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -12,12 +14,12 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::login::Authenticated;
-use crate::auth::LaneSecret;
-use crate::limits::{Permit, Permits};
+use super::service::Service;
+use crate::auth::{Credential, LaneSecret};
+use crate::limits::{ClientUse, Permit, Permits};
 use crate::protocol::control::Control;
-use crate::protocol::login::{ServiceKind, ServiceOffer};
 use crate::transport::mux::{MuxStream, Session};
-use crate::values::{ClientId, InstanceId, LaneId, Name, TunnelId};
+use crate::values::{ClientId, InstanceId, LaneId, TunnelId};
 
 /// The most lanes that carry one tunnel.
 pub const MAX_LANES: usize = 4;
@@ -42,6 +44,17 @@ pub enum Retired {
     Leaving,
     /// The server is shutting down.
     Draining,
+    /// The operator has revoked what the agent logged in with, or all that it offers. What is open is cut.
+    Revoked,
+    /// The operator has ended the connection; the agent may come back. What is open is cut.
+    Disconnected,
+}
+
+impl Retired {
+    /// Whether the lanes end now, and with them what is open.
+    pub(super) fn is_at_once(&self) -> bool {
+        matches!(self, Self::CameBack | Self::Revoked | Self::Disconnected)
+    }
 }
 
 /// Why no stream could be opened.
@@ -59,6 +72,7 @@ pub enum OpenFailure {
 pub struct Tunnel {
     id: TunnelId,
     login: Authenticated,
+    services: RwLock<Arc<[Arc<Service>]>>,
     secret: LaneSecret,
     lanes: RwLock<Lanes>,
     permits: Permits,
@@ -100,6 +114,7 @@ pub struct Lane {
 /// What counts one stream, in its tunnel and on its lane. Lives as long as the exchange.
 #[derive(Debug)]
 pub struct StreamPermit {
+    _client: Permit,
     _tunnel: Permit,
     _lane: Permit,
     _open: TaskTrackerToken,
@@ -110,6 +125,7 @@ impl Tunnel {
     pub fn new(id: TunnelId, login: Authenticated, secret: LaneSecret, max_streams: usize) -> Self {
         Self {
             id,
+            services: RwLock::new(login.services().into()),
             login,
             secret,
             lanes: RwLock::new(Lanes { living: Vec::new(), closed: false }),
@@ -121,11 +137,6 @@ impl Tunnel {
     /// The tunnel's id.
     pub fn id(&self) -> TunnelId {
         self.id
-    }
-
-    /// What its agent has proved, and holds.
-    pub fn login(&self) -> &Authenticated {
-        &self.login
     }
 
     /// Whose it is.
@@ -143,14 +154,34 @@ impl Tunnel {
         self.login.agent()
     }
 
-    /// What the agent offers.
-    pub fn services(&self) -> &[ServiceOffer] {
-        self.login.services()
+    /// From where its first lane came.
+    pub fn peer(&self) -> SocketAddr {
+        self.login.peer()
     }
 
-    /// What the agent carries under `name`; `None` if it does not offer that.
-    pub fn kind_of(&self, name: &Name) -> Option<ServiceKind> {
-        self.services().iter().find(|service| service.name == *name).map(|service| service.kind)
+    /// When the agent logged in.
+    pub fn since(&self) -> Timestamp {
+        self.login.since()
+    }
+
+    /// With what the agent has logged in: the tunnel may be up for as long as that holds.
+    pub fn credential(&self) -> &Credential {
+        self.login.credential()
+    }
+
+    /// What all visitors of its client use together.
+    pub fn usage(&self) -> &Arc<ClientUse> {
+        self.login.usage()
+    }
+
+    /// What the agent offers at the moment.
+    pub fn services(&self) -> Arc<[Arc<Service>]> {
+        Arc::clone(&self.services.read())
+    }
+
+    /// The registry's to call, which keeps the names.
+    pub(super) fn set_services(&self, services: Arc<[Arc<Service>]>) {
+        *self.services.write() = services;
     }
 
     /// With what further lanes join.
@@ -225,7 +256,12 @@ impl Tunnel {
 
     /// Asks the agent for another lane. Says whether the request could be queued.
     pub fn ask_for_lane(&self) -> bool {
-        self.lanes.read().living.iter().any(|lane| lane.notify(Control::OpenLane))
+        self.notify(&Control::OpenLane)
+    }
+
+    /// Queues a notice on one of the lanes; says whether there was room.
+    pub fn notify(&self, notice: &Control) -> bool {
+        self.lanes.read().living.iter().any(|lane| lane.notify(notice.clone()))
     }
 
     /// Opens a stream on the lane with the fewest open ones and sends `first` on it.
@@ -234,9 +270,10 @@ impl Tunnel {
     /// Nothing was sent; [`OpenFailure`] says whether it is worth trying again.
     pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(MuxStream, StreamPermit), OpenFailure> {
         loop {
+            let client = self.usage().stream().ok_or(OpenFailure::Busy)?;
             let tunnel = self.permits.try_acquire().ok_or(OpenFailure::Busy)?;
             let (lane, permit, open) = self.choose()?;
-            let permit = StreamPermit { _tunnel: tunnel, _lane: permit, _open: open };
+            let permit = StreamPermit { _client: client, _tunnel: tunnel, _lane: permit, _open: open };
             match tokio::time::timeout(deadline, lane.session.open(first)).await {
                 Ok(Ok(stream)) => {
                     lane.check_wear();

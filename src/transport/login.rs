@@ -167,9 +167,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn too_much_is_refused_before_it_comes() {
         let (mut near, mut far) = duplex(100);
-        near.write_all(&[0, 0, 0x40, 1]).await.unwrap();
+        near.write_all(&[0, 0, 0x80, 1]).await.unwrap();
         let refused = within(receive::<String>(&mut far)).await;
-        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge { length: 0x4001, .. }))), "{refused:?}");
+        assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge { length: 0x8001, .. }))), "{refused:?}");
         let refused = send(&mut near, &"x".repeat(json::MAX)).await;
         assert!(matches!(refused, Err(MessageError::Json(JsonError::TooLarge { .. }))), "{refused:?}");
     }

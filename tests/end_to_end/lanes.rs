@@ -69,7 +69,7 @@ async fn a_tunnel_outlives_the_lane_that_made_it_and_dies_with_its_last() {
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "here");
     tunnel.lanes()[0].session().close();
     until("another tunnel", &server.registry, || {
-        server.registry.by_name(&crate::harness::name("alice")).is_some_and(|now| now.id() != tunnel.id())
+        server.registry.by_name(&crate::harness::name("alice")).is_some_and(|now| now.tunnel.id() != tunnel.id())
     })
     .await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "here", "the agent has come back with a new tunnel");

@@ -9,16 +9,23 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod access;
+mod changes;
 mod cut;
+mod early;
 mod exchanges;
 mod harness;
 mod http2;
 mod https;
+mod kept;
 mod lanes;
 mod limits;
 mod local;
 mod login;
 mod raw;
+mod refused;
+mod rules;
 mod shutdown;
 mod takeover;
+mod tenants;
 mod upgrades;

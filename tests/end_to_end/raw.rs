@@ -95,6 +95,20 @@ async fn a_connection_that_breaks_off_is_no_orderly_end() {
 }
 
 #[tokio::test]
+async fn a_visitor_that_breaks_off_has_not_said_everything() {
+    let server = TestServer::start(&[]);
+    let (_agent, app, public) = connected(&server).await;
+    let mut visitor = soon("a public port", TcpStream::connect(public)).await.unwrap();
+    let (mut local, _) = soon("a connection", app.accept()).await.unwrap();
+    visitor.write_all(b"half").await.unwrap();
+    visitor::read_until(&mut local, "half").await;
+    socket2::SockRef::from(&visitor).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(visitor);
+    assert!(visitor::read_to_end(&mut local).await.is_err(), "a cut looked like an end");
+    until_idle(&server.open, PATIENCE).await;
+}
+
+#[tokio::test]
 async fn an_application_that_refuses_is_a_reset() {
     let server = TestServer::start(&[]);
     let local = apps::nothing().await.to_string();

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::apps::{self, Script};
 use crate::harness::puppet::{hello, log_in};
 use crate::harness::visitor::{self, fetch};
-use crate::harness::{TestAgent, TestServer, clients_file, soon, token, until};
+use crate::harness::{TestAgent, TestServer, clients, clients_file, name, soon, until};
 
 #[tokio::test]
 async fn different_names_live_side_by_side() {
@@ -74,15 +74,18 @@ async fn the_same_agent_coming_back_replaces_its_own_past() {
 }
 
 #[tokio::test]
-async fn a_name_that_another_client_holds_is_taken() {
+async fn a_name_that_the_operator_gives_to_another_client_is_free_at_once() {
     let server = TestServer::start(&[]);
-    let _alice = TestAgent::connect(&server, "alice", &[("blog", apps::fixed("alice").await)]).await;
-    // The operator gives the name to another client while it is in use.
-    let hash = adit::auth::hash_at(token("bob").as_secret(), adit::auth::Cost::ForTests).unwrap();
-    server.clients.replace(clients_file(&format!("[clients.bob]\ntoken_hash = \"{hash}\"\nnames = [\"blog\"]\n")));
-    let refused = log_in(&server, &hello("bob", &["blog"])).await.expect_err("the name is in use");
-    assert_eq!(refused.code, Refusal::NameTaken);
-    assert_eq!(fetch(server.public, "blog", "/").await.text(), "alice");
+    let blog = [("blog", apps::fixed("alice").await), ("shop", apps::fixed("alice's still").await)];
+    let _alice = TestAgent::connect(&server, "alice", &blog).await;
+    let refused = log_in(&server, &hello("bob", &["blog"])).await.expect_err("the name is alice's");
+    assert_eq!(refused.code, Refusal::NotAllowed);
+    let given = clients().replace("\"alice\", \"blog\", \"shop\"", "\"alice\", \"shop\"");
+    server.clients.replace(clients_file(&given.replace("[\"bob\"]", "[\"bob\", \"blog\"]")));
+    until("the name is nobody's", &server.registry, || server.registry.by_name(&name("blog")).is_none()).await;
+    let _bob = TestAgent::connect(&server, "bob", &[("blog", apps::fixed("bob").await)]).await;
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "bob");
+    assert_eq!(fetch(server.public, "shop", "/").await.text(), "alice's still");
 }
 
 #[tokio::test]

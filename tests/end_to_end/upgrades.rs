@@ -46,17 +46,24 @@ async fn both_sides_speak_and_each_ends_on_its_own() {
     until_idle(&server.open, crate::harness::PATIENCE).await;
 }
 
+/// An orderly end says that everything was said.
 #[tokio::test]
-async fn whoever_leaves_takes_the_other_side_along() {
+async fn a_connection_that_breaks_off_has_no_orderly_end_on_the_other_side() {
     let (server, _agent, visitor, mut local) = upgraded().await;
     socket2::SockRef::from(&visitor).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     drop(visitor);
-    visitor::read_to_end(&mut local).await.unwrap_or_default();
+    assert!(visitor::read_to_end(&mut local).await.is_err(), "a reset looked like an end to the application");
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+
+    let (server, _agent, mut visitor, local) = upgraded().await;
+    socket2::SockRef::from(&local).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(local);
+    assert!(visitor::read_to_end(&mut visitor).await.is_err(), "a reset looked like an end to the visitor");
     until_idle(&server.open, crate::harness::PATIENCE).await;
 
     let (server, agent, mut visitor, _local) = upgraded().await;
     agent.crash().await;
-    visitor::read_to_end(&mut visitor).await.unwrap_or_default();
+    assert!(visitor::read_to_end(&mut visitor).await.is_err(), "a lost agent looked like an end");
     until_idle(&server.open, crate::harness::PATIENCE).await;
 }
 
@@ -98,5 +105,5 @@ async fn an_upgraded_connection_does_not_outlive_the_drain() {
     local.write_all(AGREE).await.unwrap();
     read_until(&mut visitor, "first").await;
     assert_eq!(server.stop().await.visits_cut, 1);
-    visitor::read_to_end(&mut visitor).await.unwrap_or_default();
+    assert!(visitor::read_to_end(&mut visitor).await.is_err(), "a cut looked like an end");
 }

@@ -14,8 +14,8 @@ import stack as stacks
 from wire import Recorder
 
 # Each is a file in `rows`. The quick ones need nothing but Python.
-GROUPS = ["http1", "nginx", "asgi", "http2", "grpc", "tcp", "tls", "local", "proxied", "git", "browser"]
-QUICK = ["http1"]
+GROUPS = ["http1", "edges", "nginx", "asgi", "http2", "https", "grpc", "tcp", "tls", "local", "proxied", "git", "browser"]
+QUICK = ["http1", "edges"]
 
 
 class Way:

@@ -14,12 +14,15 @@
 
 mod processes;
 mod setup;
+mod stand_in;
 mod visitor;
 
 mod configuration;
 mod first_steps;
+mod login;
 mod mistakes;
 mod outages;
+mod reload;
 mod secrecy;
 mod sharing;
 mod stopping;

@@ -25,6 +25,8 @@ pub(crate) fn adit() -> Command {
         }
     }
     command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    // Nor a login that somebody has kept on this machine.
+    command.env("XDG_CONFIG_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/nothing-kept"));
     command
 }
 

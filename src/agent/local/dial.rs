@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep, timeout};
@@ -19,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
+use super::watched::Watched;
 use crate::config::{LocalUrl, Place, ProxyProtocol};
 use crate::transport::proxy_protocol::{self, Version};
 
@@ -72,10 +74,12 @@ impl Dialler {
         let mut stream = match &self.place {
             Place::Tcp { .. } => {
                 let dialled = timeout(self.connect_timeout * 2, self.tcp.clone().call(self.uri.clone()));
-                Stream::Tcp(dialled.await.map_err(late)?.map_err(|error| io_error_of(&error))?.into_inner())
+                let dialled = dialled.await.map_err(late)?.map_err(|error| io_error_of(&error))?;
+                Stream::Tcp(Watched::new(dialled.into_inner()))
             }
             Place::Unix(path) => {
-                Stream::Unix(timeout(self.connect_timeout, UnixStream::connect(path)).await.map_err(late)??)
+                let dialled = timeout(self.connect_timeout, UnixStream::connect(path)).await;
+                Stream::Unix(Watched::new(dialled.map_err(late)??))
             }
         };
         if let (Some(version), Some((visitor, server))) = (self.proxy_protocol, on_behalf_of) {
@@ -128,12 +132,23 @@ pub(in crate::agent) fn io_error_of(error: &(dyn std::error::Error + 'static)) -
 /// A connection to a local application.
 #[derive(Debug)]
 pub(in crate::agent) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(Watched<TcpStream>),
+    Unix(Watched<UnixStream>),
     Tls(Box<TlsStream<Stream>>),
 }
 
 impl Stream {
+    /// Ends the connection, when it is dropped, so that the application does not take it for complete. A Unix socket has
+    /// no such end.
+    pub(in crate::agent) fn reset(&self) {
+        match self {
+            // If the system refuses, the application sees an ordinary end: there is nothing else to try.
+            Self::Tcp(socket) => drop(SockRef::from(socket.socket()).set_linger(Some(Duration::ZERO))),
+            Self::Unix(_) => {}
+            Self::Tls(tls) => tls.get_ref().0.reset(),
+        }
+    }
+
     /// Whether the application has chosen HTTP/2 in the handshake.
     pub(super) fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(crate::transport::tls::HTTP2))
@@ -199,6 +214,11 @@ pub(super) struct Patient {
 impl Patient {
     pub(super) fn new(stream: Stream) -> TokioIo<Self> {
         TokioIo::new(Self { stream, failed: None })
+    }
+
+    /// As [`Stream::reset`].
+    pub(super) fn reset(&self) {
+        self.stream.reset();
     }
 
     fn unless_deaf<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

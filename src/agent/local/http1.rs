@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use super::dial::{Dialler, OnBehalfOf, Patient};
 use super::{LocalError, RequestBody, Tracked};
+use crate::protocol::exchange::MAX_FIELDS;
 
 /// Idle connections kept for each local address: as many as requests may run at once. With fewer, each wave of
 /// visitors beyond that number pays for new connections (at 256 visitors a request then cost a third more).
@@ -81,6 +82,7 @@ impl Http1 {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .http1_max_headers(MAX_FIELDS)
             .set_host(false)
             .build(connector.clone());
         Self { connector, pool, tasks }
@@ -105,7 +107,7 @@ impl Http1 {
         on_behalf_of: OnBehalfOf,
     ) -> Result<Response<Incoming>, LocalError> {
         let io = self.connector.clone().connect(Some(on_behalf_of)).await.map_err(|error| LocalError::dial(&error))?;
-        let (mut sender, connection) = http1::handshake(io).await?;
+        let (mut sender, connection) = http1::Builder::new().max_headers(MAX_FIELDS).handshake(io).await?;
         self.tasks.spawn(connection.with_upgrades());
         // On a connection, a request names no more than its path (RFC 9112, section 3.2.1).
         let target = request.uri().path_and_query().cloned().map(Uri::from).unwrap_or_default();

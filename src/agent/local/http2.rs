@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::again::{Recallable, is_unseen};
 use super::dial::{Dialler, OnBehalfOf, Stream};
 use super::{LocalError, RequestBody, Tracked};
 use crate::limits::{Permit, Permits};
@@ -31,16 +32,22 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Bytes of a request's body that are taken from the tunnel before the connection has sent them.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// How often a request is sent that the application refuses unseen. Each time others get through: it may take few
+/// requests on a connection.
+const ATTEMPTS: usize = 16;
+
 /// How long the application may take to greet, and to say what it can do. It does so first of all (RFC 9113, section 3.4).
 const SETTINGS: Duration = Duration::from_secs(5);
 
 /// A connection.
 struct Open {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<Recallable>,
     permits: Permits,
     said: Arc<Said>,
     /// Has `said` brought up to date.
     ask: Arc<Notify>,
+    /// It has refused a request because it is on its way out.
+    is_ending: AtomicBool,
 }
 
 /// What the application has said of a connection, in its settings.
@@ -61,7 +68,7 @@ impl Default for Said {
 
 impl Open {
     fn is_usable(&self) -> bool {
-        !self.sender.is_closed()
+        !self.sender.is_closed() && !self.is_ending.load(Ordering::Relaxed)
     }
 
     fn slot(&self) -> Option<Permit> {
@@ -87,7 +94,7 @@ impl Open {
 }
 
 /// Runs a connection to its end.
-async fn drive(connection: Connection<TokioIo<Stream>, RequestBody, Tracked>, said: Arc<Said>, ask: Arc<Notify>) {
+async fn drive(connection: Connection<TokioIo<Stream>, Recallable, Tracked>, said: Arc<Said>, ask: Arc<Notify>) {
     let mut connection = std::pin::pin!(connection);
     let ended = loop {
         tokio::select! {
@@ -154,8 +161,7 @@ impl Http2 {
             true => return Err(Failed::NotSpoken(Box::new(request))),
             false => request,
         };
-        let mut is_second = false;
-        loop {
+        for attempt in 1.. {
             let Some((connection, slot)) = self.connection(on_behalf_of).await? else {
                 self.not_spoken.store(true, Ordering::Relaxed);
                 return Err(Failed::NotSpoken(Box::new(request)));
@@ -164,20 +170,27 @@ impl Http2 {
                 let text = "the local application does not take WebSockets over HTTP/2 (RFC 8441)";
                 return Err(Failed::Local(LocalError::broken(text)));
             }
-            let rewritten = rewrite(request, self.tls.is_some())?;
-            match connection.sender.clone().try_send_request(rewritten).await {
+            let (head, body) = rewrite(request, self.tls.is_some())?.into_parts();
+            let (body, recall) = Recallable::new(body);
+            let sent = Request::from_parts(head.clone(), body);
+            match connection.sender.clone().try_send_request(sent).await {
                 Ok(response) => {
                     // By now it has said how many it takes.
                     connection.ask.notify_one();
                     return Ok((response, slot));
                 }
-                Err(mut error) => match error.take_message() {
-                    // The connection was on its way out: nothing of this was sent.
-                    Some(unsent) if !is_second => (request, is_second) = (unsent, true),
-                    _ => return Err(error.into_error().into()),
-                },
+                Err(error) => {
+                    // Nothing of it was sent, or nothing was done with it. The next one goes on another connection.
+                    let is_unseen = error.message().is_some() || is_unseen(error.error());
+                    connection.is_ending.fetch_or(is_unseen, Ordering::Relaxed);
+                    match recall.take().filter(|_| is_unseen && attempt < ATTEMPTS) {
+                        Some(body) => request = Request::from_parts(head, body),
+                        None => return Err(error.into_error().into()),
+                    }
+                }
             }
         }
+        Err(Failed::Local(LocalError::broken("it refuses every request")))
     }
 
     /// A connection with room on it; `None` if the application speaks HTTP/1.1.
@@ -233,7 +246,7 @@ impl Http2 {
         let (sender, connection) = handshake.map_err(|_| LocalError::broken("it does not speak HTTP/2"))??;
         let (said, ask) = (Arc::new(Said::default()), Arc::new(Notify::new()));
         self.tasks.spawn(drive(connection, Arc::clone(&said), Arc::clone(&ask)));
-        let connection = Open { sender, permits: Permits::new(STREAMS), said, ask };
+        let connection = Open { sender, permits: Permits::new(STREAMS), said, ask, is_ending: AtomicBool::new(false) };
         let slot = connection.slot().ok_or_else(|| LocalError::broken("it takes no requests"))?;
         Ok(Some((Arc::new(connection), slot)))
     }

@@ -1,14 +1,17 @@
 //! The agent's side of the local applications: how each of them is spoken to.
 //!
-//! `dial` connects, `http1` and `http2` keep connections, `websocket` translates between the two, and [`Local`] makes of a
-//! visitor's request the one that the application gets.
+//! `dial` connects, `watched` looks at what is kept, `http1` and `http2` keep connections, `again` takes requests back that
+//! were refused unseen, `websocket` translates between the two versions, and [`Local`] makes of a visitor's request the one
+//! that the application gets.
 
+mod again;
 pub(super) mod dial;
 mod http1;
 mod http2;
+mod watched;
 mod websocket;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
@@ -25,12 +28,14 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::rt::Executor;
+use hyper::upgrade::Upgraded;
 use hyper_util::client::legacy::Error as ClientError;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, Service};
+use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, LocalUrl, Service};
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::frame::Reset;
 use crate::protocol::login::ServiceKind;
@@ -38,7 +43,7 @@ use crate::protocol::preface::Preface;
 use crate::transport::body::{BodyError, FrameBody};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Name;
-use dial::Dialler;
+use dial::{Dialler, Patient};
 use http1::Http1;
 use http2::{Failed, Http2, Slot};
 use websocket::Handshake;
@@ -52,6 +57,8 @@ pub(super) enum RequestBody {
     Framed(Box<FrameBody>),
     /// The same, but not before somebody says so (RFC 9110, section 10.1.1).
     Held(oneshot::Receiver<()>, Box<FrameBody>),
+    /// What was sent in vain, and what follows.
+    Again(VecDeque<Bytes>, Box<RequestBody>),
 }
 
 impl Body for RequestBody {
@@ -69,6 +76,7 @@ impl Body for RequestBody {
                 }
                 Pin::new(body.as_mut()).poll_frame(cx)
             }
+            Self::Again(sent, rest) => again::poll_again(sent, rest, cx),
         }
     }
 
@@ -76,6 +84,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Framed(body) | Self::Held(_, body) => body.is_end_stream(),
+            Self::Again(sent, rest) => sent.is_empty() && rest.is_end_stream(),
         }
     }
 
@@ -83,6 +92,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => http_body::SizeHint::with_exact(0),
             Self::Framed(body) | Self::Held(_, body) => body.size_hint(),
+            Self::Again(..) => http_body::SizeHint::default(),
         }
     }
 }
@@ -98,6 +108,14 @@ where
 {
     fn execute(&self, task: F) {
         self.0.spawn(task);
+    }
+}
+
+/// Ends an upgraded connection that broke off on the way, so that the application does not take it for complete. Over
+/// HTTP/2 the library has no other end than the orderly one.
+pub(super) fn reset(upgraded: Upgraded) {
+    if let Ok(parts) = upgraded.downcast::<TokioIo<Patient>>() {
+        parts.io.inner().reset();
     }
 }
 
@@ -177,12 +195,13 @@ pub(super) type LocalTls = HashMap<Name, [Arc<ClientConfig>; 2]>;
 /// # Errors
 /// An authority's file, or the system's roots, cannot be used.
 pub(super) fn prepare_tls(services: &[Service]) -> Result<LocalTls, TlsError> {
-    let is_https =
-        |service: &&Service| service.kind == ServiceKind::Http && service.local.scheme() == LocalScheme::Https;
+    let is_https = |service: &&Service| {
+        service.kind == ServiceKind::Http && service.locals().any(|local| local.scheme() == LocalScheme::Https)
+    };
     let prepare = |service: &Service| {
         if service.trust == LocalTrust::Anybody {
-            let (name, at) = (&service.name, &service.local.text);
-            tracing::warn!(service = %name, "the certificate of {at} is not checked (`insecure_skip_verify`)");
+            let name = &service.name;
+            tracing::warn!(service = %name, "certificates of its applications are not checked (`insecure_skip_verify`)");
         }
         let old = tls::local_client(&service.trust, &[tls::HTTP1])?;
         let either = tls::local_client(&service.trust, &[tls::HTTP2, tls::HTTP1])?;
@@ -199,9 +218,8 @@ enum Http {
     Either(Http1, Box<Http2>),
 }
 
-/// Where one service leads.
+/// One application of a service.
 pub(super) struct Local {
-    pub(super) kind: ServiceKind,
     pub(super) dialler: Dialler,
     http: Http,
     authority: Authority,
@@ -216,7 +234,7 @@ pub(super) struct Local {
 
 impl std::fmt::Debug for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Local({} at {})", self.kind.word(), self.text)
+        write!(f, "Local({})", self.text)
     }
 }
 
@@ -244,30 +262,30 @@ pub(super) struct Answer {
 const MALFORMED: Reset = Reset::Protocol;
 
 impl Local {
-    /// For one service; `None` if its address can be in no request. Connections' tasks run on `tasks`.
+    /// For one application of a service; `None` if its address can be in no request. Connections' tasks run on `tasks`.
     pub(super) fn new(
         service: &Service,
-        tls: &LocalTls,
+        local: &LocalUrl,
+        tls: Option<&[Arc<ClientConfig>; 2]>,
         connect_timeout: Duration,
         tasks: &TaskTracker,
     ) -> Option<Self> {
-        let dialler = Dialler::new(&service.local, service.proxy_protocol, connect_timeout)?;
+        let dialler = Dialler::new(local, service.proxy_protocol, connect_timeout)?;
         let one = |tls: Option<&Arc<ClientConfig>>| Http1::new(dialler.clone(), tls.cloned(), tasks.clone());
         let two = |tls: Option<&Arc<ClientConfig>>| Http2::new(dialler.clone(), tls.cloned(), tasks.clone());
-        let http = match (service.local.scheme(), tls.get(&service.name)) {
+        let http = match (local.scheme(), tls) {
             (LocalScheme::H2c, _) => Http::Two(Box::new(two(None))),
             (LocalScheme::Https, Some([old, either])) => Http::Either(one(Some(old)), Box::new(two(Some(either)))),
             _ => Http::One(one(None)),
         };
         Some(Self {
-            kind: service.kind,
             http,
             dialler,
-            authority: Authority::try_from(service.local.authority()).ok()?,
+            authority: Authority::try_from(local.authority()).ok()?,
             host_header: service.host_header.clone(),
             request_headers: service.request_headers.clone(),
             response_headers: service.response_headers.clone(),
-            text: service.local.text.clone(),
+            text: local.text.clone(),
             down: AtomicBool::new(false),
         })
     }

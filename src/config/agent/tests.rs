@@ -87,8 +87,9 @@ fn a_token_in_the_wrong_place_is_not_printed() {
 }
 
 #[test]
-fn an_empty_or_unreadable_token_is_refused() {
-    for (line, key) in [("token = ' '", "token"), ("token_file = 'no/such/file'", "token_file")] {
+fn an_empty_unreadable_or_endless_token_is_refused() {
+    let long = format!("token = '{}'", "x".repeat(1025));
+    for (line, key) in [("token = ' '", "token"), ("token_file = 'no/such/file'", "token_file"), (&long, "token")] {
         let errors = read_with(&format!("{WHO}{line}\n{SERVICE}"), &[], &Flags::new()).unwrap_err();
         assert_eq!((errors.problems.len(), errors.problems[0].key.as_str()), (1, key), "{errors}");
     }
@@ -154,7 +155,7 @@ fn servers_from_the_environment_are_separated_by_commas() {
 
 #[test]
 fn a_missing_file_points_to_the_way_without_one() {
-    let errors = AgentConfig::load_with(Some(Path::new("no/such.toml")), &Environment::default(), &Flags::new());
+    let errors = AgentConfig::load_with(Some(Path::new("no/such.toml")), &Environment::default(), &Flags::new(), None);
     assert!(errors.unwrap_err().to_string().contains("adit http 3000"));
 }
 
@@ -195,4 +196,90 @@ fn header_rules_remove_then_set_then_add() {
     rules.apply(&mut headers);
     let all = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
     assert_eq!((all("a"), all("b"), all("c")), (vec!["set", "added"], vec!["set"], vec!["1", "added"]));
+}
+
+/// A folder with a saved login of alice's at `a.example`.
+fn saved() -> (tempfile::TempDir, SavedLogin) {
+    let folder = tempfile::tempdir().unwrap();
+    let login = SavedLogin {
+        server: "a.example".parse().unwrap(),
+        client_id: ClientId::new("alice").unwrap(),
+        token: Secret::new("adit_saved"),
+        trust: Trust::Fingerprint(Fingerprint([0xab; 32])),
+    };
+    login.write(folder.path()).unwrap();
+    (folder, login)
+}
+
+fn over(saved: &Path, file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<AgentConfig, ConfigErrors> {
+    let file = FileText { path: "agent.toml".into(), text: format!("{file}\n{SERVICE}") };
+    AgentConfig::from_file(&file, &environment.iter().copied().collect(), flags, Some(saved))
+}
+
+#[test]
+fn a_saved_login_fills_in_what_nobody_says() {
+    let (folder, login) = saved();
+    let read = |file: &str, environment: &[(&str, &str)], flags: &Flags| {
+        let config = over(folder.path(), file, environment, flags).unwrap();
+        assert_eq!((&config.servers[..], &config.client_id), (&[login.server.clone()][..], &login.client_id));
+        assert_eq!(config.trust, login.trust);
+        config.token.expose().to_owned()
+    };
+    let none = Flags::new();
+    assert_eq!(read("", &[], &none), "adit_saved");
+    assert_eq!(read("servers = ['A.example:8080']\nclient_id = 'alice'", &[], &none), "adit_saved");
+    assert_eq!(read(&format!("fingerprint = 'sha256:{}'", "ab".repeat(32)), &[], &none), "adit_saved");
+    // Each layer wins over it.
+    assert_eq!(read("token = 'adit_file'", &[], &none), "adit_file");
+    assert_eq!(read("token = 'adit_file'", &[("ADIT_TOKEN", "adit_env")], &none), "adit_env");
+    assert_eq!(read("", &[("ADIT_TOKEN", "adit_env")], &none.with("token", "adit_flag")), "adit_flag");
+    assert_eq!(over(folder.path(), "", &[], &Flags::new()).unwrap().services[0].name.as_str(), "alice");
+}
+
+#[test]
+fn a_saved_token_goes_to_no_other_server_and_under_no_other_id() {
+    let (folder, _) = saved();
+    let other_pin = format!("fingerprint = 'sha256:{}'", "cd".repeat(32));
+    for (file, environment, flags) in [
+        ("servers = ['b.example']", vec![], Flags::new()),
+        ("servers = ['a.example:8081']", vec![], Flags::new()),
+        ("servers = ['a.example', 'b.example']", vec![], Flags::new()),
+        ("client_id = 'bob'", vec![], Flags::new()),
+        ("", vec![("ADIT__SERVERS", "b.example")], Flags::new()),
+        ("", vec![("ADIT__CLIENT_ID", "bob")], Flags::new()),
+        ("", vec![], Flags::new().with("servers", vec!["b.example"])),
+        ("", vec![], Flags::new().with("client_id", "bob")),
+        ("servers = ['b.example']\nclient_id = 'alice'", vec![], Flags::new()),
+        // Whoever can make it known otherwise could be another server at the same address.
+        (other_pin.as_str(), vec![], Flags::new()),
+        ("ca = 'ca.pem'", vec![], Flags::new()),
+        ("client_id = 'A'", vec![], Flags::new()),
+    ] {
+        let errors = over(folder.path(), file, &environment, &flags).unwrap_err().to_string();
+        assert!(errors.contains("token: is missing"), "{file} {environment:?}: {errors}");
+        assert!(
+            errors.contains("the saved login is for a.example:8080 as alice and is used for nothing else"),
+            "{errors}"
+        );
+        assert!(!errors.contains("adit_saved"), "{errors}");
+    }
+}
+
+#[test]
+fn a_whole_login_has_nothing_of_a_saved_one() {
+    let (folder, _) = saved();
+    let config = over(folder.path(), &format!("{WHO}token = 'adit_file'"), &[], &Flags::new()).unwrap();
+    assert_eq!((config.trust, config.token.expose()), (Trust::System, "adit_file"));
+}
+
+#[test]
+fn a_broken_saved_login_matters_only_to_whoever_needs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(SavedLogin::file(folder.path()), "server = 'a.example'\ntoken = 'adit_hunter2'\ntokn = 1").unwrap();
+    assert!(over(folder.path(), &format!("{WHO}token = 'adit_file'"), &[], &Flags::new()).is_ok());
+    let errors = over(folder.path(), "", &[], &Flags::new()).unwrap_err().to_string();
+    for part in ["the saved login cannot be used", "client_id: is missing; log in again", "tokn: unknown key"] {
+        assert!(errors.contains(part), "{errors}");
+    }
+    assert!(!errors.contains("hunter2"), "{errors}");
 }

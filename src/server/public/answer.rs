@@ -4,14 +4,14 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::headers::REQUEST_ID;
 use crate::protocol::frame::{Reset, Status};
 use crate::server::tunnel::OpenFailure;
-use crate::values::RequestId;
+use crate::values::{Name, RequestId};
 
 /// The header with the stable code of a failure.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-adit-error");
@@ -27,7 +27,7 @@ const GRPC_UNAVAILABLE: u16 = 14;
 const GRPC_UNAUTHENTICATED: u16 = 16;
 
 /// Why a visitor does not get what it asked for. `docs/errors.md` lists them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     /// No client has this name.
     UnknownName,
@@ -63,6 +63,18 @@ pub(super) enum Failure {
     HeadTooLarge,
     /// Too many requests from this address; try again in so many seconds.
     RateLimited(u64),
+    /// All visitors of this client together ask faster than they may; try again in so many seconds.
+    SiteRateLimited(u64),
+    /// The service does not let this visitor in: not from this address, or not without its shared secret.
+    Forbidden,
+    /// The service of this name asks for a name and a password, and these are not the right ones.
+    Unauthorized(Name),
+    /// The body does not bear the signature that the service of this name asks for.
+    BadSignature(Name),
+    /// The body is larger than what is held to look at its signature.
+    BodyTooLarge,
+    /// Too many passwords or signatures are being looked at.
+    AccessBusy,
 }
 
 impl Failure {
@@ -88,8 +100,21 @@ impl Failure {
         }
     }
 
+    /// Whether the application cannot have seen anything of a request that ended so.
+    pub(super) fn is_before_the_application(&self) -> bool {
+        matches!(
+            self,
+            Self::ServiceGone
+                | Self::TunnelBusy
+                | Self::TunnelOffline
+                | Self::TunnelStalled
+                | Self::LocalUnreachable
+                | Self::LocalTimeout
+        )
+    }
+
     /// The HTTP status, the stable code, and what a person reads.
-    fn facts(self) -> (StatusCode, &'static str, &'static str) {
+    fn facts(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::UnknownName => (StatusCode::NOT_FOUND, "unknown_name", "There is nothing at this address."),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such page here."),
@@ -148,20 +173,42 @@ impl Failure {
             Self::RateLimited(_) => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests from your address. Wait a moment.")
             }
+            Self::SiteRateLimited(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "site_rate_limited",
+                "This site gets more requests than it may. Wait a moment.",
+            ),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This site does not let you in."),
+            Self::Unauthorized(_) => {
+                (StatusCode::UNAUTHORIZED, "unauthorized", "This site asks for a name and a password.")
+            }
+            Self::BadSignature(_) => (
+                StatusCode::UNAUTHORIZED,
+                "bad_signature",
+                "The signature of the request is missing, wrong, too old, or was used before.",
+            ),
+            Self::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body of the request is too large.")
+            }
+            Self::AccessBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "access_busy",
+                "Too many visitors are being let in at the moment. Try again in a second.",
+            ),
         }
     }
 
-    pub(super) fn status(self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         self.facts().0
     }
 
-    pub(super) fn code(self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         self.facts().1
     }
 
     /// The same for a gRPC client: status and message, as trailers. Which status stands for which of HTTP is what gRPC
     /// itself says ("HTTP to gRPC Status Code Mapping").
-    pub(super) fn grpc_trailers(self) -> HeaderMap {
+    pub(super) fn grpc_trailers(&self) -> HeaderMap {
         let (status, _, message) = self.facts();
         let number = match status {
             StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => GRPC_INTERNAL,
@@ -178,17 +225,28 @@ impl Failure {
         HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from(number)), (GRPC_MESSAGE, message)])
     }
 
-    fn retry_after(self) -> Option<u64> {
+    fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TunnelOffline | Self::TunnelStalled => Some(5),
-            Self::TunnelBusy => Some(1),
-            Self::RateLimited(seconds) => Some(seconds),
+            Self::TunnelBusy | Self::AccessBusy => Some(1),
+            Self::RateLimited(seconds) | Self::SiteRateLimited(seconds) => Some(*seconds),
             _ => None,
         }
     }
 
+    /// With what a visitor could get in (RFC 9110, section 11.6.1).
+    fn challenge(&self) -> Option<HeaderValue> {
+        let text = match self {
+            Self::Unauthorized(name) => format!("Basic realm=\"{name}\", charset=\"UTF-8\""),
+            // No scheme that anybody has registered: there is nothing to type in.
+            Self::BadSignature(name) => format!("HMAC-SHA256 realm=\"{name}\""),
+            _ => return None,
+        };
+        HeaderValue::try_from(text).ok()
+    }
+
     /// The whole answer, in the form that the visitor understands best.
-    pub(super) fn answer(self, request_id: RequestId, form: Form) -> Response<Full<Bytes>> {
+    pub(super) fn answer(&self, request_id: RequestId, form: Form) -> Response<Full<Bytes>> {
         let (status, code, message) = self.facts();
         let (kind, body) = match form {
             Form::Page => ("text/html; charset=utf-8", page(status, code, message, request_id)),
@@ -215,7 +273,10 @@ impl Failure {
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self == Self::MethodNotAllowed {
+        if let Some(challenge) = self.challenge() {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        if *self == Self::MethodNotAllowed {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         sign(response, request_id)

@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 
 use super::Visit;
 use super::answer::{Failure, is_grpc};
+use super::body::RequestBody;
+use super::course::Course;
 use super::forwarded::{Delimited, ForwardedBody, Held};
 use super::headers::{self, Forwarding};
 use super::ledger::{About, Asked, Entry};
@@ -26,11 +28,12 @@ use crate::protocol::frame::{self, Reset, Status};
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
 use crate::routing::{self, RoutingMode};
-use crate::server::tunnel::Tunnel;
+use crate::server::service::Offered;
 use crate::server::until_cut;
 use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter};
+use crate::transport::mux::MuxStream;
 use crate::values::{Name, RequestId};
 
 /// The largest head of an answer, in bytes as it crosses the stream.
@@ -40,11 +43,13 @@ const MAX_RESPONSE_HEAD: usize = 128 * 1024;
 /// an application may do without asking (RFC 9110, section 10.1.1).
 const ASKED_FOR: Duration = Duration::from_secs(5);
 
+/// How often an upload that does not come on looks whether anybody still wants it.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// Where a request goes, and on whose behalf.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) tunnel: Arc<Tunnel>,
-    pub(super) name: Name,
+    pub(super) offered: Arc<Offered>,
     pub(super) mode: RoutingMode,
     pub(super) authority: Option<Bytes>,
     pub(super) visitor: std::net::IpAddr,
@@ -55,7 +60,12 @@ pub(super) struct Target {
 impl Target {
     /// The name that was taken off the path, if it was.
     fn prefix(&self) -> Option<&Name> {
-        (self.mode == RoutingMode::Path).then_some(&self.name)
+        (self.mode == RoutingMode::Path).then_some(self.name())
+    }
+
+    /// The name of the service.
+    fn name(&self) -> &Name {
+        self.offered.service.name()
     }
 }
 
@@ -63,7 +73,7 @@ impl Target {
 pub(super) async fn forward(
     visit: &Arc<Visit>,
     target: Target,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
@@ -72,14 +82,14 @@ pub(super) async fn forward(
         About {
             request_id: target.request_id,
             visitor: target.visitor,
-            client: target.tunnel.client().clone(),
-            name: target.name.clone(),
+            client: target.offered.tunnel.client().clone(),
+            name: target.name().clone(),
             asked: Asked::Request(request.method().clone(), request.uri().path().to_owned()),
         },
         (server, Some(turn), shared.exchanges.token()),
     ));
     exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
-        entry.fail(*failure);
+        entry.fail(failure.clone());
         entry.status(failure.status());
     })
 }
@@ -87,7 +97,7 @@ pub(super) async fn forward(
 async fn exchange(
     visit: &Arc<Visit>,
     target: &Target,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
     entry: &Arc<Entry>,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
@@ -100,12 +110,9 @@ async fn exchange(
     let upgrade = rewrite(visit, target, &mut request, has_body);
     let protocol = request.extensions_mut().remove::<Protocol>();
     let first = opening(visit, target, &mut request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
-    let (stream, permit) = target.tunnel.open(&first, timeouts.head).await?;
-    entry.hold(permit);
-    // From here on, leaving early cuts the stream.
-    let stream = Held(stream);
+    let mut course = Course::new(&target.offered);
+    let (mut stream, mut reader) = begin(visit, &mut course, &first, entry).await?;
     let writer = FrameWriter::new(stream.0.clone());
-    let mut reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));
     let (mut sending, mut asks) = (None, None);
     let writer = if has_body {
         let (sender, sent) = oneshot::channel();
@@ -116,6 +123,12 @@ async fn exchange(
             receiver
         });
         let upload = upload(request.into_body(), asked_for, writer, upload_idle, Arc::clone(entry), sender);
+        let (unread, request_id) = (visit.unread.clone(), target.request_id);
+        let upload = async move {
+            if upload.await {
+                unread.read(request_id);
+            }
+        };
         shared.visits.spawn(until_cut(shared.cut.clone(), upload));
         None
     } else {
@@ -124,8 +137,18 @@ async fn exchange(
         }
         upgrade.is_some().then_some(writer)
     };
-    let answered = answered(response_head(&mut reader, asks), sending, timeouts.response_head).await;
-    let head = answered.map_err(|failure| entry.failure().unwrap_or(failure))?;
+    // All of such a request is in `first`.
+    let is_short = !has_body && upgrade.is_none();
+    let head = loop {
+        match answered(response_head(&mut reader, asks.take()), sending.take(), timeouts.response_head).await {
+            Ok(head) => break head,
+            Err(failure) if is_short && course.may_go_on(shared, &failure, &asked.0) => {
+                (stream, reader) = begin(visit, &mut course, &first, entry).await?;
+                stream.0.write_ended();
+            }
+            Err(failure) => return Err(entry.failure().unwrap_or(failure)),
+        }
+    };
     entry.status(head.status);
     let (mut head, agreed) = strip(head);
     if let Some(name) = target.prefix() {
@@ -144,7 +167,10 @@ async fn exchange(
                 (StatusCode::SWITCHING_PROTOCOLS, _) => return Err(Failure::LocalBroken),
                 _ => {}
             }
-            let exchange = Upgraded { reader, writer, stream, entry: Arc::clone(entry), quiet: timeouts.quiet_stream };
+            // Over HTTP/2 others share the connection.
+            let cut = (asked.1 != Version::HTTP_2).then(|| Arc::clone(&visit.cut));
+            let (entry, quiet) = (Arc::clone(entry), timeouts.quiet_stream);
+            let exchange = Upgraded { reader, writer, stream, entry, quiet, cut };
             shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
             return Ok(response(head, ForwardedBody::empty()));
         }
@@ -161,6 +187,20 @@ async fn exchange(
     }
     let body = ForwardedBody::new(body, delimited, Arc::clone(entry), Arc::clone(visit), stream);
     Ok(response(head, body))
+}
+
+/// Opens a stream for a request whose beginning is `first`. Leaving early cuts the stream.
+async fn begin(
+    visit: &Visit,
+    course: &mut Course,
+    first: &[u8],
+    entry: &Entry,
+) -> Result<(Held, FrameReader), Failure> {
+    let (stream, permit) = course.open(&visit.shared, first).await?;
+    entry.hold(permit);
+    let stream = Held(stream);
+    let reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));
+    Ok((stream, reader))
 }
 
 /// Waits for the head of the answer. Its deadline counts from when the whole request is on its way.
@@ -205,7 +245,7 @@ fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> 
 
 /// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade, or of an
 /// extended CONNECT.
-fn rewrite(visit: &Visit, target: &Target, request: &mut Request<Incoming>, has_body: bool) -> Option<OnUpgrade> {
+fn rewrite(visit: &Visit, target: &Target, request: &mut Request<RequestBody>, has_body: bool) -> Option<OnUpgrade> {
     let protocol = headers::strip_hop_by_hop(request.headers_mut());
     let upgrade = match protocol {
         _ if request.method() == Method::CONNECT => Some(hyper::upgrade::on(&mut *request)),
@@ -238,7 +278,7 @@ fn rewrite(visit: &Visit, target: &Target, request: &mut Request<Incoming>, has_
 fn opening(
     visit: &Visit,
     target: &Target,
-    request: &mut Request<Incoming>,
+    request: &mut Request<RequestBody>,
     has_body: bool,
     (upgrades, protocol): (bool, Option<&Protocol>),
 ) -> Result<BytesMut, Failure> {
@@ -246,7 +286,7 @@ fn opening(
     let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let path = if target.prefix().is_some() { routing::strip_name(path) } else { path };
     let preface = Preface {
-        service: target.name.clone(),
+        service: target.name().clone(),
         visitor: (target.visitor, visit.peer.port()).into(),
         server: visit.local,
         kind: ServiceKind::Http,
@@ -324,25 +364,33 @@ fn is_quiet(headers: &HeaderMap) -> bool {
 }
 
 /// Sends the body of a request after its head, and drops `sending` when it is through. Where there is an `asked_for`, it
-/// is not sent before the application asks for it, and not at all if that refuses it.
+/// is not sent before the application asks for it, and not at all if that refuses it. Says whether it was read to its
+/// end.
 async fn upload(
-    body: Incoming,
+    body: RequestBody,
     asked_for: Option<oneshot::Receiver<()>>,
     mut writer: FrameWriter,
     idle: Duration,
     entry: Arc<Entry>,
     sending: oneshot::Sender<Infallible>,
-) {
+) -> bool {
     let _sending = sending;
     if let Some(asked_for) = asked_for
         && let Ok(Err(_)) = tokio::time::timeout(ASKED_FOR, asked_for).await
     {
-        return;
+        return false;
     }
     let mut body = std::pin::pin!(body);
-    match send_body(body.as_mut(), &mut writer, Some(idle)).await {
+    let stream = writer.stream().clone();
+    let sent = tokio::select! {
+        biased;
+        sent = send_body(body.as_mut(), &mut writer, Some(idle)) => sent,
+        () = unwanted(&stream) => return false,
+    };
+    match sent {
+        Ok(()) => return true,
         // The agent wants no more of it: the answer says why.
-        Ok(()) | Err(SendError::Stream(_)) => {}
+        Err(SendError::Stream(_)) => {}
         Err(SendError::Body(_) | SendError::Trailers) => {
             entry.fail(Failure::BadRequest);
             writer.reset(Reset::RequestBroken);
@@ -351,6 +399,15 @@ async fn upload(
             entry.fail(Failure::RequestTimeout);
             writer.reset(Reset::Idle);
         }
+    }
+    body.is_end_stream()
+}
+
+/// Resolves when the agent has dropped the stream: the application wants no more of the request. Only who writes would
+/// notice, and a visitor may pause.
+async fn unwanted(stream: &MuxStream) {
+    while !stream.is_closed() {
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -361,17 +418,33 @@ struct Upgraded {
     stream: Held,
     entry: Arc<Entry>,
     quiet: Duration,
+    /// Says that the visitor's connection must not end in order.
+    cut: Option<Arc<AtomicBool>>,
+}
+
+/// Says so when it is dropped, whoever drops it.
+struct CutUnlessWhole(Option<Arc<AtomicBool>>);
+
+impl Drop for CutUnlessWhole {
+    fn drop(&mut self) {
+        if let Some(cut) = &self.0 {
+            cut.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl Upgraded {
     async fn run(self, visitor: OnUpgrade) {
-        let Self { reader, writer, stream, entry, quiet } = self;
-        if let Ok(visitor) = visitor.await
-            && both_ways(TokioIo::new(visitor), reader, writer, quiet, |way, bytes| entry.moved(way, bytes))
-                .await
-                .is_ok()
-        {
-            entry.complete();
+        let Self { reader, writer, stream, entry, quiet, cut } = self;
+        if let Ok(visitor) = visitor.await {
+            let mut visitor = TokioIo::new(visitor);
+            // Dropped before the connection is.
+            let mut cut = CutUnlessWhole(cut);
+            let carried = both_ways(&mut visitor, reader, writer, quiet, |way, bytes| entry.moved(way, bytes)).await;
+            if carried.is_ok() {
+                entry.complete();
+                cut.0 = None;
+            }
         }
         drop(stream);
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -50,7 +51,7 @@ pub(super) struct Entry {
     failure: OnceLock<Failure>,
     /// Its share of what the server can have open, and of its connection's time, if that has more requests.
     _held: (Permit, Option<Turn>, TaskTrackerToken),
-    tunnel: OnceLock<StreamPermit>,
+    tunnel: Mutex<Option<StreamPermit>>,
 }
 
 impl Entry {
@@ -66,14 +67,13 @@ impl Entry {
             complete: AtomicBool::new(false),
             failure: OnceLock::new(),
             _held: held,
-            tunnel: OnceLock::new(),
+            tunnel: Mutex::default(),
         }
     }
 
-    /// The stream's share of its tunnel and lane, held until the exchange ends.
+    /// The stream's share of its tunnel and lane, held until the exchange ends or another stream takes its place.
     pub(super) fn hold(&self, permit: StreamPermit) {
-        // Set once: one exchange has one stream.
-        let _ = self.tunnel.set(permit);
+        *self.tunnel.lock() = Some(permit);
     }
 
     /// The visitor gets this status.
@@ -104,7 +104,7 @@ impl Entry {
 
     /// Why the exchange failed, if it did.
     pub(super) fn failure(&self) -> Option<Failure> {
-        self.failure.get().copied()
+        self.failure.get().cloned()
     }
 }
 

@@ -1,19 +1,25 @@
 //! Visitors: from the TCP socket to the end of each request.
 //!
 //! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`.
-//! `request` decides where a request goes, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
+//! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
+//! that), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
-//! ends. `raw` is for connections that are not HTTP.
+//! ends. `rest` is what comes of a request that was answered already, and `raw` is for connections that are not HTTP.
 
+mod access;
 mod answer;
 mod arrival;
+mod body;
 mod connection;
+mod course;
 mod forward;
 mod forwarded;
 mod headers;
 mod ledger;
+mod lookup;
 mod raw;
 mod request;
+mod rest;
 mod socket;
 mod wire;
 
@@ -28,15 +34,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::tunnel::Tunnel;
+use super::service::Offered;
 use crate::limits::{AddressPermit, Permit};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
-use crate::routing::{Asked, Route};
+use crate::routing::Asked;
 use crate::transport::tls;
 use crate::values::Name;
 use arrival::{Arrival, TlsHello};
-use raw::Destination;
+use rest::Unread;
 use socket::{Turns, VisitorSocket};
 use wire::Wire;
 
@@ -47,10 +53,13 @@ struct Visit {
     peer: SocketAddr,
     local: SocketAddr,
     scheme: Scheme,
-    /// Set when an answer without a length of its own broke off: its end must not look like one.
+    /// Set when an answer without a length of its own, or an upgraded connection, broke off: its end must not look like
+    /// one.
     cut: Arc<AtomicBool>,
     /// Tells the socket when a request is under way.
     turns: Turns,
+    /// Tells the socket that the visitor may still be sending a body.
+    unread: Unread,
     /// What it was let in with.
     _permits: (Permit, Option<AddressPermit>),
 }
@@ -142,8 +151,8 @@ pub(super) fn accept_visitor(shared: &Arc<Shared>, socket: TcpStream, peer: Sock
 
 /// Takes in a connection to the port of the `tcp` service `name`; does not wait.
 pub(super) fn accept_connection(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr, name: &Name) {
-    let tunnel = shared.registry.by_name(name);
-    let Some(tunnel) = tunnel.filter(|tunnel| tunnel.kind_of(name) == Some(ServiceKind::Tcp)) else {
+    let offered = shared.registry.by_name(name);
+    let Some(offered) = offered.filter(|offered| offered.service.kind() == ServiceKind::Tcp) else {
         return raw::reset(&socket);
     };
     let admission = Admission::new(shared, &socket, peer);
@@ -151,8 +160,7 @@ pub(super) fn accept_connection(shared: &Arc<Shared>, socket: TcpStream, peer: S
     if let Some(mut admission) = admission
         && (!admission.is_proxied() || admission.count_address())
     {
-        let destination = Destination { name: name.clone(), kind: ServiceKind::Tcp, tunnel };
-        let serve = async move { raw::serve(admission, destination, socket, &[]).await };
+        let serve = async move { raw::serve(admission, offered, socket, &[]).await };
         shared.visits.spawn(super::until_cut(shared.cut.clone(), serve));
     }
 }
@@ -162,7 +170,7 @@ enum Wanted {
     /// HTTP, over this wire; HTTP/2 if so.
     Http(Wire, bool, Scheme),
     /// An application's own TLS, with what was read of it so far.
-    Tls(Name, Arc<Tunnel>, TcpStream, Bytes),
+    Tls(Arc<Offered>, TcpStream, Bytes),
 }
 
 /// From a fresh connection to its end.
@@ -178,19 +186,17 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
     match wanted {
         Ok(Ok(Wanted::Http(wire, is_http2, scheme))) => {
             let cut = Arc::new(AtomicBool::new(false));
-            let turns = Turns::default();
-            let socket = VisitorSocket::new(wire, Arc::clone(&cut), turns.clone(), &shared.config.timeouts);
+            let (turns, unread) = (Turns::default(), Unread::default());
+            let signs = (Arc::clone(&cut), turns.clone(), unread.clone());
+            let socket = VisitorSocket::new(wire, signs, &shared.config.timeouts);
             let Admission { shared, peer, local, permits } = admission;
-            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, _permits: permits });
+            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, unread, _permits: permits });
             match is_http2 {
                 true => connection::serve_http2(visit, socket).await,
                 false => connection::serve_http1(visit, socket).await,
             }
         }
-        Ok(Ok(Wanted::Tls(name, tunnel, socket, ahead))) => {
-            let destination = Destination { name, kind: ServiceKind::Tls, tunnel };
-            raw::serve(admission, destination, socket, &ahead).await;
-        }
+        Ok(Ok(Wanted::Tls(offered, socket, ahead))) => raw::serve(admission, offered, socket, &ahead).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a visitor's connection ended before its first request"),
         Err(_) => tracing::debug!(%peer, "a visitor's connection did not get as far as its first request"),
     }
@@ -212,8 +218,8 @@ async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door)
     }
     let shared = &admission.shared;
     let TlsHello { name, handshake, ahead } = arrival.tls_hello().await?;
-    if let Some((name, tunnel)) = name.and_then(|name| passes_through(shared, &name)) {
-        return Ok(Wanted::Tls(name, tunnel, handshake.io, ahead));
+    if let Some(offered) = name.and_then(|name| passes_through(shared, &name)) {
+        return Ok(Wanted::Tls(offered, handshake.io, ahead));
     }
     let tls = shared.https.as_ref().ok_or_else(|| io::Error::other("there is no certificate"))?;
     let stream = Box::pin(handshake.into_stream(Arc::clone(&tls.config))).await?;
@@ -222,9 +228,7 @@ async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door)
 }
 
 /// The service whose own TLS a visitor of `host` gets, if there is one.
-fn passes_through(shared: &Shared, host: &str) -> Option<(Name, Arc<Tunnel>)> {
-    let asked = Asked { authority: Some(host), path: "", header: None };
-    let Route::Service { name, .. } = shared.router.route(asked) else { return None };
-    let tunnel = shared.registry.by_name(&name)?;
-    (tunnel.kind_of(&name)? == ServiceKind::Tls).then_some((name, tunnel))
+fn passes_through(shared: &Shared, host: &str) -> Option<Arc<Offered>> {
+    let route = shared.router.route(Asked { authority: Some(host), path: "", header: None });
+    lookup::offered(shared, &route).ok().filter(|offered| offered.service.kind() == ServiceKind::Tls)
 }

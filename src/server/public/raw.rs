@@ -11,36 +11,28 @@ use tokio::time::timeout;
 
 use super::Admission;
 use super::answer::Failure;
+use super::course::Course;
 use super::forwarded::Held;
 use super::ledger::{About, Asked, Entry};
 use crate::protocol::WireError;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::frame;
 use crate::protocol::frame::Status;
-use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
-use crate::server::tunnel::Tunnel;
+use crate::server::service::Offered;
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter};
-use crate::values::{Name, RequestId};
+use crate::values::RequestId;
 
 /// When a silent visitor is asked by TCP itself whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// Where a connection goes.
-#[derive(Debug)]
-pub(super) struct Destination {
-    pub(super) name: Name,
-    pub(super) kind: ServiceKind,
-    pub(super) tunnel: Arc<Tunnel>,
-}
-
 /// Carries a connection, of which `ahead` was read already, to its end. If it cannot be carried or breaks off, the
 /// visitor's connection ends with a reset: an orderly end would say that all was sent.
-pub(super) async fn serve(admission: Admission, destination: Destination, mut socket: TcpStream, ahead: &[u8]) {
-    let (peer, name) = (admission.peer, &destination.name);
+pub(super) async fn serve(admission: Admission, offered: Arc<Offered>, mut socket: TcpStream, ahead: &[u8]) {
+    let (peer, name) = (admission.peer, offered.service.name());
     let request_id = RequestId::next();
-    let carried = match open(&admission, &destination, request_id, ahead).await {
+    let carried = match open(&admission, &offered, request_id, ahead).await {
         Ok(stream) => stream.carry(&admission, &mut socket).await,
         Err(failure) => Err(failure),
     };
@@ -66,28 +58,33 @@ struct Carrier {
 
 async fn open(
     admission: &Admission,
-    destination: &Destination,
+    offered: &Arc<Offered>,
     request_id: RequestId,
     ahead: &[u8],
 ) -> Result<Carrier, Failure> {
     let Admission { shared, peer, local, .. } = admission;
-    let Destination { name, kind, tunnel } = destination;
+    let (name, kind) = (offered.service.name(), offered.service.kind());
     shared.visitors.check(peer.ip()).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
+    // Of all that a service can ask, a connection can only have the right address.
+    if !offered.service.access().allows_address(peer.ip()) {
+        return Err(Failure::Forbidden);
+    }
+    offered.tunnel.usage().check().map_err(|wait| Failure::SiteRateLimited(wait.seconds()))?;
     let permit = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
     let about = About {
         request_id,
         visitor: peer.ip(),
-        client: tunnel.client().clone(),
+        client: offered.tunnel.client().clone(),
         name: name.clone(),
-        asked: Asked::Connection(*kind),
+        asked: Asked::Connection(kind),
     };
     let entry = Entry::open(about, (permit, None, shared.exchanges.token()));
     let opened = async {
-        let preface = Preface { service: name.clone(), visitor: *peer, server: *local, kind: *kind, request_id };
+        let preface = Preface { service: name.clone(), visitor: *peer, server: *local, kind, request_id };
         let mut first = BytesMut::with_capacity(256 + ahead.len());
         preface.put(&mut first).map_err(|_: WireError| Failure::TunnelLost)?;
         frame::put_data(&mut first, ahead);
-        let (stream, permit) = tunnel.open(&first, shared.config.timeouts.head).await?;
+        let (stream, permit) = Course::new(offered).open(shared, &first).await?;
         entry.hold(permit);
         // From here on, leaving early cuts the stream.
         let stream = Held(stream);
@@ -103,7 +100,7 @@ async fn open(
     match opened.await {
         Ok((reader, writer, stream)) => Ok(Carrier { reader, writer, _stream: stream, entry }),
         Err(failure) => {
-            entry.fail(failure);
+            entry.fail(failure.clone());
             Err(failure)
         }
     }
@@ -125,7 +122,7 @@ impl Carrier {
             }
             Err(error) => {
                 let failure = failure_of(&error);
-                entry.fail(failure);
+                entry.fail(failure.clone());
                 Err(failure)
             }
         }

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
-use super::Visit;
 use super::answer::{self, Failure, Form};
+use super::body::RequestBody;
 use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
+use super::{Visit, access, lookup};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
-use crate::server::login::with_port;
+use crate::server::urls::with_port;
 use crate::values::{Name, RequestId};
 
 /// The body of an answer: the server's own, or what comes through the tunnel.
@@ -27,6 +29,9 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
     let _turn = visit.turns.begin();
     let request_id = RequestId::next();
     let form = Form::of(request.headers());
+    if request.version() != Version::HTTP_2 {
+        visit.unread.begin(request_id, !request.body().is_end_stream());
+    }
     match decide(&visit, request, request_id).await {
         Ok(response) => response,
         Err(failure) => {
@@ -38,7 +43,7 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
 
 async fn decide(
     visit: &Arc<Visit>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     request_id: RequestId,
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
@@ -66,17 +71,20 @@ async fn decide(
         shared.router.route(Asked { authority, path: request.uri().path(), header })
     };
     match route {
-        Route::Service { name, mode } => {
-            let tunnel = shared.registry.by_name(&name).ok_or_else(|| {
-                if shared.clients.is_listed(&name) { Failure::TunnelOffline } else { Failure::UnknownName }
-            })?;
-            if tunnel.kind_of(&name) != Some(ServiceKind::Http) {
+        Route::Service { .. } | Route::Domain(_) => {
+            let offered = lookup::offered(shared, &route)?;
+            if offered.service.kind() != ServiceKind::Http {
                 return Err(Failure::WrongKind);
             }
+            let mut request = request.map(RequestBody::Coming);
+            let service = &offered.service;
+            access::check(visit, (service.name(), service.access()), &mut request, visitor).await?;
+            offered.tunnel.usage().check().map_err(|wait| Failure::SiteRateLimited(wait.seconds()))?;
+            let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
-            let target = Target { tunnel, name, mode, authority, visitor, scheme: visit.scheme, request_id };
+            let target = Target { offered, mode, authority, visitor, scheme: visit.scheme, request_id };
             forward::forward(visit, target, request).await.map(|response| response.map(Either::Right))
         }
         Route::AddSlash => add_slash(&request, request_id).map(|response| response.map(Either::Left)),

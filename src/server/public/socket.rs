@@ -5,8 +5,11 @@
 //!   heads: a connection without a request is given the same times, told that it ends, and ended.
 //! - A visitor that takes nothing for `timeouts.idle` while something waits to be sent is given up: nobody else would
 //!   notice, because a body is not asked for more while the socket is full.
-//! - An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection. If such an answer breaks
-//!   off, an orderly end would show the visitor half of it as the whole: then the socket ends with a reset.
+//! - A visitor that was answered before it had sent everything may go on for a while after its connection has ended, so
+//!   that it gets the answer (`rest`).
+//! - An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection, and so does what became of
+//!   an upgrade. If it breaks off, an orderly end would show the visitor half of it as the whole: then the socket ends
+//!   with a reset.
 
 use std::io;
 use std::pin::Pin;
@@ -20,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::rest::{Rest, Unread};
 use super::wire::Wire;
 use crate::config::TimeoutConfig;
 use crate::transport::body::Idle;
@@ -96,6 +100,11 @@ impl HeadClock {
         now.is_multiple_of(ONE_MORE)
     }
 
+    /// Whether some of a head has come that has made no request yet, or cannot make one.
+    fn is_in_a_head(&mut self) -> bool {
+        self.is_running() && self.begun
+    }
+
     /// Some bytes have come.
     fn read(&mut self) {
         if self.announce.is_none() && self.is_running() && !self.begun {
@@ -129,14 +138,18 @@ pub(super) struct VisitorSocket {
     clock: HeadClock,
     /// Runs while something waits to be sent.
     stuck: Idle,
+    unread: Unread,
+    /// Runs when everything was said.
+    rest: Option<Rest>,
 }
 
 impl VisitorSocket {
-    /// Watches `cut` when the connection ends, and `turns` while it lasts.
-    pub(super) fn new(wire: Wire, cut: Arc<AtomicBool>, turns: Turns, timeouts: &TimeoutConfig) -> Self {
+    /// Watches whether an answer was cut and a request not read when the connection ends, and its turns while it lasts.
+    pub(super) fn new(wire: Wire, signs: (Arc<AtomicBool>, Turns, Unread), timeouts: &TimeoutConfig) -> Self {
+        let (cut, turns, unread) = signs;
         let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
         let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
-        Self { wire, cut, clock, stuck: Idle::new(idle) }
+        Self { wire, cut, clock, stuck: Idle::new(idle), unread, rest: None }
     }
 
     /// Gives a write that waits its deadline.
@@ -178,8 +191,12 @@ impl AsyncRead for VisitorSocket {
                 }
                 Poll::Ready(read)
             }
-            // As if the visitor had left.
-            Poll::Pending => self.clock.poll(cx).map(Ok),
+            Poll::Pending => {
+                ready!(self.clock.poll(cx));
+                // As if the visitor had left; of what it began nothing is waited for.
+                self.clock.begun = false;
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -214,6 +231,14 @@ impl AsyncWrite for VisitorSocket {
         if self.is_cut() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.wire).poll_shutdown(cx)
+        if self.rest.is_none() {
+            let shut = Pin::new(&mut self.wire).poll_shutdown(cx);
+            ready!(self.unless_stuck(cx, shut))?;
+        }
+        if !self.unread.is_some() && !self.clock.is_in_a_head() {
+            return Poll::Ready(Ok(()));
+        }
+        let Self { wire, rest, .. } = &mut *self;
+        rest.get_or_insert_with(Rest::new).poll(cx, wire.tcp_mut())
     }
 }

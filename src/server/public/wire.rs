@@ -26,6 +26,14 @@ impl Wire {
             Self::Tls(tls) => tls.get_ref().0,
         }
     }
+
+    /// The socket below.
+    pub(super) fn tcp_mut(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Plain(_, tcp) => tcp,
+            Self::Tls(tls) => tls.get_mut().0,
+        }
+    }
 }
 
 impl AsyncRead for Wire {

@@ -1,5 +1,9 @@
+use std::collections::HashSet;
+
 use super::*;
 use crate::auth::LaneSecret;
+use crate::protocol::access::AccessPolicy;
+use crate::protocol::login::{ServiceKind, ServiceOffer};
 use crate::transport::mux::{self, MuxConfig, Side};
 use crate::values::{InstanceId, LaneId};
 
@@ -36,7 +40,7 @@ impl House {
     }
 
     fn holder(&self, name: &str) -> Option<TunnelId> {
-        self.0.by_name(&Name::new(name).unwrap()).map(|tunnel| tunnel.id())
+        self.0.by_name(&Name::new(name).unwrap()).map(|offered| offered.tunnel.id())
     }
 }
 
@@ -162,4 +166,126 @@ fn an_agent_that_missed_its_replacement_does_not_throw_the_newer_one_out() {
     let last = house.up(login("alice", &["alice"]));
     assert_eq!(house.holder("alice"), Some(last.tunnel().id()));
     assert!(matches!(retired(&back), Some(Retired::Replaced { .. })));
+}
+
+fn offer(name: &str) -> ServiceOffer {
+    ServiceOffer::new(Name::new(name).unwrap(), ServiceKind::Http)
+}
+
+fn in_group(name: &str, group: &str) -> ServiceOffer {
+    ServiceOffer { group: Some(Name::new(group).unwrap()), ..offer(name) }
+}
+
+fn at_domain(name: &str, domain: &str) -> ServiceOffer {
+    ServiceOffer { domains: vec![Domain::new(domain).unwrap()], ..offer(name) }
+}
+
+fn offering(client: &str, offers: impl IntoIterator<Item = ServiceOffer>) -> Authenticated {
+    Authenticated::offering_for_tests(client, InstanceId::random().unwrap(), offers)
+}
+
+fn service(offer: ServiceOffer) -> Arc<Service> {
+    Service::for_tests(offer)
+}
+
+impl House {
+    fn at(&self, host: &str) -> Option<TunnelId> {
+        self.0.by_domain(host).map(|offered| offered.tunnel.id())
+    }
+}
+
+#[test]
+fn agents_of_one_group_share_the_visitors() {
+    let house = House::of(10);
+    let one = house.up(offering("alice", [in_group("web", "a")]));
+    let two = house.up(offering("alice", [in_group("web", "a")]));
+    assert_eq!((retired(&one), retired(&two)), (None, None));
+    let seen: HashSet<TunnelId> = (0..4).filter_map(|_| house.holder("web")).collect();
+    assert_eq!(seen, HashSet::from([one.tunnel().id(), two.tunnel().id()]), "idle ones take turns");
+    let first = house.0.by_name(&Name::new("web").unwrap()).unwrap();
+    let other = house.0.another(&first, &[first.tunnel.id()]).unwrap();
+    assert_ne!(other.tunnel.id(), first.tunnel.id());
+    assert!(house.0.another(&first, &[one.tunnel().id(), two.tunnel().id()]).is_none());
+    // Another group, or none, takes the name from all of them.
+    let newer = house.up(offering("alice", [in_group("web", "b")]));
+    assert!(matches!(retired(&one), Some(Retired::Replaced { .. })));
+    assert!(matches!(retired(&two), Some(Retired::Replaced { .. })));
+    assert_eq!(house.holder("web"), Some(newer.tunnel().id()));
+    let newest = house.up(login("alice", &["web"]));
+    assert!(matches!(retired(&newer), Some(Retired::Replaced { .. })));
+    drop((one, two, newer));
+    assert_eq!(house.holder("web"), Some(newest.tunnel().id()));
+}
+
+#[test]
+fn a_member_of_a_group_comes_back_as_itself() {
+    let house = House::of(10);
+    let one = house.up(offering("alice", [in_group("web", "a")]));
+    let two = house.up(offering("alice", [in_group("web", "a")]));
+    let back = Authenticated::offering_for_tests("alice", one.tunnel().instance(), [in_group("web", "a")]);
+    let back = house.up(back);
+    assert_eq!((retired(&one), retired(&two)), (Some(Retired::CameBack), None));
+    drop(one);
+    let seen: HashSet<TunnelId> = (0..4).filter_map(|_| house.holder("web")).collect();
+    assert_eq!(seen, HashSet::from([back.tunnel().id(), two.tunnel().id()]));
+    drop(back);
+    assert_eq!(house.holder("web"), Some(two.tunnel().id()));
+}
+
+#[test]
+fn a_request_goes_on_only_where_the_same_visitors_are_let_in() {
+    let house = House::of(10);
+    let deny = AccessPolicy { deny: vec!["192.0.2.0/24".parse().unwrap()], ..AccessPolicy::default() };
+    let _open = house.up(offering("alice", [in_group("web", "a")]));
+    let first = house.0.by_name(&Name::new("web").unwrap()).unwrap();
+    let _closed = house.up(offering("alice", [ServiceOffer { access: deny, ..in_group("web", "a") }]));
+    assert!(house.0.another(&first, &[first.tunnel.id()]).is_none());
+}
+
+#[test]
+fn a_domain_leads_where_its_service_is() {
+    let house = House::of(10);
+    let alice = house.up(offering("alice", [at_domain("a", "blog.example"), at_domain("b", "*.wild.example")]));
+    let id = Some(alice.tunnel().id());
+    assert_eq!((house.at("blog.example"), house.at("x.wild.example"), house.at("y.x.wild.example")), (id, id, id));
+    assert_eq!((house.at("x.blog.example"), house.at("wild.example"), house.at("example")), (None, None, None));
+    let taken = RegisterError::DomainTaken(Domain::new("blog.example").unwrap());
+    assert_eq!(house.refusal(offering("bob", [at_domain("c", "blog.example")])), taken);
+    // Who takes the name takes the domain away too, even if it has no use for it.
+    let _newer = house.up(login("alice", &["a"]));
+    assert_eq!((house.at("blog.example"), house.at("x.wild.example")), (None, id));
+    drop(alice);
+    assert_eq!(house.at("x.wild.example"), None);
+}
+
+#[test]
+fn a_change_takes_and_gives_names_in_one_step() {
+    let house = House::of(10);
+    let alice = house.up(offering("alice", [offer("a"), at_domain("b", "b.example")]));
+    let bob = house.up(login("bob", &["bob"]));
+    let (tunnel, id) = (alice.tunnel(), Some(alice.tunnel().id()));
+    let kept = Arc::clone(&tunnel.services()[0]);
+    let grab = vec![Arc::clone(&kept), service(offer("c")), service(offer("bob"))];
+    let taken = RegisterError::NameTaken(Name::new("bob").unwrap());
+    assert_eq!(house.0.change_services(tunnel, grab), Err(taken));
+    assert_eq!((house.holder("b"), house.holder("c"), house.at("b.example")), (id, None, id));
+    house.0.change_services(tunnel, vec![kept, service(at_domain("c", "b.example"))]).unwrap();
+    assert_eq!(["a", "b", "c", "bob"].map(|name| house.holder(name)), [id, None, id, Some(bob.tunnel().id())]);
+    assert_eq!(house.at("b.example"), id);
+    assert_eq!(house.0.held(tunnel).len(), 2);
+    drop(alice);
+    assert_eq!((house.holder("c"), house.at("b.example"), house.0.len()), (None, None, 1));
+}
+
+#[test]
+fn a_change_may_take_a_name_over_from_another_agent_of_the_client() {
+    let house = House::of(10);
+    let (one, two) = (house.up(login("alice", &["a"])), house.up(login("alice", &["b", "c"])));
+    let services = vec![service(offer("a")), service(offer("b"))];
+    house.0.change_services(one.tunnel(), services).unwrap();
+    assert_eq!((house.holder("b"), retired(&two)), (Some(one.tunnel().id()), None));
+    assert_eq!(house.0.held(two.tunnel()).len(), 1, "c is left to it");
+    house.0.change_services(one.tunnel(), vec![service(offer("c"))]).unwrap();
+    assert!(matches!(retired(&two), Some(Retired::Replaced { .. })));
+    assert_eq!((house.holder("a"), house.holder("b")), (None, None));
 }

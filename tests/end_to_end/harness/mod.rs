@@ -1,8 +1,10 @@
 //! What the tests are made of: [`TestServer`], [`TestAgent`], local applications ([`apps`]), visitors ([`visitor`]) and
-//! agents that misbehave ([`puppet`]).
+//! agents and servers in the test's own hands ([`puppet`], [`stand_in`]), a name server ([`dns`]).
 
 pub mod apps;
+pub mod dns;
 pub mod puppet;
+pub mod stand_in;
 pub mod visitor;
 
 use std::collections::HashMap;
@@ -11,8 +13,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use adit::agent::{Agent, GivenUp, State};
-use adit::auth::{Clients, Cost, Token, hash_at};
+use adit::agent::{Agent, Changes, GivenUp, State};
+use adit::auth::{Clients, ClientsOnDisk, Cost, Token, hash_at};
 use adit::config::{AgentConfig, ClientsFile, Environment, Flags, ServerConfig, ValueKind};
 use adit::server::registry::Registry;
 use adit::server::tunnel::Tunnel;
@@ -105,6 +107,7 @@ pub struct TestServer {
     pub fingerprint: Fingerprint,
     pub registry: Arc<Registry>,
     pub clients: Arc<Clients>,
+    pub clients_file: Arc<ClientsOnDisk>,
     pub open: TaskTracker,
     dir: Arc<TempDir>,
     stop: CancellationToken,
@@ -189,6 +192,7 @@ impl TestServer {
             fingerprint: server.fingerprint(),
             registry: server.registry(),
             clients: server.clients(),
+            clients_file: server.clients_file(),
             open: server.exchanges(),
             dir,
             stop: stop.clone(),
@@ -204,7 +208,8 @@ impl TestServer {
 
     /// The tunnel that holds `text` now.
     pub fn tunnel_of(&self, text: &str) -> Arc<Tunnel> {
-        self.registry.by_name(&name(text)).unwrap_or_else(|| panic!("nobody holds {text}"))
+        let offered = self.registry.by_name(&name(text)).unwrap_or_else(|| panic!("nobody holds {text}"));
+        Arc::clone(&offered.tunnel)
     }
 
     /// Starts to drain.
@@ -225,6 +230,9 @@ impl TestServer {
 /// An agent that runs.
 pub struct TestAgent {
     pub state: watch::Receiver<State>,
+    changes: Changes,
+    /// What does not change.
+    flags: Flags,
     stop: CancellationToken,
     run: JoinHandle<Result<(), GivenUp>>,
 }
@@ -272,16 +280,26 @@ impl TestAgent {
             .with("servers", servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             .with("client_id", client)
             .with("token", token(client).as_secret().expose())
-            .with("fingerprint", fingerprint.to_string())
-            .with("services", services);
-        let agent = Agent::new(AgentConfig::from_flags(&Environment::default(), &flags).unwrap()).unwrap();
+            .with("fingerprint", fingerprint.to_string());
+        let agent = Agent::new(agent_config(&flags, services)).unwrap();
+        let changes = agent.changes();
         let stop = CancellationToken::new();
         let state = agent.state();
         let run = spawn({
             let stop = stop.clone();
             async move { agent.run(stop).await }
         });
-        Self { state, stop, run }
+        Self { state, changes, flags, stop, run }
+    }
+
+    /// Has it offer `services` from now on. Says whether these are others than before.
+    pub fn change(&self, services: Vec<ServiceEntry>) -> bool {
+        self.changes.make(&agent_config(&self.flags, services)).unwrap()
+    }
+
+    /// As [`TestAgent::change`], with another token.
+    pub fn change_token(&self, token: &str, services: Vec<ServiceEntry>) -> bool {
+        self.changes.make(&agent_config(&self.flags.clone().with("token", token), services)).unwrap()
     }
 
     /// Waits until it is connected.
@@ -315,6 +333,10 @@ impl TestAgent {
         self.run.abort();
         let _ = self.run.await;
     }
+}
+
+fn agent_config(flags: &Flags, services: Vec<ServiceEntry>) -> AgentConfig {
+    AgentConfig::from_flags(&Environment::default(), &flags.clone().with("services", services)).unwrap()
 }
 
 /// One of `[[services]]`.

@@ -5,11 +5,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use adit::config::Trust;
 use adit::protocol::VERSION;
-use adit::protocol::login::{AgentInfo, Answer, Hello, Join, Proof, Refused, ServiceKind, ServiceOffer, Welcome};
+use adit::protocol::decode::{Decoder, Event};
+use adit::protocol::exchange::{RequestHead, ResponseHead};
+use adit::protocol::frame::{MAX_HEAD, Status};
+use adit::protocol::login::{
+    AgentInfo, Answer, Hello, Join, Known, Proof, Refused, ServiceKind, ServiceOffer, Welcome,
+};
+use adit::transport::framed::{FrameReader, FrameWriter};
 use adit::transport::login::{receive_answer, send};
 use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side};
 use adit::transport::tls;
 use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
+use bytes::{BufMut, Bytes};
+use http::{HeaderMap, HeaderName, StatusCode, Version};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -56,6 +64,17 @@ pub fn secret(text: &str) -> Secret {
     Secret::new(text)
 }
 
+/// Says hello without services, and hears whether the proof is good.
+pub async fn ask(server: &super::TestServer, hello: &Hello) -> Result<Known, Refused> {
+    let mut pipe = dial(server.tunnel, server.fingerprint).await;
+    send(&mut pipe, hello).await.unwrap();
+    match soon("the answer to a question", receive_answer(&mut pipe)).await.unwrap() {
+        Answer::Known(known) => Ok(known),
+        Answer::Refused(refused) => Err(refused),
+        Answer::Welcome(_) => panic!("no tunnel was asked for"),
+    }
+}
+
 /// Says hello and hears the answer.
 pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcome, TlsStream<TcpStream>), Refused> {
     let mut pipe = dial(server.tunnel, server.fingerprint).await;
@@ -96,5 +115,67 @@ impl Puppet {
     /// Opens the control stream with these bytes.
     pub async fn control(&self, first: &[u8]) -> MuxStream {
         self.session.open(first).await.unwrap()
+    }
+}
+
+/// A request that has reached a puppet, whole.
+pub struct Asked {
+    pub head: RequestHead,
+    pub body: Vec<u8>,
+    pub trailers: HeaderMap,
+    reader: FrameReader,
+    writer: FrameWriter,
+}
+
+impl Puppet {
+    /// The next request, read to its end: to `head` alone, if it may become a connection.
+    pub async fn request(&mut self) -> Asked {
+        let stream = soon("a stream", self.streams.recv()).await.unwrap();
+        let mut reader = FrameReader::new(stream.clone(), Decoder::request(MAX_HEAD));
+        let mut writer = FrameWriter::new(stream);
+        writer.gather().put_u8(Status::Accepted as u8);
+        let (mut head, mut body, mut trailers) = (None, Vec::new(), HeaderMap::new());
+        let head = loop {
+            match soon("a request", reader.event()).await.unwrap() {
+                Event::Preface(_) => {}
+                Event::Request(request) if request.headers.contains_key("upgrade") => break request,
+                Event::Request(request) => head = Some(request),
+                Event::Data(data) => body.extend_from_slice(&data),
+                Event::Trailers(fields) => trailers = fields,
+                Event::End => break head.unwrap(),
+                other => panic!("{other:?} is no part of a request"),
+            }
+        };
+        Asked { head, body, trailers, reader, writer }
+    }
+}
+
+impl Asked {
+    /// What the head says under this name; nothing, if it does not.
+    pub fn header(&self, name: &str) -> &str {
+        self.head.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Answers with a body.
+    pub async fn answer(&mut self, body: &'static str) {
+        self.head(StatusCode::OK, &[("content-length", body.len().to_string())]).await;
+        self.writer.data(Bytes::from_static(body.as_bytes())).await.unwrap();
+        self.writer.end().await.unwrap();
+    }
+
+    /// Answers with a head alone.
+    pub async fn head(&mut self, status: StatusCode, fields: &[(&'static str, String)]) {
+        let headers = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+        let head = ResponseHead { status, version: Version::HTTP_11, headers: headers.collect() };
+        head.put(self.writer.gather()).unwrap();
+        self.writer.flush().await.unwrap();
+    }
+
+    /// The next bytes of a request that has become a connection.
+    pub async fn data(&mut self) -> Bytes {
+        match soon("some data", self.reader.event()).await.unwrap() {
+            Event::Data(data) => data,
+            other => panic!("{other:?} is no data"),
+        }
     }
 }

@@ -5,6 +5,7 @@ import json
 import time
 
 waiting = asyncio.Event()
+left = asyncio.Event()
 
 
 async def body_of(receive):
@@ -74,6 +75,29 @@ async def http(scope, receive, send):
         text = json.dumps([scope["method"], scope["raw_path"].decode(), scope["query_string"].decode(), own, data.decode()])
         await start(send, 200, ("content-type", "application/json"))
         await piece(send, text.encode(), more=False)
+    elif path == "/framing":
+        length = dict(scope["headers"]).get(b"content-length")
+        data = b"".join([data async for data in body_of(receive)])
+        await start(send, 200)
+        await piece(send, json.dumps([length and length.decode(), len(data)]).encode(), more=False)
+    elif path == "/bytes":
+        await start(send, 200)
+        for _ in range(int(scope["query_string"]) // 16384):
+            await piece(send, b"b" * 16384)
+        await piece(send, b"", more=False)
+    elif path == "/hold":
+        # Nothing is answered, or something and then nothing more.
+        if scope["query_string"]:
+            await start(send, 200)
+            await piece(send, b"some")
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+    elif path == "/left":
+        await asyncio.wait_for(left.wait(), 20)
+        left.clear()
+        await start(send, 204)
+        await piece(send, b"", more=False)
     elif path == "/page":
         await start(send, 200, ("content-type", "text/html"))
         await piece(send, PAGE, more=False)

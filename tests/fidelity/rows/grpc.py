@@ -21,9 +21,14 @@ def _(way):
     return {"short": f"{len(lines)} exchanges", **dict(enumerate(lines))}
 
 
-def channel(way, name=NAME):
+def channel(way, name=NAME, tls=False):
+    """With `tls`, through the HTTPS port; the application itself speaks none."""
     import grpc
 
+    if tls and way.title == "tunnelled":
+        trust = grpc.ssl_channel_credentials(way.stack.ca.read_bytes())
+        options = [("grpc.ssl_target_name_override", way.host(name)), ("grpc.default_authority", way.host(name))]
+        return grpc.secure_channel(f"127.0.0.1:{way.stack.https}", trust, options)
     return grpc.insecure_channel(f"127.0.0.1:{way.port(name)}", options=[("grpc.default_authority", way.host(name))])
 
 
@@ -61,6 +66,20 @@ def _(way):
 def _(way):
     with channel(way) as open_channel:
         return list(open_channel.stream_stream("/fidelity.Echo/Bidi")(iter([b"a", b"b", b"c"]), timeout=20))
+
+
+@row(GROUP, "grpcio, through TLS to the server: unary, all kinds of streams, a status")
+def _(way):
+    with channel(way, tls=True) as open_channel:
+        call, made = open_channel.unary_unary("/fidelity.Echo/Unary").with_call(b"hello", metadata=[("x-mine", "1")], timeout=20)
+        return [
+            call,
+            dict(made.initial_metadata()).get("x-mine"),
+            len(list(open_channel.unary_stream("/fidelity.Echo/ServerStream")(b"1000", timeout=20))),
+            open_channel.stream_unary("/fidelity.Echo/ClientStream")(iter([b"a" * 100_000] * 20), timeout=20),
+            list(open_channel.stream_stream("/fidelity.Echo/Bidi")(iter([b"a", b"b", b"c"]), timeout=20)),
+            outcome(lambda: open_channel.unary_unary("/fidelity.Echo/Fails")(b"", timeout=20)),
+        ]
 
 
 @row(GROUP, "grpcio: a status with a message and details")

@@ -1,13 +1,13 @@
-"""HTTP/2: without TLS by prior knowledge, over TLS, many requests at once, WebSockets (RFC 8441)."""
+"""HTTP/2 by prior knowledge: many requests at once, flow control, visitors that leave, WebSockets (RFC 8441)."""
 
 import hashlib
 import os
 import socket
-import ssl
+import time
 
 from matrix import row
 from rows import asgi
-from stack import PATIENCE, free_port
+from stack import PATIENCE
 
 GROUP = "HTTP/2"
 # hypercorn speaks HTTP/2 itself, so that there is something to compare with.
@@ -70,6 +70,8 @@ class Connection:
         self.h2.initiate_connection()
         self.flush()
         self.events = []
+        # Of these streams nothing is acknowledged, so that their windows stay full.
+        self.stalled = set()
 
     def flush(self):
         self.sock.sendall(self.h2.data_to_send())
@@ -93,7 +95,7 @@ class Connection:
             if not data:
                 raise EOFError("the connection ended")
             for event in self.h2.receive_data(data):
-                if isinstance(event, h2.events.DataReceived):
+                if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.stalled:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 self.events.append(event)
             self.flush()
@@ -164,19 +166,69 @@ def _(way):
     return web_socket(way)
 
 
-def authority(way):
-    context = ssl.create_default_context(cafile=way.stack.ca)
-    context.set_alpn_protocols(["h2"])
-    return context
-
-
-@row(GROUP, "over TLS: what curl agrees on, and a resumed session", (lambda seen: "", "the application itself speaks no TLS here"))
+@row(GROUP, "no body, an empty one with its length, and an empty one without")
 def _(way):
-    if way.title == "direct":
-        return "no TLS"
-    options = ["--cacert", way.stack.ca, "--output", os.devnull, "--write-out", "%{http_version} %{http_code} %{ssl_verify_result}"]
-    assert way.curl(NAME, "/seen", "--http2", *options, tls=True) == b"2 200 0"
-    assert way.curl(NAME, "/seen", "--http1.1", *options, tls=True) == b"1.1 200 0"
-    assert way.curl(NAME, "/seen", "--http2", "--tls-max", "1.2", *options, tls=True) == b"2 200 0"
-    assert web_socket(way, authority(way)) == [1, "200", "HELLO", 4005]
-    return "HTTP/2 and 1.1, TLS 1.3 and 1.2, WebSocket"
+    connection = Connection(way, NAME)
+    seen = []
+    for fields, end in (([], True), ([("content-length", "0")], True), ([("content-length", "0")], False), ([], False)):
+        stream = connection.request("/framing", "POST", fields, end)
+        if not end:
+            connection.h2.end_stream(stream)
+            connection.flush()
+        seen.append(connection.answer(stream)[1].decode())
+    return seen
+
+
+@row(GROUP, "an event stream, each event by itself")
+def _(way):
+    connection = Connection(way, NAME)
+    stream, times = connection.request("/events?5"), []
+    for number in range(5):
+        while b"event: tick" not in connection.of(stream, "DataReceived").data:
+            pass
+        times.append(time.monotonic())
+    gaps = [after - before for before, after in zip(times, times[1:])]
+    assert min(gaps) > 0.005, f"events came together: {gaps}"
+    return "5 events, one by one"
+
+
+@row(GROUP, "an answer that nobody takes holds up no other on its connection")
+def _(way):
+    connection = Connection(way, NAME)
+    # Else the stalled answer would fill the window of the whole connection, which is nobody's fault but the visitor's.
+    connection.h2.increment_flow_control_window(10_000_000)
+    connection.flush()
+    stalled = connection.request("/bytes?5000000")
+    connection.stalled.add(stalled)
+    connection.of(stalled, "DataReceived")
+    others = [connection.answer(connection.request(f"/bytes?{size}")) for size in (16384, 3_276_800)]
+    return [(status, len(body)) for status, body in others]
+
+
+for name, path, first in [("before the answer", "/hold", None), ("in the middle of the answer", "/hold?some", "DataReceived")]:
+
+    @row(GROUP, f"a visitor that resets a request {name}: the application learns of it")
+    def _(way, path=path, first=first):
+        connection = Connection(way, NAME)
+        stream = connection.request(path)
+        if first:
+            connection.of(stream, first)
+        else:
+            # The request has arrived when a later one has been answered.
+            connection.answer(connection.request("/bytes?16384"))
+            time.sleep(0.2)
+        connection.h2.reset_stream(stream, 8)
+        connection.flush()
+        return connection.answer(connection.request("/left"))
+
+
+@row(GROUP, "an upload that is cancelled, and another request after it")
+def _(way):
+    connection = Connection(way, NAME)
+    stream = connection.request("/echo", "POST", end=False)
+    connection.h2.send_data(stream, b"some")
+    connection.flush()
+    connection.of(stream, "DataReceived")
+    connection.h2.reset_stream(stream, 8)
+    connection.flush()
+    return connection.answer(connection.request("/bytes?16384"))[0]

@@ -4,11 +4,13 @@ import hashlib
 import os
 
 from matrix import row
-from stack import ROOT, free_port, run
+from rows.http2 import Connection
+from stack import free_port
 from wire import Reader, read_answer
 
 GROUP = "nginx"
 NAME = "nginx"
+OVER_HTTP2 = "nginx2"
 SIZE = 100 * 1024 * 1024
 
 CONFIG = """
@@ -25,6 +27,7 @@ http {{
         location /inner/ {{ absolute_redirect off; add_header Set-Cookie "a=1; Path=/inner"; return 302 /inner2/?x=1; }}
         location /limited {{ client_max_body_size 1k; return 200 "ok"; }}
     }}
+    server {{ listen 127.0.0.1:{http2} http2; root {folder}/www; client_max_body_size 1k; }}
 }}
 """
 
@@ -42,10 +45,11 @@ def start(stack):
             big.write(piece)
     for path in (folder / "www").rglob("*"):
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    port = free_port()
-    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=port))
+    port, http2 = free_port(), free_port()
+    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=port, http2=http2))
     stack.start("nginx", ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"], port)
     stack.offer(NAME, f"127.0.0.1:{port}")
+    stack.offer(OVER_HTTP2, f"h2c://127.0.0.1:{http2}")
 
 
 def get(way, target, *fields, method="GET", host=None):
@@ -99,6 +103,18 @@ def _(way):
         sock.sendall(head.encode() + b"x" * 1000)
         seen = read_answer(Reader(sock))
     return seen["status"]
+
+
+@row(GROUP, "the same over HTTP/2, and the visitor goes on: the answer, its end, and a reset without an error (RFC 9113, section 8.1)")
+def _(way):
+    connection = Connection(way, OVER_HTTP2)
+    stream = connection.request("/page.html", "POST", [("content-length", "1000000")], end=False)
+    for _ in range(3):
+        connection.h2.send_data(stream, b"x" * 16384)
+        connection.flush()
+    status = dict(connection.of(stream, "ResponseReceived").headers)[":status"]
+    connection.of(stream, "StreamEnded")
+    return status, int(connection.of(stream, "StreamReset").error_code)
 
 
 @row(GROUP, "100 MB by curl, checked by their sum")

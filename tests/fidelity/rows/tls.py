@@ -12,12 +12,12 @@ GROUP = "TLS of the application's own"
 NAME = "own"
 
 
-def certificate(stack, name, host):
-    """A certificate and its key, for `host`."""
+def certificate(stack, name, *hosts):
+    """A certificate and its key, for these hosts."""
     cert, key = stack.folder / f"{name}.pem", stack.folder / f"{name}.key"
     run([
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-        "-keyout", key, "-out", cert, "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
+        "-keyout", key, "-out", cert, "-subj", f"/CN={hosts[0]}", "-addext", f"subjectAltName={','.join(f'DNS:{host}' for host in hosts)}",
     ])
     return cert, key
 

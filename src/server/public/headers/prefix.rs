@@ -7,14 +7,14 @@ use super::put;
 use crate::values::Name;
 
 /// How the names of cookies begin that belong to a host as a whole (RFC 6265bis, section 4.1.3.2).
-const HOST_COOKIE: &str = "__Host-";
+const HOST_COOKIE: &[u8] = b"__Host-";
 
 /// Gives `Location` and the paths of cookies the prefix back that a path route has taken from the request.
 ///
 /// A `Location` with the visitor's own `authority` in it is one of ours too: nginx and others write it that way. A path
 /// that has the prefix already is left alone: the application knows `X-Forwarded-Prefix`.
 pub(in crate::server::public) fn add_prefix(headers: &mut HeaderMap, name: &Name, authority: Option<&[u8]>) {
-    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let location = headers.get(LOCATION).map(HeaderValue::as_bytes);
     if let Some(location) = location.and_then(|location| prefixed_location(location, name, authority)) {
         put(headers, LOCATION, location);
     }
@@ -25,47 +25,51 @@ pub(in crate::server::public) fn add_prefix(headers: &mut HeaderMap, name: &Name
     }
 }
 
-fn prefixed_location(location: &str, name: &Name, authority: Option<&[u8]>) -> Option<String> {
-    let path_at = match location.split_once("://") {
-        Some((scheme @ ("http" | "https"), rest)) => {
-            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            let is_ours = authority.is_some_and(|authority| host.as_bytes().eq_ignore_ascii_case(authority));
-            is_ours.then_some(scheme.len() + "://".len() + host.len())?
-        }
-        _ => 0,
-    };
-    let (origin, path) = location.split_at(path_at);
-    let is_path = path.starts_with('/') && !path.starts_with("//");
-    (is_path && !has_prefix(path, name)).then(|| format!("{origin}/{name}{path}"))
+/// Applications write more than ASCII here, whatever RFC 3986 says, and browsers take it.
+fn prefixed_location(location: &[u8], name: &Name, authority: Option<&[u8]>) -> Option<Vec<u8>> {
+    let (origin, path) = location.split_at(path_of_ours(location, authority)?);
+    let is_path = path.starts_with(b"/") && !path.starts_with(b"//");
+    (is_path && !has_prefix(path, name)).then(|| [origin, b"/", name.as_str().as_bytes(), path].concat())
+}
+
+/// Where the path of a location begins; `None` if it leads elsewhere than to the visitor's own `authority`.
+fn path_of_ours(location: &[u8], authority: Option<&[u8]>) -> Option<usize> {
+    let starts = |start: &&[u8]| location.get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start));
+    // A location without a scheme has the one of the page (RFC 3986, section 4.2).
+    let Some(start) = [&b"http://"[..], b"https://", b"//"].into_iter().find(starts) else { return Some(0) };
+    let rest = &location[start.len()..];
+    let host = rest.iter().position(|byte| b"/?#".contains(byte)).map_or(rest, |end| &rest[..end]);
+    authority.is_some_and(|authority| host.eq_ignore_ascii_case(authority)).then_some(start.len() + host.len())
 }
 
 /// Whether `path` is below the name already.
-fn has_prefix(path: &str, name: &Name) -> bool {
-    let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(name.as_str()));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#', ';']))
+fn has_prefix(path: &[u8], name: &Name) -> bool {
+    let rest = path.strip_prefix(b"/").and_then(|path| path.strip_prefix(name.as_str().as_bytes()));
+    rest.is_some_and(|rest| rest.first().is_none_or(|next| b"/?#;".contains(next)))
 }
 
 /// `Path=/x` becomes `Path=/alice/x` (RFC 6265, section 4.1.2.4). A cookie without a path keeps none: a browser then
 /// takes the path of the request, which has the prefix. A browser takes a `__Host-` cookie with `Path=/` only: it cannot
 /// be kept to one name of a path route, and is left as it is.
 fn prefixed(cookie: &HeaderValue, name: &Name) -> HeaderValue {
-    let Ok(text) = cookie.to_str() else { return cookie.clone() };
-    let Some((pair, attributes)) = text.split_once(';') else { return cookie.clone() };
-    if pair.trim_start().get(..HOST_COOKIE.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST_COOKIE)) {
+    let mut parts = cookie.as_bytes().split(|byte| *byte == b';');
+    let pair = parts.next().unwrap_or_default();
+    if pair.trim_ascii_start().get(..HOST_COOKIE.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOST_COOKIE)) {
         return cookie.clone();
     }
-    let attributes = attributes.split(';').map(|part| match part.split_once('=') {
-        Some((key, path))
-            if key.trim().eq_ignore_ascii_case("path")
-                && path.trim_start().starts_with('/')
-                && !has_prefix(path.trim(), name) =>
-        {
-            format!("{key}=/{name}{}", path.trim_start())
+    let mut text = pair.to_vec();
+    for part in parts {
+        text.push(b';');
+        let equals = part.iter().position(|byte| *byte == b'=').unwrap_or(part.len());
+        let (key, value) = part.split_at(equals);
+        let path = value.get(1..).unwrap_or_default().trim_ascii();
+        if key.trim_ascii().eq_ignore_ascii_case(b"path") && path.starts_with(b"/") && !has_prefix(path, name) {
+            text.extend([key, b"=/", name.as_str().as_bytes(), path].concat());
+        } else {
+            text.extend_from_slice(part);
         }
-        _ => part.to_owned(),
-    });
-    let attributes = attributes.collect::<Vec<_>>().join(";");
-    HeaderValue::try_from(format!("{pair};{attributes}")).unwrap_or_else(|_| cookie.clone())
+    }
+    HeaderValue::try_from(text).unwrap_or_else(|_| cookie.clone())
 }
 
 #[cfg(test)]
@@ -117,14 +121,28 @@ mod tests {
             ("/alice/login", "/alice/login"),
             ("/alice", "/alice"),
             ("/alicea", "/alice/alicea"),
+            ("//localhost:9090/login", "//localhost:9090/alice/login"),
+            ("//localhost/login", "//localhost/login"),
+            ("HTTP://localhost:9090/", "HTTP://localhost:9090/alice/"),
+            ("/café", "/alice/café"),
+            ("mailto:a@b", "mailto:a@b"),
+            ("?page=2", "?page=2"),
         ] {
             let mut fields = headers(&[]);
             fields.insert(LOCATION, HeaderValue::from_str(written).unwrap());
             add_prefix(&mut fields, &alice, Some(b"localhost:9090"));
-            assert_eq!(text(&fields, "location"), [expected]);
+            assert_eq!(fields[LOCATION].as_bytes(), expected.as_bytes());
         }
         let mut fields = headers(&[("set-cookie", "a=1; Path=/alice/app")]);
         add_prefix(&mut fields, &alice, None);
         assert_eq!(text(&fields, "set-cookie"), ["a=1; Path=/alice/app"]);
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_are_no_reason_to_leave_a_cookie_without_its_prefix() {
+        let mut fields = headers(&[]);
+        fields.insert(SET_COOKIE, HeaderValue::from_bytes(b"a=\xe9\xff;; Path=/; Secure").unwrap());
+        add_prefix(&mut fields, &Name::new("alice").unwrap(), None);
+        assert_eq!(fields[SET_COOKIE].as_bytes(), b"a=\xe9\xff;; Path=/alice/; Secure");
     }
 }

@@ -1,0 +1,198 @@
+//! One lane of a tunnel, and its control stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connector::LoggedIn;
+use super::handler::Handler;
+use crate::protocol::control::{Control, MISSED_HEARTBEATS};
+use crate::protocol::json;
+use crate::protocol::login::{PublicService, Refused, Welcome};
+use crate::transport::login::{ControlReader, ControlWriter};
+use crate::transport::mux::{self, MuxConfig, Session, Side};
+use crate::values::Secret;
+
+/// How long open requests may take to finish when the agent stops or is replaced.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+
+/// How long a goodbye may take to reach the server.
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a lane tells its tunnel.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// The server serves this lane.
+    Up,
+    /// The server wants another lane.
+    OpenLane,
+    /// A newer login took over.
+    Replaced { by: String },
+    /// The server shuts down.
+    Draining,
+    /// What the server has agreed to, or the operator has changed.
+    Offered { change: u64, services: Vec<PublicService> },
+    /// The server has refused a change.
+    NotOffered { change: u64, refused: Refused },
+}
+
+/// What all lanes of a tunnel share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) handler: Arc<Handler>,
+    /// Open exchanges.
+    pub(super) exchanges: TaskTracker,
+    /// Lanes tell the server that no more streams are welcome when this is cancelled.
+    draining: CancellationToken,
+    /// Lanes say goodbye when this is cancelled.
+    leave: CancellationToken,
+    said: mpsc::Sender<Said>,
+    ticket: Arc<parking_lot::Mutex<Option<Secret>>>,
+    yield_first: bool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        handler: Handler,
+        said: mpsc::Sender<Said>,
+        ticket: Arc<parking_lot::Mutex<Option<Secret>>>,
+    ) -> Self {
+        let flavor = tokio::runtime::Handle::current().runtime_flavor();
+        Self {
+            handler: Arc::new(handler),
+            exchanges: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            leave: CancellationToken::new(),
+            said,
+            ticket,
+            yield_first: flavor == tokio::runtime::RuntimeFlavor::MultiThread,
+        }
+    }
+
+    /// Lets open exchanges finish, but no longer than [`GRACE`].
+    pub(super) async fn drain(&self) {
+        self.exchanges.close();
+        self.handler.drain();
+        self.draining.cancel();
+        let open = self.exchanges.len();
+        if open > 0 {
+            tracing::info!("finishing {open} open requests; {GRACE:?} at most");
+        }
+        if timeout(GRACE, self.exchanges.wait()).await.is_err() {
+            tracing::warn!("cut {} requests that did not finish in time", self.exchanges.len());
+        }
+    }
+
+    /// Ends `lanes`, politely.
+    pub(super) async fn leave(&self, mut lanes: JoinSet<String>) {
+        self.leave.cancel();
+        let goodbyes = async { while lanes.join_next().await.is_some() {} };
+        let _ = timeout(GOODBYE * 2, goodbyes).await;
+    }
+
+    /// Serves one lane to its end; says why it ended. What comes over `to_say` goes to the server.
+    pub(super) async fn lane(self, login: LoggedIn, to_say: mpsc::Receiver<Control>) -> String {
+        let LoggedIn { pipe, welcome } = login;
+        // The server may not exceed what it announced; the multiplexer's own limit is twice that and never reached.
+        let mux = MuxConfig { max_streams: welcome.max_streams.clamp(1, 8_000) * 2, yield_first: self.yield_first };
+        let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
+        let (handler, exchanges) = (Arc::clone(&self.handler), self.exchanges.clone());
+        let control = self.control(&session, &welcome, to_say);
+        let drive = driver.run(GOODBYE, move |stream| {
+            exchanges.spawn(Arc::clone(&handler).serve(stream));
+        });
+        let mut driver = JoinSet::new();
+        driver.spawn(drive);
+        // It reads whatever was said before the end: that may be why.
+        let why = control.await;
+        session.close();
+        // The goodbye has a deadline of its own.
+        match driver.join_next().await {
+            Some(Ok(mux::Ended::Broken(how))) => format!("the connection broke: {how}"),
+            _ => why,
+        }
+    }
+
+    async fn control(&self, session: &Session, welcome: &Welcome, mut to_say: mpsc::Receiver<Control>) -> String {
+        let beat_every = seconds(welcome.heartbeat_s);
+        let patience = beat_every * MISSED_HEARTBEATS;
+        let opened = match json::encode(&Control::Heartbeat) {
+            Ok(first) => session.open(&first).await,
+            Err(error) => return error.to_string(),
+        };
+        let Ok(stream) = opened else { return "the connection ended".to_owned() };
+        let mut reader = ControlReader::new(stream.clone());
+        let mut writer = ControlWriter::new(stream);
+        let mut beat = interval(beat_every);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let (mut up, mut leaving) = (false, false);
+        // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are queues, timers and
+        // tokens.
+        loop {
+            let message = tokio::select! {
+                message = reader.receive() => {
+                    heard = Instant::now();
+                    match message {
+                        Ok(message) => {
+                            if !std::mem::replace(&mut up, true) {
+                                let _ = self.said.try_send(Said::Up);
+                            }
+                            self.on_message(message).await;
+                            continue;
+                        }
+                        Err(error) => return error.to_string(),
+                    }
+                }
+                () = sleep_until(heard + patience) => {
+                    return format!("the server was silent for {patience:?} ({MISSED_HEARTBEATS} heartbeats)");
+                }
+                () = self.leave.cancelled() => return "left".to_owned(),
+                () = self.draining.cancelled(), if !leaving => {
+                    leaving = true;
+                    Control::Draining { deadline_s: GRACE.as_secs_f64() }
+                }
+                Some(message) = to_say.recv() => message,
+                _ = beat.tick() => Control::Heartbeat,
+            };
+            match timeout(patience, writer.send(&message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => return format!("the server took nothing for {patience:?}"),
+            }
+        }
+    }
+
+    async fn on_message(&self, message: Control) {
+        let said = match message {
+            Control::OpenLane | Control::Rollover => Said::OpenLane,
+            Control::Replaced { by } => Said::Replaced { by },
+            Control::Draining { .. } => Said::Draining,
+            Control::Offered { change, services } => Said::Offered { change, services },
+            Control::NotOffered { change, refused } => Said::NotOffered { change, refused },
+            Control::Ticket { ticket } => {
+                *self.ticket.lock() = Some(ticket);
+                return;
+            }
+            Control::Heartbeat | Control::Services { .. } | Control::Other => return,
+        };
+        match said {
+            // Each of these counts. The tunnel never waits for a lane; once it listens no more, this fails at once.
+            Said::Offered { .. } | Said::NotOffered { .. } => drop(self.said.send(said).await),
+            // A full queue means that the same was said many times already.
+            _ => drop(self.said.try_send(said)),
+        }
+    }
+}
+
+/// What the server says is used within reason.
+pub(super) fn seconds(number: f64) -> Duration {
+    Duration::try_from_secs_f64(number)
+        .unwrap_or(Duration::ZERO)
+        .clamp(Duration::from_millis(10), Duration::from_secs(600))
+}

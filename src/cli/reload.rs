@@ -1,0 +1,196 @@
+//! A configuration file that changes while its agent runs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anstream::println;
+use anstyle::{AnsiColor, Style};
+
+use super::Failure;
+use super::runtime::Hangups;
+use super::terminal::harmless;
+use crate::agent::Changes;
+use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
+use crate::files::Watch;
+
+/// The file of an agent, and what the command line sets over it.
+pub(super) struct AgentFile {
+    path: PathBuf,
+    flags: Flags,
+    /// Watches since before the file was read, so that no change is missed.
+    watch: io::Result<Watch>,
+}
+
+/// What has come of reading it again.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Services were changed, or not even those; these keys need a restart.
+    Read { services: bool, restart: Vec<&'static str> },
+    /// It is for another client.
+    AnotherClient,
+    /// It cannot be used.
+    Refused(String),
+}
+
+impl AgentFile {
+    /// Begins to watch `path`, or the usual one.
+    pub(super) fn new(path: Option<PathBuf>, flags: Flags) -> Self {
+        let path = path.unwrap_or_else(|| DEFAULT_AGENT_FILE.into());
+        let watch = Watch::new(&path);
+        Self { path, flags, watch }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub(super) fn read(&self) -> Result<AgentConfig, ConfigErrors> {
+        AgentConfig::load(Some(&self.path), &self.flags)
+    }
+
+    /// Takes over what changes in it, for ever. `started` is how the agent began.
+    pub(super) async fn follow(self, started: AgentConfig, changes: Changes) -> Result<(), Failure> {
+        let Self { path, flags, watch } = self;
+        let mut hangups = Hangups::new()?;
+        let mut watch = or_warn(watch, &path);
+        let mut token_file = started.token_file.clone();
+        let mut token_watch = watch_token(token_file.as_deref());
+        let mut told = Vec::new();
+        loop {
+            tokio::select! {
+                () = changed(&mut watch) => {}
+                () = changed(&mut token_watch) => {}
+                () = hangups.next() => tracing::info!("SIGHUP: reading {} again", path.display()),
+            }
+            // Reading a file may take a while.
+            let (path, flags, started, changes) = (path.clone(), flags.clone(), started.clone(), changes.clone());
+            let again = move || read_again(&path, &flags, &started, &changes);
+            let Ok((outcome, now)) = tokio::task::spawn_blocking(again).await else { continue };
+            if let Some(now) = now.filter(|now| *now != token_file) {
+                token_watch = watch_token(now.as_deref());
+                token_file = now;
+            }
+            tell(outcome, &mut told);
+        }
+    }
+}
+
+fn watch_token(path: Option<&Path>) -> Option<Watch> {
+    path.and_then(|path| or_warn(Watch::new(path), path))
+}
+
+fn or_warn(watch: io::Result<Watch>, path: &Path) -> Option<Watch> {
+    watch
+        .inspect_err(|error| {
+            let path = path.display();
+            tracing::warn!("changes of {path} will not be noticed by themselves ({error}): send SIGHUP after one");
+        })
+        .ok()
+}
+
+async fn changed(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Gives the file of the token, too, if the configuration can be used.
+fn read_again(
+    path: &Path,
+    flags: &Flags,
+    started: &AgentConfig,
+    changes: &Changes,
+) -> (Outcome, Option<Option<PathBuf>>) {
+    let now = match AgentConfig::load(Some(path), flags) {
+        Ok(now) => now,
+        Err(errors) => return (Outcome::Refused(errors.to_string()), None),
+    };
+    if now.client_id != started.client_id {
+        return (Outcome::AnotherClient, None);
+    }
+    match changes.make(&now) {
+        Ok(services) => (Outcome::Read { services, restart: needs_restart(started, &now) }, Some(now.token_file)),
+        Err(error) => (Outcome::Refused(error.to_string()), None),
+    }
+}
+
+/// The keys that count only from the next start on.
+fn needs_restart(started: &AgentConfig, now: &AgentConfig) -> Vec<&'static str> {
+    let differs = [
+        ("servers", now.servers != started.servers),
+        ("ca or fingerprint", now.trust != started.trust),
+        ("max_streams", now.max_streams != started.max_streams),
+        ("log", now.log != started.log),
+    ];
+    differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+/// Says what has come of a change, in the log and to whoever looks; what needs a restart only once.
+fn tell(outcome: Outcome, told: &mut Vec<&'static str>) {
+    let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+    match outcome {
+        Outcome::Read { services, restart } => {
+            match services {
+                true => tracing::info!("the configuration has changed: taking its services over"),
+                false => tracing::info!("the configuration was read again: its services are the same"),
+            }
+            if !restart.is_empty() && restart != *told {
+                let keys = restart.join(", ");
+                tracing::warn!("changes of {keys} count from the next start on");
+                println!("{yellow}restart needed{yellow:#} for changes of: {keys}");
+            }
+            *told = restart;
+        }
+        Outcome::AnotherClient => {
+            let why = "client_id has changed, and an agent cannot become another client: restart it";
+            tracing::warn!("the changed configuration was not taken over: {why}");
+            println!("{yellow}not changed:{yellow:#} {why}");
+        }
+        Outcome::Refused(problems) => {
+            for problem in problems.lines() {
+                tracing::warn!("the changed configuration cannot be used: {problem}");
+            }
+            println!("{yellow}not changed:{yellow:#} the configuration cannot be used, everything stays as it was");
+            println!("{}", harmless(&problems));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Agent;
+
+    const BASE: &str = "servers = ['a.example']\nclient_id = 'alice'\ntoken = 'x'\n\
+                        fingerprint = 'sha256:0000000000000000000000000000000000000000000000000000000000000000'\n";
+
+    #[test]
+    fn what_can_change_changes_and_the_rest_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        let write = |head: &str, local: &str| {
+            std::fs::write(&path, format!("{head}[[services]]\nlocal = {local}\n")).unwrap();
+        };
+        write(BASE, "3000");
+        let started = AgentConfig::load(Some(&path), &Flags::new()).unwrap();
+        let changes = Agent::new(started.clone()).unwrap().changes();
+        let again = || read_again(&path, &Flags::new(), &started, &changes).0;
+        let read = |services, restart: &[&'static str]| Outcome::Read { services, restart: restart.to_vec() };
+        assert_eq!(again(), read(false, &[]));
+        write(BASE, "4000");
+        assert_eq!(again(), read(true, &[]));
+        let other = BASE.replace("a.example", "b.example").replace(":00", ":11");
+        write(&format!("max_streams = 7\nlog.level = 'warn'\n{other}"), "4000");
+        assert_eq!(again(), read(false, &["servers", "ca or fingerprint", "max_streams", "log"]));
+        write(&BASE.replace("alice", "bob"), "5000");
+        assert_eq!(again(), Outcome::AnotherClient);
+        write(BASE, "'nowhere'\nnmae = 'x'");
+        let Outcome::Refused(problems) = again() else { panic!() };
+        assert_eq!(problems.lines().count(), 2, "{problems}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(again(), Outcome::Refused(_)));
+        write(BASE, "4000");
+        assert_eq!(again(), read(false, &[]), "nothing of what was refused has stayed");
+    }
+}

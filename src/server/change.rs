@@ -1,0 +1,75 @@
+//! A change of what an agent offers while it is connected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::Shared;
+use super::tunnel::Tunnel;
+use crate::protocol::control::Control;
+use crate::protocol::login::{Refused, ServiceOffer};
+
+type Work = Pin<Box<dyn Future<Output = Control> + Send>>;
+
+/// The changes that come on one lane: one at a time, and of those that wait only the newest.
+pub(super) struct Changes {
+    shared: Arc<Shared>,
+    tunnel: Arc<Tunnel>,
+    under_way: Option<Work>,
+    waiting: Option<(u64, Vec<ServiceOffer>)>,
+}
+
+impl Changes {
+    pub(super) fn new(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>) -> Self {
+        Self { shared: Arc::clone(shared), tunnel: Arc::clone(tunnel), under_way: None, waiting: None }
+    }
+
+    /// The agent wants to offer these. The answer comes from [`Changes::answer`].
+    pub(super) fn ask(&mut self, change: u64, services: Vec<ServiceOffer>) {
+        self.waiting = Some((change, services));
+    }
+
+    /// The answer to a change, when there is one. Cancel-safe.
+    pub(super) async fn answer(&mut self) -> Control {
+        loop {
+            if let Some(work) = &mut self.under_way {
+                let answer = work.await;
+                self.under_way = None;
+                return answer;
+            }
+            match self.waiting.take() {
+                Some((change, services)) => {
+                    let work = offer_instead(Arc::clone(&self.shared), Arc::clone(&self.tunnel), change, services);
+                    self.under_way = Some(Box::pin(work));
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Checks and makes a change, all of it or nothing.
+async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, offers: Vec<ServiceOffer>) -> Control {
+    match try_to_offer(&shared, &tunnel, &offers).await {
+        Ok(()) => {
+            let names = offers.iter().map(|offer| offer.name.as_str()).collect::<Vec<_>>().join(",");
+            tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), names, "an agent has changed what it offers");
+            Control::Offered { change, services: shared.public_services(&shared.registry.held(&tunnel)) }
+        }
+        Err(refused) => {
+            let code = refused.code.word();
+            tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), code, "refused a change: {}", refused.message);
+            Control::NotOffered { change, refused }
+        }
+    }
+}
+
+async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, offers: &[ServiceOffer]) -> Result<(), Refused> {
+    let services = shared.check_services(tunnel.client(), offers, &tunnel.services()).await?;
+    shared.registry.change_services(tunnel, services).map_err(|error| {
+        let (code, message) = error.refusal();
+        Refused::new(code, message)
+    })?;
+    // The operator may have changed its mind in between.
+    shared.look_at(tunnel);
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Who has an invitation becomes a client.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::super::Shared;
+use crate::auth::{InviteCode, Token, hash};
+use crate::config::{RedeemError, Redeemed, redeem_invite};
+use crate::protocol::login::{Known, Refusal, Refused};
+use crate::values::{ClientId, Secret};
+
+fn bad_invite() -> Refused {
+    Refused::new(
+        Refusal::BadInvite,
+        "the invitation is unknown, was used, or is too old; ask the operator for a new one (`adit token invite`)",
+    )
+}
+
+impl Shared {
+    /// Buys a token with a code: the invitation is gone afterwards, and the client is in the clients file. A wrong code
+    /// counts against `from`.
+    pub(super) async fn redeem(
+        self: &Arc<Self>,
+        code: &Secret,
+        client: &ClientId,
+        from: IpAddr,
+    ) -> Result<Known, Refused> {
+        self.check_failures(from)?;
+        let known = InviteCode::parse(code.expose()).ok().filter(|_| self.clients.invite(code).is_some());
+        let Some(known) = known else {
+            self.failed_logins.failed(from);
+            return Err(bad_invite());
+        };
+        let broken = |error: &dyn std::fmt::Display| {
+            tracing::error!(%client, "an invitation could not be redeemed: {error}");
+            Refused::new(Refusal::Other, "the server cannot write its clients file; tell the operator")
+        };
+        let token = Token::generate().map_err(|error| broken(&error))?;
+        let redeemed = {
+            let (path, digest, client) = (self.config.clients.clone(), known.digest(), client.clone());
+            let token = token.as_secret().clone();
+            // Each of these codes is worth a whole token: there is no crowd at this door.
+            let edit = move || match hash(&token) {
+                Ok(hashed) => Ok(redeem_invite(&path, &digest, Some(&client), &hashed)),
+                Err(error) => Err(error),
+            };
+            tokio::task::spawn_blocking(edit).await
+        };
+        let Redeemed { id, names } = match redeemed {
+            Ok(Ok(Ok(redeemed))) => redeemed,
+            Ok(Ok(Err(RedeemError::NoSuchInvite | RedeemError::Expired))) => return Err(bad_invite()),
+            Ok(Ok(Err(RedeemError::Edit(error)))) => return Err(broken(&error)),
+            Ok(Ok(Err(error))) => return Err(Refused::new(Refusal::NotAllowed, error.to_string())),
+            Ok(Err(error)) => return Err(broken(&error)),
+            Err(error) => return Err(broken(&error)),
+        };
+        self.clients_file.reload().await;
+        tracing::info!(client = %id, %from, "a new client has redeemed an invitation");
+        Ok(Known { client_id: id, token: Some(token.into()), names })
+    }
+}

@@ -1,0 +1,171 @@
+//! What a client may offer.
+
+use std::sync::Arc;
+
+use super::super::Shared;
+use super::super::ports::OpenPort;
+use super::super::service::Service;
+use super::super::tunnel::Tunnel;
+use crate::access::Access;
+use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, Refusal, Refused, ServiceKind, ServiceOffer};
+use crate::routing::RoutingMode;
+use crate::values::{ClientId, Domain, Name};
+
+/// How many of a client's names a refusal lists.
+const LISTED_NAMES: usize = 10;
+
+fn not_allowed(message: String) -> Refused {
+    Refused::new(Refusal::NotAllowed, message)
+}
+
+impl Shared {
+    /// Makes services of what an agent offers, if the client may offer all of it. Those that are in `before` and have
+    /// not changed are the same ones. What costs something is done last.
+    pub(in crate::server) async fn check_services(
+        self: &Arc<Self>,
+        client: &ClientId,
+        offers: &[ServiceOffer],
+        before: &[Arc<Service>],
+    ) -> Result<Vec<Arc<Service>>, Refused> {
+        if offers.is_empty() || offers.len() > MAX_SERVICES {
+            return Err(not_allowed(format!("an agent offers 1 to {MAX_SERVICES} services, not {}", offers.len())));
+        }
+        for (at, offer) in offers.iter().enumerate() {
+            check_twice(offer, &offers[..at])?;
+            self.check_name(client, offer)?;
+            self.check_kind(offer)?;
+            if offer.domains.len() > MAX_DOMAINS {
+                return Err(not_allowed(format!("the service `{}` has more than {MAX_DOMAINS} domains", offer.name)));
+            }
+        }
+        let mut services = Vec::with_capacity(offers.len());
+        for offer in offers {
+            let proved = self.check_domains(client, offer).await?;
+            services.push(match before.iter().find(|service| service.offer() == offer) {
+                Some(unchanged) => Arc::clone(unchanged),
+                None => {
+                    let access = compile_access(offer)?;
+                    Service::new(offer.clone(), access, self.open_port(client, offer)?, proved)
+                }
+            });
+        }
+        Ok(services)
+    }
+
+    /// Whether a client may still offer what it offers, after its operator has changed something. What DNS has proved
+    /// is not asked again, but the operator's list comes first.
+    pub(in crate::server) fn may_still_offer(&self, tunnel: &Tunnel, service: &Service) -> bool {
+        let (client, offer) = (tunnel.client(), service.offer());
+        let may_have = |domain: &Domain| {
+            self.clients.may_have_domain(client, domain)
+                || (service.has_proved(domain) && self.clients.owner_of_domain(domain.as_str()).is_none())
+        };
+        let ports = self.clients.tcp_ports(client);
+        self.check_name(client, offer).is_ok()
+            && offer.domains.iter().all(may_have)
+            && service.port().is_none_or(|port| ports.iter().any(|range| range.contains(&port)))
+    }
+
+    fn check_name(&self, client: &ClientId, offer: &ServiceOffer) -> Result<(), Refused> {
+        let name = &offer.name;
+        if !self.clients.may_claim(client, name) {
+            return Err(not_allowed(format!(
+                "the client `{client}` may not claim the name `{name}`, only: {}; the operator can add it to `names` in the clients file",
+                list(&self.clients.names(client))
+            )));
+        }
+        if offer.wildcard && !self.clients.may_be_wildcard(client, name) {
+            return Err(not_allowed(format!(
+                "the client `{client}` may not claim all hosts below `{name}`; the operator can add `*.{name}` to `names` in the clients file"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_kind(&self, offer: &ServiceOffer) -> Result<(), Refused> {
+        let by_subdomain = self.config.public.routing.contains(&RoutingMode::Subdomain);
+        let name = &offer.name;
+        if offer.kind == ServiceKind::Tls && (self.https.is_none() || !by_subdomain) {
+            return Err(not_allowed(format!(
+                "the service `{name}` is of the kind tls, which needs `public.https` and routing by subdomain on the server"
+            )));
+        }
+        let has_hosts = offer.wildcard || !offer.domains.is_empty();
+        if has_hosts && offer.kind == ServiceKind::Tcp {
+            return Err(not_allowed(format!("the service `{name}` is of the kind tcp, which knows no hosts")));
+        }
+        if has_hosts && !by_subdomain {
+            return Err(not_allowed(format!(
+                "the service `{name}` wants hosts of its own, which needs routing by subdomain on the server"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Each domain must be on the operator's list, or be proved by DNS. Gives back those that were proved.
+    async fn check_domains(&self, client: &ClientId, offer: &ServiceOffer) -> Result<Vec<Domain>, Refused> {
+        let mut proved = Vec::new();
+        for domain in &offer.domains {
+            if domain.is_within(&self.config.public.domain) {
+                return Err(not_allowed(format!("`{domain}` belongs to the server itself; claim a name instead")));
+            }
+            if self.clients.may_have_domain(client, domain) {
+                continue;
+            }
+            let by_list = format!(
+                "the client `{client}` may not claim the domain `{domain}`; the operator can add it to `domains` in the clients file"
+            );
+            let proof = match &self.proofs {
+                // What the operator has given to somebody else is not to be had by any proof.
+                Some(proof) if self.clients.owner_of_domain(domain.as_str()).is_none() => proof,
+                _ => return Err(not_allowed(by_list)),
+            };
+            proof.check(client, domain).await.map_err(|how| not_allowed(format!("{by_list}, or {how}")))?;
+            proved.push(domain.clone());
+        }
+        Ok(proved)
+    }
+
+    /// Opens the public port of a `tcp` service. One that is open for the same service already stays so.
+    fn open_port(self: &Arc<Self>, client: &ClientId, offer: &ServiceOffer) -> Result<Option<Arc<OpenPort>>, Refused> {
+        if offer.kind != ServiceKind::Tcp {
+            return Ok(None);
+        }
+        let allowed = self.clients.tcp_ports(client);
+        let (port, listener) = self
+            .ports
+            .acquire((client, &offer.name), offer.remote_port, &allowed)
+            .map_err(|why| Refused::new(why.refusal(), format!("the service `{}` gets no port: {why}", offer.name)))?;
+        if let Some(listener) = listener {
+            self.serve_port(&port, listener);
+        }
+        Ok(Some(port))
+    }
+}
+
+/// What the service asks of its visitors, ready to be asked.
+fn compile_access(offer: &ServiceOffer) -> Result<Access, Refused> {
+    Access::of(offer).map_err(|error| {
+        not_allowed(format!("the access to the service `{}` cannot be limited like this: {error}", offer.name))
+    })
+}
+
+fn check_twice(offer: &ServiceOffer, earlier: &[ServiceOffer]) -> Result<(), Refused> {
+    if earlier.iter().any(|other| other.name == offer.name) {
+        return Err(not_allowed(format!("two services claim the name `{}`", offer.name)));
+    }
+    let mut before = earlier.iter().flat_map(|other| &other.domains);
+    match offer.domains.iter().find(|domain| before.any(|other| other == *domain)) {
+        Some(domain) => Err(not_allowed(format!("two services claim the domain `{domain}`"))),
+        None => Ok(()),
+    }
+}
+
+/// The first few names, and how many more there are: a refusal is for a person to read.
+fn list(names: &[Name]) -> String {
+    let first: Vec<&str> = names.iter().take(LISTED_NAMES).map(Name::as_str).collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{}, … and {more} more", first.join(", ")),
+    }
+}

@@ -1,0 +1,59 @@
+//! Through which tunnel a request goes, and through which one next if nothing has come of it.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::answer::Failure;
+use crate::server::Shared;
+use crate::server::service::Offered;
+use crate::server::tunnel::StreamPermit;
+use crate::transport::mux::MuxStream;
+use crate::values::TunnelId;
+
+/// The most tunnels that one request is sent through.
+const ATTEMPTS: usize = 3;
+
+/// The way of one request or connection.
+#[derive(Debug)]
+pub(super) struct Course {
+    now: Arc<Offered>,
+    tried: Vec<TunnelId>,
+}
+
+impl Course {
+    /// It begins where the route leads.
+    pub(super) fn new(offered: &Arc<Offered>) -> Self {
+        Self { now: Arc::clone(offered), tried: Vec::new() }
+    }
+
+    /// Opens a stream and sends `first` on it. A tunnel that takes none is passed over, if there is another one.
+    pub(super) async fn open(&mut self, shared: &Shared, first: &[u8]) -> Result<(MuxStream, StreamPermit), Failure> {
+        loop {
+            match self.now.tunnel.open(first, shared.config.timeouts.head).await {
+                Ok(opened) => return Ok(opened),
+                Err(failure) if !self.turn(shared) => return Err(failure.into()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Turns to another tunnel with a request that has failed, if there is one and the request may be sent again: the
+    /// application has not seen it, or it does no harm to be asked twice (RFC 9110, section 9.2.2).
+    pub(super) fn may_go_on(&mut self, shared: &Shared, failure: &Failure, method: &Method) -> bool {
+        let may_repeat = *failure == Failure::TunnelLost && method.is_idempotent();
+        (failure.is_before_the_application() || may_repeat) && self.turn(shared)
+    }
+
+    fn turn(&mut self, shared: &Shared) -> bool {
+        self.tried.push(self.now.tunnel.id());
+        if self.tried.len() >= ATTEMPTS {
+            return false;
+        }
+        match shared.registry.another(&self.now, &self.tried) {
+            Some(next) => self.now = next,
+            None => return false,
+        }
+        true
+    }
+}

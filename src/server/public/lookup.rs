@@ -1,0 +1,27 @@
+//! From a route to what is offered there, or why there is nothing.
+
+use std::sync::Arc;
+
+use super::answer::Failure;
+use crate::routing::Route;
+use crate::server::Shared;
+use crate::server::service::Offered;
+
+/// What a route leads to at this moment.
+pub(super) fn offered(shared: &Shared, route: &Route) -> Result<Arc<Offered>, Failure> {
+    let away = |is_listed: bool| if is_listed { Failure::TunnelOffline } else { Failure::UnknownName };
+    match route {
+        Route::Service { name, below, .. } => match shared.registry.by_name(name) {
+            Some(offered) if *below && !offered.service.offer().wildcard => Err(Failure::UnknownName),
+            Some(offered) => Ok(offered),
+            None => {
+                let owner = shared.clients.owner_of_name(name);
+                Err(away(owner.is_some_and(|owner| !below || shared.clients.may_be_wildcard(&owner, name))))
+            }
+        },
+        Route::Domain(host) => {
+            shared.registry.by_domain(host).ok_or_else(|| away(shared.clients.owner_of_domain(host).is_some()))
+        }
+        Route::AddSlash | Route::Own | Route::Unknown => Err(Failure::UnknownName),
+    }
+}

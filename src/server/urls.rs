@@ -1,0 +1,74 @@
+//! Where visitors reach what is offered, as agents are told.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::service::Service;
+use crate::protocol::login::{PublicService, ServiceKind};
+use crate::routing::RoutingMode;
+use crate::values::Name;
+
+impl Shared {
+    /// Where visitors reach each service, most useful first.
+    pub(super) fn public_services(&self, services: &[Arc<Service>]) -> Vec<PublicService> {
+        let public =
+            |service: &Arc<Service>| PublicService { name: service.name().clone(), public_urls: self.urls_of(service) };
+        services.iter().map(public).collect()
+    }
+
+    fn urls_of(&self, service: &Service) -> Vec<String> {
+        let (domain, name) = (&self.config.public.domain, service.name());
+        let offer = service.offer();
+        match service.kind() {
+            ServiceKind::Http => {
+                let mut urls = self.public_urls(name);
+                let hosts = offer.domains.iter().map(ToString::to_string);
+                let below = offer.wildcard.then(|| format!("*.{name}.{domain}"));
+                urls.extend(hosts.chain(below).map(|host| self.url_of_host(&host)));
+                urls
+            }
+            ServiceKind::Tcp => service.port().iter().map(|port| format!("tcp://{domain}:{port}")).collect(),
+            ServiceKind::Tls => {
+                let Some(https) = &self.https else { return Vec::new() };
+                let hosts = std::iter::once(format!("{name}.{domain}"))
+                    .chain(offer.domains.iter().map(ToString::to_string))
+                    .chain(offer.wildcard.then(|| format!("*.{name}.{domain}")));
+                hosts.map(|host| format!("tls://{host}:{}", https.port)).collect()
+            }
+        }
+    }
+
+    /// The address of a host of a client's own. What stands in front, if anything does, is what visitors reach.
+    fn url_of_host(&self, host: &str) -> String {
+        match (&self.config.public.url, &self.https) {
+            (Some(url), _) if url.starts_with("https://") => format!("https://{host}/"),
+            (Some(_), _) => format!("http://{host}/"),
+            (None, Some(https)) => format!("https://{host}{}/", with_port(https.port, 443)),
+            (None, None) => format!("http://{host}{}/", with_port(self.public_port, 80)),
+        }
+    }
+
+    fn public_urls(&self, name: &Name) -> Vec<String> {
+        let public = &self.config.public;
+        if let Some(template) = &public.url {
+            return vec![template.replace("{name}", name.as_str())];
+        }
+        let domain = &public.domain;
+        let https = self.https.as_ref().map(|https| ("https", with_port(https.port, 443)));
+        let origins = [https, Some(("http", with_port(self.public_port, 80)))];
+        let urls = |(scheme, port): (&str, String)| {
+            let url = |mode: &RoutingMode| match mode {
+                RoutingMode::Subdomain => Some(format!("{scheme}://{name}.{domain}{port}/")),
+                RoutingMode::Path => Some(format!("{scheme}://{domain}{port}/{name}/")),
+                RoutingMode::Header => None,
+            };
+            public.routing.iter().filter_map(url).collect::<Vec<_>>()
+        };
+        origins.into_iter().flatten().flat_map(urls).collect()
+    }
+}
+
+/// The port as a URL has it: left out if it is the scheme's own.
+pub(super) fn with_port(port: u16, default: u16) -> String {
+    if port == default { String::new() } else { format!(":{port}") }
+}

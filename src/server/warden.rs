@@ -1,0 +1,77 @@
+//! Whoever is connected may be so only for as long as the operator lets it: looked at again whenever the list of clients
+//! changes, and when something on it ends by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Shared;
+use super::service::Service;
+use super::tunnel::{Retired, Tunnel};
+use crate::protocol::control::Control;
+
+/// Waits are cut into pieces: clocks are set, and computers sleep.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+impl Shared {
+    /// Ends what is not allowed any more, until the server stops.
+    pub(super) async fn watch_over_tunnels(self: Arc<Self>) {
+        let mut changes = self.clients.changes();
+        let mut looked = Timestamp::now();
+        loop {
+            let ends = self.clients.next_change(looked);
+            let wait = ends.map(|end| until(end).min(LOOK_AGAIN));
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+                () = async { match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                } } => if ends.is_some_and(|end| end > Timestamp::now()) { continue },
+            }
+            changes.mark_unchanged();
+            looked = Timestamp::now();
+            self.look_at_tunnels();
+        }
+    }
+
+    fn look_at_tunnels(&self) {
+        self.usages.change(|client| self.allowance(client));
+        self.registry.all().iter().for_each(|tunnel| self.look_at(tunnel));
+    }
+
+    /// Ends the tunnel, or takes services away from it, if its client may not have it any more.
+    pub(super) fn look_at(&self, tunnel: &Arc<Tunnel>) {
+        if !self.is_still_good(tunnel) {
+            return self.end(tunnel, "its token was revoked, or has expired");
+        }
+        let before = tunnel.services();
+        let kept: Vec<Arc<Service>> =
+            before.iter().filter(|service| self.may_still_offer(tunnel, service)).cloned().collect();
+        match (kept.len(), before.len()) {
+            (kept, before) if kept == before => {}
+            (0, _) => self.end(tunnel, "it may not offer anything any more"),
+            _ => self.take_away(tunnel, kept),
+        }
+    }
+
+    fn end(&self, tunnel: &Arc<Tunnel>, why: &str) {
+        tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "a tunnel is cut: {why}");
+        self.registry.withdraw(tunnel);
+        tunnel.retire(Retired::Revoked);
+    }
+
+    fn take_away(&self, tunnel: &Arc<Tunnel>, kept: Vec<Arc<Service>>) {
+        // Less is never anybody else's.
+        if self.registry.change_services(tunnel, kept).is_ok() {
+            let services = self.public_services(&self.registry.held(tunnel));
+            tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may not offer some of its services any more");
+            tunnel.notify(&Control::Offered { change: 0, services });
+        }
+    }
+}
+
+fn until(moment: Timestamp) -> Duration {
+    Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or_default()
+}

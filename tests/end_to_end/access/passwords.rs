@@ -1,0 +1,122 @@
+//! Names and passwords.
+
+use std::net::SocketAddr;
+
+use adit::auth::{Cost, hash_at};
+use adit::protocol::access::{AccessPolicy, BasicUser};
+use adit::values::Secret;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+
+use super::{guarded, let_in, opened, refused, started};
+use crate::harness::TestServer;
+use crate::harness::puppet::Puppet;
+use crate::harness::visitor::{Answer, Http2Visitor, Visitor, get, http2_request};
+
+fn user(name: &str, password: &str) -> BasicUser {
+    let hash = hash_at(&Secret::new(password), Cost::ForTests).unwrap();
+    BasicUser { user: name.to_owned(), hash }
+}
+
+fn ann_and_bob(policy: &mut AccessPolicy) {
+    policy.basic_auth = vec![user("ann", "right"), user("bob", "grüße: 1")];
+}
+
+fn with(credential: &str) -> Request<Full<Bytes>> {
+    let mut request = get("alice", "/");
+    let field = format!("Basic {}", STANDARD.encode(credential));
+    request.headers_mut().insert("authorization", field.parse().unwrap());
+    request
+}
+
+async fn ask(public: SocketAddr, credential: &str) -> Answer {
+    Visitor::connect(public).await.ask(with(credential)).await
+}
+
+#[tokio::test]
+async fn a_password_opens_and_goes_no_further() {
+    let (server, mut puppet) = started(&[], ann_and_bob).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    let asked = visitor.ask(get("alice", "/")).await;
+    assert_eq!(refused(&asked), (401, "unauthorized"));
+    assert_eq!(asked.header("www-authenticate"), "Basic realm=\"alice\", charset=\"UTF-8\"");
+    assert_eq!(asked.header("content-type"), "application/json");
+    for wrong in ["ann:wrong", "bob:right", "eve:right", "ann", ":"] {
+        assert_eq!(refused(&visitor.ask(with(wrong)).await), (401, "unauthorized"), "{wrong}");
+    }
+    let mut twice = with("ann:right");
+    twice.headers_mut().append("authorization", "Basic YW5uOndyb25n".parse().unwrap());
+    assert_eq!(refused(&visitor.ask(twice).await), (401, "unauthorized"));
+    assert_eq!((opened(&server), server.open.len()), (0, 0));
+    for right in ["ann:right", "bob:grüße: 1", "ann:right"] {
+        let asked = let_in(&mut puppet, visitor.ask(with(right))).await;
+        assert!(!asked.head.headers.contains_key("authorization"), "{right}");
+    }
+}
+
+#[tokio::test]
+async fn a_browser_gets_a_page_and_grpc_a_status() {
+    let (server, _puppet) = started(&[], ann_and_bob).await;
+    let mut browser = get("alice", "/");
+    browser.headers_mut().insert("accept", "text/html,*/*".parse().unwrap());
+    let page = Visitor::connect(server.public).await.ask(browser).await;
+    assert_eq!(refused(&page), (401, "unauthorized"));
+    assert!(page.header("www-authenticate").starts_with("Basic ") && page.text().contains("<h1>Unauthorized</h1>"));
+    let mut grpc = http2_request(Method::POST, "alice", "/package.Service/Method", "");
+    grpc.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let (answer, _) = Http2Visitor::connect(server.public).await.ask(grpc).await;
+    assert_eq!((refused(&answer), answer.header("grpc-status")), ((200, "unauthorized"), "16"));
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_too_often_waits() {
+    let (server, mut puppet) = started(&[("limits.per_ip.logins_per_minute", "3")], ann_and_bob).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    let_in(&mut puppet, visitor.ask(with("ann:right"))).await;
+    for _ in 0..10 {
+        // Asking without a password is not guessing: browsers do it all the time.
+        assert_eq!(refused(&visitor.ask(get("alice", "/")).await), (401, "unauthorized"));
+    }
+    for _ in 0..3 {
+        assert_eq!(refused(&visitor.ask(with("ann:wrong")).await), (401, "unauthorized"));
+    }
+    for credential in ["ann:wrong", "ann:right", "eve:"] {
+        let late = visitor.ask(with(credential)).await;
+        assert_eq!(refused(&late), (429, "rate_limited"), "{credential}");
+        assert!((1..=20).contains(&late.header("retry-after").parse::<u64>().unwrap()));
+    }
+    assert_eq!(opened(&server), 1);
+}
+
+#[tokio::test]
+async fn a_password_that_was_changed_lets_nobody_in_any_more() {
+    let (server, mut puppet) = started(&[], ann_and_bob).await;
+    let_in(&mut puppet, ask(server.public, "ann:right")).await;
+    let changed = guarded(|policy| policy.basic_auth = vec![user("ann", "new"), user("bob", "grüße: 1")]);
+    let mut puppet = Puppet::connect(&server, &changed).await;
+    assert_eq!(refused(&ask(server.public, "ann:right").await), (401, "unauthorized"));
+    let_in(&mut puppet, ask(server.public, "ann:new")).await;
+    let open = guarded(|_| {});
+    let mut puppet = Puppet::connect(&server, &open).await;
+    let asked = let_in(&mut puppet, ask(server.public, "ann:right")).await;
+    assert!(asked.header("authorization").starts_with("Basic "), "now it is the application's own");
+}
+
+#[tokio::test]
+async fn many_at_once_are_let_in_with_one_comparison_each() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "1")]);
+    let hash = adit::auth::hash(&Secret::new("right")).unwrap();
+    let costly = guarded(|policy| policy.basic_auth = vec![BasicUser { user: "ann".to_owned(), hash }]);
+    let mut puppet = Puppet::connect(&server, &costly).await;
+    let asked = futures_util::future::join_all((0..30).map(|_| ask(server.public, "ann:right")));
+    let answered = async {
+        for _ in 0..30 {
+            puppet.request().await.answer("welcome").await;
+        }
+    };
+    let (answers, ()) = tokio::join!(asked, answered);
+    assert!(answers.iter().all(|answer| answer.text() == "welcome"));
+}

@@ -1,0 +1,64 @@
+//! Connections to an application that are kept for the next request, and applications that close them.
+
+use http::{Method, StatusCode};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::harness::apps::{Script, left};
+use crate::harness::visitor::{Visitor, get, read_until, request};
+use crate::harness::{PATIENCE, TestAgent, TestServer, soon};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Answers the first request of a connection, and gives the connection back.
+async fn answer_one(app: &mut Script) -> (TcpStream, String) {
+    let (mut local, head) = app.request().await;
+    if head.contains("content-length: 4\r\n") {
+        read_until(&mut local, "body").await;
+    }
+    local.write_all(OK).await.unwrap();
+    (local, head)
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_in_the_meantime_costs_no_request() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    for number in 0..100 {
+        // Nothing was sent of it: then it does not matter what the method is.
+        let asked = match number % 2 {
+            0 => get("alice", &format!("/{number}")),
+            _ => request(Method::POST, "alice", &format!("/{number}"), "body"),
+        };
+        let (answer, (local, head)) = tokio::join!(visitor.ask(asked), answer_one(&mut app));
+        assert_eq!((answer.status, answer.text()), (StatusCode::OK, "ok"), "request {number}");
+        // Each once, and in order.
+        assert!(head.contains(&format!(" /{number} HTTP/1.1\r\n")), "{head}");
+        // Without a word of it in the answer.
+        drop(local);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_the_application_may_have_seen_is_not_sent_again() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    let (_, (mut local, _)) = tokio::join!(visitor.ask(get("alice", "/first")), answer_one(&mut app));
+    let seen = async {
+        let head = read_until(&mut local, "\r\n\r\n").await;
+        assert!(head.starts_with("GET /second "), "the connection was not kept: {head}");
+        drop(local);
+    };
+    let (answer, ()) = tokio::join!(visitor.ask(get("alice", "/second")), seen);
+    assert_eq!((answer.status, answer.header("x-adit-error")), (StatusCode::BAD_GATEWAY, "local_broken"));
+    // What comes next is the next request.
+    let (_, (mut local, head)) = tokio::join!(visitor.ask(get("alice", "/third")), answer_one(&mut app));
+    assert!(head.starts_with("GET /third "), "{head}");
+    drop(visitor);
+    // The idle connection is given up in its time, and nothing more is said on it.
+    soon("the end of an idle connection", left(&mut local, PATIENCE)).await;
+}
