@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fidelity fmt check clean
+.PHONY: help build demo test day fidelity fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ test: ## everything: format, lints, all tests; installs what the tests need firs
 	@$(CARGO) test --locked
 	@echo "== exchanges, direct beside tunnelled: the rows that need little"
 	@python3 tests/fidelity --quick target/debug/adit
+	@echo "== an operator's day"
+	@tests/day/run.sh target/debug/adit
+
+day: ## an operator's day, as commands: tenants come, change their minds, are sent away
+	@$(CARGO) build --locked
+	@tests/day/run.sh target/debug/adit
 
 # Which groups of exchanges; all of them also write docs/fidelity.md.
 ONLY ?=

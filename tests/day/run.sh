@@ -3,8 +3,8 @@
 #
 #     tests/day/run.sh target/debug/adit
 #
-# Everything happens on loopback, in a scratch folder, on ports that the system chooses. Each step says what it does and
-# fails loudly if that does not come true.
+# Everything happens on loopback, in a scratch folder, on ports that the system chooses. Each step says what it does, and
+# the day ends at the first one that does not come true.
 set -euo pipefail
 
 adit=$(realpath "${1:?which adit?}")
@@ -12,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 scratch=$(mktemp -d)
 mkdir -p "$scratch"/{config,logs,alice,bob}
 cd "$scratch"
-unset "${!ADIT_@}"
+for variable in ${!ADIT_@}; do unset "$variable"; done
 export NO_COLOR=1
 patience=20
 started=()
@@ -22,8 +22,8 @@ finish() {
     for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
     if [ "$code" -ne 0 ]; then
-        echo "failed; what was said:" >&2
-        tail -n 15 "$scratch"/logs/* >&2
+        echo "the day has failed; what was said last:" >&2
+        tail -n 15 logs/* >&2
     fi
     rm -rf "$scratch"
 }
@@ -33,9 +33,12 @@ bold='' green='' plain=''
 if [ -t 1 ]; then bold=$'\e[1m' green=$'\e[32m' plain=$'\e[0m'; fi
 step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 fine() { printf '  %sok%s  %s\n' "$green" "$plain" "$*"; }
-wrong() { printf '  NOT  %s\n' "$*" >&2; exit 1; }
+wrong() {
+    printf '  NOT TRUE: %s\n' "$*" >&2
+    exit 1
+}
 
-# background NAME COMMAND…: runs it with its output in logs/NAME.
+# background NAME COMMAND…: runs it with its output in logs/NAME, and sets $last to its process.
 background() {
     local name=$1
     shift
@@ -44,144 +47,167 @@ background() {
     started+=("$last")
 }
 
-# said NAME PATTERN: waits until a line of logs/NAME matches, and prints it.
+# said NAME PATTERN [N]: waits until so many lines of logs/NAME match, and prints the last of them.
 said() {
-    timeout "$patience" grep -m1 -E "$2" <(exec tail --pid=$$ -n +1 -F "logs/$1" 2>/dev/null) ||
-        wrong "$1 never said: $2"
+    timeout "$patience" grep -m "${3:-1}" -E "$2" <(exec tail --pid=$$ -n +1 -F "logs/$1" 2>/dev/null) | tail -n 1 |
+        grep . || wrong "$1 has not said: $2"
 }
 
-# ended PID CODE: waits for a process to end by itself, with this exit code.
+# taken_over: waits until the server goes by the clients file as it is now.
+changes=0
+taken_over() {
+    changes=$((changes + 1))
+    said server 'the clients file has changed and counts' "$changes" >/dev/null
+}
+
+# ended PROCESS CODE: waits for a process to end by itself, with this exit code.
 ended() {
-    timeout "$patience" tail --pid="$1" -f /dev/null || wrong "process $1 does not end"
     local code=0
+    timeout "$patience" tail --pid="$1" -f /dev/null || wrong "process $1 goes on"
     wait "$1" || code=$?
-    [ "$code" -eq "$2" ] || wrong "process $1 ended with $code, not $2"
+    [ "$code" -eq "$2" ] || wrong "process $1 has ended with $code, not $2"
 }
 
-# get NAME: what a visitor gets, and then the status on a line of its own.
-get() { curl -sS --max-time "$patience" -H "Host: $1.localhost" -w '\n%{http_code}' "http://$public/${2:-}"; }
-status() { curl -sS --max-time "$patience" -o /dev/null -w '%{http_code}' -H "Host: $1.localhost" "http://$public/"; }
-
-# becomes NAME CODE: waits until a visitor of NAME gets this status.
-becomes() {
-    timeout "$patience" bash -c "until [ \"\$(curl -sS -o /dev/null -w '%{http_code}' -H 'Host: $1.localhost' http://$public/)\" = $2 ]; do :; done" ||
-        wrong "$1 does not become $2"
-}
-
-shows() { # NAME TEXT
+visit() { curl -sS --max-time "$patience" -H "Host: $1.localhost" "${@:3}" "http://$public$2"; }
+shows() { # NAME TEXT: what a visitor of this name sees
     local got
-    got=$(get "$1")
-    [[ $got == "$2"*$'\n'200 ]] || wrong "$1 shows: $got"
+    got=$(visit "$1" / -w ' %{http_code}')
+    [ "$got" = "$2 200" ] || wrong "$1 shows: $got"
     fine "http://$1.localhost/ shows \"$2\""
 }
+answers() { # NAME STATUS
+    local got
+    got=$(visit "$1" / -o /dev/null -w '%{http_code}')
+    [ "$got" = "$2" ] || wrong "$1 answers $got, not $2"
+    fine "http://$1.localhost/ answers $2"
+}
 
-step "The applications of the tenants"
-for app in alice-site alice-wiki bob-site bob-shop; do
-    background "$app" python3 "$here/site.py" "$app"
-done
-port_of() { said "$1" '^port ' | cut -d' ' -f2; }
-fine "four of them, on ports $(port_of alice-site), $(port_of alice-wiki), $(port_of bob-site), $(port_of bob-shop)"
+home() { env XDG_CONFIG_HOME="$scratch/$1" "${@:2}"; }
+services() { # NAME PORT …: what an agent offers
+    while [ $# -gt 0 ]; do
+        printf '[[services]]\nname = "%s"\nlocal = %s\n\n' "$1" "$2"
+        shift 2
+    done
+}
+agent() { # WHO LOG: an agent with the login that is kept at home
+    background "$2" env XDG_CONFIG_HOME="$scratch/$1" "$adit" agent --config "$1/agent.toml"
+    said "$2" '^connected' >/dev/null
+}
 
-step "The operator writes two lines and starts the server"
+step "Four applications are there, two of each tenant"
+for app in alice-site alice-wiki bob-site bob-shop; do background "$app" python3 "$here/site.py" "$app"; done
+port_of() { said "$1" '^port ' | cut -d ' ' -f 2; }
+site=$(port_of alice-site) wiki=$(port_of alice-wiki) bobs=$(port_of bob-site) shop=$(port_of bob-shop)
+fine "on the ports $site, $wiki, $bobs and $shop"
+
+step "The operator writes a few lines and starts the server"
 cat >config/server.toml <<'TOML'
 [tunnel]
 listen = "127.0.0.1:0"
 [public]
 http = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
+[limits.per_ip]
+requests_per_second = 100000     # everybody comes from one address today
+burst = 100000
 TOML
 echo "# Our tenants" >config/clients.toml
-"$adit" check config/server.toml
+"$adit" check config/server.toml | sed 's/^/  /'
 background server "$adit" server --config config/server.toml
 server=$last
-tunnel=$(said server 'agents dial' | grep -oE '127.0.0.1:[0-9]+')
-public=127.0.0.1:$(said server 'visitors ' | grep -oE ':[0-9]+/' | tr -d ':/')
-admin=$(said server 'admin ' | grep -oE '127.0.0.1:[0-9]+' | head -1)
-fine "agents at $tunnel, visitors at $public"
+tunnel=$(said server '^  agents dial' | grep -oE '127\.0\.0\.1:[0-9]+')
+public=127.0.0.1:$(said server '^  visitors' | grep -oE '[0-9]+/$' | tr -d /)
+fingerprint=$(said server '^  fingerprint' | grep -oE 'sha256:[0-9a-f]+')
+fine "agents dial $tunnel, visitors come to $public"
 
-step "Two tenants are invited, and register in one line each"
-alices=$("$adit" token invite alice --names alice,alice-wiki,alice-notes --config config/server.toml --clients config/clients.toml)
-bobs=$("$adit" token invite bob --names bob,bob-shop --config config/server.toml --clients config/clients.toml)
-home() { XDG_CONFIG_HOME="$scratch/$1" HOME="$scratch/$1" "${@:2}"; }
-redeem() { # WHO CODE: as soon as the server has seen the invitation
-    timeout "$patience" bash -c "until '$adit' login '$tunnel' --invite '$2' >>logs/login-$1 2>&1; do :; done"
-}
-export -f redeem
-export adit tunnel patience
-XDG_CONFIG_HOME="$scratch/alice" redeem alice "$alices" || wrong "alice cannot register"
-XDG_CONFIG_HOME="$scratch/bob" redeem bob "$bobs" || wrong "bob cannot register"
-[ "$(stat -c %a "$scratch/alice/adit/login.toml")" = 600 ] || wrong "the login is not alice's alone"
-if home alice "$adit" login "$tunnel" --invite "$alices" >>logs/login-again 2>&1; then wrong "an invitation was good twice"; fi
-fine "each has a token, mode 0600; an invitation is good once"
-"$adit" token list --clients config/clients.toml | sed 's/^/      /'
+step "Two tenants are invited, and register with one line each"
+for who in alice bob; do
+    code=$("$adit" token invite "$who" --names "$who,$who-wiki,$who-shop" 2>>logs/operator)
+    taken_over
+    home "$who" "$adit" login "$tunnel" --invite "$code" >>"logs/login-$who" 2>&1 || wrong "$who cannot register"
+    taken_over
+    [ "$(stat -c %a "$who/adit/login.toml")" = 600 ] || wrong "others can read the login of $who"
+    if home "$who" "$adit" login "$tunnel" --invite "$code" >>"logs/login-$who" 2>&1; then wrong "a code was good twice"; fi
+    fine "$who has a token, in a file that is nobody else's; the code is good for nothing any more"
+done
+"$adit" token list | sed 's/^/      /'
+grep -q '^# Our tenants' config/clients.toml || wrong "the comment in the clients file is gone"
 
 step "Each connects an agent with two services"
-services() { # NAME PORT…
-    while [ $# -gt 0 ]; do
-        printf '[[services]]\nname = "%s"\nlocal = %s\n' "$1" "$2"
-        shift 2
-    done
-}
-services alice "$(port_of alice-site)" alice-wiki "$(port_of alice-wiki)" >alice/agent.toml
-services bob "$(port_of bob-site)" bob-shop "$(port_of bob-shop)" >bob/agent.toml
-background agent-alice env XDG_CONFIG_HOME="$scratch/alice" "$adit" agent --config alice/agent.toml
+services alice "$site" alice-wiki "$wiki" >alice/agent.toml
+services bob "$bobs" bob-shop "$shop" >bob/agent.toml
+agent alice agent-alice
 agent_alice=$last
-background agent-bob env XDG_CONFIG_HOME="$scratch/bob" "$adit" agent --config bob/agent.toml
+agent bob agent-bob
 agent_bob=$last
-said agent-alice '^connected' >/dev/null
-said agent-bob '^connected' >/dev/null
 shows alice alice-site
 shows alice-wiki alice-wiki
 shows bob bob-site
 shows bob-shop bob-shop
 
-step "Alice renames a service while a visitor reads the other one"
+step "Alice renames one service while a visitor reads the other"
 background reading curl -sS --max-time 60 -H 'Host: alice.localhost' "http://$public/slow"
 reading=$last
 said alice-site '^begun /slow' >/dev/null
-services alice "$(port_of alice-site)" alice-notes "$(port_of alice-wiki)" >alice/agent.toml
-becomes alice-notes 200
-shows alice-notes alice-wiki
-becomes alice-wiki 503
-curl -sS -H 'Host: alice.localhost' "http://$public/go" >/dev/null
+services alice "$site" alice-shop "$wiki" >alice/agent.toml
+said agent-alice 'http://alice-shop\.localhost' >/dev/null
+shows alice-shop alice-wiki
+answers alice-wiki 503
+visit alice /go >/dev/null
 ended "$reading" 0
-[ "$(cat logs/reading)" = "first half, second half" ] || wrong "the visitor read: $(cat logs/reading)"
+[ "$(cat logs/reading)" = "first half, second half" ] || wrong "the visitor has read: $(cat logs/reading)"
 fine "the visitor of the other service has read to the end"
 
-step "Bob grabs a name of alice's, and is refused"
-cp bob/agent.toml bob/good.toml
-services bob "$(port_of bob-site)" bob-shop "$(port_of bob-shop)" alice "$(port_of bob-site)" >bob/agent.toml
-said agent-bob 'may not claim the name .alice.' | sed 's/^/      /'
+step "Bob claims a name of alice's, and is refused"
+cp bob/agent.toml bob/before.toml
+services bob "$bobs" bob-shop "$shop" alice "$bobs" >bob/agent.toml
+said agent-bob 'may not claim the name `alice`' | sed 's/^/      /'
 shows alice alice-site
 shows bob bob-site
-cp bob/good.toml bob/agent.toml
+cp bob/before.toml bob/agent.toml
 
 step "The operator makes a mistake in the clients file, and it is refused"
-cp config/clients.toml good.toml
-sed 's/^names = /naems = /' good.toml >config/clients.toml
+cp config/clients.toml config/before.toml
+sed 's/^names = /naems = /' config/before.toml >config/clients.toml
 said server 'naems: unknown key; did you mean' | sed 's/^/      /'
-curl -sS "http://$admin/healthz" | grep -q '"degraded"' || wrong "the health page says nothing of it"
 shows alice alice-site
 shows bob-shop bob-shop
-cp good.toml config/clients.toml
+cp config/before.toml config/clients.toml
 
 step "Alice's token is rotated, and no request is lost"
 background steady python3 "$here/steady.py" "$public" alice
 steady=$last
 said steady '^running' >/dev/null
-token=$("$adit" token rotate alice --overlap 1h --clients config/clients.toml)
-said server 'clients file has changed' >/dev/null
-relogin() { timeout "$patience" bash -c "until '$adit' login '$tunnel' --id alice --token '$token' --fingerprint '$fingerprint' >>logs/login-alice 2>&1; do :; done"; }
-fingerprint=$(said server '  fingerprint' | grep -oE 'sha256:[0-9a-f]+')
-export token fingerprint
-home alice relogin || wrong "the new token is not taken"
-background agent-alice-2 env XDG_CONFIG_HOME="$scratch/alice" "$adit" agent --config alice/agent.toml
-said agent-alice-2 '^connected' >/dev/null
+token=$("$adit" token rotate alice --overlap 1h 2>>logs/operator)
+taken_over
+home alice "$adit" login "$tunnel" --id alice --token "$token" --fingerprint "$fingerprint" >>logs/login-alice 2>&1 ||
+    wrong "the new token is not taken"
+agent alice agent-alice-2
+agent_alice_2=$last
 ended "$agent_alice" 77
 fine "the agent with the old token has made way for one with the new token"
-"$adit" token rotate alice --overlap 0s --clients config/clients.toml >logs/last-token
-ended "$last" 77
-fine "without an overlap, the token before ends at once"
-becomes alice 503
-home alice bash -c "XDG_CONFIG_HOME=$scratch/alice; export XDG_CONFIG_HOME; '$adit' login '$tunnel' --id alice --token \"\$(cat logs/last-token)\" --fingerprint '$fingerprint'" >>logs/login-alice 2>&1 || wrong "the last token is not taken"
+"$adit" token list | grep '^alice' | sed 's/^/      /'
+kill "$steady"
+ended "$steady" 0
+fine "$(tail -n 1 logs/steady)"
+
+step "Bob is sent away while a visitor reads at alice's"
+background reading-on curl -sS --max-time 60 -H 'Host: alice.localhost' "http://$public/slow"
+reading=$last
+said alice-site '^begun /slow' 2 >/dev/null
+sent_away=$(date +%s%N)
+"$adit" token revoke bob 2>&1 | sed 's/^/      /'
+said server 'revoked by the operator client=bob' >/dev/null
+fine "his tunnel was cut within $((($(date +%s%N) - sent_away) / 1000000)) ms"
+ended "$agent_bob" 77
+answers bob 404
+visit alice /go >/dev/null
+ended "$reading" 0
+[ "$(cat logs/reading-on)" = "first half, second half" ] || wrong "the visitor has read: $(cat logs/reading-on)"
+fine "alice's visitor has read to the end"
+
+step "The day is over"
+kill "$agent_alice_2"
+ended "$agent_alice_2" 0
+kill "$server"
+ended "$server" 0
+fine "server and agent have stopped as asked"
