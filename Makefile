@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test day fidelity fmt check clean
+.PHONY: help build demo test scale day fidelity fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,11 @@ test: ## everything: format, lints, all tests; installs what the tests need firs
 	@python3 tests/fidelity --quick target/debug/adit
 	@echo "== an operator's day"
 	@tests/day/run.sh target/debug/adit
+
+# How many agents are logged in while the operator changes the clients file.
+AGENTS ?= 10000
+scale: ## the same with ten thousand clients, all of them connected, in one process (AGENTS=10000)
+	@ADIT_SCALE=$(AGENTS) $(CARGO) test --locked --release --test end_to_end scale:: -- --nocapture
 
 day: ## an operator's day, as commands: tenants come, change their minds, are sent away
 	@$(CARGO) build --locked

@@ -25,6 +25,7 @@ mod login;
 mod raw;
 mod refused;
 mod rules;
+mod scale;
 mod shutdown;
 mod takeover;
 mod tenants;

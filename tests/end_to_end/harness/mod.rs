@@ -78,6 +78,11 @@ pub fn token(client: &str) -> &'static Token {
     &TOKENS[client].0
 }
 
+/// What the server keeps of a client's token.
+pub fn token_hash(client: &str) -> &'static str {
+    &TOKENS[client].1
+}
+
 /// The clients file of every test server.
 pub fn clients() -> String {
     let section =
