@@ -159,7 +159,7 @@ async fn http(
     let mut body = std::pin::pin!(body);
     tokio::select! {
         biased;
-        sent = send_body(body.as_mut(), writer, None) => match sent {
+        sent = send_body(body.as_mut(), writer, None, |_| {}) => match sent {
             Ok(()) => Ok(()),
             Err(SendError::Stream(_)) => Err(Refusal::Gone),
             Err(SendError::Trailers) => Err(Refusal::Reset(Reset::TooLarge)),

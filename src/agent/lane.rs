@@ -126,7 +126,7 @@ impl Shared {
             Err(error) => return error.to_string(),
         };
         let Ok(stream) = opened else { return "the connection ended".to_owned() };
-        let mut reader = ControlReader::new(stream.clone());
+        let mut reader = ControlReader::of_server(stream.clone());
         let mut writer = ControlWriter::new(stream);
         let mut beat = interval(beat_every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

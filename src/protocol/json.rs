@@ -70,13 +70,21 @@ pub fn parse<T: DeserializeOwned>(message: &[u8]) -> Result<T, JsonError> {
     Ok(serde_json::from_slice(message)?)
 }
 
-/// Takes one whole message off the front of `input`; `None` means that more is needed.
+/// Takes one whole message of up to [`MAX`] bytes off the front of `input`; `None` means that more is needed.
 ///
 /// # Errors
 /// The message is too large or malformed; what follows it cannot be trusted.
 pub fn decode<T: DeserializeOwned>(input: &mut BytesMut) -> Result<Option<T>, JsonError> {
+    decode_within(MAX, input)
+}
+
+/// As [`decode`], for a message of up to `limit` bytes.
+///
+/// # Errors
+/// As for [`decode`].
+pub fn decode_within<T: DeserializeOwned>(limit: usize, input: &mut BytesMut) -> Result<Option<T>, JsonError> {
     let Some(length) = input.first_chunk::<4>() else { return Ok(None) };
-    let length = length_of(*length, MAX)?;
+    let length = length_of(*length, limit)?;
     if input.len() < 4 + length {
         return Ok(None);
     }

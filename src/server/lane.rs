@@ -12,13 +12,16 @@ use super::Shared;
 use super::change::Changes;
 use super::login::TICKET_LIFETIME;
 use super::registry::LaneGuard;
-use super::tunnel::Retired;
+use super::tunnel::{Lane, Retired};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::transport::login::{ControlReader, ControlWriter, MessageError};
 use crate::transport::mux::{Driver, MuxStream};
 
 /// How long a goodbye may take to reach an agent.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// After so many heartbeats without a stream, a lane beside others is not needed any more.
+const SPARE_BEATS: u32 = 6;
 
 /// What is needed to serve a lane after its login.
 pub(super) struct LaneStart {
@@ -42,6 +45,8 @@ enum End {
     Revoked,
     /// The operator has ended the connection.
     Disconnected,
+    /// The tunnel can do without it.
+    Spare,
     /// Everything that was open has ended.
     Drained,
     /// So many streams were still open when the time to drain was over.
@@ -69,6 +74,7 @@ impl fmt::Display for End {
             Self::CameBack => f.write_str("the agent has come back on another connection"),
             Self::Revoked => f.write_str("revoked by the operator"),
             Self::Disconnected => f.write_str("disconnected by the operator"),
+            Self::Spare => f.write_str("not needed any more"),
             Self::Drained => f.write_str("drained"),
             Self::Cut(streams) => write!(f, "drained too slowly, {streams} streams were cut"),
         }
@@ -131,6 +137,23 @@ async fn run(
     }
 }
 
+/// How long nothing was open on a lane, in heartbeats.
+#[derive(Default)]
+struct Spare {
+    beats: u32,
+    opened: u64,
+}
+
+impl Spare {
+    /// Counts a heartbeat; says whether there were enough.
+    fn is_over(&mut self, lane: &Lane) -> bool {
+        let opened = lane.session().opened();
+        let is_quiet = lane.streams() == 0 && opened == self.opened;
+        (self.beats, self.opened) = (if is_quiet { self.beats + 1 } else { 0 }, opened);
+        self.beats >= SPARE_BEATS
+    }
+}
+
 struct LaneControl<'a> {
     shared: &'a Arc<Shared>,
     guard: &'a LaneGuard,
@@ -155,7 +178,7 @@ impl LaneControl<'_> {
         let mut retired = tunnel.retired();
         retired.mark_changed();
         let mut heard = Instant::now();
-        let mut succeeded = false;
+        let (mut succeeded, mut spare) = (false, Spare::default());
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are timers and queues.
         loop {
             let drain_until = self.drain_until;
@@ -174,7 +197,10 @@ impl LaneControl<'_> {
                     self.on_retired(why).await
                 }
                 Some(notice) = notices.recv() => self.send(notice).await,
-                _ = beat.tick() => self.send(Control::Heartbeat).await,
+                _ = beat.tick() => match spare.is_over(lane) && tunnel.let_go(lane) {
+                    true => Err(End::Spare),
+                    false => self.send(Control::Heartbeat).await,
+                },
                 answer = self.changes.answer() => self.send(answer).await,
                 _ = ticket.tick() => match self.shared.ticket(tunnel) {
                     Some(ticket) => self.send(Control::Ticket { ticket }).await,

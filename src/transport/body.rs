@@ -222,6 +222,7 @@ pub async fn send_body<B>(
     mut body: Pin<&mut B>,
     writer: &mut FrameWriter,
     idle: Option<Duration>,
+    mut meter: impl FnMut(usize),
 ) -> Result<(), SendError<B::Error>>
 where
     B: Body<Data = Bytes>,
@@ -240,6 +241,7 @@ where
         let Some(frame) = next else { break };
         let frame = match frame.map_err(SendError::Body)?.into_data() {
             Ok(data) => {
+                meter(data.len());
                 watch(&mut idle, writer.data(data)).await??;
                 continue;
             }

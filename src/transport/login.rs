@@ -84,13 +84,19 @@ async fn read_exact(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> R
 #[derive(Debug)]
 pub struct ControlReader {
     stream: MuxStream,
+    limit: usize,
     input: BytesMut,
 }
 
 impl ControlReader {
-    /// Reads the control stream.
+    /// Reads the control stream of an agent.
     pub fn new(stream: MuxStream) -> Self {
-        Self { stream, input: BytesMut::new() }
+        Self { stream, limit: json::MAX, input: BytesMut::new() }
+    }
+
+    /// Reads what a server says, which may list all that is offered, as its answer to a login does.
+    pub fn of_server(stream: MuxStream) -> Self {
+        Self { limit: json::MAX_ANSWER, ..Self::new(stream) }
     }
 
     /// The next message. Cancel-safe, and counted by the runtime: a peer that never pauses does not keep others waiting.
@@ -100,7 +106,7 @@ impl ControlReader {
     pub async fn receive(&mut self) -> Result<Control, MessageError> {
         tokio::task::consume_budget().await;
         loop {
-            if let Some(message) = json::decode(&mut self.input)? {
+            if let Some(message) = json::decode_within(self.limit, &mut self.input)? {
                 return Ok(message);
             }
             let bytes: Option<Bytes> = poll_fn(|cx| self.stream.poll_read(cx)).await;
@@ -127,7 +133,7 @@ impl ControlWriter {
     /// # Errors
     /// The lane is gone.
     pub async fn send(&mut self, message: &Control) -> Result<(), MessageError> {
-        let mut bytes = Bytes::from(json::encode(message)?);
+        let mut bytes = Bytes::from(json::encode_within(json::MAX_ANSWER, message)?);
         while !bytes.is_empty() {
             let n = poll_fn(|cx| self.stream.poll_write(cx, &bytes)).await?;
             bytes.advance(n);

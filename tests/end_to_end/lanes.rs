@@ -5,7 +5,7 @@ use adit::protocol::frame::Status;
 use adit::protocol::json;
 use adit::protocol::login::{Hello, Refusal};
 use http::StatusCode;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::apps::{self, Script};
 use crate::harness::puppet::{self, Puppet, hello, log_in, secret};
@@ -162,4 +162,75 @@ async fn a_lane_that_breaks_the_wire_harms_nobody_else() {
     soon("the end of that session", nonsense.session.ended()).await;
     assert!(nonsense.streams.recv().await.is_none());
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "fine");
+}
+
+#[tokio::test]
+async fn a_tunnel_has_as_many_lanes_as_it_needs_and_no_more() {
+    let limits = [("limits.per_tunnel.streams_per_lane", "4"), ("tunnel.heartbeat", "100ms")];
+    let server = TestServer::start(&limits);
+    let mut app = Script::start().await;
+    let mut agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    // Each waits for its answer: more than fit on one lane.
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let visitor = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+        open.push((visitor, app.request().await));
+        if open.len() == 4 {
+            agent.reaches("a second lane", |state| matches!(state, State::Connected { lanes: 2, .. })).await;
+            until("a second lane", &server.registry, || server.tunnel_of("alice").lanes().len() == 2).await;
+        }
+    }
+    assert_eq!(server.tunnel_of("alice").streams(), 8);
+    drop(open);
+    agent.reaches("one lane", |state| matches!(state, State::Connected { lanes: 1, .. })).await;
+    let (answer, ()) = tokio::join!(fetch(server.public, "alice", "/"), async {
+        let (mut local, _) = app.request().await;
+        local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    });
+    assert_eq!(answer.text(), "ok");
+}
+
+#[tokio::test]
+async fn small_requests_leave_the_lane_of_a_download() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let mut agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut download = visitor::raw(server.public, "GET /big HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    let (mut big, _) = app.request().await;
+    big.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").await.unwrap();
+    let (piece, mut got) = (vec![0; 2_000_000], vec![0; 2_000_000]);
+    let (sent, ()) = tokio::join!(big.write_all(&piece), async {
+        visitor::read_until(&mut download, "\r\n\r\n").await;
+        soon("two megabytes", download.read_exact(&mut got)).await.unwrap();
+    });
+    sent.unwrap();
+    // The first request beside it asks for the lane on which the next ones go.
+    let small = || visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n");
+    let first = (small().await, app.request().await);
+    agent.reaches("a second lane", |state| matches!(state, State::Connected { lanes: 2, .. })).await;
+    until("a second lane", &server.registry, || server.tunnel_of("alice").lanes().len() == 2).await;
+    let more = [(small().await, app.request().await), (small().await, app.request().await)];
+    let mut streams: Vec<usize> = server.tunnel_of("alice").lanes().iter().map(|lane| lane.streams()).collect();
+    streams.sort_unstable();
+    assert_eq!(streams, [2, 2], "the download and the first beside it; the others");
+    drop((first, more, big));
+}
+
+#[tokio::test]
+async fn with_all_lanes_full_a_tunnel_is_busy() {
+    let server = TestServer::start(&[("limits.per_tunnel.streams_per_lane", "1")]);
+    let mut app = Script::start().await;
+    let mut agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut open = Vec::new();
+    for count in 1..=4 {
+        let visitor = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+        open.push((visitor, app.request().await));
+        let wanted = 4.min(count + 1);
+        agent
+            .reaches("another lane", |state| matches!(state, State::Connected { lanes, .. } if *lanes == wanted))
+            .await;
+        until("another lane", &server.registry, || server.tunnel_of("alice").lanes().len() == wanted).await;
+    }
+    let busy = fetch(server.public, "alice", "/").await;
+    assert_eq!((busy.status, busy.header("x-adit-error")), (StatusCode::SERVICE_UNAVAILABLE, "tunnel_busy"));
 }

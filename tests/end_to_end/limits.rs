@@ -36,7 +36,7 @@ async fn six_hundred_waiting_visitors_do_not_delay_the_next_one() {
 
 #[tokio::test]
 async fn a_session_at_its_limit_refuses_and_lives_on() {
-    for limit in ["limits.per_tunnel.streams_per_lane", "limits.per_tunnel.streams", "limits.streams"] {
+    for limit in ["limits.per_tunnel.streams", "limits.streams"] {
         let server = TestServer::start(&[(limit, "3")]);
         let mut slow = Script::start().await;
         let fast = apps::fixed("fast").await;

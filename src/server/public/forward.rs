@@ -31,7 +31,7 @@ use crate::routing::{self, RoutingMode};
 use crate::server::service::Offered;
 use crate::server::until_cut;
 use crate::transport::body::{FrameBody, SendError, send_body};
-use crate::transport::copy::both_ways;
+use crate::transport::copy::{Way, both_ways};
 use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::transport::mux::MuxStream;
 use crate::values::{Name, RequestId};
@@ -384,7 +384,7 @@ async fn upload(
     let stream = writer.stream().clone();
     let sent = tokio::select! {
         biased;
-        sent = send_body(body.as_mut(), &mut writer, Some(idle)) => sent,
+        sent = send_body(body.as_mut(), &mut writer, Some(idle), |bytes| entry.moved(Way::In, bytes)) => sent,
         () = unwanted(&stream) => return false,
     };
     match sent {

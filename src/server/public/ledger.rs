@@ -84,12 +84,21 @@ impl Entry {
     /// So many bytes of the answer's body went to the visitor.
     pub(super) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.weigh(bytes);
     }
 
-    /// So many bytes of a connection went to the visitor or came from it.
+    /// So many bytes of a connection, or of a request's body, went to the visitor or came from it.
     pub(super) fn moved(&self, way: Way, bytes: usize) {
         let counter = if way == Way::In { &self.received } else { &self.sent };
         counter.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.weigh(bytes);
+    }
+
+    /// Its lane should know what it carries.
+    fn weigh(&self, bytes: usize) {
+        if let Some(stream) = &*self.tunnel.lock() {
+            stream.moved(bytes);
+        }
     }
 
     /// The answer was sent whole.

@@ -154,7 +154,7 @@ fn spawn_sending(mut writer: FrameWriter, idle: Option<Duration>) -> (mpsc::Unbo
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut body = std::pin::pin!(body);
-        (send_body(body.as_mut(), &mut writer, idle).await, writer)
+        (send_body(body.as_mut(), &mut writer, idle, |_| {}).await, writer)
     });
     (pieces, tasks)
 }
