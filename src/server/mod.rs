@@ -45,6 +45,7 @@ use certificate::ServerCertificate;
 use ports::{OpenPort, Ports};
 use proofs::DomainProofs;
 use public::Door;
+use public::live::LiveRequests;
 use registry::Registry;
 use tunnel::Retired;
 use usages::Usages;
@@ -117,6 +118,8 @@ pub struct Shared {
     /// Bodies of requests that wait for their signature to be checked.
     held_bodies: Budget,
     streams: Permits,
+    /// What visitors have open.
+    live: Arc<LiveRequests>,
     logins: Permits,
     logins_by_address: PerAddress,
     /// Every task of this server.
@@ -212,6 +215,7 @@ impl Server {
                 .map_err(io::Error::other)?,
             held_bodies: Budget::new(config.limits.held_bodies),
             streams: Permits::new(config.limits.streams),
+            live: Arc::default(),
             logins: Permits::new(LOGINS_UNDER_WAY),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             tasks: TaskTracker::new(),
