@@ -151,7 +151,8 @@ mod tests {
         let good = token.text.expose();
         let mistyped = format!("{}{}", &good[..good.len() - 1], if good.ends_with('A') { "B" } else { "A" });
         let client = Token::generate().unwrap();
-        for text in ["", "adit_admin_", "secret", &mistyped, &good[..40], client.as_secret().expose(), "adit_admin_é"] {
+        for text in ["", "adit_admin_", "secret", &mistyped, &good[..40], client.as_secret().expose(), "adit_admin_é"]
+        {
             std::fs::write(&path, text).unwrap();
             let error = AdminToken::load_or_create(&path).unwrap_err();
             assert!(matches!(error, AdminTokenError::NotAToken(_)), "{text}");

@@ -13,6 +13,7 @@
 //! - `server` (with `public` and `admin`), `agent` (with `service`), `log`, `clients`: the resolved files
 //! - `saved`: the login that `adit login` has kept
 //! - `edit`: changing the clients file without disturbing what else is in it
+//! - `draft`: a client or an invitation that somebody asks for, held against the same rules
 //! - `check`: `adit check`
 
 mod address;
@@ -20,6 +21,7 @@ mod admin;
 mod agent;
 mod check;
 mod clients;
+mod draft;
 mod edit;
 mod error;
 mod log;
@@ -39,7 +41,8 @@ pub use address::{DEFAULT_TUNNEL_PORT, LocalScheme, LocalUrl, Place, ServerAddre
 pub use admin::{AdminConfig, open_admin_warning};
 pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, Trust};
 pub use check::{Checked, Kind, check, check_with, shared_origin_warning};
-pub use clients::{Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key};
+pub use clients::{Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key, port_text};
+pub use draft::{ClientDraft, EntryDraft, InviteDraft};
 pub use edit::{
     EditError, NewClient, NewInvite, RedeemError, Redeemed, add_client, add_invite, redeem_invite, revoke_client,
     revoke_invite, rotate_token,

@@ -145,7 +145,11 @@ pub(in crate::server) struct VisitorSocket {
 
 impl VisitorSocket {
     /// Watches whether an answer was cut and a request not read when the connection ends, and its turns while it lasts.
-    pub(in crate::server) fn new(wire: Wire, signs: (Arc<AtomicBool>, Turns, Unread), timeouts: &TimeoutConfig) -> Self {
+    pub(in crate::server) fn new(
+        wire: Wire,
+        signs: (Arc<AtomicBool>, Turns, Unread),
+        timeouts: &TimeoutConfig,
+    ) -> Self {
         let (cut, turns, unread) = signs;
         let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
         let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
