@@ -43,9 +43,12 @@ impl LiveRequests {
         self.0.remove(&id);
     }
 
-    /// Their ids, in no order. Walks the whole map.
-    pub(in crate::server) fn ids(&self) -> Vec<RequestId> {
-        self.0.iter().map(|entry| *entry.key()).collect()
+    /// The ids of those whose client is `wanted`, in no order. Walks the whole map.
+    pub(in crate::server) fn ids(&self, wanted: impl Fn(&ClientId) -> bool) -> Vec<RequestId> {
+        // No entry may be dropped while the map is locked: collect first, look afterwards.
+        let entries: Vec<_> = self.0.iter().map(|entry| Weak::clone(&entry)).collect();
+        let entries = entries.iter().filter_map(Weak::upgrade);
+        entries.filter(|entry| wanted(&entry.about().client)).map(|entry| entry.about().request_id).collect()
     }
 
     /// The request as it is now, if it is still being served.
@@ -70,11 +73,9 @@ impl LiveRequests {
     }
 
     /// Ends a request now: the application and the agent see a reset, and the visitor an answer that broke off, or a
-    /// failure if none had begun. The request as it was; `None` if it has ended by itself.
-    pub(in crate::server) fn cut(&self, id: RequestId) -> Option<LiveRequest> {
-        let before = self.get(id)?;
-        self.entry(id)?.cut();
-        Some(before)
+    /// failure if none had begun. Says whether it was still being served.
+    pub(in crate::server) fn cut(&self, id: RequestId) -> bool {
+        self.entry(id).map(|entry| entry.cut()).is_some()
     }
 
     fn entry(&self, id: RequestId) -> Option<Arc<Entry>> {
