@@ -93,7 +93,7 @@ pub(super) struct ClaimText(String);
     as = Domain,
     value_type = String,
     max_length = 253,
-    pattern = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.){1,9}[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+    pattern = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 )]
 #[expect(dead_code, reason = "describes a text")]
 pub(super) struct DomainText(String);

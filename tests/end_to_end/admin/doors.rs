@@ -79,7 +79,16 @@ async fn what_is_asked_in_a_wrong_way_is_told_so() {
     let told = operator.post("/api/v1/clients", r#"{"id": 5}"#).await;
     assert_eq!(told.code(), (422, "invalid"));
     assert!(told.body["problems"][0]["message"].as_str().unwrap().starts_with("id: "), "{told:?}");
-    assert_eq!(operator.post("/api/v1/clients", r#"{"id": "dave", "x": 1}"#).await.code(), (422, "invalid"));
+    for (path, body) in [
+        ("clients", r#"{"id": "dave", "x": 1}"#),
+        ("clients", r#"{"id": "dave", "id": "dave"}"#),
+        ("clients", r#"["dave", null, null, null, null]"#),
+        ("invites", "[]"),
+        ("clients/alice/rotate", "[]"),
+    ] {
+        let told = operator.post(&format!("/api/v1/{path}"), body).await;
+        assert_eq!(told.code(), (422, "invalid"), "{path} {body}");
+    }
     let large = format!(r#"{{"id": "{}"}}"#, "x".repeat(70_000));
     assert_eq!(operator.post("/api/v1/clients", &large).await.code(), (413, "too_large"));
     for query in ["limit=0", "limit=1001", "limit=x", "x=1", "limit=1&limit=2"] {
