@@ -144,16 +144,11 @@ async fn a_clients_file_that_cannot_be_used_is_no_good_health() {
     let broken = operator.file().replace("[clients.bob]", "[clients.bob]\nnamse = []");
     operator.write_file(&broken);
     operator.server.clients_file.ask();
-    let health = async {
-        loop {
-            let told = operator.get("/healthz").await;
-            assert_eq!(told.status, 200);
-            if told.body["status"] == "degraded" {
-                return told.body;
-            }
-        }
-    };
-    let health = soon("a degraded health", health).await;
+    let mut problems = operator.server.clients_file.problems();
+    soon("a file that is found to be broken", problems.wait_for(Option::is_some)).await.unwrap();
+    let health = operator.get("/healthz").await;
+    assert_eq!((health.status, health.body["status"].as_str()), (200, Some("degraded")));
+    let health = health.body;
     assert_eq!(health["clients"], 3, "what it said before counts");
     assert!(health["problems"][0].as_str().unwrap().contains("clients.bob.namse: unknown key"), "{health}");
     // Nothing can be changed in such a file, and nothing is.
