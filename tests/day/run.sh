@@ -107,7 +107,7 @@ listen = "127.0.0.1:0"
 [public]
 http = "127.0.0.1:0"
 [admin]
-listen = "off"
+listen = "127.0.0.1:0"
 [limits.per_ip]
 requests_per_second = 100000     # everybody comes from one address today
 burst = 100000
@@ -118,6 +118,7 @@ background server "$adit" server --config config/server.toml
 server=$last
 tunnel=$(said server '^  agents dial' | grep -oE '127\.0\.0\.1:[0-9]+')
 public=127.0.0.1:$(said server '^  visitors' | grep -oE '[0-9]+/$' | tr -d /)
+admin=$(said server '^  admin' | grep -oE '127\.0\.0\.1:[0-9]+' | head -n 1)
 fingerprint=$(said server '^  fingerprint' | grep -oE 'sha256:[0-9a-f]+')
 fine "agents dial $tunnel, visitors come to $public"
 
@@ -171,6 +172,9 @@ step "The operator makes a mistake in the clients file, and it is refused"
 cp config/clients.toml config/before.toml
 sed 's/^names = /naems = /' config/before.toml >config/clients.toml
 said server 'naems: unknown key; did you mean' | sed 's/^/      /'
+health=$(curl -sS "http://$admin/healthz")
+[[ $health == *'"status":"degraded"'*naems* ]] || wrong "the operator's health page says: $health"
+fine "http://$admin/healthz says so too"
 shows alice alice-site
 shows bob-shop bob-shop
 cp config/before.toml config/clients.toml

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, FORWARDED, HOST};
-use http::{HeaderMap, HeaderName, Method, Request};
+use http::{HeaderMap, HeaderName, Request};
 
 use super::Admin;
 use super::answer::ApiError;
@@ -36,7 +36,7 @@ impl Admin {
         self.failures.allowed(from).map_err(|wait| ApiError::too_many_failures(wait.seconds()))?;
         self.failures.failed(from);
         let refused = ApiError::bad_token();
-        if request.method() != Method::GET {
+        if !request.method().is_safe() {
             audit_refusal(from, request.method(), request.uri().path(), &refused);
         }
         Err(refused)
