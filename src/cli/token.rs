@@ -83,7 +83,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
 fn new(file: &Path, id: &ClientId, names: Vec<Claim>, expires: Option<Timestamp>) -> Result<(), Failure> {
     let (token, token_hash) = fresh_token()?;
-    add_client(file, id, &NewClient { token_hash, names, expires })?;
+    add_client(file, id, &NewClient { token_hash, names, expires, ..NewClient::default() })?;
     done("added", &format!("the client `{id}` to {}", file.display()));
     print_secret(token.as_secret());
     eprintln!("This is the only time the token is shown. At home:");

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use toml_edit::Item;
 
+use super::admin::open_admin_warning;
 use super::agent::{self, AgentConfig};
 use super::clients::{self, ClientsFile};
 use super::error::{ConfigErrors, Problem};
@@ -89,7 +90,7 @@ pub fn shared_origin_warning(server: &ServerConfig, clients: &ClientsFile) -> Op
     })
 }
 
-fn check_server(file: &FileText, environment: &Environment) -> Result<Option<String>, ConfigErrors> {
+fn check_server(file: &FileText, environment: &Environment) -> Result<Vec<String>, ConfigErrors> {
     let server = ServerConfig::from_text(&file.path, &file.text, environment, &Flags::new());
     // With other mistakes in the file, its clients file is still looked at, so that nothing comes to light only later.
     let clients_path = match &server {
@@ -98,8 +99,10 @@ fn check_server(file: &FileText, environment: &Environment) -> Result<Option<Str
     };
     let clients = clients_path.exists().then(|| ClientsFile::load(&clients_path));
     match (server, clients) {
-        (Ok(server), Some(Ok(clients))) => Ok(shared_origin_warning(&server, &clients)),
-        (Ok(_), None) => Ok(None),
+        (Ok(server), Some(Ok(clients))) => {
+            Ok(shared_origin_warning(&server, &clients).into_iter().chain(open_admin_warning(&server)).collect())
+        }
+        (Ok(server), None) => Ok(open_admin_warning(&server).into_iter().collect()),
         (server, clients) => {
             let mut problems = server.err().map(|errors| errors.problems).unwrap_or_default();
             let inner = clients.and_then(Result::err).map(|errors| errors.problems).unwrap_or_default();

@@ -13,28 +13,33 @@ mod tests;
 mod text;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::files::{self, Lock, Readers};
-use crate::values::{ClientId, Fingerprint, Name};
+use crate::values::{ClientId, Domain, Fingerprint, Name};
 
 pub use error::{EditError, RedeemError};
 
 use self::text::{Comments, NotThere, add, inline, insert_after, list, quoted, remove, set};
-use super::clients::{Claim, ClientsFile, claims_of, invite_key};
+use super::clients::{Claim, ClientsFile, claims_of, invite_key, port_text};
 use super::error::ConfigErrors;
 use super::raw::FileText;
 
 /// A client to add.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct NewClient {
     /// The argon2id hash of its token.
     pub token_hash: String,
     /// What it may claim; nothing: its own id.
     pub names: Vec<Claim>,
+    /// The domains that its services may have.
+    pub domains: Vec<Domain>,
+    /// The public ports that its services may have.
+    pub tcp_ports: Vec<RangeInclusive<u16>>,
     /// When it may no longer log in.
     pub expires: Option<Timestamp>,
 }
@@ -190,7 +195,8 @@ pub fn redeem_invite(
         if draft.is_taken(&id) {
             return Err(RedeemError::IdTaken(id));
         }
-        draft.add_client(&id, &NewClient { token_hash: token_hash.to_owned(), names, expires: None })?;
+        let client = NewClient { token_hash: token_hash.to_owned(), names, ..NewClient::default() };
+        draft.add_client(&id, &client)?;
         let names = if invite.names.is_empty() { vec![id.clone().into()] } else { invite.names };
         Ok(Redeemed { id, names })
     })
@@ -252,6 +258,9 @@ impl Draft {
     fn add_client(&mut self, id: &ClientId, client: &NewClient) -> Result<(), EditError> {
         let mut fields = vec![("token_hash", quoted(&client.token_hash))];
         fields.extend(names_field(Some(id), &client.names));
+        fields.extend((!client.domains.is_empty()).then(|| ("domains", list(&client.domains))));
+        let ports: Vec<_> = client.tcp_ports.iter().map(port_text).collect();
+        fields.extend((!ports.is_empty()).then(|| ("tcp_ports", list(&ports))));
         fields.extend(client.expires.map(|expires| ("expires", expires.to_string())));
         self.edit(|text| add(text, "clients", id.as_str(), &fields))
     }

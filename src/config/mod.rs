@@ -10,15 +10,18 @@
 //! - `raw`: layers; [`Environment`] and [`Flags`]
 //! - `table`: the walk, unknown keys, suggestions
 //! - `address`: hosts and ports; `secret`: files that hold one
-//! - `server` (with `public`), `agent` (with `service`), `log`, `clients`: the resolved files
+//! - `server` (with `public` and `admin`), `agent` (with `service`), `log`, `clients`: the resolved files
 //! - `saved`: the login that `adit login` has kept
 //! - `edit`: changing the clients file without disturbing what else is in it
+//! - `draft`: a client or an invitation that somebody asks for, held against the same rules
 //! - `check`: `adit check`
 
 mod address;
+mod admin;
 mod agent;
 mod check;
 mod clients;
+mod draft;
 mod edit;
 mod error;
 mod log;
@@ -35,9 +38,11 @@ mod table;
 /// A value of a flag, as the configuration library holds it.
 pub use ::config::ValueKind;
 pub use address::{DEFAULT_TUNNEL_PORT, LocalScheme, LocalUrl, Place, ServerAddress};
+pub use admin::{AdminConfig, open_admin_warning};
 pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, Trust};
 pub use check::{Checked, Kind, check, check_with, shared_origin_warning};
-pub use clients::{Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key};
+pub use clients::{Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key, port_text};
+pub use draft::{ClientDraft, EntryDraft, InviteDraft};
 pub use edit::{
     EditError, NewClient, NewInvite, RedeemError, Redeemed, add_client, add_invite, redeem_invite, revoke_client,
     revoke_invite, rotate_token,

@@ -161,7 +161,7 @@ pub(super) fn listen(table: &mut Table<'_>, key: &str, default_port: u16) -> Soc
         .unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, default_port)))
 }
 
-fn address(text: &str, example_port: u16) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str, example_port: u16) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!(
             "`{text}` is not an address with a port; write one like [::]:{example_port} or 127.0.0.1:{example_port}"

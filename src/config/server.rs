@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::dns_name;
+use super::admin::{self, AdminConfig};
 use super::clients::{self, ClientLimits};
 use super::error::ConfigErrors;
 use super::log::{self, LogConfig};
@@ -18,7 +19,7 @@ use super::table::{Report, Table};
 pub const DEFAULT_SERVER_FILE: &str = "config/server.toml";
 
 /// The sections and keys at the top of the file.
-pub(super) const TOP_LEVEL: &[&str] = &["clients", "limits", "log", "public", "timeouts", "tunnel"];
+pub(super) const TOP_LEVEL: &[&str] = &["admin", "clients", "limits", "log", "public", "timeouts", "tunnel"];
 
 /// Everything `adit server` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct ServerConfig {
     pub tunnel: TunnelConfig,
     /// Where visitors connect.
     pub public: PublicConfig,
+    /// Where the operator's tools connect.
+    pub admin: AdminConfig,
     /// How long to wait for a visitor or an application.
     pub timeouts: TimeoutConfig,
     /// How much of everything there may be.
@@ -184,17 +187,24 @@ fn from_layers(
 
 pub(super) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
     let report = root.report();
+    let clients = root.path("clients").unwrap_or_else(|| report.base().join("clients.toml"));
+    let tunnel = tunnel(root.section("tunnel"), has_file);
     let config = ServerConfig {
-        clients: root.path("clients").unwrap_or_else(|| report.base().join("clients.toml")),
-        tunnel: tunnel(root.section("tunnel"), has_file),
+        clients,
         public: public::resolve(root.section("public")),
+        admin: admin::resolve(root.section("admin"), &tunnel.tls.dir),
+        tunnel,
         timeouts: timeouts(root.section("timeouts")),
         limits: limits(root.section("limits")),
         log: log::resolve_server(root.section("log")),
     };
     let public = &config.public;
-    let listeners = [("tunnel.listen", Some(config.tunnel.listen)), ("public.http", Some(public.http))];
-    let listeners = [listeners[0], listeners[1], ("public.https", public.https)];
+    let listeners = [
+        ("tunnel.listen", Some(config.tunnel.listen)),
+        ("public.http", Some(public.http)),
+        ("public.https", public.https),
+        ("admin.listen", config.admin.listen),
+    ];
     for (at, (key, address)) in listeners.iter().enumerate() {
         let same = |other: &&(&str, Option<SocketAddr>)| other.1 == *address;
         if let (Some(address), Some((other, _))) = (address, listeners[..at].iter().find(same))

@@ -105,7 +105,7 @@ fn make(path: &Path, edit: &Edit) -> Option<u8> {
     let expires = Timestamp::from_second(Timestamp::now().as_second() + 3600).unwrap();
     match *edit {
         Edit::Add(who) => {
-            let client = NewClient { token_hash: HASH.to_owned(), names: Vec::new(), expires: None };
+            let client = NewClient { token_hash: HASH.to_owned(), ..NewClient::default() };
             drop(add_client(path, &id(who), &client));
         }
         Edit::Rotate(who, overlap) => {

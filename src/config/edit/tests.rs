@@ -16,7 +16,7 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn new_client(token_hash: &str) -> NewClient {
-    NewClient { token_hash: token_hash.to_owned(), names: Vec::new(), expires: None }
+    NewClient { token_hash: token_hash.to_owned(), ..NewClient::default() }
 }
 
 fn add(path: &Path, client: &str) -> Result<(), EditError> {
@@ -73,16 +73,18 @@ fn the_first_client_makes_the_file_and_only_its_owner_may_read_it() {
 }
 
 #[test]
-fn names_and_an_end_are_written_where_they_say_something() {
+fn what_a_client_may_have_is_written_where_it_says_something() {
     let names = ["blog", "*.blog"].map(|name| name.parse().unwrap()).to_vec();
     let text = changed("", |path| {
         let expires = Some(LATER.parse().unwrap());
-        add_client(path, &id("bob"), &NewClient { names, expires, ..new_client(HASH) }).unwrap();
+        let (domains, tcp_ports) = (vec!["*.bob.example".parse().unwrap()], vec![20_000..=20_010, 22..=22]);
+        add_client(path, &id("bob"), &NewClient { names, domains, tcp_ports, expires, ..new_client(HASH) }).unwrap();
         let by_default = vec!["mia".parse().unwrap()];
         add_client(path, &id("mia"), &NewClient { names: by_default, ..new_client(HASH) }).unwrap();
     });
     let expected = format!(
-        "[clients.bob]\ntoken_hash = \"{HASH}\"\nnames = [\"blog\", \"*.blog\"]\nexpires = {LATER}\n\n\
+        "[clients.bob]\ntoken_hash = \"{HASH}\"\nnames = [\"blog\", \"*.blog\"]\n\
+         domains = [\"*.bob.example\"]\ntcp_ports = [\"20000-20010\", \"22\"]\nexpires = {LATER}\n\n\
          [clients.mia]\ntoken_hash = \"{HASH}\"\n"
     );
     assert_eq!(text, expected);
