@@ -166,6 +166,11 @@ impl Clients {
         self.listed().clients.keys().cloned().collect()
     }
 
+    /// Every invitation that is listed, expired or not, by its key.
+    pub fn invites(&self) -> BTreeMap<String, InviteEntry> {
+        self.listed().invites.clone()
+    }
+
     /// The token hashes that hold now: the current one, and behind it the previous one while its overlap lasts. Empty
     /// if the client is not listed or has expired.
     pub fn credentials(&self, client: &ClientId) -> Vec<Credential> {

@@ -8,11 +8,13 @@
 //! - `clients`: [`Clients`], who may log in, what is theirs, and who is invited; `on_disk`: [`ClientsOnDisk`], the file
 //!   behind it
 //! - `lane_secret`: [`LaneSecret`], by which further lanes join a tunnel
+//! - `admin_token`: [`AdminToken`], which the admin API asks for
 //!
 //! A login with a token costs some 19 MiB and tens of milliseconds on purpose; a login with a ticket costs microseconds.
 //! Both are bound to the client's current token hash, so rotating or revoking the token ends both. This room knows
 //! `values`, `files` and `config`.
 
+mod admin_token;
 mod clients;
 mod hash;
 mod invite;
@@ -21,6 +23,7 @@ mod on_disk;
 mod ticket;
 mod token;
 
+pub use admin_token::{AdminToken, AdminTokenError};
 pub use clients::{Clients, Credential, Invited, hash_problems};
 pub use hash::{Cost, HashError, TokenVerifier, Work, check_hash, hash, hash_at, work_of};
 pub use invite::{InviteCode, InviteError};
