@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day fidelity fmt check clean
+.PHONY: help build demo test scale day fidelity admin fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ fidelity: ## real applications, direct beside tunnelled; installs what it needs 
 	@$(CARGO) build --locked
 	@python=$$(tests/fidelity/install.sh) && \
 		"$$python" tests/fidelity target/debug/adit $(if $(ONLY),--only $(ONLY),--write docs/fidelity.md)
+
+admin: ## the admin API against its own description, with schemathesis; installs it first
+	@$(CARGO) build --locked
+	@python=$$(tests/admin/install.sh) && "$$python" tests/admin target/debug/adit
 
 fmt: ## format the sources
 	@$(CARGO) fmt

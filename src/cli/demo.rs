@@ -67,6 +67,7 @@ fn start_server(port: u16, scratch: &Path, token: &Token) -> Result<Server, Fail
     let flags = Flags::new()
         .with("tunnel.listen", "127.0.0.1:0")
         .with("public.http", format!("127.0.0.1:{port}"))
+        .with("admin.listen", "off")
         .with("tunnel.drain_timeout", "1s")
         .with("tunnel.tls.dir", scratch.display().to_string());
     let config = ServerConfig::from_text(&scratch.join("server.toml"), "", &Environment::default(), &flags)?;

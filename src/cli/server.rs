@@ -1,7 +1,7 @@
 //! `adit server`
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anstream::println;
 use anstyle::Style;
@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::runtime::Hangups;
 use super::{Failure, runtime};
 use crate::auth::{Clients, load_clients};
-use crate::config::{Flags, ServerConfig, shared_origin_warning};
+use crate::config::{Flags, ServerConfig, open_admin_warning, shared_origin_warning};
 use crate::server::Server;
 use crate::server::certificate::Origin;
 use crate::telemetry::start_logs;
@@ -38,7 +38,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let config = ServerConfig::load(args.config.as_deref(), &flags)?;
     let clients = load_clients(&config.clients)?;
     let _logs = start_logs(&config.log).map_err(Failure::other)?;
-    if let Some(warning) = shared_origin_warning(&config, &clients) {
+    for warning in [shared_origin_warning(&config, &clients), open_admin_warning(&config)].into_iter().flatten() {
         tracing::warn!("{warning}");
     }
     if clients.clients.is_empty() {
@@ -47,9 +47,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
     runtime::raise_file_limit();
     runtime::for_server()?.block_on(async {
-        let domain = config.public.domain.clone();
+        let (domain, token_file) = (config.public.domain.clone(), config.admin.token_file.clone());
         let server = Server::bind(config, Clients::new(clients))?;
-        print_start(&server, &domain)?;
+        print_start(&server, &domain, &token_file)?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
         let clients_file = server.clients_file();
@@ -66,7 +66,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     })
 }
 
-fn print_start(server: &Server, domain: &str) -> Result<(), Failure> {
+fn print_start(server: &Server, domain: &str, token_file: &Path) -> Result<(), Failure> {
     let bold = Style::new().bold();
     let tunnel = server.tunnel_address().map_err(Failure::other)?;
     let public = server.public_address().map_err(Failure::other)?;
@@ -82,6 +82,9 @@ fn print_start(server: &Server, domain: &str) -> Result<(), Failure> {
     println!("  visitors      {}", visitor_url(("http", 80), domain, public));
     if let Some(https) = server.https_address().map_err(Failure::other)? {
         println!("                {}", visitor_url(("https", 443), domain, https));
+    }
+    if let Some(admin) = server.admin_address().map_err(Failure::other)? {
+        println!("  admin         http://{admin}/ (token: {})", token_file.display());
     }
     println!("  certificate   {origin}, for {}", certificate.names.join(", "));
     println!("  fingerprint   {bold}{}{bold:#}", server.fingerprint());

@@ -1,10 +1,12 @@
-//! The public side: takes agents in on one port and visitors on another, and brings them together.
+//! The public side: takes agents in on one port and visitors on another, and brings them together. The operator has a
+//! port of its own (`admin`).
 //!
 //! [`Server::bind`] opens the listeners, [`Server::run`] serves until it is told to stop and then drains.
 //! An agent's connection goes through [`accept`], [`login`], [`registry`] and [`lane`]; a visitor's request through
 //! [`public`].
 
 mod accept;
+mod admin;
 pub mod certificate;
 mod change;
 mod lane;
@@ -32,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::PasswordGate;
-use crate::auth::{Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
+use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::{CertError, SniCertificates};
 use crate::config::ServerConfig;
 use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
@@ -41,10 +43,12 @@ use crate::routing::Router;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
-use certificate::ServerCertificate;
+use admin::Admin;
+use certificate::{Origin, ServerCertificate};
 use ports::{OpenPort, Ports};
 use proofs::DomainProofs;
 use public::Door;
+use public::live::LiveRequests;
 use registry::Registry;
 use tunnel::Retired;
 use usages::Usages;
@@ -83,6 +87,9 @@ pub enum StartError {
     /// The key that signs tickets cannot be made or read.
     #[error(transparent)]
     TicketKey(#[from] TicketKeyError),
+    /// The token of the operator's tools cannot be made or read.
+    #[error(transparent)]
+    AdminToken(#[from] AdminTokenError),
     /// Domains are to be proved by DNS, and there is no DNS.
     #[error("domains cannot be proved by DNS: {0}")]
     Proofs(String),
@@ -117,6 +124,8 @@ pub struct Shared {
     /// Bodies of requests that wait for their signature to be checked.
     held_bodies: Budget,
     streams: Permits,
+    /// What visitors have open.
+    live: Arc<LiveRequests>,
     logins: Permits,
     logins_by_address: PerAddress,
     /// Every task of this server.
@@ -127,6 +136,8 @@ pub struct Shared {
     exchanges: TaskTracker,
     /// No new visitors, no new agents.
     stop: CancellationToken,
+    /// The visitors have left, or their time is over: nobody watches any more.
+    drained: CancellationToken,
     /// The time to drain is over.
     cut: CancellationToken,
     /// Whether several threads run the tasks.
@@ -147,6 +158,7 @@ pub struct Server {
     tunnel: TcpListener,
     public: TcpListener,
     https: Option<TcpListener>,
+    admin: Option<(TcpListener, AdminToken)>,
     tls: TlsAcceptor,
     certificate: ServerCertificate,
 }
@@ -169,9 +181,12 @@ impl Server {
         let tunnel = listen::bind(config.tunnel.listen, "tunnel.listen")?;
         let public = listen::bind(config.public.http, "public.http")?;
         let https = config.public.https.map(|address| listen::bind(address, "public.https")).transpose()?;
+        let admin = config.admin.listen.map(|address| listen::bind(address, "admin.listen")).transpose()?;
         let certificate = ServerCertificate::load_or_make(&config)?;
         let tls = tls::server(certificate.chain.clone(), certificate.key.clone_key())?;
         let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join("ticket.key"))?;
+        let with_token = |listener| Ok((listener, AdminToken::load_or_create(&config.admin.token_file)?));
+        let admin = admin.map(with_token).transpose().map_err(StartError::AdminToken)?;
         let public_tls = match &https {
             Some(listener) => {
                 let certificates = SniCertificates::new(certificate::public_chains(&config)?)?;
@@ -212,17 +227,19 @@ impl Server {
                 .map_err(io::Error::other)?,
             held_bodies: Budget::new(config.limits.held_bodies),
             streams: Permits::new(config.limits.streams),
+            live: Arc::default(),
             logins: Permits::new(LOGINS_UNDER_WAY),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             tasks: TaskTracker::new(),
             visits: TaskTracker::new(),
             exchanges,
             stop: CancellationToken::new(),
+            drained: CancellationToken::new(),
             cut: CancellationToken::new(),
             multi_thread,
             config,
         };
-        Ok(Self { shared: Arc::new(shared), tunnel, public, https, tls: TlsAcceptor::from(tls), certificate })
+        Ok(Self { shared: Arc::new(shared), tunnel, public, https, admin, tls: TlsAcceptor::from(tls), certificate })
     }
 
     /// Where agents dial.
@@ -247,6 +264,14 @@ impl Server {
     /// The system does not tell.
     pub fn https_address(&self) -> io::Result<Option<SocketAddr>> {
         self.https.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
+    /// Where the operator's tools connect, if they can.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn admin_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.admin.as_ref().map(|(listener, _)| listener.local_addr()).transpose()
     }
 
     /// By what agents can pin this server.
@@ -282,7 +307,7 @@ impl Server {
     /// Serves until `stop`, then drains: no new visitors and agents, open requests end within the drain timeout, the
     /// rest is cut.
     pub async fn run(self, stop: CancellationToken) -> Drained {
-        let Self { shared, tunnel, public, https, tls, .. } = self;
+        let Self { shared, tunnel, public, https, admin, tls, certificate } = self;
         let agents = {
             let shared = Arc::clone(&shared);
             listen::accept_loop(tunnel, shared.stop.clone(), move |socket, peer| {
@@ -301,7 +326,14 @@ impl Server {
                 public::accept_visitor(&visited, socket, peer, door);
             }));
         }
-        shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
+        let admin = admin.map(|(listener, token)| {
+            let pin = (certificate.origin != Origin::Own).then_some(certificate.fingerprint);
+            let admin = Admin::new(&shared, token, pin);
+            // It tells that the server is draining for as long as it is.
+            shared.tasks.spawn(listen::accept_loop(listener, shared.drained.clone(), admin.door()));
+            admin
+        });
+        shared.tasks.spawn(evict_idle(Arc::clone(&shared), admin));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));
         stop.cancelled().await;
@@ -343,6 +375,7 @@ impl Shared {
             lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
         }
         let visits_cut = if timeout(limit, self.visits.wait()).await.is_ok() { 0 } else { self.visits.len() };
+        self.drained.cancel();
         // Those whose login was under way at the start of the drain are among them now.
         for tunnel in self.registry.all() {
             tunnel.retire(Retired::Draining);
@@ -366,7 +399,7 @@ async fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-async fn evict_idle(shared: Arc<Shared>) {
+async fn evict_idle(shared: Arc<Shared>, admin: Option<Arc<Admin>>) {
     let mut tick = interval(EVICTION);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -376,6 +409,9 @@ async fn evict_idle(shared: Arc<Shared>) {
                 shared.visitors.evict_idle();
                 shared.failed_logins.evict_idle();
                 shared.passwords.evict_idle();
+                if let Some(admin) = &admin {
+                    admin.evict_idle();
+                }
             }
         }
     }
@@ -397,6 +433,7 @@ mod tests {
         let flags = Flags::new()
             .with("tunnel.listen", "127.0.0.1:0")
             .with("public.http", "127.0.0.1:0")
+            .with("admin.listen", "127.0.0.1:0")
             .with("tunnel.tls.dir", dir.to_str().unwrap());
         let config = ServerConfig::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
         let clients = ClientsFile::from_text(&dir.join("clients.toml"), "[clients]\n").unwrap();

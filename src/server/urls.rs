@@ -16,7 +16,8 @@ impl Shared {
         services.iter().map(public).collect()
     }
 
-    fn urls_of(&self, service: &Service) -> Vec<String> {
+    /// Where visitors reach this one.
+    pub(super) fn urls_of(&self, service: &Service) -> Vec<String> {
         let (domain, name) = (&self.config.public.domain, service.name());
         let offer = service.offer();
         match service.kind() {

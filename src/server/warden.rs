@@ -36,7 +36,8 @@ impl Shared {
         }
     }
 
-    fn look_at_tunnels(&self) {
+    /// Looks at every tunnel, now.
+    pub(super) fn look_at_tunnels(&self) {
         self.usages.change(|client| self.allowance(client));
         self.registry.all().iter().for_each(|tunnel| self.look_at(tunnel));
     }

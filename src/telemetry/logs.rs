@@ -11,6 +11,9 @@ use crate::config::{LogConfig, LogFormat};
 /// The target of the access log: a line for each request.
 pub const ACCESS_LOG: &str = "adit::access";
 
+/// The target of the audit log: a line for each change by the operator's tools, whatever the level.
+pub const AUDIT_LOG: &str = "adit::audit";
+
 /// Lines that may wait to be written.
 const WAITING_LINES: usize = 16 * 1024;
 
@@ -25,7 +28,7 @@ const WAITING_LINES: usize = 16 * 1024;
 pub fn start_logs(config: &LogConfig) -> Result<WorkerGuard, TryInitError> {
     // What the libraries have to say matters when something is wrong.
     let access = if config.access { "info" } else { "off" };
-    let wanted = format!("warn,yamux=error,adit={},{ACCESS_LOG}={access}", config.level);
+    let wanted = format!("warn,yamux=error,adit={},{AUDIT_LOG}=info,{ACCESS_LOG}={access}", config.level);
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(wanted));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());

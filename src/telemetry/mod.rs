@@ -2,4 +2,4 @@
 
 mod logs;
 
-pub use logs::{ACCESS_LOG, start_logs};
+pub use logs::{ACCESS_LOG, AUDIT_LOG, start_logs};

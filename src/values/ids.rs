@@ -121,6 +121,16 @@ impl fmt::Display for RequestId {
     }
 }
 
+impl std::str::FromStr for RequestId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let is_id = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let read = is_id.then(|| u64::from_str_radix(text, 16).ok()).flatten();
+        read.map(Self).ok_or("the id of a request is 16 hexadecimal digits")
+    }
+}
+
 impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -139,6 +149,11 @@ mod tests {
         assert_eq!(serde_json::from_str::<InstanceId>(&wire).unwrap(), a);
         assert!(serde_json::from_str::<InstanceId>("\"+0000000000000000000000000000000\"").is_err());
         assert_ne!(SessionId::next(), SessionId::next());
-        assert_ne!(RequestId::next(), RequestId::next());
+        let (one, other) = (RequestId::next(), RequestId::next());
+        assert_ne!(one, other);
+        assert_eq!(one.to_string().parse(), Ok(one));
+        for bad in ["", "+00000000000000a", "000000000000000A", "00000000000000000"] {
+            assert!(bad.parse::<RequestId>().is_err(), "{bad}");
+        }
     }
 }

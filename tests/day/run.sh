@@ -106,6 +106,8 @@ cat >config/server.toml <<'TOML'
 listen = "127.0.0.1:0"
 [public]
 http = "127.0.0.1:0"
+[admin]
+listen = "off"
 [limits.per_ip]
 requests_per_second = 100000     # everybody comes from one address today
 burst = 100000

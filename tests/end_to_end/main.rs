@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod admin;
 mod changes;
 mod cut;
 mod early;

@@ -151,6 +151,8 @@ class Stack:
             http = "127.0.0.1:{self.http}"
             https = "127.0.0.1:{self.https}"
             proxy_protocol_from = ["127.0.0.9"]
+            [admin]
+            listen = "off"
             [limits.per_ip]
             requests_per_second = 100000
             burst = 100000

@@ -17,6 +17,7 @@ mod setup;
 mod stand_in;
 mod visitor;
 
+mod admin;
 mod configuration;
 mod first_steps;
 mod login;

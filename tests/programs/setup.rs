@@ -56,7 +56,8 @@ impl Folder {
     /// Writes `server.toml`: free ports, everything in this folder, and these settings.
     pub(crate) fn write_server_config(&self, settings: &str) -> PathBuf {
         let base = "clients = 'clients.toml'\ntunnel.listen = '127.0.0.1:0'\ntunnel.tls.dir = 'certs'\n\
-                    public.http = '127.0.0.1:0'\n";
+                    public.http = '127.0.0.1:0'\n\
+                    admin.listen = '127.0.0.1:0'\n";
         self.write("server.toml", &format!("{base}{settings}"))
     }
 }

@@ -75,6 +75,8 @@ pub(super) enum Failure {
     BodyTooLarge,
     /// Too many passwords or signatures are being looked at.
     AccessBusy,
+    /// The operator has ended the request.
+    CutByOperator,
 }
 
 impl Failure {
@@ -194,6 +196,11 @@ impl Failure {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "access_busy",
                 "Too many visitors are being let in at the moment. Try again in a second.",
+            ),
+            Self::CutByOperator => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cut_by_operator",
+                "The operator of this server has ended the request.",
             ),
         }
     }

@@ -78,7 +78,7 @@ pub(super) async fn forward(
     let shared = &visit.shared;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
     let turn = visit.turns.begin();
-    let entry = Arc::new(Entry::open(
+    let entry = Entry::open(
         About {
             request_id: target.request_id,
             visitor: target.visitor,
@@ -87,7 +87,8 @@ pub(super) async fn forward(
             asked: Asked::Request(request.method().clone(), request.uri().path().to_owned()),
         },
         (server, Some(turn), shared.exchanges.token()),
-    ));
+        &shared.live,
+    );
     exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
         entry.fail(failure.clone());
         entry.status(failure.status());
@@ -142,7 +143,7 @@ async fn exchange(
     let head = loop {
         match answered(response_head(&mut reader, asks.take()), sending.take(), timeouts.response_head).await {
             Ok(head) => break head,
-            Err(failure) if is_short && course.may_go_on(shared, &failure, &asked.0) => {
+            Err(failure) if is_short && !entry.is_cut() && course.may_go_on(shared, &failure, &asked.0) => {
                 (stream, reader) = begin(visit, &mut course, &first, entry).await?;
                 stream.0.write_ended();
             }
@@ -197,7 +198,7 @@ async fn begin(
     entry: &Entry,
 ) -> Result<(Held, FrameReader), Failure> {
     let (stream, permit) = course.open(&visit.shared, first).await?;
-    entry.hold(permit);
+    entry.hold(&stream, permit);
     let stream = Held(stream);
     let reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));
     Ok((stream, reader))

@@ -1,9 +1,9 @@
 //! Where every way out of a request ends: one value that lives as long as the exchange. When it is dropped, the
-//! permits are free again and the access log has its line.
+//! permits are free again, the operator sees it no more, and the access log has its line.
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::{Method, StatusCode};
@@ -12,12 +12,14 @@ use parking_lot::Mutex;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::answer::Failure;
+use super::live::LiveRequests;
 use super::socket::Turn;
 use crate::limits::Permit;
 use crate::protocol::login::ServiceKind;
 use crate::server::tunnel::StreamPermit;
 use crate::telemetry::ACCESS_LOG;
 use crate::transport::copy::Way;
+use crate::transport::mux::MuxStream;
 use crate::values::{ClientId, Name, RequestId};
 
 /// What is known of a request before it is forwarded.
@@ -39,6 +41,16 @@ pub(super) enum Asked {
     Connection(ServiceKind),
 }
 
+impl Asked {
+    /// The method, or the kind of a connection; and the path.
+    pub(super) fn words(&self) -> (&str, &str) {
+        match self {
+            Self::Request(method, path) => (method.as_str(), path),
+            Self::Connection(kind) => (kind.word(), ""),
+        }
+    }
+}
+
 /// What one forwarded request or connection holds, and what is known of it at its end.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -51,14 +63,23 @@ pub(super) struct Entry {
     failure: OnceLock<Failure>,
     /// Its share of what the server can have open, and of its connection's time, if that has more requests.
     _held: (Permit, Option<Turn>, TaskTrackerToken),
-    tunnel: Mutex<Option<StreamPermit>>,
+    /// The stream that carries it, with its share of tunnel and lane.
+    tunnel: Mutex<Option<(MuxStream, StreamPermit)>>,
+    /// Where the operator finds it.
+    live: Arc<LiveRequests>,
+    /// The operator has ended it.
+    cut: AtomicBool,
 }
 
 impl Entry {
-    /// Opens the entry. It holds the request's share of what the server can have open in all, and says that the
-    /// connection is busy.
-    pub(super) fn open(about: About, held: (Permit, Option<Turn>, TaskTrackerToken)) -> Self {
-        Self {
+    /// Opens the entry, for the operator to see. It holds the request's share of what the server can have open in all,
+    /// and says that the connection is busy.
+    pub(super) fn open(
+        about: About,
+        held: (Permit, Option<Turn>, TaskTrackerToken),
+        live: &Arc<LiveRequests>,
+    ) -> Arc<Self> {
+        let entry = Arc::new(Self {
             about,
             started: Instant::now(),
             status: AtomicU16::new(0),
@@ -68,12 +89,56 @@ impl Entry {
             failure: OnceLock::new(),
             _held: held,
             tunnel: Mutex::default(),
+            live: Arc::clone(live),
+            cut: AtomicBool::new(false),
+        });
+        live.add(&entry);
+        entry
+    }
+
+    /// The stream and its share of tunnel and lane, held until the exchange ends or another stream takes its place.
+    pub(super) fn hold(&self, stream: &MuxStream, permit: StreamPermit) {
+        *self.tunnel.lock() = Some((stream.clone(), permit));
+        // Whoever has cut it before has found no stream.
+        if self.is_cut() {
+            self.let_go();
         }
     }
 
-    /// The stream's share of its tunnel and lane, held until the exchange ends or another stream takes its place.
-    pub(super) fn hold(&self, permit: StreamPermit) {
-        *self.tunnel.lock() = Some(permit);
+    /// The operator ends the exchange: its stream is cut now, its share of tunnel and lane is free. The visitor's side
+    /// finds out when it reads or writes next.
+    pub(super) fn cut(&self) {
+        self.fail(Failure::CutByOperator);
+        self.cut.store(true, Ordering::Release);
+        self.let_go();
+    }
+
+    fn let_go(&self) {
+        let held = self.tunnel.lock().take();
+        if let Some((stream, _permit)) = held {
+            stream.abort();
+        }
+    }
+
+    /// Whether the operator has ended it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    /// What is known of the request.
+    pub(super) fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// When it was opened.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The status that the visitor gets, the bytes that it has sent, and those that went to it.
+    pub(super) fn so_far(&self) -> (Option<StatusCode>, u64, u64) {
+        let status = StatusCode::from_u16(self.status.load(Ordering::Relaxed)).ok();
+        (status, self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
     }
 
     /// The visitor gets this status.
@@ -96,8 +161,8 @@ impl Entry {
 
     /// Its lane should know what it carries.
     fn weigh(&self, bytes: usize) {
-        if let Some(stream) = &*self.tunnel.lock() {
-            stream.moved(bytes);
+        if let Some((_, permit)) = &*self.tunnel.lock() {
+            permit.moved(bytes);
         }
     }
 
@@ -119,15 +184,13 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        self.live.remove(self.about.request_id);
         let outcome = match (self.failure(), self.complete.load(Ordering::Relaxed)) {
             (Some(failure), _) => failure.code(),
             (None, true) => "ok",
             (None, false) => "cut",
         };
-        let (method, path) = match &self.about.asked {
-            Asked::Request(method, path) => (method.as_str(), path.as_str()),
-            Asked::Connection(kind) => (kind.word(), ""),
-        };
+        let (method, path) = self.about.asked.words();
         tracing::info!(
             target: ACCESS_LOG,
             request = %self.about.request_id,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answer::Failure;
-use crate::routing::Route;
+use crate::routing::{Asked, Route};
 use crate::server::Shared;
 use crate::server::service::Offered;
 
@@ -23,5 +23,14 @@ pub(super) fn offered(shared: &Shared, route: &Route) -> Result<Arc<Offered>, Fa
             shared.registry.by_domain(host).ok_or_else(|| away(shared.clients.owner_of_domain(host).is_some()))
         }
         Route::AddSlash | Route::Own | Route::Unknown => Err(Failure::UnknownName),
+    }
+}
+
+/// Whether visitors may ask for `host`, which is a host name: the domain itself, or one under which something is offered
+/// or could be.
+pub(in crate::server) fn is_served(shared: &Shared, host: &str) -> bool {
+    match shared.router.route(Asked { authority: Some(host), path: "/", header: None }) {
+        Route::Own => true,
+        route => matches!(offered(shared, &route), Ok(_) | Err(Failure::TunnelOffline)),
     }
 }

@@ -4,7 +4,8 @@
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
 //! that), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
-//! ends. `rest` is what comes of a request that was answered already, and `raw` is for connections that are not HTTP.
+//! ends; `live` lists what has not ended yet. `rest` is what comes of a request that was answered already, and `raw` is for
+//! connections that are not HTTP.
 
 mod access;
 mod answer;
@@ -16,12 +17,13 @@ mod forward;
 mod forwarded;
 mod headers;
 mod ledger;
-mod lookup;
+pub(super) mod live;
+pub(super) mod lookup;
 mod raw;
 mod request;
-mod rest;
-mod socket;
-mod wire;
+pub(super) mod rest;
+pub(super) mod socket;
+pub(super) mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

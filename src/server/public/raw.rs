@@ -53,7 +53,7 @@ struct Carrier {
     reader: FrameReader,
     writer: FrameWriter,
     _stream: Held,
-    entry: Entry,
+    entry: Arc<Entry>,
 }
 
 async fn open(
@@ -78,14 +78,14 @@ async fn open(
         name: name.clone(),
         asked: Asked::Connection(kind),
     };
-    let entry = Entry::open(about, (permit, None, shared.exchanges.token()));
+    let entry = Entry::open(about, (permit, None, shared.exchanges.token()), &shared.live);
     let opened = async {
         let preface = Preface { service: name.clone(), visitor: *peer, server: *local, kind, request_id };
         let mut first = BytesMut::with_capacity(256 + ahead.len());
         preface.put(&mut first).map_err(|_: WireError| Failure::TunnelLost)?;
         frame::put_data(&mut first, ahead);
         let (stream, permit) = Course::new(offered).open(shared, &first).await?;
-        entry.hold(permit);
+        entry.hold(&stream, permit);
         // From here on, leaving early cuts the stream.
         let stream = Held(stream);
         let writer = FrameWriter::new(stream.0.clone());

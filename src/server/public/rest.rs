@@ -25,16 +25,16 @@ const AT_MOST: Duration = Duration::from_secs(30);
 
 /// The request of a connection whose body the visitor may still be sending.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Unread(Arc<AtomicU64>);
+pub(in crate::server) struct Unread(Arc<AtomicU64>);
 
 impl Unread {
     /// A request has come.
-    pub(super) fn begin(&self, request: RequestId, has_body: bool) {
+    pub(in crate::server) fn begin(&self, request: RequestId, has_body: bool) {
         self.0.store(if has_body { request.0 } else { 0 }, Ordering::Release);
     }
 
     /// Its body has been read to the end. Another request may have come in the meantime.
-    pub(super) fn read(&self, request: RequestId) {
+    pub(in crate::server) fn read(&self, request: RequestId) {
         let _ = self.0.compare_exchange(request.0, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 

@@ -50,18 +50,18 @@ pub(super) fn bound_unsent(_: &TcpStream) -> io::Result<()> {
 
 /// Counts the requests of a connection, and which of them are under way.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turns(Arc<AtomicU64>);
+pub(in crate::server) struct Turns(Arc<AtomicU64>);
 
 /// One request that is under way.
 #[derive(Debug)]
-pub(super) struct Turn(Arc<AtomicU64>);
+pub(in crate::server) struct Turn(Arc<AtomicU64>);
 
 /// One request more, in the upper half of the counter; the lower half counts those under way.
 const ONE_MORE: u64 = 1 << 32;
 
 impl Turns {
     /// A request has begun.
-    pub(super) fn begin(&self) -> Turn {
+    pub(in crate::server) fn begin(&self) -> Turn {
         self.0.fetch_add(ONE_MORE + 1, Ordering::AcqRel);
         Turn(Arc::clone(&self.0))
     }
@@ -132,7 +132,7 @@ impl HeadClock {
 
 /// A visitor's socket.
 #[derive(Debug)]
-pub(super) struct VisitorSocket {
+pub(in crate::server) struct VisitorSocket {
     wire: Wire,
     cut: Arc<AtomicBool>,
     clock: HeadClock,
@@ -145,7 +145,11 @@ pub(super) struct VisitorSocket {
 
 impl VisitorSocket {
     /// Watches whether an answer was cut and a request not read when the connection ends, and its turns while it lasts.
-    pub(super) fn new(wire: Wire, signs: (Arc<AtomicBool>, Turns, Unread), timeouts: &TimeoutConfig) -> Self {
+    pub(in crate::server) fn new(
+        wire: Wire,
+        signs: (Arc<AtomicBool>, Turns, Unread),
+        timeouts: &TimeoutConfig,
+    ) -> Self {
         let (cut, turns, unread) = signs;
         let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
         let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };

@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 /// A visitor's byte pipe.
 #[derive(Debug)]
-pub(super) enum Wire {
+pub(in crate::server) enum Wire {
     /// In the clear. What was read to see how it begins comes first.
     Plain(Bytes, TcpStream),
     /// Over TLS, which this server ends.

@@ -109,6 +109,7 @@ pub struct TestServer {
     pub tunnel: SocketAddr,
     pub public: SocketAddr,
     pub https: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
     pub fingerprint: Fingerprint,
     pub registry: Arc<Registry>,
     pub clients: Arc<Clients>,
@@ -169,6 +170,7 @@ impl TestServer {
         let defaults = [
             ("tunnel.listen", "127.0.0.1:0"),
             ("public.http", "127.0.0.1:0"),
+            ("admin.listen", "off"),
             ("tunnel.tls.dir", dir.path().to_str().unwrap()),
             ("limits.per_ip.requests_per_second", "100000"),
             ("limits.per_ip.burst", "100000"),
@@ -194,6 +196,7 @@ impl TestServer {
             tunnel: server.tunnel_address().unwrap(),
             public: server.public_address().unwrap(),
             https: server.https_address().unwrap(),
+            admin: server.admin_address().unwrap(),
             fingerprint: server.fingerprint(),
             registry: server.registry(),
             clients: server.clients(),

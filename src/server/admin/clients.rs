@@ -1,0 +1,338 @@
+//! Clients: who may log in.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use http::StatusCode;
+use http::header::LOCATION;
+use jiff::Timestamp;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::{ApiError, ErrorView};
+use super::extract::{InBody, InPath, InQuery, MaybeInBody};
+use super::page::{Page, PageQuery};
+use super::{Admin, Peer};
+use crate::auth::Token;
+use crate::config::{ClientEntry, EntryDraft, NewClient, Problem, add_client, port_text, revoke_client, rotate_token};
+use crate::limits::Allowance;
+use crate::values::{ClientId, Secret};
+
+/// How long a token that is rotated holds on, where nothing is said: as `adit token rotate` does it.
+const OVERLAP_S: u64 = 24 * 60 * 60;
+const MOST_OVERLAP_S: u64 = 365 * 24 * 60 * 60;
+
+/// A client, without anything secret.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Client)]
+pub(super) struct ClientView {
+    #[schema(examples("alice"))]
+    id: String,
+    /// The names it may claim; `*.alice`: and every host below that name.
+    names: Vec<String>,
+    /// The domains its services may have.
+    domains: Vec<String>,
+    /// The public ports its services may have: `20000-20010`, or one.
+    tcp_ports: Vec<String>,
+    /// When it may no longer log in.
+    #[schema(format = DateTime)]
+    expires: Option<String>,
+    /// Whether that is over.
+    expired: bool,
+    /// Until when its previous token holds, if it was rotated.
+    #[schema(format = DateTime)]
+    previous_until: Option<String>,
+    limits: LimitsView,
+    /// The ids of its tunnels.
+    tunnels: Vec<String>,
+}
+
+/// What a client may use, over all its tunnels: its own limits, or the server's defaults. `null`: no limit.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limits)]
+pub(super) struct LimitsView {
+    /// Requests a second, in the long run.
+    requests_per_second: Option<u32>,
+    /// Requests at once before that rate counts; `null`: a second's worth.
+    burst: Option<u32>,
+    /// Requests being served at once.
+    streams: Option<u64>,
+}
+
+/// A client to add. What is left out gets the default of the clients file.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddClient {
+    /// 1 to 63 of `a-z`, `0-9` and `-`, not at either end; `health` is reserved.
+    #[schema(pattern = "^(?!health$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples("alice"))]
+    id: String,
+    /// Default: its id.
+    #[schema(min_items = 1, value_type = Option<Vec<ClaimText>>, examples(json!(["alice", "blog", "*.blog"])))]
+    names: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<DomainText>>, examples(json!(["blog.alice.example"])))]
+    domains: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<PortsText>>, examples(json!(["20000-20010", "25565"])))]
+    tcp_ports: Option<Vec<String>>,
+    /// Default: never.
+    #[schema(format = DateTime, examples("2099-01-01T00:00:00Z"))]
+    expires: Option<String>,
+}
+
+/// A name, or all hosts below one.
+#[derive(ToSchema)]
+#[schema(as = Claim, value_type = String, pattern = r"^(\*\.)?(?!health$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+#[expect(dead_code, reason = "describes a text")]
+pub(super) struct ClaimText(String);
+
+/// A host name of at least two labels, or `*.` and one.
+#[derive(ToSchema)]
+#[schema(
+    as = Domain,
+    value_type = String,
+    max_length = 253,
+    pattern = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+)]
+#[expect(dead_code, reason = "describes a text")]
+pub(super) struct DomainText(String);
+
+/// A range of ports, or one: 1 to 65535.
+#[derive(ToSchema)]
+#[schema(as = Ports, value_type = String, pattern = r"^[1-9][0-9]{0,3}(-[1-5][0-9]{4})?$")]
+#[expect(dead_code, reason = "describes a text")]
+pub(super) struct PortsText(String);
+
+/// A client and its token, which is shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ClientWithToken)]
+pub(super) struct ClientWithToken {
+    client: ClientView,
+    /// What its agents log in with. The server keeps a hash of it alone.
+    #[schema(value_type = String, format = Password)]
+    token: Secret,
+}
+
+/// How to rotate a token.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RotateToken {
+    /// Seconds for which the token from before holds on; 0 ends it at once. Default: a day.
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 0, maximum = 31_536_000)]
+    overlap_s: Option<u64>,
+}
+
+/// A whole number, however it is written: to JSON, 17.0 is one (JSON Schema, section 6.3.1 of its validation).
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let written_as_fraction = || {
+        let value = number.as_f64().filter(|value| value.fract() == 0.0 && (0.0..1e15).contains(value))?;
+        Some(value as u64)
+    };
+    let whole = number.as_u64().or_else(written_as_fraction);
+    whole.map(Some).ok_or_else(|| D::Error::custom(format!("{number} is not a whole number of seconds")))
+}
+
+impl Admin {
+    fn client_view(&self, id: ClientId, entry: &ClientEntry) -> ClientView {
+        let (now, shared) = (Timestamp::now(), &self.shared);
+        let Allowance { requests_per_second, burst, streams } = shared.allowance(&id);
+        let below = entry.wildcards.iter().map(|name| format!("*.{name}"));
+        ClientView {
+            names: entry.names.iter().map(ToString::to_string).chain(below).collect(),
+            domains: entry.domains.iter().map(ToString::to_string).collect(),
+            tcp_ports: entry.tcp_ports.iter().map(port_text).collect(),
+            expires: entry.expires.map(|end| end.to_string()),
+            expired: entry.has_expired(now),
+            previous_until: entry.overlapping(now).map(|previous| previous.until.to_string()),
+            limits: LimitsView {
+                requests_per_second: requests_per_second.map(u32::from),
+                burst: burst.map(u32::from),
+                streams: streams.map(|streams| streams as u64),
+            },
+            tunnels: shared.registry.tunnels_of(&id).iter().map(|tunnel| tunnel.id().to_string()).collect(),
+            id: id.to_string(),
+        }
+    }
+
+    fn client(&self, id: ClientId) -> Option<ClientView> {
+        let entry = self.shared.clients.entry(&id)?;
+        Some(self.client_view(id, &entry))
+    }
+
+    async fn fresh_token(&self) -> Result<(Token, String), ApiError> {
+        let token = Token::generate().map_err(|error| ApiError::failed(&error))?;
+        let hashed = self.shared.verifier.hash(token.as_secret()).await.map_err(|error| ApiError::failed(&error))?;
+        Ok((token, hashed))
+    }
+
+    /// What is answered after a change: the client as it is now.
+    fn with_token(&self, id: ClientId, token: Token) -> Result<ClientWithToken, ApiError> {
+        let gone = || ApiError::conflict("the client was removed, or the clients file was broken, at the same time");
+        Ok(ClientWithToken { client: self.client(id).ok_or_else(gone)?, token: token.into() })
+    }
+}
+
+/// What cannot be an id is nobody's.
+fn known(id: &str) -> Result<ClientId, ApiError> {
+    ClientId::new(id).map_err(|_| ApiError::not_found("client"))
+}
+
+/// Lists the clients
+#[utoipa::path(
+    get, path = "/api/v1/clients", tag = "clients", operation_id = "list_clients", params(PageQuery),
+    responses(
+        (status = 200, body = Page<ClientView>),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Json<Page<ClientView>>, ApiError> {
+    let all = admin.shared.clients.ids().into_iter().map(|id| (id.to_string(), id)).collect();
+    query.cut(all, |id| admin.client(id)).map(Json)
+}
+
+/// Shows a client
+#[utoipa::path(
+    get, path = "/api/v1/clients/{id}", tag = "clients", operation_id = "get_client",
+    params(("id" = String, Path, description = "The client's id")),
+    responses(
+        (status = 200, body = ClientView),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn get(
+    State(admin): State<Arc<Admin>>,
+    InPath(id): InPath<String>,
+) -> Result<Json<ClientView>, ApiError> {
+    admin.client(known(&id)?).map(Json).ok_or_else(|| ApiError::not_found("client"))
+}
+
+/// Adds a client
+///
+/// The rules are those of the clients file, into which it is written. Its token is in the answer, this once.
+#[utoipa::path(
+    post, path = "/api/v1/clients", tag = "clients", operation_id = "add_client", request_body = AddClient,
+    responses(
+        (status = 201, body = ClientWithToken, headers(("location" = String, description = "The client"))),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 409, body = ErrorView, description = "Somebody has that id, or one of the names, domains or ports"),
+        (status = 413, body = ErrorView),
+        (status = 415, body = ErrorView),
+        (status = 422, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn add(
+    State(admin): State<Arc<Admin>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    InBody(body): InBody<AddClient>,
+) -> Result<impl IntoResponse, ApiError> {
+    let (on, changing) = (body.id.clone(), Arc::clone(&admin));
+    let work = async move {
+        let AddClient { id, names, domains, tcp_ports, expires } = body;
+        let draft = EntryDraft { id: Some(id), names, domains, tcp_ports, expires };
+        let draft = draft.client(Timestamp::now()).map_err(ApiError::invalid)?;
+        // Hashing is dear: whoever is there already is told before.
+        if changing.shared.clients.entry(&draft.id).is_some() {
+            return Err(ApiError::conflict(format!("the client `{}` exists already", draft.id)));
+        }
+        let (token, token_hash) = changing.fresh_token().await?;
+        let id = draft.id.clone();
+        let client = NewClient {
+            token_hash,
+            names: draft.names,
+            domains: draft.domains,
+            tcp_ports: draft.tcp_ports,
+            expires: draft.expires,
+        };
+        changing.edit(move |path| add_client(path, &draft.id, &client)).await?;
+        changing.with_token(id, token)
+    };
+    let added = admin.change(peer, "client.add", &on, work).await?;
+    let location = format!("/api/v1/clients/{}", added.client.id);
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(added)))
+}
+
+/// Removes a client
+///
+/// Its token holds no more, and its tunnels are cut.
+#[utoipa::path(
+    delete, path = "/api/v1/clients/{id}", tag = "clients", operation_id = "remove_client",
+    params(("id" = String, Path, description = "The client's id")),
+    responses(
+        (status = 204),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 409, body = ErrorView, description = "The clients file cannot be used as it is"),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn remove(
+    State(admin): State<Arc<Admin>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    InPath(on): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let (id, changing) = (known(&on), Arc::clone(&admin));
+    let work = async move {
+        let id = id?;
+        changing.edit(move |path| revoke_client(path, &id)).await
+    };
+    admin.change(peer, "client.remove", &on, work).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a client another token
+///
+/// It is in the answer, this once. The one from before holds on for `overlap_s`.
+#[utoipa::path(
+    post, path = "/api/v1/clients/{id}/rotate", tag = "clients", operation_id = "rotate_token",
+    params(("id" = String, Path, description = "The client's id")),
+    request_body = Option<RotateToken>,
+    responses(
+        (status = 200, body = ClientWithToken),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 409, body = ErrorView, description = "The clients file cannot be used as it is"),
+        (status = 413, body = ErrorView),
+        (status = 415, body = ErrorView),
+        (status = 422, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn rotate(
+    State(admin): State<Arc<Admin>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    InPath(on): InPath<String>,
+    MaybeInBody(body): MaybeInBody<RotateToken>,
+) -> Result<Json<ClientWithToken>, ApiError> {
+    let (id, changing) = (known(&on), Arc::clone(&admin));
+    let work = async move {
+        let overlap_s = body.unwrap_or_default().overlap_s.unwrap_or(OVERLAP_S);
+        if overlap_s > MOST_OVERLAP_S {
+            let message = format!("is {overlap_s}, but must be between 0 and {MOST_OVERLAP_S}");
+            return Err(ApiError::invalid(vec![Problem { key: "overlap_s".to_owned(), message }]));
+        }
+        let id = id?;
+        if changing.shared.clients.entry(&id).is_none() {
+            return Err(ApiError::not_found("client"));
+        }
+        let (token, token_hash) = changing.fresh_token().await?;
+        let (whose, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
+        changing.edit(move |path| rotate_token(path, &whose, &token_hash, Some(overlap))).await?;
+        changing.with_token(id, token)
+    };
+    admin.change(peer, "token.rotate", &on, work).await.map(Json)
+}

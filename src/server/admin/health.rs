@@ -1,0 +1,97 @@
+//! Pages for programs that watch: is the server well, and does it take visitors?
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Admin;
+use super::answer::ErrorView;
+
+/// How the server is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
+pub(super) struct HealthView {
+    /// `degraded`: it serves, but not all of it is as the operator wants it; `problems` says what.
+    status: Health,
+    /// Of the program.
+    version: &'static str,
+    /// Seconds since it started.
+    uptime_s: u64,
+    /// Connected agents; those that drain and those that are just coming are counted, too.
+    tunnels: usize,
+    /// Clients that are listed.
+    clients: usize,
+    /// What is not as it should be.
+    problems: Vec<String>,
+}
+
+/// How the server is, in a word.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = HealthStatus)]
+pub(super) enum Health {
+    Ok,
+    Degraded,
+}
+
+/// Whether the server takes visitors and agents.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Ready)]
+pub(super) struct ReadyView {
+    /// `draining`: it is shutting down.
+    status: Readiness,
+}
+
+/// Whether the server takes visitors and agents, in a word.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Readiness)]
+pub(super) enum Readiness {
+    Ready,
+    Draining,
+}
+
+/// How the server is
+///
+/// Always 200 while it can answer. `degraded`: the clients file on the disk cannot be used, and what it said before
+/// counts.
+#[utoipa::path(
+    get, path = "/healthz", tag = "watching", operation_id = "health", security((), ("bearer" = [])),
+    responses((status = 200, body = HealthView), (status = 401, body = ErrorView), (status = 429, body = ErrorView)),
+)]
+pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
+    let shared = &admin.shared;
+    let problems = shared.clients_file.problems().borrow().as_ref().map(ToString::to_string);
+    let problems: Vec<String> = problems.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+    Json(HealthView {
+        status: if problems.is_empty() { Health::Ok } else { Health::Degraded },
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: admin.started.elapsed().as_secs(),
+        tunnels: shared.registry.len(),
+        clients: shared.clients.len(),
+        problems,
+    })
+}
+
+/// Whether the server takes visitors and agents
+///
+/// 503 from the moment it is told to stop; it still answers here while open requests end.
+#[utoipa::path(
+    get, path = "/readyz", tag = "watching", operation_id = "ready", security((), ("bearer" = [])),
+    responses(
+        (status = 200, body = ReadyView),
+        (status = 401, body = ErrorView),
+        (status = 429, body = ErrorView),
+        (status = 503, body = ReadyView),
+    ),
+)]
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<ReadyView>) {
+    match admin.shared.stop.is_cancelled() {
+        false => (StatusCode::OK, Json(ReadyView { status: Readiness::Ready })),
+        true => (StatusCode::SERVICE_UNAVAILABLE, Json(ReadyView { status: Readiness::Draining })),
+    }
+}

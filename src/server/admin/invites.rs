@@ -1,0 +1,161 @@
+//! Invitations: codes that buy a token, once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::{ApiError, ErrorView};
+use super::clients::ClaimText;
+use super::extract::{InPath, InQuery, MaybeInBody};
+use super::page::{Page, PageQuery};
+use super::{Admin, Peer};
+use crate::auth::InviteCode;
+use crate::config::{EntryDraft, InviteEntry, NewInvite, add_invite, revoke_invite};
+use crate::values::Secret;
+
+/// How long an invitation holds, where nothing is said: as `adit token invite` does it.
+const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An invitation, without its code.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Invite)]
+pub(super) struct InviteView {
+    /// By what it is known.
+    #[schema(pattern = "^[0-9a-f]{8}$")]
+    key: String,
+    /// Who is invited; `null`: whoever has the code chooses an id.
+    id: Option<String>,
+    /// The names that the new client may claim; empty: its id.
+    names: Vec<String>,
+    /// When it holds no more.
+    #[schema(format = DateTime)]
+    expires: String,
+    /// Whether that is over.
+    expired: bool,
+}
+
+/// An invitation to make.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddInvite {
+    /// Who is invited. Default: whoever has the code chooses an id.
+    #[schema(pattern = "^(?!health$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples("bob"))]
+    id: Option<String>,
+    /// Only together with an id, which is the default.
+    #[schema(min_items = 1, value_type = Option<Vec<ClaimText>>, examples(json!(["bob", "shop"])))]
+    names: Option<Vec<String>>,
+    /// Default: in a day.
+    #[schema(format = DateTime, examples("2099-01-01T00:00:00Z"))]
+    expires: Option<String>,
+}
+
+/// An invitation and its code, which is shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InviteWithCode)]
+pub(super) struct InviteWithCode {
+    invite: InviteView,
+    /// What the invited one gives to `adit login --invite`.
+    #[schema(value_type = String, format = Password)]
+    code: Secret,
+}
+
+fn view(key: String, entry: &InviteEntry) -> InviteView {
+    let below = entry.wildcards.iter().map(|name| format!("*.{name}"));
+    InviteView {
+        key,
+        id: entry.id.as_ref().map(ToString::to_string),
+        names: entry.names.iter().map(ToString::to_string).chain(below).collect(),
+        expires: entry.expires.to_string(),
+        expired: entry.has_expired(Timestamp::now()),
+    }
+}
+
+/// Lists the invitations
+#[utoipa::path(
+    get, path = "/api/v1/invites", tag = "invites", operation_id = "list_invites", params(PageQuery),
+    responses(
+        (status = 200, body = Page<InviteView>),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Json<Page<InviteView>>, ApiError> {
+    let all = admin.shared.clients.invites().into_iter().map(|(key, entry)| (key.clone(), (key, entry))).collect();
+    query.cut(all, |(key, entry)| Some(view(key, &entry))).map(Json)
+}
+
+/// Invites somebody
+///
+/// The code is in the answer, this once. Whoever redeems it becomes a client and gets a token.
+#[utoipa::path(
+    post, path = "/api/v1/invites", tag = "invites", operation_id = "add_invite", request_body = Option<AddInvite>,
+    responses(
+        (status = 201, body = InviteWithCode),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 409, body = ErrorView, description = "Somebody has that id or one of the names, or is invited for them"),
+        (status = 413, body = ErrorView),
+        (status = 415, body = ErrorView),
+        (status = 422, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn add(
+    State(admin): State<Arc<Admin>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    MaybeInBody(body): MaybeInBody<AddInvite>,
+) -> Result<impl IntoResponse, ApiError> {
+    let AddInvite { id, names, expires } = body.unwrap_or_default();
+    let (on, changing) = (id.clone().unwrap_or_default(), Arc::clone(&admin));
+    let work = async move {
+        let now = Timestamp::now();
+        let draft = EntryDraft { id, names, expires, ..EntryDraft::default() };
+        let draft = draft.invite(now).map_err(ApiError::invalid)?;
+        let end = now.as_second().saturating_add_unsigned(LIFETIME.as_secs());
+        let expires = draft.expires.or_else(|| Timestamp::from_second(end).ok()).unwrap_or(Timestamp::MAX);
+        let code = InviteCode::generate(changing.pin, draft.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
+        let invite = NewInvite { code_hash: code.digest(), id: draft.id, names: draft.names, expires };
+        let key = changing.edit(move |path| add_invite(path, &invite)).await?;
+        let gone =
+            || ApiError::conflict("the invitation was removed, or the clients file was broken, at the same time");
+        let entry = changing.shared.clients.invites().remove(&key).ok_or_else(gone)?;
+        Ok(InviteWithCode { invite: view(key, &entry), code: code.into() })
+    };
+    let added = admin.change(peer, "invite.add", &on, work).await?;
+    Ok((StatusCode::CREATED, Json(added)))
+}
+
+/// Ends an invitation
+#[utoipa::path(
+    delete, path = "/api/v1/invites/{key}", tag = "invites", operation_id = "remove_invite",
+    params(("key" = String, Path, description = "The invitation's key")),
+    responses(
+        (status = 204),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 409, body = ErrorView, description = "The clients file cannot be used as it is"),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn remove(
+    State(admin): State<Arc<Admin>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    InPath(on): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let (key, changing) = (on.clone(), Arc::clone(&admin));
+    let work = async move { changing.edit(move |path| revoke_invite(path, &key)).await };
+    admin.change(peer, "invite.remove", &on, work).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

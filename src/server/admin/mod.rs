@@ -1,0 +1,176 @@
+//! The operator's door: health, what proxies ask before they get a certificate, and the API for the operator's tools.
+//!
+//! `guard` decides who may come in, `api` is the list of pages and their description (OpenAPI), `health` and `ask` are
+//! the pages for programs that watch or stand in front, `clients`, `invites`, `tunnels`, `services` and `requests` are
+//! the API, `page` cuts lists into pieces, `extract` reads what is asked, `answer` is the one place for refusals, and
+//! `change` the one way to change something: in a task of its own, with a line in the log.
+
+mod answer;
+mod api;
+mod ask;
+mod change;
+mod clients;
+mod extract;
+mod guard;
+mod health;
+mod invites;
+mod page;
+mod requests;
+mod services;
+mod tunnels;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::Request;
+use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tower_service::Service as _;
+
+use super::public::rest::Unread;
+use super::public::socket::{Turns, VisitorSocket};
+use super::public::wire::Wire;
+use super::{Shared, until_cut};
+use crate::auth::AdminToken;
+use crate::limits::{FailedLogins, Permits};
+use crate::values::{Fingerprint, RequestId};
+use answer::ApiError;
+
+/// Connections at once. Tools and probes need a few.
+const CONNECTIONS: usize = 64;
+
+/// Changes at once. They take turns at the clients file.
+const CHANGES: usize = 16;
+
+/// Bytes of a request's head, and of its body.
+const HEAD: usize = 32 * 1024;
+const BODY: usize = 64 * 1024;
+
+/// From the head of a request to its answer.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What all requests of the operator share.
+pub(super) struct Admin {
+    shared: Arc<Shared>,
+    token: AdminToken,
+    /// By what key invitations pin this server; `None` if it is not of the server's own making and may change.
+    pin: Option<Fingerprint>,
+    /// Wrong tokens of each address.
+    failures: FailedLogins,
+    connections: Permits,
+    changes: Permits,
+    started: Instant,
+    /// The description of the API, as it is sent.
+    description: OnceLock<Bytes>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+struct Peer(SocketAddr);
+
+impl Admin {
+    /// Ready to serve.
+    pub(super) fn new(shared: &Arc<Shared>, token: AdminToken, pin: Option<Fingerprint>) -> Arc<Self> {
+        let per_ip = &shared.config.limits.per_ip;
+        let failures = FailedLogins::new(per_ip.logins_per_minute, per_ip.ipv6_prefix, super::REMEMBERED_ADDRESSES);
+        Arc::new(Self {
+            shared: Arc::clone(shared),
+            token,
+            pin,
+            failures,
+            connections: Permits::new(CONNECTIONS),
+            changes: Permits::new(CHANGES),
+            started: Instant::now(),
+            description: OnceLock::new(),
+        })
+    }
+
+    /// Forgets the addresses whose failures are long past.
+    pub(super) fn evict_idle(&self) {
+        self.failures.evict_idle();
+    }
+
+    /// Takes connections in, each for `accept_loop` to hand over; does not wait.
+    pub(super) fn door(self: &Arc<Self>) -> impl FnMut(TcpStream, SocketAddr) + use<> {
+        let admin = Arc::clone(self);
+        let router = api::router(&admin);
+        move |socket, peer| {
+            let Some(permit) = admin.connections.try_acquire() else {
+                tracing::debug!(%peer, "closed a connection to the admin listener: there are {CONNECTIONS} already");
+                return;
+            };
+            let (admin, router) = (Arc::clone(&admin), router.clone());
+            let cut = admin.shared.cut.clone();
+            admin.shared.tasks.clone().spawn(until_cut(cut, async move {
+                let _permit = permit;
+                admin.serve(router, socket, peer).await;
+            }));
+        }
+    }
+
+    /// Serves one connection, with the deadlines of a visitor's.
+    async fn serve(self: Arc<Self>, router: axum::Router, socket: TcpStream, peer: SocketAddr) {
+        let (shared, turns, unread) = (Arc::clone(&self.shared), Turns::default(), Unread::default());
+        let timeouts = &shared.config.timeouts;
+        let signs = (Arc::new(AtomicBool::new(false)), turns.clone(), unread.clone());
+        let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, timeouts);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (admin, router, turn) = (Arc::clone(&self), router.clone(), turns.begin());
+            let (unread, id) = (unread.clone(), RequestId::next());
+            unread.begin(id, !request.body().is_end_stream());
+            async move {
+                let _turn = turn;
+                let response = admin.answer(router, request, peer).await;
+                // Whoever is refused may not have been heard out.
+                if response.status().is_success() {
+                    unread.read(id);
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(timeouts.head + timeouts.keep_alive)
+            .max_buf_size(HEAD)
+            .max_header_size(HEAD)
+            .serve_connection(TokioIo::new(socket), service);
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = shared.drained.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::trace!(%error, %peer, "a connection to the admin listener ended early");
+        }
+    }
+
+    async fn answer(&self, mut router: axum::Router, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
+        let mut response = match self.admit(peer.ip(), &request) {
+            Err(refused) => refused.into_response(),
+            Ok(()) => {
+                request.extensions_mut().insert(Peer(peer));
+                match tokio::time::timeout(REQUEST_DEADLINE, router.call(request)).await {
+                    Ok(Ok(response)) => response,
+                    Err(_) => ApiError::timeout().into_response(),
+                }
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+}

@@ -1,0 +1,110 @@
+//! Requests: what visitors have open at the moment.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::{ApiError, ErrorView};
+use super::extract::{InPath, InQuery};
+use super::page::{ClientPageQuery, Page};
+use super::{Admin, Peer};
+use crate::server::public::live::LiveRequest;
+use crate::values::RequestId;
+
+/// A request, or a connection, that is being served.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Request)]
+pub(super) struct RequestView {
+    /// What the application got as `X-Request-ID`, unless the visitor brought one along.
+    #[schema(pattern = "^[0-9a-f]{16}$")]
+    id: String,
+    client: String,
+    /// The name of the service.
+    name: String,
+    /// The method of a request; `tcp` or `tls` for a connection.
+    method: String,
+    /// Without the query. Empty for a connection.
+    path: String,
+    visitor: String,
+    #[schema(format = DateTime)]
+    started: String,
+    /// Of the answer, once it is known.
+    status: Option<u16>,
+    /// Bytes of bodies that came from the visitor.
+    received: u64,
+    /// Bytes of bodies that went to the visitor.
+    sent: u64,
+}
+
+impl From<LiveRequest> for RequestView {
+    fn from(request: LiveRequest) -> Self {
+        Self {
+            id: request.id.to_string(),
+            client: request.client.to_string(),
+            name: request.name.to_string(),
+            method: request.method,
+            path: request.path,
+            visitor: request.visitor.to_string(),
+            started: request.started.to_string(),
+            status: request.status.map(|status| status.as_u16()),
+            received: request.received,
+            sent: request.sent,
+        }
+    }
+}
+
+/// Lists what visitors have open
+///
+/// Upgraded connections (WebSocket) and connections to `tcp` and `tls` services are among them.
+#[utoipa::path(
+    get, path = "/api/v1/requests", tag = "requests", operation_id = "list_requests", params(ClientPageQuery),
+    responses(
+        (status = 200, body = Page<RequestView>),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    InQuery(query): InQuery<ClientPageQuery>,
+) -> Result<Json<Page<RequestView>>, ApiError> {
+    let (page, client) = query.split()?;
+    let live = &admin.shared.live;
+    let ids = live.ids(|whose| client.as_ref().is_none_or(|client| client == whose));
+    let all = ids.into_iter().map(|id| (id.to_string(), id)).collect();
+    page.cut(all, |id| live.get(id).map(RequestView::from)).map(Json)
+}
+
+/// Cuts a request
+///
+/// The application sees it reset, the visitor an answer that breaks off, or a failure if none had begun.
+#[utoipa::path(
+    delete, path = "/api/v1/requests/{id}", tag = "requests", operation_id = "cut_request",
+    params(("id" = String, Path, description = "The request's id")),
+    responses(
+        (status = 204),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn cut(
+    State(admin): State<Arc<Admin>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    InPath(on): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let (id, shared) = (on.clone(), Arc::clone(&admin.shared));
+    let work = async move {
+        let id = id.parse::<RequestId>().ok();
+        let cut = id.is_some_and(|id| shared.live.cut(id));
+        if cut { Ok(()) } else { Err(ApiError::not_found("request")) }
+    };
+    admin.change(peer, "request.cut", &on, work).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

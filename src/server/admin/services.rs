@@ -1,0 +1,97 @@
+//! Services: what is offered under which names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Admin;
+use super::answer::{ApiError, ErrorView};
+use super::extract::InQuery;
+use super::page::{ClientPageQuery, Page};
+use crate::protocol::login::ServiceKind;
+
+/// What is offered under one name.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Service)]
+pub(super) struct ServiceView {
+    name: String,
+    client: String,
+    kind: KindView,
+    /// Whether it answers for every host below its name, too.
+    wildcard: bool,
+    /// Domains of the client's own under which it can be reached.
+    domains: Vec<String>,
+    /// The group whose agents share its visitors.
+    group: Option<String>,
+    /// The public port of a `tcp` service.
+    port: Option<u16>,
+    /// The ids of the tunnels that offer it.
+    tunnels: Vec<String>,
+    /// Where visitors reach it.
+    public_urls: Vec<String>,
+}
+
+/// What a service carries.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = ServiceKind)]
+pub(super) enum KindView {
+    Http,
+    Tcp,
+    Tls,
+}
+
+impl From<ServiceKind> for KindView {
+    fn from(kind: ServiceKind) -> Self {
+        match kind {
+            ServiceKind::Http => Self::Http,
+            ServiceKind::Tcp => Self::Tcp,
+            ServiceKind::Tls => Self::Tls,
+        }
+    }
+}
+
+/// Lists what is offered
+///
+/// One entry for each name that leads somewhere at the moment.
+#[utoipa::path(
+    get, path = "/api/v1/services", tag = "tunnels", operation_id = "list_services", params(ClientPageQuery),
+    responses(
+        (status = 200, body = Page<ServiceView>),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    InQuery(query): InQuery<ClientPageQuery>,
+) -> Result<Json<Page<ServiceView>>, ApiError> {
+    let (page, client) = query.split()?;
+    let shared = &admin.shared;
+    let registry = &shared.registry;
+    let tunnels = client.map_or_else(|| registry.all(), |client| registry.tunnels_of(&client));
+    let mut by_name: BTreeMap<String, ServiceView> = BTreeMap::new();
+    for tunnel in tunnels {
+        for service in registry.held(&tunnel) {
+            let offer = service.offer();
+            let view = by_name.entry(offer.name.to_string()).or_insert_with_key(|name| ServiceView {
+                name: name.clone(),
+                client: tunnel.client().to_string(),
+                kind: offer.kind.into(),
+                wildcard: offer.wildcard,
+                domains: offer.domains.iter().map(ToString::to_string).collect(),
+                group: offer.group.as_ref().map(ToString::to_string),
+                port: service.port(),
+                tunnels: Vec::new(),
+                public_urls: shared.urls_of(&service),
+            });
+            view.tunnels.push(tunnel.id().to_string());
+        }
+    }
+    page.cut(by_name.into_iter().collect(), Some).map(Json)
+}

@@ -1,0 +1,168 @@
+//! Tunnels: which agents are connected.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::{ApiError, ErrorView};
+use super::extract::{InPath, InQuery};
+use super::page::{ClientPageQuery, Page};
+use super::{Admin, Peer};
+use crate::server::Shared;
+use crate::server::tunnel::{Retired, Tunnel};
+
+/// A connected agent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tunnel)]
+pub(super) struct TunnelView {
+    #[schema(pattern = "^[0-9a-f]{32}$")]
+    id: String,
+    client: String,
+    /// What program the agent says it is.
+    agent: String,
+    /// From where its first lane came.
+    peer: String,
+    /// When it logged in.
+    #[schema(format = DateTime)]
+    since: String,
+    state: TunnelState,
+    /// The names of its services that lead to it.
+    services: Vec<String>,
+    /// Connections that carry it.
+    lanes: usize,
+    /// Requests that are open on it.
+    streams: usize,
+}
+
+/// What a tunnel is doing. Only one that is `serving` gets new visitors.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TunnelState {
+    /// It has logged in and waits for its first lane.
+    Waiting,
+    Serving,
+    /// A newer login has taken over its last name; what is open ends.
+    Replaced,
+    /// Its agent has come back on another tunnel.
+    CameBack,
+    /// Its agent is leaving; what is open ends.
+    Leaving,
+    /// The server is shutting down; what is open ends.
+    Draining,
+    /// Its client may not be connected any more.
+    Revoked,
+    /// The operator has ended it.
+    Disconnected,
+}
+
+impl TunnelState {
+    fn of(tunnel: &Tunnel) -> Self {
+        match &*tunnel.retired().borrow() {
+            None if tunnel.is_serving() => Self::Serving,
+            None => Self::Waiting,
+            Some(Retired::Replaced { .. }) => Self::Replaced,
+            Some(Retired::CameBack) => Self::CameBack,
+            Some(Retired::Leaving) => Self::Leaving,
+            Some(Retired::Draining) => Self::Draining,
+            Some(Retired::Revoked) => Self::Revoked,
+            Some(Retired::Disconnected) => Self::Disconnected,
+        }
+    }
+}
+
+fn view(shared: &Shared, tunnel: &Tunnel) -> TunnelView {
+    TunnelView {
+        id: tunnel.id().to_string(),
+        client: tunnel.client().to_string(),
+        agent: tunnel.agent().to_owned(),
+        peer: tunnel.peer().to_string(),
+        since: tunnel.since().to_string(),
+        state: TunnelState::of(tunnel),
+        services: shared.registry.held(tunnel).iter().map(|service| service.name().to_string()).collect(),
+        lanes: tunnel.lanes().len(),
+        streams: tunnel.streams(),
+    }
+}
+
+fn find(shared: &Shared, id: &str) -> Result<Arc<Tunnel>, ApiError> {
+    let found = shared.registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id);
+    found.ok_or_else(|| ApiError::not_found("tunnel"))
+}
+
+/// Lists the connected agents
+#[utoipa::path(
+    get, path = "/api/v1/tunnels", tag = "tunnels", operation_id = "list_tunnels", params(ClientPageQuery),
+    responses(
+        (status = 200, body = Page<TunnelView>),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    InQuery(query): InQuery<ClientPageQuery>,
+) -> Result<Json<Page<TunnelView>>, ApiError> {
+    let (page, client) = query.split()?;
+    let registry = &admin.shared.registry;
+    let tunnels = client.map_or_else(|| registry.all(), |client| registry.tunnels_of(&client));
+    let all = tunnels.into_iter().map(|tunnel| (tunnel.id().to_string(), tunnel)).collect();
+    page.cut(all, |tunnel| Some(view(&admin.shared, &tunnel))).map(Json)
+}
+
+/// Shows a connected agent
+#[utoipa::path(
+    get, path = "/api/v1/tunnels/{id}", tag = "tunnels", operation_id = "get_tunnel",
+    params(("id" = String, Path, description = "The tunnel's id")),
+    responses(
+        (status = 200, body = TunnelView),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn get(
+    State(admin): State<Arc<Admin>>,
+    InPath(id): InPath<String>,
+) -> Result<Json<TunnelView>, ApiError> {
+    find(&admin.shared, &id).map(|tunnel| Json(view(&admin.shared, &tunnel)))
+}
+
+/// Disconnects an agent
+///
+/// What is open on its tunnel is cut. The agent may come back, and does so by itself: to keep it away, remove its client.
+#[utoipa::path(
+    delete, path = "/api/v1/tunnels/{id}", tag = "tunnels", operation_id = "disconnect_tunnel",
+    params(("id" = String, Path, description = "The tunnel's id")),
+    responses(
+        (status = 204),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn disconnect(
+    State(admin): State<Arc<Admin>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    InPath(on): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let (id, shared) = (on.clone(), Arc::clone(&admin.shared));
+    let work = async move {
+        let tunnel = find(&shared, &id)?;
+        shared.registry.withdraw(&tunnel);
+        tunnel.retire(Retired::Disconnected);
+        // One that was retired before only drains, until now.
+        if !tunnel.retired().borrow().as_ref().is_some_and(Retired::is_at_once) {
+            tunnel.lanes().iter().for_each(|lane| lane.session().close());
+        }
+        Ok(())
+    };
+    admin.change(peer, "tunnel.disconnect", &on, work).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,43 @@
+//! The operator's port, as tools on the same machine use it.
+
+use crate::processes::{adit, run};
+use crate::setup::{Folder, Server};
+use crate::visitor::visit;
+
+#[test]
+fn a_server_says_where_its_tools_ask_and_where_their_token_is() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let server = Server::start(&folder, "");
+    let line = server.program.line("  admin  ");
+    let (_, rest) = line.split_once("  admin ").unwrap();
+    let (url, file) = rest.trim().split_once(" (token: ").unwrap();
+    let file = std::path::Path::new(file.strip_suffix(')').unwrap());
+    let token = std::fs::read_to_string(file).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let health = visit(&format!("{url}healthz"), &[]);
+    assert!(health.status == 200 && health.body.contains("\"status\":\"ok\""), "{health:?}");
+    let clients = format!("{url}api/v1/clients");
+    assert_eq!(visit(&clients, &[]).status, 401);
+    let bearer = format!("Authorization: Bearer {}", token.trim());
+    let added = visit(&clients, &["--header", &bearer, "--json", r#"{"id": "bob"}"#]);
+    assert_eq!(added.status, 201, "{added:?}");
+    // The log says who has done what, and nothing else of it.
+    let line = server.program.line("adit::audit");
+    assert!(line.contains("client.add") && line.contains("bob") && line.contains("done"), "{line}");
+    assert!(!server.program.printed().contains("adit_"), "{}", server.program.printed());
+}
+
+#[test]
+fn an_admin_port_that_others_can_reach_is_warned_of() {
+    let folder = Folder::new();
+    let mut command = adit();
+    command.arg("check").arg(folder.write("server.toml", "[admin]\nlisten = '0.0.0.0:9091'\n"));
+    let ended = run("adit check", command);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("admin.listen is 0.0.0.0:9091") && ended.stderr.contains("plain HTTP"), "{ended:?}");
+}
