@@ -38,7 +38,7 @@ pub struct AgentConfig {
     pub trust: Trust,
     /// What is offered. 1 to [`crate::protocol::login::MAX_SERVICES`], each with another name.
     pub services: Vec<Service>,
-    /// How many requests are served at once. Default: 1,000.
+    /// How many requests are served at once. Default: 4,096, as many as a server sends one agent by default.
     pub max_streams: usize,
     /// What is logged, and how.
     pub log: LogConfig,
@@ -201,7 +201,7 @@ pub(super) fn resolve(
     let trust = given.trust.or(fits.map(|saved| saved.trust.clone())).unwrap_or(Trust::System);
     let (client_id, (token, token_file)) = (client_id.flatten(), token.flatten().unzip());
     let services = service::resolve_all(&mut root, client_id.as_ref());
-    let max_streams = root.number("max_streams", 1_000, 1..=100_000);
+    let max_streams = root.number("max_streams", 4_096, 1..=100_000);
     let log = log::resolve(root.section("log"));
     let token_file = token_file.flatten();
     let (servers, client_id, token) = (servers?, client_id?, token?);
