@@ -74,10 +74,11 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A tunnel for an agent that has proved who it is, still without a lane.
-    pub fn new(id: TunnelId, login: Authenticated, secret: LaneSecret, max_streams: usize) -> Self {
+    pub fn new(id: TunnelId, mut login: Authenticated, secret: LaneSecret, max_streams: usize) -> Self {
         Self {
             id,
-            services: RwLock::new(login.services().into()),
+            // Not kept twice: a service that goes must take its port along.
+            services: RwLock::new(login.take_services().into()),
             login,
             secret,
             lanes: RwLock::new(Lanes::new()),
