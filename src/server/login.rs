@@ -104,6 +104,11 @@ impl Authenticated {
     pub fn services(&self) -> &[Arc<Service>] {
         &self.services
     }
+
+    /// What it offers, for whoever keeps it from now on.
+    pub(super) fn take_services(&mut self) -> Vec<Arc<Service>> {
+        std::mem::take(&mut self.services)
+    }
 }
 
 /// What a login asks for, and may have.

@@ -45,7 +45,11 @@ pub enum Retired {
 impl Retired {
     /// Whether the lanes end now, and with them what is open.
     pub(super) fn is_at_once(&self) -> bool {
-        matches!(self, Self::CameBack | Self::Revoked | Self::Disconnected)
+        matches!(self, Self::CameBack) || self.is_the_operators()
+    }
+
+    fn is_the_operators(&self) -> bool {
+        matches!(self, Self::Revoked | Self::Disconnected)
     }
 }
 
@@ -74,10 +78,11 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A tunnel for an agent that has proved who it is, still without a lane.
-    pub fn new(id: TunnelId, login: Authenticated, secret: LaneSecret, max_streams: usize) -> Self {
+    pub fn new(id: TunnelId, mut login: Authenticated, secret: LaneSecret, max_streams: usize) -> Self {
         Self {
             id,
-            services: RwLock::new(login.services().into()),
+            // Not kept twice: a service that goes must take its port along.
+            services: RwLock::new(login.take_services().into()),
             login,
             secret,
             lanes: RwLock::new(Lanes::new()),
@@ -192,12 +197,14 @@ impl Tunnel {
         self.lanes.write().let_go(lane)
     }
 
-    /// Takes no new visitors from now on. The first reason counts.
+    /// Takes no new visitors from now on. The first reason counts, but the operator's word ends what drains already.
     pub fn retire(&self, why: Retired) {
         self.retired.send_if_modified(|retired| {
-            let first = retired.is_none();
-            retired.get_or_insert(why);
-            first
+            let counts = retired.as_ref().is_none_or(|first| why.is_the_operators() && !first.is_at_once());
+            if counts {
+                *retired = Some(why);
+            }
+            counts
         });
     }
 

@@ -1,5 +1,7 @@
 //! Services that are carried byte for byte: public ports, and an application's own TLS.
 
+use std::io::ErrorKind;
+
 use adit::config::{LocalTrust, ValueKind};
 use adit::transport::tls;
 use http::StatusCode;
@@ -222,4 +224,24 @@ async fn tls_of_ones_own_needs_the_https_port() {
     let agent = TestAgent::start_with(&[server.tunnel], server.fingerprint, "alice", vec![entry]);
     let error = agent.ended().await.unwrap_err().to_string();
     assert!(error.contains("public.https"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_closes_with_its_service_whatever_is_still_open() {
+    let server = TestServer::start(&[]);
+    let (mut agent, app, public) = connected(&server).await;
+    let mut visitor = soon("a public port", TcpStream::connect(public)).await.unwrap();
+    let (mut local, _) = soon("a connection", app.accept()).await.unwrap();
+    assert!(agent.change(vec![service("blog", &apps::fixed("blog").await.to_string(), &[])]));
+    let has_changed = |state: &adit::agent::State| match state {
+        adit::agent::State::Connected { services, .. } => services[0].name.as_str() == "blog",
+        _ => false,
+    };
+    agent.reaches("a change of services", has_changed).await;
+    // An open port without a service resets, a closed one refuses.
+    let is_refused = |tried: std::io::Result<_>| tried.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    let closed = async { while !is_refused(TcpStream::connect(public).await) {} };
+    soon("the end of the port", closed).await;
+    local.write_all(b"goes on").await.unwrap();
+    visitor::read_until(&mut visitor, "goes on").await;
 }

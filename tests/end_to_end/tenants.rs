@@ -338,3 +338,19 @@ async fn dns_may_prove_whose_a_domain_is() {
         assert_eq!(refused.message.contains(&advice), not_proved != "listed.example", "{}", refused.message);
     }
 }
+
+#[tokio::test]
+async fn a_proved_wildcard_does_not_stand_in_for_a_host_that_is_listed_for_another() {
+    let resolver = dns::serve(&[("_adit.wild.example", "alice@localhost")]).await.to_string();
+    let server = TestServer::start(&[("public.domain_proof", "dns"), ("public.resolvers", &resolver)]);
+    let bobs = "[clients.bob]\ndomains = [\"bobs.wild.example\", \"*.below.wild.example\"]";
+    server.clients.replace(clients_file(&clients().replace("[clients.bob]", bobs)));
+    let keys = [("domains", vec!["*.wild.example"].into())];
+    let local = apps::fixed("alice").await.to_string();
+    let _alice = TestAgent::connect_with(&server, "alice", vec![service("alice", &local, &keys)]).await;
+    assert_eq!(at_host(&server, "x.wild.example").await.text(), "alice");
+    for host in ["bobs.wild.example", "x.below.wild.example"] {
+        let answer = at_host(&server, host).await;
+        assert_eq!((answer.status, answer.header("x-adit-error")), (StatusCode::SERVICE_UNAVAILABLE, "tunnel_offline"));
+    }
+}

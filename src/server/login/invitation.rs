@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::Shared;
-use crate::auth::{InviteCode, Token, hash};
+use crate::auth::{InviteCode, Token};
 use crate::config::{RedeemError, Redeemed, redeem_invite};
 use crate::protocol::login::{Known, Refusal, Refused};
 use crate::values::{ClientId, Secret};
@@ -38,20 +38,15 @@ impl Shared {
         let token = Token::generate().map_err(|error| broken(&error))?;
         let redeemed = {
             let (path, digest, client) = (self.config.clients.clone(), known.digest(), client.clone());
-            let token = token.as_secret().clone();
-            // Each of these codes is worth a whole token: there is no crowd at this door.
-            let edit = move || match hash(&token) {
-                Ok(hashed) => Ok(redeem_invite(&path, &digest, Some(&client), &hashed)),
-                Err(error) => Err(error),
-            };
-            tokio::task::spawn_blocking(edit).await
+            // Many may come with the same code at once, and a hash takes memory: they wait in line.
+            let hashed = self.verifier.hash(token.as_secret()).await.map_err(|error| broken(&error))?;
+            tokio::task::spawn_blocking(move || redeem_invite(&path, &digest, Some(&client), &hashed)).await
         };
         let Redeemed { id, names } = match redeemed {
-            Ok(Ok(Ok(redeemed))) => redeemed,
-            Ok(Ok(Err(RedeemError::NoSuchInvite | RedeemError::Expired))) => return Err(bad_invite()),
-            Ok(Ok(Err(RedeemError::Edit(error)))) => return Err(broken(&error)),
-            Ok(Ok(Err(error))) => return Err(Refused::new(Refusal::NotAllowed, error.to_string())),
-            Ok(Err(error)) => return Err(broken(&error)),
+            Ok(Ok(redeemed)) => redeemed,
+            Ok(Err(RedeemError::NoSuchInvite | RedeemError::Expired)) => return Err(bad_invite()),
+            Ok(Err(RedeemError::Edit(error))) => return Err(broken(&error)),
+            Ok(Err(error)) => return Err(Refused::new(Refusal::NotAllowed, error.to_string())),
             Err(error) => return Err(broken(&error)),
         };
         self.clients_file.reload().await;

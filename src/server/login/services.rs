@@ -154,8 +154,7 @@ fn check_twice(offer: &ServiceOffer, earlier: &[ServiceOffer]) -> Result<(), Ref
     if earlier.iter().any(|other| other.name == offer.name) {
         return Err(not_allowed(format!("two services claim the name `{}`", offer.name)));
     }
-    let mut before = earlier.iter().flat_map(|other| &other.domains);
-    match offer.domains.iter().find(|domain| before.any(|other| other == *domain)) {
+    match offer.domains.iter().find(|domain| earlier.iter().any(|other| other.domains.contains(domain))) {
         Some(domain) => Err(not_allowed(format!("two services claim the domain `{domain}`"))),
         None => Ok(()),
     }
@@ -167,5 +166,24 @@ fn list(names: &[Name]) -> String {
     match names.len() - first.len() {
         0 => first.join(", "),
         more => format!("{}, … and {more} more", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_that_another_service_has_is_found_at_any_place() {
+        let offer = |name: &str, domains: &[&str]| {
+            let domains = domains.iter().map(|text| Domain::new(text).unwrap()).collect();
+            ServiceOffer { domains, ..ServiceOffer::new(Name::new(name).unwrap(), ServiceKind::Http) }
+        };
+        let earlier = [offer("a", &["a.example", "b.example"]), offer("b", &["c.example"])];
+        assert!(check_twice(&offer("c", &["d.example", "e.example"]), &earlier).is_ok());
+        for taken in ["a.example", "b.example", "c.example"] {
+            let refused = check_twice(&offer("c", &["d.example", taken]), &earlier).unwrap_err();
+            assert_eq!(refused.message, format!("two services claim the domain `{taken}`"));
+        }
     }
 }

@@ -20,7 +20,10 @@ pub(super) fn offered(shared: &Shared, route: &Route) -> Result<Arc<Offered>, Fa
             }
         },
         Route::Domain(host) => {
-            shared.registry.by_domain(host).ok_or_else(|| away(shared.clients.owner_of_domain(host).is_some()))
+            let owner = shared.clients.owner_of_domain(host);
+            // Whoever has proved a wildcard does not stand in for a host below it that the operator has given to another.
+            let is_its = |offered: &Arc<Offered>| owner.as_ref().is_none_or(|owner| owner == offered.tunnel.client());
+            shared.registry.by_domain(host).filter(is_its).ok_or_else(|| away(owner.is_some()))
         }
         Route::AddSlash | Route::Own | Route::Unknown => Err(Failure::UnknownName),
     }

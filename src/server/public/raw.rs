@@ -30,9 +30,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Carries a connection, of which `ahead` was read already, to its end. If it cannot be carried or breaks off, the
 /// visitor's connection ends with a reset: an orderly end would say that all was sent.
 pub(super) async fn serve(admission: Admission, offered: Arc<Offered>, mut socket: TcpStream, ahead: &[u8]) {
-    let (peer, name) = (admission.peer, offered.service.name());
+    let (peer, name) = (admission.peer, offered.service.name().clone());
     let request_id = RequestId::next();
-    let carried = match open(&admission, &offered, request_id, ahead).await {
+    let opened = open(&admission, &offered, request_id, ahead).await;
+    // What is open does not keep a port open whose service is gone.
+    drop(offered);
+    let carried = match opened {
         Ok(stream) => stream.carry(&admission, &mut socket).await,
         Err(failure) => Err(failure),
     };

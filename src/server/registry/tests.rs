@@ -289,3 +289,17 @@ fn a_change_may_take_a_name_over_from_another_agent_of_the_client() {
     assert!(matches!(retired(&two), Some(Retired::Replaced { .. })));
     assert_eq!((house.holder("a"), house.holder("b")), (None, None));
 }
+
+#[test]
+fn the_operator_ends_what_drains_already() {
+    let house = House::of(10);
+    for last in [Retired::Revoked, Retired::Disconnected] {
+        let tunnel = house.up(login("alice", &["alice"]));
+        tunnel.tunnel().retire(Retired::Leaving);
+        tunnel.tunnel().retire(Retired::CameBack);
+        assert_eq!(retired(&tunnel), Some(Retired::Leaving), "the first reason counts");
+        tunnel.tunnel().retire(last.clone());
+        tunnel.tunnel().retire(Retired::Draining);
+        assert_eq!(retired(&tunnel), Some(last));
+    }
+}
