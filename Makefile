@@ -5,10 +5,10 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fidelity fmt check clean
+.PHONY: help build demo test fidelity bench bench-quick bench-check fmt check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build target/release/adit
 	@$(CARGO) build --locked --release
@@ -32,6 +32,29 @@ fidelity: ## real applications, direct beside tunnelled; installs what it needs 
 	@$(CARGO) build --locked
 	@python=$$(tests/fidelity/install.sh) && \
 		"$$python" tests/fidelity target/debug/adit $(if $(ONLY),--only $(ONLY),--write docs/fidelity.md)
+
+# Which measures, like requests-64,link-*; against whom, like adit,rathole-tls; LINK=no without root and /dev/net/tun.
+# All of them also write docs/benchmarks.md.
+WHO ?=
+LINK ?=
+bench-options = $(if $(ONLY),--only '$(ONLY)') $(if $(WHO),--who '$(WHO)') $(if $(filter no,$(LINK)),--no-link)
+bench: ## adit beside others, all of it, about 45 minutes; installs what it needs (ONLY=requests-64 WHO=adit,nginx LINK=no)
+	@bench/install.sh
+	@$(CARGO) build --locked --release
+	@python3 bench $(bench-options) $(if $(ONLY)$(WHO),,--write)
+
+bench-quick: ## the core of that on the terminal, about 3 minutes
+	@bench/install.sh
+	@$(CARGO) build --locked --release
+	@python3 bench --quick $(bench-options)
+
+bench-check: ## format, lints and tests of what measures
+	@python3 -m compileall -q bench
+	@for crate in link; do \
+		$(CARGO) fmt --check --manifest-path bench/$$crate/Cargo.toml && \
+		$(CARGO) clippy --locked --all-targets --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build -- -D warnings && \
+		$(CARGO) test --locked --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build || exit 1; \
+	done
 
 fmt: ## format the sources
 	@$(CARGO) fmt

@@ -1,0 +1,2 @@
+from programs import ROOT
+PAGE = ROOT / "docs/benchmarks.md"
