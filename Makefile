@@ -33,12 +33,13 @@ fidelity: ## real applications, direct beside tunnelled; installs what it needs 
 	@python=$$(tests/fidelity/install.sh) && \
 		"$$python" tests/fidelity target/debug/adit $(if $(ONLY),--only $(ONLY),--write docs/fidelity.md)
 
-# Which measures, like requests-64,link-*; against whom, like adit,rathole-tls; LINK=no without root and /dev/net/tun.
+# Which measures, like requests-64,link-*; against whom, like adit,rathole-tls; LINK=no without root and /dev/net/tun; ROUNDS=1.
 # All of them also write docs/benchmarks.md.
 WHO ?=
 LINK ?=
-bench-options = $(if $(ONLY),--only '$(ONLY)') $(if $(WHO),--who '$(WHO)') $(if $(filter no,$(LINK)),--no-link)
-bench: ## adit beside others, all of it, about 45 minutes; installs what it needs (ONLY=requests-64 WHO=adit,nginx LINK=no)
+ROUNDS ?=
+bench-options = $(if $(ONLY),--only '$(ONLY)') $(if $(WHO),--who '$(WHO)') $(if $(filter no,$(LINK)),--no-link) $(if $(ROUNDS),--rounds $(ROUNDS))
+bench: ## adit beside others, all of it, about 40 minutes; installs what it needs (ONLY=requests-64)
 	@bench/install.sh
 	@$(CARGO) build --locked --release
 	@python3 bench $(bench-options) $(if $(ONLY)$(WHO),,--write)

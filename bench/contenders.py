@@ -42,9 +42,10 @@ class Contender:
 
     @classmethod
     def version(cls):
-        """The number in what it says about itself."""
+        """The number in what it says about itself; rathole says when it was built, too."""
         said = subprocess.run(cls.version_of, capture_output=True)
-        found = re.search(r"\d+\.\d+(\.\d+)?", (said.stdout + said.stderr).decode(errors="replace"))
+        lines = [line for line in (said.stdout + said.stderr).decode(errors="replace").splitlines() if "Timestamp" not in line]
+        found = re.search(r"\d+\.\d+(\.\d+)?", "\n".join(lines))
         return found.group(0) if found else "?"
 
     @property

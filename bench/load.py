@@ -181,6 +181,40 @@ def pings(to):
     return quantiles(times)
 
 
+def counted(to):
+    """So many requests, shared by some visitors who ask one after the other."""
+    def one():
+        visitor = Visitor(to)
+        for _ in range(to.count // to.parallel):
+            visitor.ask(b"GET", to.path)
+            visitor.body()
+        return to.count // to.parallel
+
+    return side_by_side(to.parallel, one)
+
+
+def patient_pings(to):
+    """Small requests one at a time until it is told, whatever comes between: how long the good ones took, how many were
+    not, and how long after the first question a good answer came."""
+    told = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.buffer.read(), told.set()), daemon=True).start()
+    print("ready", flush=True)
+    times, failures, first, visitor, start = [], 0, None, None, time.monotonic()
+    while not told.is_set() and time.monotonic() - start < 600:
+        begin = time.monotonic()
+        try:
+            visitor = visitor or Visitor(to)
+            visitor.ask(b"GET", "/100")
+            visitor.body()
+        except (OSError, SystemExit):
+            failures, visitor = failures + 1, None
+            time.sleep(0.01)
+            continue
+        times.append(time.monotonic() - begin)
+        first = first if first is not None else time.monotonic() - start
+    return {**quantiles(times), "failures": failures, "first": first}
+
+
 def fresh(to):
     """The time from dialling to the first byte of the answer, one connection after the other."""
     times = []
@@ -237,7 +271,7 @@ def hold(to):
     return {"count": len(held)}
 
 
-KINDS = (check, download, upload, stream, stall, pings, fresh, websocket, hold)
+KINDS = (check, download, upload, stream, stall, pings, counted, patient_pings, fresh, websocket, hold)
 
 
 def main():
