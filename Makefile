@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fidelity bench bench-quick bench-check fmt check clean
+.PHONY: help build demo test fidelity bench bench-quick bench-scale bench-instructions bench-pure bench-check fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,9 +49,26 @@ bench-quick: ## the core of that on the terminal, about 3 minutes
 	@$(CARGO) build --locked --release
 	@python3 bench --quick $(bench-options)
 
+AGENTS ?= 10000
+bench-scale: ## many agents on one server, needs root (AGENTS=10000)
+	@bench/install.sh scale
+	@$(CARGO) build --locked --release
+	@$(CARGO) build --quiet --locked --release --manifest-path bench/agents/Cargo.toml --target-dir target/bench/build
+	@python3 bench/scale.py --agents $(AGENTS)
+
+# Write the counts down as those that later ones are compared with.
+RECORD ?=
+bench-instructions: ## instructions for each request, by callgrind; fails beyond 3 % above the record (RECORD=yes)
+	@bench/install.sh instructions
+	@$(CARGO) build --locked --release
+	@python3 bench/instructions.py $(if $(filter yes,$(RECORD)),--record)
+
+bench-pure: ## the pure parts, with criterion
+	@$(CARGO) bench --locked --bench pure
+
 bench-check: ## format, lints and tests of what measures
 	@python3 -m compileall -q bench
-	@for crate in link; do \
+	@for crate in link agents; do \
 		$(CARGO) fmt --check --manifest-path bench/$$crate/Cargo.toml && \
 		$(CARGO) clippy --locked --all-targets --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build -- -D warnings && \
 		$(CARGO) test --locked --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build || exit 1; \

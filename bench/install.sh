@@ -19,7 +19,7 @@ declare -A package=(
 )
 wanted=(wrk nginx haproxy openssl python3 ip pkg-config)
 [ "${1:-}" = instructions ] && wanted=(python3 valgrind nginx)
-[ "${1:-}" = scale ] && wanted=(python3)
+[ "${1:-}" = scale ] && wanted=(python3 nginx ip)
 
 missing=()
 for program in "${wanted[@]}"; do

@@ -1,7 +1,7 @@
 """Many agents on one server: `python3 bench/scale.py [--agents 10000]`. Needs root, for a network namespace.
 
 All of it runs in a namespace of its own, in which a whole network is local: an agent that dials 10.78.1.2 comes from
-10.78.1.2. So the server sees as many addresses as there are agents, and its limits for each address are those of real life.
+10.78.1.2. So the server sees an address for every 50 agents, and its limits for each address do not decide.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from local import Local, Place
 from programs import ROOT, WORK, Failed, Load, Program, cpu_seconds, free_port, load, memory, run
 
 PROGRAM = WORK / "build/release/bench-agents"
-OF_A_PROCESS, OF_A_CLIENT = 2500, 50
+OF_A_PROCESS, OF_A_CLIENT, OF_A_NETWORK = 2500, 50, 250
 # More than the slowest machine needs for a login, for each agent.
 PATIENCE = 0.25
 
@@ -44,7 +44,7 @@ class Scale:
         self.place = Place("scale", self.namespace, self.namespace)
         self.local = Local(self.place, 1 << 20)
         self.opened.append(self.local)
-        clients = self.folder / "clients.toml"
+        clients, addresses = self.folder / "clients.toml", []
         clients.unlink(missing_ok=True)
         self.token = run([Adit.program, "token", "new", "live", "--clients", clients]).strip()
         token_hash = re.search(r'token_hash = "[^"]+"', clients.read_text()).group(0)
@@ -52,6 +52,7 @@ class Scale:
             for number in range((self.count + OF_A_CLIENT - 1) // OF_A_CLIENT):
                 names = ", ".join(f'"c{number}-{place}"' for place in range(OF_A_CLIENT))
                 file.write(f"\n[clients.c{number}]\nnames = [{names}]\n{token_hash}\n")
+                addresses.append(f'"10.78.{number // OF_A_NETWORK}.{number % OF_A_NETWORK + 1}"')
         self.tunnel, self.http = free_port(), free_port()
         (self.folder / "server.toml").write_text(f"""
             clients = "clients.toml"
@@ -60,6 +61,7 @@ class Scale:
             max_tunnels = {self.count + 100}
             [tunnel.tls]
             dir = "certs"
+            names = [{", ".join(addresses)}]
             [public]
             domain = "{DOMAIN}"
             http = "127.0.0.1:{self.http}"
@@ -70,8 +72,8 @@ class Scale:
     def start_server(self):
         self.server = Program("scale server", [Adit.program, "server", "--config", self.folder / "server.toml"], self.namespace)
         self.opened.append(self.server)
-        self.server.wait_for_port(self.http)
-        self.fingerprint = re.search(r"sha256:[0-9a-f]+", self.server.said()).group(0)
+        self.server.wait_for_port(self.http).wait_for_words("fingerprint")
+        self.fingerprint = re.search(r"sha256:[0-9a-f]{64}", self.server.said()).group(0)
 
     def start_live(self):
         command = [Adit.program, "http", self.local.files, "--server", f"127.0.0.1:{self.tunnel}", "--id", "live",
@@ -97,7 +99,7 @@ class Scale:
             if there == self.count:
                 return since
             if since > 60 + self.count * PATIENCE:
-                raise Failed(f"{there} of {self.count} agents {what}:\n{self.agents[0].said()[-2000:]}")
+                raise Failed(f"{there} of {self.count} agents {what}:\n{self.agents[0].said()[-500:]}")
             time.sleep(0.05)
 
     def close(self):

@@ -1,9 +1,9 @@
 //! `bench-agents FINGERPRINT PORT FIRST COUNT`: many agents in one process, each logged in over TLS and then idle. Their
 //! token comes from ADIT_TOKEN.
 //!
-//! Agent number `i` is a tunnel of the client `c{i / 50}`, offers the name `c{i / 50}-{i % 50}`, and dials the server at an
-//! address of its own, so that the server sees as many addresses (`bench/scale.py` says how). Whenever something has
-//! changed, a line says how many are up, and how many of those for at least the second time.
+//! Agent number `i` is a tunnel of the client `c{i / 50}` and offers the name `c{i / 50}-{i % 50}`. Each client dials the
+//! server at an address of its own, so that the server sees as many addresses (`bench/scale.py` says how). Whenever something
+//! has changed, a line says how many are up, and how many of those for at least the second time; and why some are not.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -44,8 +44,9 @@ fn config(
     fingerprint: &str,
     environment: &Environment,
 ) -> Result<AgentConfig, Box<dyn Error>> {
-    let client = format!("c{}", number / OF_A_CLIENT);
-    let server = format!("10.78.{}.{}:{port}", number / OF_A_NETWORK, number % OF_A_NETWORK + 1);
+    let client = number / OF_A_CLIENT;
+    let server = format!("10.78.{}.{}:{port}", client / OF_A_NETWORK, client % OF_A_NETWORK + 1);
+    let client = format!("c{client}");
     let service = std::collections::HashMap::from([
         ("name".to_owned(), ValueKind::from(format!("{client}-{}", number % OF_A_CLIENT))),
         // Nobody asks for it.
@@ -73,12 +74,19 @@ async fn run(agents: Vec<Agent>) -> Result<(), Box<dyn Error>> {
     }
     let mut clock = tokio::time::interval(EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut up, mut said) = (vec![false; states.len()], String::new());
+    let (mut up, mut said, mut complaint) = (vec![false; states.len()], String::new(), String::new());
     loop {
         clock.tick().await;
         for (number, state) in states.iter_mut().enumerate() {
             if state.has_changed().unwrap_or(false) {
-                let is_up = matches!(&*state.borrow_and_update(), State::Connected { .. });
+                let now = state.borrow_and_update().clone();
+                let is_up = matches!(now, State::Connected { .. });
+                if let State::Waiting { why, .. } = now
+                    && why != complaint
+                {
+                    eprintln!("{why}");
+                    complaint = why;
+                }
                 logins[number] += usize::from(is_up && !up[number]);
                 up[number] = is_up;
             }
