@@ -124,7 +124,8 @@ def list_all():
         print(f"{measure.name:26} {'quick ' if measure.quick else '      '} {measure.title}")
     print()
     for kind in contenders.ALL:
-        print(f"{kind.name:26} {'quick ' if kind.quick else '      '} {kind.title.strip('*')}{'' if kind.available() else ' (not installed)'}")
+        there = "" if kind.available() else " (not installed)"
+        print(f"{kind.name:26} {'quick ' if kind.quick else '      '} {kind.title.strip('*')}{there}")
 
 
 def main():
@@ -170,7 +171,8 @@ def say_goals(results):
         terminal.say(f"\n{terminal.bold('goals')}")
     for what, found, more, bound, met in lines:
         paint = terminal.good if met else terminal.bad
-        terminal.say(f"  {paint('met   ' if met else 'missed')} {what}: {found:.2f}, {'at least' if more else 'at most'} {bound:g}")
+        wanted = f"{'at least' if more else 'at most'} {bound:g}"
+        terminal.say(f"  {paint('met   ' if met else 'missed')} {what}: {found:.2f}, {wanted}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from html import escape
 WIDTH, LABEL, VALUE, BAR, GAP, TOP = 720, 170, 90, 22, 8, 40
 
 STYLE = """
+  .page { fill: #ffffff }
   text { font: 13px system-ui, sans-serif; fill: #24292f }
   .title { font-weight: 600; font-size: 14px }
   .note { fill: #57606a; font-size: 12px }
@@ -12,6 +13,7 @@ STYLE = """
   .bar { fill: #8c959f }
   .bar.ours { fill: #0969da }
   @media (prefers-color-scheme: dark) {
+    .page { fill: #0d1117 }
     text { fill: #e6edf3 }
     .note { fill: #9198a1 }
     .bar { fill: #6e7681 }
@@ -26,8 +28,10 @@ def bars(title, note, rows):
     height = TOP + len(rows) * (BAR + GAP) + GAP
     room = WIDTH - LABEL - VALUE
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" role="img">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
+        f'<rect class="page" width="{WIDTH}" height="{height}" rx="6"/>',
         f'<text class="title" x="8" y="18">{escape(title)}</text>',
         f'<text class="note" x="{WIDTH - 8}" y="18" text-anchor="end">{escape(note)}</text>',
     ]

@@ -44,8 +44,8 @@ class Contender:
     def version(cls):
         """The number in what it says about itself; rathole says when it was built, too."""
         said = subprocess.run(cls.version_of, capture_output=True)
-        lines = [line for line in (said.stdout + said.stderr).decode(errors="replace").splitlines() if "Timestamp" not in line]
-        found = re.search(r"\d+\.\d+(\.\d+)?", "\n".join(lines))
+        lines = (said.stdout + said.stderr).decode(errors="replace").splitlines()
+        found = re.search(r"\d+\.\d+(\.\d+)?", "\n".join(line for line in lines if "Timestamp" not in line))
         return found.group(0) if found else "?"
 
     @property
@@ -156,8 +156,9 @@ class Rathole(Contender):
         self.files, self.app = Way("127.0.0.1", free_port()), Way("127.0.0.1", free_port())
         control = free_port()
         at_server, at_home = self.transports()
-        server = f'[server]\nbind_addr = "{self.place.server}:{control}"\ndefault_token = "bench"\n[server.transport]\n{at_server}\n'
-        agent = f'[client]\nremote_addr = "{self.place.server}:{control}"\ndefault_token = "bench"\n[client.transport]\n{at_home}\n'
+        meet, secret = f"{self.place.server}:{control}", 'default_token = "bench"'
+        server = f'[server]\nbind_addr = "{meet}"\n{secret}\n[server.transport]\n{at_server}\n'
+        agent = f'[client]\nremote_addr = "{meet}"\n{secret}\n[client.transport]\n{at_home}\n'
         for name, way, port in (("files", self.files, self.local.files), ("app", self.app, self.local.app)):
             server += f'[server.services.{name}]\nbind_addr = "127.0.0.1:{way.port}"\n'
             agent += f'[client.services.{name}]\nlocal_addr = "127.0.0.1:{port}"\n'
@@ -210,7 +211,8 @@ class Frp(Contender):
             f'bindAddr = "{self.place.server}"\nbindPort = {control}\nproxyBindAddr = "127.0.0.1"\nlog.level = "error"\n')
         agent = f'serverAddr = "{self.place.server}"\nserverPort = {control}\nlog.level = "error"\n'
         for name, way, port in (("files", self.files, self.local.files), ("app", self.app, self.local.app)):
-            agent += f'[[proxies]]\nname = "{name}"\ntype = "tcp"\nlocalIP = "127.0.0.1"\nlocalPort = {port}\nremotePort = {way.port}\n'
+            agent += f'[[proxies]]\nname = "{name}"\ntype = "tcp"\nlocalIP = "127.0.0.1"\n'
+            agent += f"localPort = {port}\nremotePort = {way.port}\n"
         (self.folder / "frpc.toml").write_text(agent)
         self.at_server(["frps", "-c", self.folder / "frps.toml"], control)
         self.at_home(["frpc", "-c", self.folder / "frpc.toml"])
@@ -258,12 +260,14 @@ class Adit(Contender):
         self.at_home([self.program, "agent", "--config", folder / "agent.toml"]).wait_for_words("connected")
 
 
-# One address is all visitors here; its limits would be what is measured.
+# One address is all visitors here; its limits would be what is measured. 2,000 WebSockets are held on one lane.
 LIMITS = """
             [limits.per_ip]
             requests_per_second = 1000000
             burst = 1000000
             connections = 16384
+            [limits.per_tunnel]
+            streams_per_lane = 4000
 """
 
 ALL = (Direct, NginxProxy, Haproxy, Adit, RatholeTls, Rathole, Bore, Frp)

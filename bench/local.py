@@ -41,9 +41,10 @@ class Local:
         # Eight of these are as much.
         with open(self.folder / "part", "wb") as file:
             file.truncate(bulk // 8)
+        addresses = "".join(f"listen {address}:{self.files} backlog=4096;" for address in {"127.0.0.1", place.local})
         config = nginx_config(f"local-{place.name}", f"""
             server {{
-                listen {place.local}:{self.files} backlog=4096 {"" if place.local == "127.0.0.1" else f"; listen 127.0.0.1:{self.files}"};
+                {addresses}
                 root {self.folder};
                 default_type application/octet-stream;
             }}""")
@@ -68,7 +69,8 @@ def nginx_config(name, servers):
     folder = WORK / "run" / name
     folder.mkdir(parents=True, exist_ok=True)
     # What is not compiled in needs no folder; Debian's nginx wants all of these to be writable.
-    temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
     path = folder / "nginx.conf"
     path.write_text(f"""
         daemon off; worker_processes auto; worker_rlimit_nofile 16384; pid {folder}/pid; error_log stderr;

@@ -90,8 +90,8 @@ class Measure:
 def requests(contender, scale, connections, path="/100", close=False):
     """wrk with one thread; the processor time is that of server and agent."""
     way = contender.files
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{scale.seconds:.0f}s", "--timeout", "10s", "--latency", "-H", f"Host: {way.host}"]
-    command += ["-H", "Connection: close"] if close else []
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{scale.seconds:.0f}s", "--timeout", "10s", "--latency"]
+    command += ["-H", f"Host: {way.host}", *(["-H", "Connection: close"] if close else [])]
     before = cpu_seconds(contender.programs())
     said = run(command + [f"http://{way.address}:{way.port}{path}"], scale.seconds + 30, contender.place.visitors)
     cpu = cpu_seconds(contender.programs()) - before
@@ -213,10 +213,13 @@ def _links():
         "100ms-400m": Link(400, 100, queue=1024),
     }
     for name, link in links.items():
-        words = f"{link.rate} Mbit/s, {link.rtt} ms" + (", fair queue" if link.fair else "") + (f", {link.loss:g} % loss" if link.loss else "")
+        words = f"{link.rate} Mbit/s, {link.rtt} ms"
+        words += (", fair queue" if link.fair else "") + (f", {link.loss:g} % loss" if link.loss else "")
         quick = name == "20ms-100m"
-        yield Measure(f"link-{name}-download", f"{words}: one download", long_download, "speed", link=link, only=far, rounds=3)
-        yield Measure(f"link-{name}-alone", f"{words}: small requests, alone", alone, "p50", link=link, only=far, rounds=1)
+        yield Measure(f"link-{name}-download", f"{words}: one download", long_download, "speed",
+                      link=link, only=far, rounds=3)
+        yield Measure(f"link-{name}-alone", f"{words}: small requests, alone", alone, "p50",
+                      link=link, only=far, rounds=1)
         yield Measure(f"link-{name}-beside", f"{words}: small requests beside a download", beside, "p99",
                       {"what": "stream"}, quick, link, far, rounds=3)
 
@@ -225,7 +228,8 @@ MEASURES = [
     Measure("requests-64", "100-byte answers, 64 visitors", requests, "rate", {"connections": 64}, True),
     Measure("requests-256", "100-byte answers, 256 visitors", requests, "rate", {"connections": 256}, True),
     Measure("body-100k", "100 KB answers, 64 visitors", requests, "rate", {"connections": 64, "path": "/100k"}, True),
-    Measure("fresh", "a new connection for every request, 64 visitors", requests, "rate", {"connections": 64, "close": True}, True),
+    Measure("fresh", "a new connection for every request, 64 visitors", requests, "rate",
+            {"connections": 64, "close": True}, True),
     Measure("first-byte", "a new connection to its first byte, one at a time", timed, "p50", {"what": "fresh"}, True),
     Measure("websocket", "WebSocket, 64 bytes there and back, one at a time", timed, "p50", {"what": "websocket"}, True),
     Measure("download-1", "one download", transfer, "speed", {}, True),

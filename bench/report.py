@@ -94,14 +94,17 @@ def machine(who, scale, left_out):
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text()).group(1)) / (1 << 20)
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    changed = ", with changes" if git("status", "--porcelain", "src", "Cargo.toml") else ""
     lines = [
         "## Machine and versions\n",
         "| | |", "| --- | --- |",
-        f"| processor | {cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} cores, shared by load generator, server, agent and application |",
+        f"| processor | {cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} cores, "
+        "shared by load generator, server, agent and application |",
         f"| memory | {memory:.0f} GiB |",
         f"| kernel | Linux {platform.release().split('-')[0]}, congestion control {control} |",
-        f"| adit | commit {git('rev-parse', '--short=12', 'HEAD')}{', with changes' if git('status', '--porcelain', 'src', 'Cargo.toml') else ''}, release build, {rustc()} |",
-        f"| rounds | {scale.rounds} of each measure, {scale.seconds:g} s each, interleaved; large bodies {scale.bulk >> 20} MiB; medians |",
+        f"| adit | commit {git('rev-parse', '--short=12', 'HEAD')}{changed}, release build, {rustc()} |",
+        f"| rounds | {scale.rounds} of each measure, {scale.seconds:g} s each, interleaved; "
+        f"large bodies {scale.bulk >> 20} MiB; medians |",
         "\n| who | what | version |", "| --- | --- | --- |",
     ]
     lines += [f"| {kind.name} | {kind.title} | {kind.version()} |" for kind in who]

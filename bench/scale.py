@@ -70,7 +70,8 @@ class Scale:
         self.way = Way("127.0.0.1", self.http, f"live.{DOMAIN}")
 
     def start_server(self):
-        self.server = Program("scale server", [Adit.program, "server", "--config", self.folder / "server.toml"], self.namespace)
+        command = [Adit.program, "server", "--config", self.folder / "server.toml"]
+        self.server = Program("scale server", command, self.namespace)
         self.opened.append(self.server)
         self.server.wait_for_port(self.http).wait_for_words("fingerprint")
         self.fingerprint = re.search(r"sha256:[0-9a-f]{64}", self.server.said()).group(0)
@@ -122,7 +123,8 @@ def measure(scale):
     yield f"{scale.count:,} agents logged in with their tokens after", f"{seconds:.1f} s (server: {cpu:.1f} CPU s)"
     time.sleep(3)
     with_all = memory([scale.server])
-    yield "server with all of them, PSS", f"{with_all['pss'] / 1024:.1f} MiB (at most {with_all['peak'] / 1024:.1f} MiB resident)"
+    most = f"at most {with_all['peak'] / 1024:.1f} MiB resident"
+    yield "server with all of them, PSS", f"{with_all['pss'] / 1024:.1f} MiB ({most})"
     yield "of that for each idle agent", f"{(with_all['pss'] - before) / scale.count:.1f} KiB"
     cpu = cpu_seconds([scale.server])
     seen = load(scale.place, "pings", *scale.way.words(), "--seconds", 10)

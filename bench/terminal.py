@@ -53,7 +53,8 @@ def table(measure, medians, figures, ratio):
     rows = []
     for name, values in medians.items():
         against = ratio(name)
-        rows.append([name, *(shown(figure, values.get(figure)) for figure in figures), "" if against is None else f"{against:.2f}"])
+        cells = [shown(figure, values.get(figure)) for figure in figures]
+        rows.append([name, *cells, "" if against is None else f"{against:.2f}"])
     widths = [max(len(row[place]) for row in [heads, *rows]) for place in range(len(heads))]
     for row in [heads, *rows]:
         cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
