@@ -99,18 +99,18 @@ fn encoding(criterion: &mut Criterion) {
 }
 
 fn decoding(criterion: &mut Criterion) {
-    let (asked, answered) = (asked(), answered(100));
+    let (request, response) = (asked(), answered(100));
     let mut group = criterion.benchmark_group("decode");
     group.bench_function("request", |bencher| {
         bencher.iter_batched(
-            || asked.clone(),
+            || request.clone(),
             |input| drain(Decoder::request(HEAD_SIZE), input),
             BatchSize::SmallInput,
         );
     });
     group.bench_function("response", |bencher| {
         bencher.iter_batched(
-            || answered.clone(),
+            || response.clone(),
             |input| drain(Decoder::response(HEAD_SIZE), input),
             BatchSize::SmallInput,
         );
