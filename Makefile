@@ -44,7 +44,7 @@ bench: ## adit beside others, all of it, about 40 minutes; installs what it need
 	@$(CARGO) build --locked --release
 	@python3 bench $(bench-options) $(if $(ONLY)$(WHO),,--write)
 
-bench-quick: ## the core of that on the terminal, about 3 minutes
+bench-quick: ## the core of that on the terminal, about 4 minutes
 	@bench/install.sh
 	@$(CARGO) build --locked --release
 	@python3 bench --quick $(bench-options)

@@ -88,7 +88,7 @@ class Bench:
 
 def options():
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the core, in about three minutes")
+    parser.add_argument("--quick", action="store_true", help="the core, in about four minutes")
     parser.add_argument("--only", default="", help="names of measures, separated by commas; a * at the end stands for any")
     parser.add_argument("--who", default="", help="names of contenders, separated by commas")
     parser.add_argument("--rounds", type=int, help="rounds of each measure")
