@@ -5,10 +5,11 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day fidelity admin fmt check clean
+.PHONY: help build demo test scale day fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
+	fmt check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build target/release/adit
 	@$(CARGO) build --locked --release
@@ -47,6 +48,46 @@ fidelity: ## real applications, direct beside tunnelled; installs what it needs 
 admin: ## the admin API against its own description, with schemathesis; installs it first
 	@$(CARGO) build --locked
 	@python=$$(tests/admin/install.sh) && "$$python" tests/admin target/debug/adit
+
+# Which measures, like requests-64,link-*; against whom, like adit,rathole-tls; LINK=no without root and /dev/net/tun; ROUNDS=1.
+# All of them also write docs/benchmarks.md.
+WHO ?=
+LINK ?=
+ROUNDS ?=
+bench-options = $(if $(ONLY),--only '$(ONLY)') $(if $(WHO),--who '$(WHO)') $(if $(filter no,$(LINK)),--no-link) $(if $(ROUNDS),--rounds $(ROUNDS))
+bench: ## adit beside others, all of it, about 40 minutes; installs what it needs (ONLY=requests-64)
+	@bench/install.sh
+	@$(CARGO) build --locked --release
+	@python3 bench $(bench-options) $(if $(ONLY)$(WHO),,--write)
+
+bench-quick: ## the core of that on the terminal, about 4 minutes
+	@bench/install.sh
+	@$(CARGO) build --locked --release
+	@python3 bench --quick $(bench-options)
+
+bench-scale: ## many agents on one server, needs root (AGENTS=10000)
+	@bench/install.sh scale
+	@$(CARGO) build --locked --release
+	@$(CARGO) build --quiet --locked --release --manifest-path bench/agents/Cargo.toml --target-dir target/bench/build
+	@python3 bench/scale.py --agents $(AGENTS)
+
+# Write the counts down as those that later ones are compared with.
+RECORD ?=
+bench-instructions: ## instructions for each request, by callgrind; fails beyond 3 % above the record (RECORD=yes)
+	@bench/install.sh instructions
+	@$(CARGO) build --locked --release
+	@python3 bench/instructions.py $(if $(filter yes,$(RECORD)),--record)
+
+bench-pure: ## the pure parts, with criterion
+	@$(CARGO) bench --locked --bench pure
+
+bench-check: ## format, lints and tests of what measures
+	@python3 -m compileall -q bench
+	@for crate in link agents; do \
+		$(CARGO) fmt --check --manifest-path bench/$$crate/Cargo.toml && \
+		$(CARGO) clippy --locked --all-targets --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build -- -D warnings && \
+		$(CARGO) test --locked --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build || exit 1; \
+	done
 
 fmt: ## format the sources
 	@$(CARGO) fmt
