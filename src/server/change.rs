@@ -2,11 +2,18 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::tunnel::Tunnel;
 use crate::protocol::control::Control;
-use crate::protocol::login::{Refused, ServiceOffer};
+use crate::protocol::json;
+use crate::protocol::login::{Refusal, Refused, ServiceOffer};
+
+/// Between two changes on one lane: each takes the registry's lock, which is everybody's.
+const PAUSE: Duration = Duration::from_millis(100);
 
 type Work = Pin<Box<dyn Future<Output = Control> + Send>>;
 
@@ -15,12 +22,20 @@ pub(super) struct Changes {
     shared: Arc<Shared>,
     tunnel: Arc<Tunnel>,
     under_way: Option<Work>,
+    /// Not before this moment.
+    next: Instant,
     waiting: Option<(u64, Vec<ServiceOffer>)>,
 }
 
 impl Changes {
     pub(super) fn new(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>) -> Self {
-        Self { shared: Arc::clone(shared), tunnel: Arc::clone(tunnel), under_way: None, waiting: None }
+        Self {
+            shared: Arc::clone(shared),
+            tunnel: Arc::clone(tunnel),
+            under_way: None,
+            next: Instant::now(),
+            waiting: None,
+        }
     }
 
     /// The agent wants to offer these. The answer comes from [`Changes::answer`].
@@ -34,7 +49,11 @@ impl Changes {
             if let Some(work) = &mut self.under_way {
                 let answer = work.await;
                 self.under_way = None;
+                self.next = Instant::now() + PAUSE;
                 return answer;
+            }
+            if self.waiting.is_some() {
+                sleep_until(self.next).await;
             }
             match self.waiting.take() {
                 Some((change, services)) => {
@@ -65,6 +84,12 @@ async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, of
 
 async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, offers: &[ServiceOffer]) -> Result<(), Refused> {
     let services = shared.check_services(tunnel.client(), offers, &tunnel.services()).await?;
+    let answer = Control::Offered { change: 0, services: shared.public_services(&services) };
+    json::encode_within(json::MAX_ANSWER, &answer).map_err(|error| {
+        let message =
+            format!("the public addresses of these services do not fit into one answer ({error}); offer fewer");
+        Refused::new(Refusal::NotAllowed, message)
+    })?;
     shared.registry.change_services(tunnel, services).map_err(|error| {
         let (code, message) = error.refusal();
         Refused::new(code, message)

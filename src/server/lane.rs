@@ -228,8 +228,9 @@ impl LaneControl<'_> {
                 self.leaving = true;
                 let limit = self.shared.config.tunnel.drain_timeout;
                 let asked = Duration::try_from_secs_f64(deadline_s).unwrap_or(limit);
-                self.shared.registry.withdraw(self.guard.tunnel());
+                // First it serves no more: then no change brings its names back.
                 self.guard.tunnel().retire(Retired::Leaving);
+                self.shared.registry.withdraw(self.guard.tunnel());
                 self.drain(asked.min(limit));
             }
             Control::Services { change, services } => self.changes.ask(change, services),

@@ -58,24 +58,36 @@ impl DomainProofs {
     /// Whether the owner of `domain` has given it to `client` at this server.
     ///
     /// # Errors
-    /// Not so, or nobody knows: the message says which record to make.
-    pub(super) async fn check(&self, client: &ClientId, domain: &Domain) -> Result<(), String> {
+    /// Not so, or nobody knows.
+    pub(super) async fn check(&self, client: &ClientId, domain: &Domain) -> Result<(), NotProved> {
         let record = format!("{LABEL}.{}.", domain.host());
         let expected = format!("{client}@{}", self.server);
-        let advice = format!("the domain's owner can: by a TXT record `{expected}` at {}", &record[..record.len() - 1]);
+        let at = record.trim_end_matches('.').to_owned();
+        let unknown =
+            |why: String| NotProved::Unknown(format!("DNS does not say at the moment whose `{domain}` is ({why})"));
         let found = match timeout(DEADLINE, self.resolver.txt_lookup(record)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                tracing::debug!(%client, %domain, %error, "DNS has no proof of a domain");
-                return Err(advice);
-            }
-            Err(_) => return Err(format!("{advice}; DNS does not answer at the moment")),
+            Ok(Ok(found)) => Some(found),
+            Ok(Err(error)) if error.is_no_records_found() => None,
+            Ok(Err(error)) => return Err(unknown(error.to_string())),
+            Err(_) => return Err(unknown("no answer".to_owned())),
         };
         let is_proof = |data: &RData| match data {
             // A long text comes in pieces (RFC 7208, section 3.3, has the same rule).
             RData::TXT(text) => text.txt_data.concat().trim_ascii().eq_ignore_ascii_case(expected.as_bytes()),
             _ => false,
         };
-        if found.answers().iter().any(|answer| is_proof(&answer.data)) { Ok(()) } else { Err(advice) }
+        match found.is_some_and(|found| found.answers().iter().any(|answer| is_proof(&answer.data))) {
+            true => Ok(()),
+            false => Err(NotProved::No(format!("the domain's owner can: by a TXT record `{expected}` at {at}"))),
+        }
     }
+}
+
+/// Why a domain is not proved to be a client's.
+#[derive(Debug)]
+pub(super) enum NotProved {
+    /// There is no such record; the text says which one to make.
+    No(String),
+    /// Nobody knows at the moment, and why.
+    Unknown(String),
 }

@@ -287,13 +287,36 @@ impl Registry {
     pub fn change_services(&self, tunnel: &Arc<Tunnel>, services: Vec<Arc<Service>>) -> Result<(), RegisterError> {
         let mut books = self.books.lock();
         self.check_foreign(tunnel.client(), &services)?;
+        self.exchange_services(&mut books, tunnel, services);
+        drop(books);
+        self.changed();
+        Ok(())
+    }
+
+    /// Takes away what a tunnel may not offer any more. Gives back how many services there were, and how many are left;
+    /// with none left nothing is changed.
+    pub fn retain_services(&self, tunnel: &Arc<Tunnel>, keep: impl Fn(&Service) -> bool) -> (usize, usize) {
+        // Looked at under the lock: no change of the agent's own comes in between.
+        let mut books = self.books.lock();
+        let before = tunnel.services();
+        let kept: Vec<Arc<Service>> = before.iter().filter(|service| keep(service)).cloned().collect();
+        let count = (before.len(), kept.len());
+        if count.1 > 0 && count.1 < count.0 {
+            self.exchange_services(&mut books, tunnel, kept);
+            drop(books);
+            self.changed();
+        }
+        count
+    }
+
+    fn exchange_services(&self, books: &mut Books, tunnel: &Arc<Tunnel>, services: Vec<Arc<Service>>) {
         let before = tunnel.services();
         let is_in =
             |list: &[Arc<Service>], service: &Arc<Service>| list.iter().any(|other| Arc::ptr_eq(other, service));
         let is_up = tunnel.is_serving();
         // New ones first: a name that only changes is never without a holder.
         if is_up {
-            self.claim_each(&mut books, tunnel, services.iter().filter(|service| !is_in(&before, service)));
+            self.claim_each(books, tunnel, services.iter().filter(|service| !is_in(&before, service)));
         }
         for gone in before.iter().filter(|service| !is_in(&services, service)) {
             if !services.iter().any(|service| service.name() == gone.name()) {
@@ -310,9 +333,11 @@ impl Registry {
                 self.retire_if_nameless(&other, tunnel.agent());
             }
         }
-        drop(books);
-        self.changed();
-        Ok(())
+    }
+
+    /// Forgets what agents of clients that are not listed any more have lost.
+    pub fn forget_losses(&self, is_listed: impl Fn(&ClientId) -> bool) {
+        self.books.lock().lost.retain(is_listed);
     }
 
     /// Those of a tunnel's services that its names lead to: the others were taken over by newer logins.
@@ -376,7 +401,12 @@ impl Registry {
 
     /// What is offered under `name` now; of several tunnels that share it, the one with the fewest open streams.
     pub fn by_name(&self, name: &Name) -> Option<Arc<Offered>> {
-        self.names.choose(name, &[])
+        self.names.choose(name, |_| true)
+    }
+
+    /// What is offered to hosts below `name`.
+    pub fn below_name(&self, name: &Name) -> Option<Arc<Offered>> {
+        self.names.choose(name, |offered| offered.service.offer().wildcard)
     }
 
     /// What is offered under `host` as a domain of a client's own, or under a `*.` above it. Lower case, without a final
@@ -385,11 +415,11 @@ impl Registry {
         if self.domains.is_empty() {
             return None;
         }
-        self.domains.choose(host, &[]).or_else(|| {
+        self.domains.choose(host, |_| true).or_else(|| {
             let parents = host.match_indices('.').take(MAX_DEPTH);
             parents
                 .map(|(at, _)| format!("*{}", &host[at..]))
-                .find_map(|above| self.domains.choose(above.as_str(), &[]))
+                .find_map(|above| self.domains.choose(above.as_str(), |_| true))
         })
     }
 
@@ -397,11 +427,12 @@ impl Registry {
     /// was let in there must be let in here: that is the same client, with the same conditions.
     pub fn another(&self, offered: &Offered, tried: &[TunnelId]) -> Option<Arc<Offered>> {
         let (before, client) = (offered.service.offer(), offered.tunnel.client());
-        let is_alike = |other: &Arc<Offered>| {
+        let is_alike = |other: &Offered| {
             let offer = other.service.offer();
             other.tunnel.client() == client && offer.kind == before.kind && offer.access == before.access
         };
-        self.names.choose(offered.service.name(), tried).filter(is_alike)
+        let fits = |other: &Offered| !tried.contains(&other.tunnel.id()) && is_alike(other);
+        self.names.choose(offered.service.name(), fits)
     }
 
     /// A client's tunnels.

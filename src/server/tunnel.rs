@@ -58,6 +58,8 @@ impl Retired {
 pub enum OpenFailure {
     /// As many streams as allowed are open, in the tunnel or on each of its lanes.
     Busy,
+    /// As many as allowed to the client are open, over all its tunnels.
+    ClientBusy,
     /// The tunnel has no living lane.
     Gone,
     /// The agent did not acknowledge earlier streams in time.
@@ -230,7 +232,7 @@ impl Tunnel {
     /// Nothing was sent; [`OpenFailure`] says whether it is worth trying again.
     pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(MuxStream, StreamPermit), OpenFailure> {
         loop {
-            let client = self.usage().stream().ok_or(OpenFailure::Busy)?;
+            let client = self.usage().stream().ok_or(OpenFailure::ClientBusy)?;
             let tunnel = self.permits.try_acquire().ok_or(OpenFailure::Busy)?;
             let chosen = self.lanes.read().choose()?;
             if chosen.wants_another && self.asked.is_due() {

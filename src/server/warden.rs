@@ -7,7 +7,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Shared;
-use super::service::Service;
 use super::tunnel::{Retired, Tunnel};
 use crate::protocol::control::Control;
 
@@ -39,6 +38,7 @@ impl Shared {
     /// Looks at every tunnel, now.
     pub(super) fn look_at_tunnels(&self) {
         self.usages.change(|client| self.allowance(client));
+        self.registry.forget_losses(|client| self.clients.entry(client).is_some());
         self.registry.all().iter().for_each(|tunnel| self.look_at(tunnel));
     }
 
@@ -47,13 +47,14 @@ impl Shared {
         if !self.is_still_good(tunnel) {
             return self.end(tunnel, "its token was revoked, or has expired");
         }
-        let before = tunnel.services();
-        let kept: Vec<Arc<Service>> =
-            before.iter().filter(|service| self.may_still_offer(tunnel, service)).cloned().collect();
-        match (kept.len(), before.len()) {
-            (kept, before) if kept == before => {}
-            (0, _) => self.end(tunnel, "it may not offer anything any more"),
-            _ => self.take_away(tunnel, kept),
+        match self.registry.retain_services(tunnel, |service| self.may_still_offer(tunnel, service)) {
+            (before, kept) if kept == before => {}
+            (_, 0) => self.end(tunnel, "it may not offer anything any more"),
+            _ => {
+                let services = self.public_services(&self.registry.held(tunnel));
+                tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may not offer some of its services any more");
+                tunnel.notify(&Control::Offered { change: 0, services });
+            }
         }
     }
 
@@ -61,15 +62,6 @@ impl Shared {
         tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "a tunnel is cut: {why}");
         self.registry.withdraw(tunnel);
         tunnel.retire(Retired::Revoked);
-    }
-
-    fn take_away(&self, tunnel: &Arc<Tunnel>, kept: Vec<Arc<Service>>) {
-        // Less is never anybody else's.
-        if self.registry.change_services(tunnel, kept).is_ok() {
-            let services = self.public_services(&self.registry.held(tunnel));
-            tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may not offer some of its services any more");
-            tunnel.notify(&Control::Offered { change: 0, services });
-        }
     }
 }
 

@@ -354,3 +354,17 @@ async fn a_proved_wildcard_does_not_stand_in_for_a_host_that_is_listed_for_anoth
         assert_eq!((answer.status, answer.header("x-adit-error")), (StatusCode::SERVICE_UNAVAILABLE, "tunnel_offline"));
     }
 }
+
+#[tokio::test]
+async fn an_agent_tries_again_when_dns_does_not_answer() {
+    // A name server that hears and says nothing.
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let resolver = silent.local_addr().unwrap().to_string();
+    let server = TestServer::start(&[("public.domain_proof", "dns"), ("public.resolvers", &resolver)]);
+    let domains = vec![Domain::new("blog.alice.example").unwrap()];
+    let offer = ServiceOffer { domains, ..ServiceOffer::new(name("alice"), ServiceKind::Http) };
+    let hello = Hello { services: vec![offer], ..hello("alice", &["alice"]) };
+    let refused = log_in(&server, &hello).await.expect_err("nobody knows whose it is");
+    assert!(refused.code.may_retry(), "{refused:?}");
+    assert!(refused.message.contains("blog.alice.example"), "{}", refused.message);
+}

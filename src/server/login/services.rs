@@ -1,15 +1,25 @@
 //! What a client may offer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::time::timeout;
 
 use super::super::Shared;
 use super::super::ports::OpenPort;
+use super::super::proofs::NotProved;
 use super::super::service::Service;
 use super::super::tunnel::Tunnel;
 use crate::access::Access;
 use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, Refusal, Refused, ServiceKind, ServiceOffer};
 use crate::routing::RoutingMode;
 use crate::values::{ClientId, Domain, Name};
+
+/// How long it may take to prove all domains of an agent by DNS, and how many questions are asked at once.
+const PROOFS: Duration = Duration::from_secs(7);
+const AT_ONCE: usize = 8;
 
 /// How many of a client's names a refusal lists.
 const LISTED_NAMES: usize = 10;
@@ -38,31 +48,28 @@ impl Shared {
                 return Err(not_allowed(format!("the service `{}` has more than {MAX_DOMAINS} domains", offer.name)));
             }
         }
-        let mut services = Vec::with_capacity(offers.len());
-        for offer in offers {
-            let proved = self.check_domains(client, offer).await?;
-            services.push(match before.iter().find(|service| service.offer() == offer) {
-                Some(unchanged) => Arc::clone(unchanged),
-                None => {
-                    let access = compile_access(offer)?;
-                    Service::new(offer.clone(), access, self.open_port(client, offer)?, proved)
-                }
-            });
-        }
-        Ok(services)
+        let unchanged = |offer: &ServiceOffer| before.iter().find(|service| service.offer() == offer);
+        let changed =
+            offers.iter().filter(|offer| unchanged(offer).is_none_or(|service| !self.may_still_have(client, service)));
+        let proved = self.check_domains(client, changed).await?;
+        let make = |offer: &ServiceOffer| match unchanged(offer) {
+            Some(unchanged) => Ok(Arc::clone(unchanged)),
+            None => {
+                let access = compile_access(offer)?;
+                let proved = offer.domains.iter().filter(|domain| proved.contains(*domain)).cloned().collect();
+                Ok(Service::new(offer.clone(), access, self.open_port(client, offer)?, proved))
+            }
+        };
+        offers.iter().map(make).collect()
     }
 
     /// Whether a client may still offer what it offers, after its operator has changed something. What DNS has proved
     /// is not asked again, but the operator's list comes first.
     pub(in crate::server) fn may_still_offer(&self, tunnel: &Tunnel, service: &Service) -> bool {
         let (client, offer) = (tunnel.client(), service.offer());
-        let may_have = |domain: &Domain| {
-            self.clients.may_have_domain(client, domain)
-                || (service.has_proved(domain) && self.clients.owner_of_domain(domain.as_str()).is_none())
-        };
         let ports = self.clients.tcp_ports(client);
         self.check_name(client, offer).is_ok()
-            && offer.domains.iter().all(may_have)
+            && self.may_still_have(client, service)
             && service.port().is_none_or(|port| ports.iter().any(|range| range.contains(&port)))
     }
 
@@ -102,28 +109,46 @@ impl Shared {
         Ok(())
     }
 
-    /// Each domain must be on the operator's list, or be proved by DNS. Gives back those that were proved.
-    async fn check_domains(&self, client: &ClientId, offer: &ServiceOffer) -> Result<Vec<Domain>, Refused> {
-        let mut proved = Vec::new();
-        for domain in &offer.domains {
+    /// Whether the domains of a service are still its client's.
+    fn may_still_have(&self, client: &ClientId, service: &Service) -> bool {
+        service.offer().domains.iter().all(|domain| {
+            self.clients.may_have_domain(client, domain)
+                || (service.has_proved(domain) && self.clients.owner_of_domain(domain.as_str()).is_none())
+        })
+    }
+
+    /// Each domain must be on the operator's list, or be proved by DNS: a few at a time, and all of them within
+    /// [`PROOFS`]. Gives back those that were proved.
+    async fn check_domains<'o>(
+        &self,
+        client: &ClientId,
+        offers: impl Iterator<Item = &'o ServiceOffer>,
+    ) -> Result<HashSet<Domain>, Refused> {
+        let mut unlisted = HashSet::new();
+        for domain in offers.flat_map(|offer| &offer.domains) {
             if domain.is_within(&self.config.public.domain) {
                 return Err(not_allowed(format!("`{domain}` belongs to the server itself; claim a name instead")));
             }
-            if self.clients.may_have_domain(client, domain) {
-                continue;
-            }
-            let by_list = format!(
-                "the client `{client}` may not claim the domain `{domain}`; the operator can add it to `domains` in the clients file"
-            );
-            let proof = match &self.proofs {
+            if !self.clients.may_have_domain(client, domain) {
                 // What the operator has given to somebody else is not to be had by any proof.
-                Some(proof) if self.clients.owner_of_domain(domain.as_str()).is_none() => proof,
-                _ => return Err(not_allowed(by_list)),
-            };
-            proof.check(client, domain).await.map_err(|how| not_allowed(format!("{by_list}, or {how}")))?;
-            proved.push(domain.clone());
+                if self.proofs.is_none() || self.clients.owner_of_domain(domain.as_str()).is_some() {
+                    return Err(not_allowed(not_listed(client, domain)));
+                }
+                unlisted.insert(domain.clone());
+            }
         }
-        Ok(proved)
+        let Some(proofs) = self.proofs.as_ref().filter(|_| !unlisted.is_empty()) else { return Ok(unlisted) };
+        let prove = |domain: Domain| async move {
+            proofs.check(client, &domain).await.map_err(|why| match why {
+                NotProved::No(how) => not_allowed(format!("{}, or {how}", not_listed(client, &domain))),
+                NotProved::Unknown(why) => Refused::new(Refusal::TooMany, why),
+            })
+        };
+        let all = stream::iter(unlisted.clone()).map(prove).buffer_unordered(AT_ONCE).try_collect::<()>();
+        match timeout(PROOFS, all).await {
+            Ok(proved) => proved.map(|()| unlisted),
+            Err(_) => Err(Refused::new(Refusal::TooMany, "DNS does not answer in time whose the domains are")),
+        }
     }
 
     /// Opens the public port of a `tcp` service. One that is open for the same service already stays so.
@@ -141,6 +166,12 @@ impl Shared {
         }
         Ok(Some(port))
     }
+}
+
+fn not_listed(client: &ClientId, domain: &Domain) -> String {
+    format!(
+        "the client `{client}` may not claim the domain `{domain}`; the operator can add it to `domains` in the clients file"
+    )
 }
 
 /// What the service asks of its visitors, ready to be asked.

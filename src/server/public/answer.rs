@@ -293,7 +293,7 @@ impl Failure {
 impl From<OpenFailure> for Failure {
     fn from(failure: OpenFailure) -> Self {
         match failure {
-            OpenFailure::Busy => Self::TunnelBusy,
+            OpenFailure::Busy | OpenFailure::ClientBusy => Self::TunnelBusy,
             OpenFailure::Gone => Self::TunnelOffline,
             OpenFailure::Stalled => Self::TunnelStalled,
         }

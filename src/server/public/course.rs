@@ -7,7 +7,7 @@ use http::Method;
 use super::answer::Failure;
 use crate::server::Shared;
 use crate::server::service::Offered;
-use crate::server::tunnel::StreamPermit;
+use crate::server::tunnel::{OpenFailure, StreamPermit};
 use crate::transport::mux::MuxStream;
 use crate::values::TunnelId;
 
@@ -32,6 +32,8 @@ impl Course {
         loop {
             match self.now.tunnel.open(first, shared.config.timeouts.head).await {
                 Ok(opened) => return Ok(opened),
+                // The limit is the same wherever it goes.
+                Err(failure @ OpenFailure::ClientBusy) => return Err(failure.into()),
                 Err(failure) if !self.turn(shared) => return Err(failure.into()),
                 Err(_) => {}
             }

@@ -197,6 +197,7 @@ async fn begin(
     first: &[u8],
     entry: &Entry,
 ) -> Result<(Held, FrameReader), Failure> {
+    entry.let_go();
     let (stream, permit) = course.open(&visit.shared, first).await?;
     entry.hold(&stream, permit);
     let stream = Held(stream);

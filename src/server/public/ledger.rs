@@ -113,7 +113,8 @@ impl Entry {
         self.let_go();
     }
 
-    fn let_go(&self) {
+    /// The stream is cut, and its share of tunnel and lane is free.
+    pub(super) fn let_go(&self) {
         let held = self.tunnel.lock().take();
         if let Some((stream, _permit)) = held {
             stream.abort();

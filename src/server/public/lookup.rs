@@ -11,14 +11,16 @@ use crate::server::service::Offered;
 pub(super) fn offered(shared: &Shared, route: &Route) -> Result<Arc<Offered>, Failure> {
     let away = |is_listed: bool| if is_listed { Failure::TunnelOffline } else { Failure::UnknownName };
     match route {
-        Route::Service { name, below, .. } => match shared.registry.by_name(name) {
-            Some(offered) if *below && !offered.service.offer().wildcard => Err(Failure::UnknownName),
-            Some(offered) => Ok(offered),
-            None => {
-                let owner = shared.clients.owner_of_name(name);
-                Err(away(owner.is_some_and(|owner| !below || shared.clients.may_be_wildcard(&owner, name))))
-            }
-        },
+        Route::Service { name, below: false, .. } => {
+            let listed = || away(shared.clients.owner_of_name(name).is_some());
+            shared.registry.by_name(name).ok_or_else(listed)
+        }
+        Route::Service { name, below: true, .. } => shared.registry.below_name(name).ok_or_else(|| {
+            let may_be = |owner| shared.clients.may_be_wildcard(&owner, name);
+            // Its agent is here, and does not want such hosts.
+            let is_here = shared.registry.by_name(name).is_some();
+            away(!is_here && shared.clients.owner_of_name(name).is_some_and(may_be))
+        }),
         Route::Domain(host) => {
             let owner = shared.clients.owner_of_domain(host);
             // Whoever has proved a wildcard does not stand in for a host below it that the operator has given to another.

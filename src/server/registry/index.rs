@@ -29,17 +29,15 @@ impl Holders {
         self.members.iter().all(shares)
     }
 
-    /// The member with the fewest open streams, of those that can serve.
-    fn choose(&self, tried: &[TunnelId]) -> Option<&Arc<Offered>> {
+    /// The member with the fewest open streams, of those that fit and can serve.
+    fn choose(&self, fits: impl Fn(&Offered) -> bool) -> Option<&Arc<Offered>> {
         if let [only] = &*self.members {
-            return Some(only).filter(|held| !tried.contains(&held.tunnel.id()));
+            return Some(only).filter(|held| fits(held));
         }
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.members.len();
         let in_turn = (0..count).filter_map(|at| self.members.get((start.wrapping_add(at)) % count));
-        in_turn
-            .filter(|held| !tried.contains(&held.tunnel.id()))
-            .min_by_key(|held| (!held.tunnel.is_serving(), held.tunnel.streams()))
+        in_turn.filter(|held| fits(held)).min_by_key(|held| (!held.tunnel.is_serving(), held.tunnel.streams()))
     }
 }
 
@@ -52,13 +50,13 @@ impl<K: Eq + Hash> Index<K> {
         self.0.is_empty()
     }
 
-    /// Whoever is to serve the next visitor of `key`, but none of those that were tried.
-    pub(super) fn choose<Q>(&self, key: &Q, tried: &[TunnelId]) -> Option<Arc<Offered>>
+    /// Whoever is to serve the next visitor of `key`, of those that fit.
+    pub(super) fn choose<Q>(&self, key: &Q, fits: impl Fn(&Offered) -> bool) -> Option<Arc<Offered>>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.0.get(key)?.choose(tried).cloned()
+        self.0.get(key)?.choose(fits).cloned()
     }
 
     /// Whether another client holds `key`.

@@ -23,6 +23,11 @@ impl Lost {
         losses.push_front((instance, name.clone()));
     }
 
+    /// Keeps the losses of these clients only.
+    pub(super) fn retain(&mut self, keep: impl Fn(&ClientId) -> bool) {
+        self.0.retain(|client, _| keep(client));
+    }
+
     /// Whether this agent has lost `name`.
     pub(super) fn contains(&self, client: &ClientId, instance: InstanceId, name: &Name) -> bool {
         let is_it = |(loser, lost): &(InstanceId, Name)| *loser == instance && lost == name;
