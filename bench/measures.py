@@ -104,8 +104,11 @@ def requests(contender, scale, connections, path="/100", close=False):
         raise Failed(f"{contender.name} answered wrongly under load:\n{said}")
     figures = {"rate": float(re.search(r"Requests/sec: +([\d.]+)", said).group(1)), "errors": errors}
     for share in (50, 99):
-        number, unit = re.search(rf"\n +{share}% +([\d.]+)(us|ms|s|m)\n", said).groups()
-        figures[f"p{share}"] = float(number) * {"us": 1e-3, "ms": 1, "s": 1e3, "m": 6e4}[unit]
+        # wrk puts a space behind a unit of one letter.
+        found = re.search(rf"\n +{share}% +([\d.]+)(us|ms|s|m) *\n", said)
+        if not found:
+            raise Failed(f"wrk told no latency of {contender.name}:\n{said}")
+        figures[f"p{share}"] = float(found.group(1)) * {"us": 1e-3, "ms": 1, "s": 1e3, "m": 6e4}[found.group(2)]
     if contender.programs():
         figures["cpu"] = cpu / count * 10_000
     return figures
