@@ -8,6 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Debian keeps servers out of the search path of ordinary users.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 say() { printf '%s\n' "$*" >&2; }
+# shellcheck source=tests/packages.sh
+source tests/packages.sh
 
 # The newest versions when this was written; what is compared is named in docs/benchmarks.md.
 rathole=0.5.0
@@ -28,29 +30,7 @@ done
 # rathole's TLS is the system's OpenSSL.
 if [ -z "${1:-}" ] && ! pkg-config --exists openssl 2>/dev/null; then missing+=(libssl-dev); fi
 
-if [ "${#missing[@]}" -gt 0 ]; then
-    if [ "$(id -u)" -eq 0 ]; then
-        as_root=()
-    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-        as_root=(sudo -n)
-    else
-        say "error: this needs ${missing[*]}, and installing takes root; run: apt-get install ${missing[*]}"
-        exit 1
-    fi
-    command -v apt-get >/dev/null || { say "error: this needs ${missing[*]}, and there is no apt-get"; exit 1; }
-    # Debian starts a service when its package is installed; a policy that answers 101 keeps it from that
-    # (invoke-rc.d(8)). A policy of the system's own stays as it is.
-    policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-        trap '"${as_root[@]}" rm -f "$policy"' EXIT
-        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-        "${as_root[@]}" chmod 755 "$policy"
-    fi
-    say "installing ${missing[*]}"
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qq -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null
-fi
+[ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
 [ -z "${1:-}" ] || exit 0
 
 peers=target/bench/peers
