@@ -187,11 +187,6 @@ impl Clients {
         std::iter::once(current).chain(previous).collect()
     }
 
-    /// The current token hash of a client that may log in today; `None` if it is not listed or has expired.
-    pub fn token_hash(&self, client: &ClientId) -> Option<String> {
-        self.credentials(client).first().map(|current| current.hash.as_ref().to_owned())
-    }
-
     /// The names that a client may claim.
     pub fn names(&self, client: &ClientId) -> Vec<Name> {
         self.entry(client).map(|entry| entry.names.clone()).unwrap_or_default()
@@ -212,11 +207,6 @@ impl Clients {
     pub fn owner_of_domain(&self, host: &str) -> Option<ClientId> {
         let listed = self.listed();
         listed.hosts.get(host).or_else(|| listed.owner_above(host)).cloned()
-    }
-
-    /// Whether some client may claim `name`, so that a visitor can be told that it is away rather than unknown.
-    pub fn is_listed(&self, name: &Name) -> bool {
-        self.listed().names.contains_key(name)
     }
 
     /// Whether a service of `client` may be called `name`.

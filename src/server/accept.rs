@@ -13,6 +13,7 @@ use super::lane::{LaneStart, serve_lane};
 use super::login::{Authenticated, Granted};
 use super::registry::Registration;
 use super::tunnel::{Lane, Tunnel};
+use super::urls::do_not_fit;
 use super::{LoginPermit, Shared};
 use crate::auth::LaneSecret;
 use crate::protocol::json;
@@ -137,11 +138,8 @@ fn welcome(shared: &Arc<Shared>, admitted: Admitted) -> Result<Welcomed, Refused
         capabilities: vec![CAPABILITY_SERVICES.to_owned()],
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let answer = json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| {
-        let message =
-            format!("the public addresses of these services do not fit into one answer ({error}); offer fewer");
-        Refused::new(Refusal::NotAllowed, message)
-    })?;
+    let answer =
+        json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| do_not_fit(&error))?;
     Ok(Welcomed { admitted, lane, answer })
 }
 

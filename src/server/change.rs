@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::tunnel::Tunnel;
+use super::urls::do_not_fit;
 use crate::protocol::control::Control;
 use crate::protocol::json;
-use crate::protocol::login::{Refusal, Refused, ServiceOffer};
+use crate::protocol::login::{Refused, ServiceOffer};
 
 /// Between two changes on one lane: each takes the registry's lock, which is everybody's.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -85,11 +86,7 @@ async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, of
 async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, offers: &[ServiceOffer]) -> Result<(), Refused> {
     let services = shared.check_services(tunnel.client(), offers, &tunnel.services()).await?;
     let answer = Control::Offered { change: 0, services: shared.public_services(&services) };
-    json::encode_within(json::MAX_ANSWER, &answer).map_err(|error| {
-        let message =
-            format!("the public addresses of these services do not fit into one answer ({error}); offer fewer");
-        Refused::new(Refusal::NotAllowed, message)
-    })?;
+    json::encode_within(json::MAX_ANSWER, &answer).map_err(|error| do_not_fit(&error))?;
     shared.registry.change_services(tunnel, services).map_err(|error| {
         let (code, message) = error.refusal();
         Refused::new(code, message)

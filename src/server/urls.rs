@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::service::Service;
-use crate::protocol::login::{PublicService, ServiceKind};
+use crate::protocol::json::JsonError;
+use crate::protocol::login::{PublicService, Refusal, Refused, ServiceKind};
 use crate::routing::RoutingMode;
 use crate::values::Name;
 
@@ -67,6 +68,12 @@ impl Shared {
         };
         origins.into_iter().flatten().flat_map(urls).collect()
     }
+}
+
+/// What an agent is told whose services have more public addresses than one message can list.
+pub(super) fn do_not_fit(error: &JsonError) -> Refused {
+    let message = format!("the public addresses of these services do not fit into one answer ({error}); offer fewer");
+    Refused::new(Refusal::NotAllowed, message)
 }
 
 /// The port as a URL has it: left out if it is the scheme's own.

@@ -39,18 +39,19 @@ fn a_client_counts_until_it_expires_or_is_taken_off_the_list() {
          [clients.bob]\ntoken_hash = \"$argon2id$b\"\nexpires = 2001-01-01T00:00:00Z\n",
     ));
     let [alice, bob, eve] = ["alice", "bob", "eve"].map(id);
-    assert_eq!(store.token_hash(&alice).as_deref(), Some("$argon2id$a"));
-    assert_eq!(store.token_hash(&bob), None, "expired");
-    assert_eq!(store.token_hash(&eve), None, "unknown");
-    assert!(store.is_listed(&name("blog")));
-    assert!(!store.is_listed(&name("eve")));
+    let current = |client| store.credentials(client).first().map(|current| current.hash.to_string());
+    assert_eq!(current(&alice).as_deref(), Some("$argon2id$a"));
+    assert_eq!(current(&bob), None, "expired");
+    assert_eq!(current(&eve), None, "unknown");
+    assert!(store.owner_of_name(&name("blog")).is_some());
+    assert!(store.owner_of_name(&name("eve")).is_none());
     assert_eq!(store.names(&alice).len(), 2);
     assert_eq!(store.ids(), [alice.clone(), bob.clone()]);
     assert!(store.entry(&bob).is_some() && store.entry(&eve).is_none());
 
     store.replace(ClientsFile::default());
-    assert_eq!(store.token_hash(&alice), None);
-    assert!(store.is_empty() && !store.is_listed(&name("blog")));
+    assert_eq!(current(&alice), None);
+    assert!(store.is_empty() && store.owner_of_name(&name("blog")).is_none());
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn an_invitation_is_known_by_its_whole_code_until_it_expires() {
     for wrong in [other.as_secret(), &Secret::new("adit_invite_AAAA"), &Secret::new("")] {
         assert_eq!(store.invite_at(wrong, before), None);
     }
-    assert!(!store.is_listed(&name("shop")), "nobody has it yet");
+    assert!(store.owner_of_name(&name("shop")).is_none(), "nobody has it yet");
 }
 
 #[tokio::test]
