@@ -7,12 +7,11 @@ use std::time::Duration;
 use bytes::BufMut;
 use http::header::{EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
-use hyper::body::{Body, Incoming};
-use hyper_util::rt::TokioIo;
+use http_body::Body as _;
 use tokio::sync::{Notify, oneshot};
 
 use super::leads::{AllLeads, Leads};
-use super::local::{self, Answer, Local, LocalError, RequestBody};
+use super::local::{Answer, AnswerBody, Local, LocalError, RequestBody, Sending, switched};
 use crate::limits::Permits;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::ResponseHead;
@@ -144,7 +143,7 @@ async fn http(
         answer = ask(local, preface, request, &mut held, writer) => answer?,
         () = visitor.gone() => return Err(Refusal::Gone),
     };
-    let Answer { mut response, _slot } = answer;
+    let Answer { mut response, mut rest, _slot } = answer;
     let switches = local.answer(&mut response, &switching);
     if switches.map_err(|error| unanswered(local, preface, &error))? {
         return switch(response, visitor, writer).await;
@@ -157,15 +156,44 @@ async fn http(
     let (head, body) = respond(response, writer)?;
     tracing::trace!(request = %preface.request_id, status = %head, "the local application answered");
     let mut body = std::pin::pin!(body);
-    tokio::select! {
-        biased;
-        sent = send_body(body.as_mut(), writer, None, |_| {}) => match sent {
-            Ok(()) => Ok(()),
-            Err(SendError::Stream(_)) => Err(Refusal::Gone),
-            Err(SendError::Trailers) => Err(Refusal::Reset(Reset::TooLarge)),
-            Err(SendError::Body(_) | SendError::Idle) => Err(Refusal::Reset(Reset::LocalBroken)),
-        },
-        () = visitor.gone() => Err(Refusal::Gone),
+    let mut sent = std::pin::pin!(send_body(body.as_mut(), writer, None, |_| {}));
+    loop {
+        tokio::select! {
+            biased;
+            sent = sent.as_mut() => break sent.map_err(|error| unsent(error, preface))?,
+            () = visitor.gone() => return Err(Refusal::Gone),
+            () = go_on(&mut rest), if rest.is_some() => {}
+        }
+    }
+    if let Some(mut sending) = rest {
+        // The visitor has its answer; the application takes what still comes of the request, or closes.
+        tokio::select! {
+            biased;
+            () = visitor.gone() => {}
+            () = sending.finish() => {}
+        }
+    }
+    Ok(())
+}
+
+/// Drives what is left of a request. Cancel-safe.
+async fn go_on(rest: &mut Option<Sending>) {
+    if let Some(sending) = rest {
+        sending.go_on().await;
+    }
+    *rest = None;
+}
+
+/// What becomes of an exchange whose answer was not sent to its end.
+fn unsent(error: SendError<LocalError>, preface: &Preface) -> Refusal {
+    match error {
+        SendError::Stream(_) => Refusal::Gone,
+        SendError::Trailers => Refusal::Reset(Reset::TooLarge),
+        SendError::Idle => Refusal::Reset(Reset::LocalBroken),
+        SendError::Body(error) => {
+            tracing::debug!(request = %preface.request_id, "an answer broke off: {}", error.text);
+            Refusal::Reset(Reset::LocalBroken)
+        }
     }
 }
 
@@ -174,17 +202,17 @@ async fn http(
 async fn ask(
     local: &Local,
     preface: &Preface,
-    mut request: Request<RequestBody>,
+    request: Request<RequestBody>,
     held: &mut Option<oneshot::Sender<()>>,
     writer: &mut FrameWriter,
 ) -> Result<Answer, Refusal> {
-    let asks = held.is_some().then(|| told_to_continue(&mut request));
-    let mut answer = std::pin::pin!(local.send(request, preface));
+    let asks = held.is_some().then(|| Arc::new(Notify::new()));
+    let mut answer = std::pin::pin!(local.send(request, preface, asks.as_ref()));
     let answer = match tokio::time::timeout(HOLD_BACK, answer.as_mut()).await {
         Ok(answer) => answer,
         Err(_) => {
             writer.flush().await.map_err(|_| Refusal::Gone)?;
-            if let Some(asks) = asks {
+            if let Some(asks) = &asks {
                 tokio::select! {
                     biased;
                     answer = answer.as_mut() => return answered(local, preface, answer, held),
@@ -239,36 +267,22 @@ fn unanswered(local: &Local, preface: &Preface, error: &LocalError) -> Refusal {
     Refusal::Reset(error.reason)
 }
 
-/// Is told when the application answers 100 to `request`.
-fn told_to_continue(request: &mut Request<RequestBody>) -> Arc<Notify> {
-    let asks = Arc::new(Notify::new());
-    let asked = Arc::clone(&asks);
-    hyper::ext::on_informational(request, move |interim| {
-        if interim.status() == StatusCode::CONTINUE {
-            asked.notify_one();
-        }
-    });
-    asks
-}
-
 /// Whether a request's body waits for a word of the application (RFC 9110, section 10.1.1).
 fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// What was an exchange is a connection from here on.
-async fn switch(mut response: Response<Incoming>, visitor: Visitor, writer: &mut FrameWriter) -> Result<(), Refusal> {
-    let upgraded = hyper::upgrade::on(&mut response);
-    let (_, body) = respond(response, writer)?;
-    drop(body);
+async fn switch(response: Response<AnswerBody>, visitor: Visitor, writer: &mut FrameWriter) -> Result<(), Refusal> {
+    let (response, switch) = switched::of(response);
+    respond(response, writer)?;
     writer.flush().await.map_err(|_| Refusal::Gone)?;
     let Visitor::Listened(reader) = visitor else { return Err(Refusal::Reset(Reset::Protocol)) };
-    let upgraded = upgraded.await.map_err(|_| Refusal::Reset(Reset::LocalBroken))?;
+    let mut connection = switch.connection().await.map_err(|error| Refusal::Reset(error.reason))?;
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    let mut upgraded = TokioIo::new(upgraded);
-    both_ways(&mut upgraded, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| {
-        local::reset(upgraded.into_inner());
+    both_ways(&mut connection, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| {
+        connection.reset();
         Refusal::Gone
     })
 }
@@ -285,7 +299,7 @@ enum Refusal {
 }
 
 /// Puts the head of the answer; it leaves with the first of its body.
-fn respond(response: Response<Incoming>, writer: &mut FrameWriter) -> Result<(StatusCode, Incoming), Refusal> {
+fn respond<B>(response: Response<B>, writer: &mut FrameWriter) -> Result<(StatusCode, B), Refusal> {
     let (head, body) = response.into_parts();
     let status = head.status;
     let head = ResponseHead { status, version: head.version, headers: head.headers };

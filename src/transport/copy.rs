@@ -15,10 +15,10 @@ use crate::protocol::frame::Reset;
 
 /// Read from the connection at once: little while it says little, so that tens of thousands of silent connections take
 /// little memory.
-const LEAST: usize = 1024;
+pub const LEAST: usize = 1024;
 
 /// The same while it says much.
-const MOST: usize = 64 * 1024;
+pub const MOST: usize = 64 * 1024;
 
 /// Which way bytes went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Way {
 }
 
 /// How much to read after `read` bytes have come where `piece` was asked for.
-fn next_piece(piece: usize, read: usize) -> usize {
+pub fn next_piece(piece: usize, read: usize) -> usize {
     if read >= piece {
         (piece * 4).min(MOST)
     } else if read < piece / 4 {

@@ -2,30 +2,26 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
-use super::watched::Watched;
 use crate::config::{LocalUrl, Place, ProxyProtocol};
 use crate::transport::proxy_protocol::{self, Version};
-
-/// How long an application that takes nothing any more may still answer.
-const LAST_ANSWER: Duration = Duration::from_secs(10);
 
 /// For whom a connection is made: the visitor's address and the server's, as a PROXY protocol header has them.
 pub(in crate::agent) type OnBehalfOf = (SocketAddr, SocketAddr);
@@ -75,11 +71,11 @@ impl Dialler {
             Place::Tcp { .. } => {
                 let dialled = timeout(self.connect_timeout * 2, self.tcp.clone().call(self.uri.clone()));
                 let dialled = dialled.await.map_err(late)?.map_err(|error| io_error_of(&error))?;
-                Stream::Tcp(Watched::new(dialled.into_inner()))
+                Stream::Tcp(dialled.into_inner())
             }
             Place::Unix(path) => {
                 let dialled = timeout(self.connect_timeout, UnixStream::connect(path)).await;
-                Stream::Unix(Watched::new(dialled.map_err(late)??))
+                Stream::Unix(dialled.map_err(late)??)
             }
         };
         if let (Some(version), Some((visitor, server))) = (self.proxy_protocol, on_behalf_of) {
@@ -132,8 +128,8 @@ pub(in crate::agent) fn io_error_of(error: &(dyn std::error::Error + 'static)) -
 /// A connection to a local application.
 #[derive(Debug)]
 pub(in crate::agent) enum Stream {
-    Tcp(Watched<TcpStream>),
-    Unix(Watched<UnixStream>),
+    Tcp(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream<Stream>>),
 }
 
@@ -143,7 +139,7 @@ impl Stream {
     pub(in crate::agent) fn reset(&self) {
         match self {
             // If the system refuses, the application sees an ordinary end: there is nothing else to try.
-            Self::Tcp(socket) => drop(SockRef::from(socket.socket()).set_linger(Some(Duration::ZERO))),
+            Self::Tcp(socket) => drop(SockRef::from(socket).set_linger(Some(Duration::ZERO))),
             Self::Unix(_) => {}
             Self::Tls(tls) => tls.get_ref().0.reset(),
         }
@@ -152,6 +148,16 @@ impl Stream {
     /// Whether the application has chosen HTTP/2 in the handshake.
     pub(super) fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(crate::transport::tls::HTTP2))
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+            Self::Tls(tls) => tls.get_ref().0.as_fd(),
+        }
     }
 }
 
@@ -198,77 +204,5 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
-
-/// A connection under HTTP/1.1. An application may answer a request that it does not want to read, and close: then
-/// writing fails while the answer waits to be read. So a write that fails is not told at once; it waits for the reading
-/// side to find the answer.
-#[derive(Debug)]
-pub(super) struct Patient {
-    stream: Stream,
-    /// Set when a write has failed: until then that is not told.
-    failed: Option<Pin<Box<Sleep>>>,
-}
-
-impl Patient {
-    pub(super) fn new(stream: Stream) -> TokioIo<Self> {
-        TokioIo::new(Self { stream, failed: None })
-    }
-
-    /// As [`Stream::reset`].
-    pub(super) fn reset(&self) {
-        self.stream.reset();
-    }
-
-    fn unless_deaf<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match written {
-            Poll::Ready(Err(error)) if is_deaf(&error) => {
-                let wait = self.failed.get_or_insert_with(|| Box::pin(sleep(LAST_ANSWER)));
-                ready!(wait.as_mut().poll(cx));
-                Poll::Ready(Err(error))
-            }
-            written => written,
-        }
-    }
-}
-
-fn is_deaf(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
-}
-
-impl AsyncRead for Patient {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Patient {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.unless_deaf(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.unless_deaf(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.unless_deaf(cx, flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

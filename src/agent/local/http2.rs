@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, Connection, SendRequest};
 use hyper::ext::Protocol;
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::again::{Recallable, is_unseen};
 use super::dial::{Dialler, OnBehalfOf, Stream};
+use super::watched::Watched;
 use super::{LocalError, RequestBody, Tracked};
 use crate::limits::{Permit, Permits};
 
@@ -94,7 +95,11 @@ impl Open {
 }
 
 /// Runs a connection to its end.
-async fn drive(connection: Connection<TokioIo<Stream>, Recallable, Tracked>, said: Arc<Said>, ask: Arc<Notify>) {
+async fn drive(
+    connection: Connection<TokioIo<Watched<Stream>>, Recallable, Tracked>,
+    said: Arc<Said>,
+    ask: Arc<Notify>,
+) {
     let mut connection = std::pin::pin!(connection);
     let ended = loop {
         tokio::select! {
@@ -151,11 +156,13 @@ impl Http2 {
         Self { dialler, tls, open, dialling, not_spoken: AtomicBool::new(false), tasks }
     }
 
-    /// Sends a request, written for HTTP/1.1, and waits for the head of its answer.
+    /// Sends a request, written for HTTP/1.1, and waits for the head of its answer. `asked` is told when the application
+    /// asks for the body.
     pub(super) async fn send(
         &self,
         request: Request<RequestBody>,
         on_behalf_of: OnBehalfOf,
+        asked: Option<&Arc<Notify>>,
     ) -> Result<(Response<Incoming>, Slot), Failed> {
         let mut request = match self.not_spoken.load(Ordering::Relaxed) {
             true => return Err(Failed::NotSpoken(Box::new(request))),
@@ -172,7 +179,10 @@ impl Http2 {
             }
             let (head, body) = rewrite(request, self.tls.is_some())?.into_parts();
             let (body, recall) = Recallable::new(body);
-            let sent = Request::from_parts(head.clone(), body);
+            let mut sent = Request::from_parts(head.clone(), body);
+            if let Some(asked) = asked {
+                tell_when_asked(&mut sent, Arc::clone(asked));
+            }
             match connection.sender.clone().try_send_request(sent).await {
                 Ok(response) => {
                     // By now it has said how many it takes.
@@ -241,7 +251,7 @@ impl Http2 {
             .max_send_buf_size(SEND_BUFFER)
             // Nothing is sent before the application has said how much it takes: it would refuse what is too much.
             .initial_max_send_streams(0)
-            .handshake(TokioIo::new(stream));
+            .handshake(TokioIo::new(Watched::new(stream)));
         let handshake = timeout(SETTINGS, handshake).await;
         let (sender, connection) = handshake.map_err(|_| LocalError::broken("it does not speak HTTP/2"))??;
         let (said, ask) = (Arc::new(Said::default()), Arc::new(Notify::new()));
@@ -250,6 +260,14 @@ impl Http2 {
         let slot = connection.slot().ok_or_else(|| LocalError::broken("it takes no requests"))?;
         Ok(Some((Arc::new(connection), slot)))
     }
+}
+
+fn tell_when_asked(request: &mut Request<Recallable>, asked: Arc<Notify>) {
+    hyper::ext::on_informational(request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            asked.notify_one();
+        }
+    });
 }
 
 /// The same request in the words of HTTP/2: what it is for stands in the target (RFC 9113, section 8.3.1), and there are no

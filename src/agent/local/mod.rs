@@ -1,13 +1,14 @@
 //! The agent's side of the local applications: how each of them is spoken to.
 //!
 //! `dial` connects, `watched` looks at what is kept, `http1` and `http2` keep connections, `again` takes requests back that
-//! were refused unseen, `websocket` translates between the two versions, and [`Local`] makes of a visitor's request the one
-//! that the application gets.
+//! were refused unseen, `switched` is what an exchange may become, `websocket` translates between the two versions, and
+//! [`Local`] makes of a visitor's request the one that the application gets.
 
 mod again;
 pub(super) mod dial;
 mod http1;
 mod http2;
+pub(super) mod switched;
 mod watched;
 mod websocket;
 
@@ -21,18 +22,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::rt::Executor;
-use hyper::upgrade::Upgraded;
-use hyper_util::client::legacy::Error as ClientError;
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, LocalUrl, Service};
@@ -43,8 +41,9 @@ use crate::protocol::preface::Preface;
 use crate::transport::body::{BodyError, FrameBody};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Name;
-use dial::{Dialler, Patient};
-use http1::Http1;
+use dial::Dialler;
+pub(super) use http1::Sending;
+use http1::{Http1, Http1Body};
 use http2::{Failed, Http2, Slot};
 use websocket::Handshake;
 
@@ -111,11 +110,36 @@ where
     }
 }
 
-/// Ends an upgraded connection that broke off on the way, so that the application does not take it for complete. Over
-/// HTTP/2 the library has no other end than the orderly one.
-pub(super) fn reset(upgraded: Upgraded) {
-    if let Ok(parts) = upgraded.downcast::<TokioIo<Patient>>() {
-        parts.io.inner().reset();
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) enum AnswerBody {
+    One(Http1Body),
+    Two(Incoming),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = LocalError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LocalError>>> {
+        match &mut *self {
+            Self::One(body) => Pin::new(body).poll_frame(cx),
+            Self::Two(body) => Pin::new(body).poll_frame(cx).map_err(LocalError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::One(body) => body.is_end_stream(),
+            Self::Two(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            Self::One(body) => body.size_hint(),
+            Self::Two(body) => body.size_hint(),
+        }
     }
 }
 
@@ -164,15 +188,6 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)
 impl From<hyper::Error> for LocalError {
     fn from(error: hyper::Error) -> Self {
         Self::exchange(&error)
-    }
-}
-
-impl From<ClientError> for LocalError {
-    fn from(error: ClientError) -> Self {
-        match causes(&error).iter().find_map(|cause| cause.downcast_ref::<io::Error>()) {
-            Some(io) if error.is_connect() => Self::dial(io),
-            _ => Self::exchange(&error),
-        }
     }
 }
 
@@ -253,9 +268,12 @@ pub(super) enum Switching {
     UpgradeByConnect(Option<HeaderValue>),
 }
 
-/// An answer, and what keeps its place while it is read.
+/// An answer, and what belongs to it while it is read.
 pub(super) struct Answer {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<AnswerBody>,
+    /// What is left of the request: the application has answered before it had all of it.
+    pub(super) rest: Option<Sending>,
+    /// Its place on a connection.
     pub(super) _slot: Option<Slot>,
 }
 
@@ -310,7 +328,7 @@ impl Local {
         let over_http2 = self.takes_http2(&head);
         self.request_headers.apply(&mut head.headers);
         let host = self.host(&head)?;
-        let RequestHead { mut method, target, protocol, mut headers, has_body, .. } = head;
+        let RequestHead { mut method, target, protocol, mut headers, .. } = head;
         let mut extended = None;
         let switching = match (protocol, over_http2) {
             (Some(protocol), true) => {
@@ -340,17 +358,9 @@ impl Local {
             (None, false) => Switching::No,
         };
         headers.insert(HOST, host);
-        if has_body && !over_http2 && !headers.contains_key(CONTENT_LENGTH) {
-            // Unsaid, it would be done for a POST, but a GET would lose its body without a word.
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(UriScheme::HTTP);
-        uri.authority = Some(self.authority.clone());
-        uri.path_and_query = Some(PathAndQuery::from_maybe_shared(target).map_err(|_| MALFORMED)?);
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| MALFORMED)?;
+        *request.uri_mut() = PathAndQuery::from_maybe_shared(target).map_err(|_| MALFORMED)?.into();
         *request.headers_mut() = headers;
         if over_http2 {
             *request.version_mut() = Version::HTTP_2;
@@ -371,34 +381,40 @@ impl Local {
         }
     }
 
-    /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(&self, request: Request<RequestBody>, preface: &Preface) -> Result<Answer, LocalError> {
+    /// Sends a request and waits for the head of its answer. `asked` is told when the application asks for the body.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        preface: &Preface,
+        asked: Option<&Arc<Notify>>,
+    ) -> Result<Answer, LocalError> {
         let on_behalf_of = (preface.visitor, preface.server);
-        let (http1, mut request) = match &self.http {
+        let (http1, request) = match &self.http {
             Http::One(http1) => (http1, request),
             Http::Either(http1, _) if request.version() != Version::HTTP_2 => (http1, request),
             Http::Two(http2) | Http::Either(_, http2) => {
-                match (Box::pin(http2.send(request, on_behalf_of)).await, &self.http) {
-                    (Ok((response, slot)), _) => return Ok(Answer { response, _slot: Some(slot) }),
+                match (Box::pin(http2.send(request, on_behalf_of, asked)).await, &self.http) {
+                    (Ok((response, slot)), _) => {
+                        let response = response.map(AnswerBody::Two);
+                        return Ok(Answer { response, rest: None, _slot: Some(slot) });
+                    }
                     (Err(Failed::Local(error)), _) => return Err(error),
+                    // It was meant for the other version, which the application turned out not to speak.
                     (Err(Failed::NotSpoken(request)), Http::Either(http1, _)) => (http1, *request),
                     (Err(Failed::NotSpoken(_)), _) => return Err(LocalError::broken("it does not speak HTTP/2")),
                 }
             }
         };
-        if request.version() == Version::HTTP_2 {
-            // It was meant for the other version, which the application turned out not to speak.
-            *request.version_mut() = Version::HTTP_11;
-            if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
-                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-        }
-        let response = http1.send(request, on_behalf_of).await?;
-        Ok(Answer { response, _slot: None })
+        let (response, rest) = http1.send(request, on_behalf_of, asked.map(Arc::as_ref)).await?;
+        Ok(Answer { response: response.map(AnswerBody::One), rest, _slot: None })
     }
 
     /// Makes of the application's answer the one that the visitor has to get. Says whether a connection begins.
-    pub(super) fn answer(&self, response: &mut Response<Incoming>, switching: &Switching) -> Result<bool, LocalError> {
+    pub(super) fn answer(
+        &self,
+        response: &mut Response<AnswerBody>,
+        switching: &Switching,
+    ) -> Result<bool, LocalError> {
         let (status, headers) = (response.status(), response.headers_mut());
         self.response_headers.apply(headers);
         let switches = match switching {

@@ -1,23 +1,34 @@
-//! A socket that is looked at before it is believed to be silent.
+//! Sockets that are looked at before they are believed to be silent.
+//!
+//! The runtime learns only in turns what has come to a socket. An application may have closed a kept connection since the
+//! last turn, and a request that is sent then is lost, though nobody has touched it.
 
-use std::io::{self, Read as _};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Read at once when looking: the end of a connection, or its last words.
-const LOOK: usize = 1024;
+/// Whether the system has nothing to tell of a socket: neither something to read nor its end.
+pub(super) fn is_silent(socket: &impl AsFd) -> bool {
+    look(socket).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
 
-/// A socket to a local application.
+/// How many bytes there are to be read, as far as it is asked: none, at the end of a connection.
+fn look(socket: &impl AsFd) -> io::Result<usize> {
+    SockRef::from(socket).peek(&mut [MaybeUninit::uninit()])
+}
+
+/// A socket whose end is seen before anything is sent on it.
 ///
-/// The runtime learns only in turns what has come to a socket. An application may have closed a kept connection since the
-/// last turn, and a request that is sent then is lost, though nobody has touched it. So whoever finds the socket silent for
-/// the second time, with nothing read or written in between, which is what happens before a kept connection is used again,
-/// gets what the system itself says: the end is seen before anything is sent, and the request goes on another connection.
+/// Whoever finds it silent for the second time, with nothing read or written in between, which is what happens before a
+/// kept connection is used again, is told of its end if the system knows of one: then the request goes on another
+/// connection.
 #[derive(Debug)]
-pub(in crate::agent) struct Watched<S> {
+pub(super) struct Watched<S> {
     socket: S,
     /// It was silent at the last look, and nothing was written since.
     silent: bool,
@@ -27,40 +38,17 @@ impl<S> Watched<S> {
     pub(super) fn new(socket: S) -> Self {
         Self { socket, silent: false }
     }
-
-    pub(super) fn socket(&self) -> &S {
-        &self.socket
-    }
 }
 
-impl<S> Watched<S>
-where
-    for<'a> SockRef<'a>: From<&'a S>,
-{
-    /// Asks the system.
-    fn look(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut space = [0; LOOK];
-        let room = buffer.remaining().min(LOOK);
-        match (&*SockRef::from(&self.socket)).read(&mut space[..room]) {
-            Ok(read) => {
-                buffer.put_slice(&space[..read]);
-                Poll::Ready(Ok(()))
-            }
-            // The runtime wakes whoever waits: it was asked before.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S>
-where
-    for<'a> SockRef<'a>: From<&'a S>,
-{
+impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if read.is_pending() && self.silent && buffer.remaining() > 0 {
-            return self.look(buffer);
+            return match look(&self.socket) {
+                Ok(0) => Poll::Ready(Ok(())),
+                // The runtime wakes whoever waits: it was asked before.
+                _ => Poll::Pending,
+            };
         }
         self.silent = read.is_pending();
         read

@@ -1,0 +1,177 @@
+//! HTTP/1.1 as bytes (RFC 9112): the head of a request is written, the head of an answer read. No I/O.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, request};
+use httparse::{Header, ParserConfig, Status};
+
+use crate::protocol::exchange::MAX_FIELDS;
+use crate::protocol::frame::MAX_HEAD;
+
+/// Fields behind a body.
+const MAX_TRAILERS: usize = 128;
+
+/// What an application says that is no HTTP/1.1.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotHttp(pub(super) &'static str);
+
+/// How the end of a body is known (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many bytes, that are still to come.
+    Length(u64),
+    /// Each piece says how long it is.
+    Chunked,
+    /// All that comes until the connection ends.
+    UntilClose,
+}
+
+/// How the body of a request is sent; none is a body of no bytes.
+///
+/// # Errors
+/// `Content-Length` is not one number.
+pub(super) fn request_framing(headers: &HeaderMap, has_body: bool) -> Result<Framing, NotHttp> {
+    match length(headers)? {
+        _ if !has_body => Ok(Framing::Length(0)),
+        Some(length) => Ok(Framing::Length(length)),
+        None => Ok(Framing::Chunked),
+    }
+}
+
+/// Puts the head of a request. What says how its body is sent is `framing`'s to say, and said once.
+pub(super) fn put_head(out: &mut BytesMut, head: &request::Parts, framing: Framing) {
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    out.put_slice(head.method.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(target.as_bytes());
+    out.put_slice(b" HTTP/1.1\r\n");
+    for (name, value) in &head.headers {
+        if *name != TRANSFER_ENCODING {
+            put_field(out, name, value);
+        }
+    }
+    if framing == Framing::Chunked {
+        out.put_slice(b"transfer-encoding: chunked\r\n");
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Puts one line of a head, or of trailers.
+pub(super) fn put_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    out.put_slice(name.as_str().as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value.as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// The head of an answer, if all of it is there; it is taken off `input` then.
+///
+/// # Errors
+/// This is no HTTP/1, or more than a stream could carry.
+pub(super) fn take_head(input: &mut Bytes) -> Result<Option<Response<()>>, NotHttp> {
+    let whole = input.clone();
+    let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let end = match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, &whole, &mut fields) {
+        Ok(Status::Complete(end)) => end,
+        Ok(Status::Partial) if whole.len() > MAX_HEAD => return Err(NotHttp("the head of its answer is too large")),
+        Ok(Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(NotHttp("the head of its answer has too many fields")),
+        Err(_) => return Err(NotHttp("the head of its answer is none of HTTP/1.1")),
+    };
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let mut response = Response::new(());
+    *response.status_mut() = status.ok_or(NotHttp("its answer has no status"))?;
+    *response.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    *response.headers_mut() = fields_of(&whole, parsed.headers)?;
+    input.advance(end);
+    Ok(Some(response))
+}
+
+/// The trailers behind the last piece of a body, if all of them are there; they are taken off `input` then.
+///
+/// # Errors
+/// They are none, or more than a stream could carry.
+pub(super) fn take_trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, NotHttp> {
+    let whole = input.clone();
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    match httparse::parse_headers(&whole, &mut fields) {
+        Ok(Status::Complete((end, parsed))) => {
+            let trailers = fields_of(&whole, parsed)?;
+            input.advance(end);
+            Ok(Some(trailers))
+        }
+        Ok(Status::Partial) if whole.len() > MAX_HEAD => Err(NotHttp("its trailers are too large")),
+        Ok(Status::Partial) => Ok(None),
+        Err(_) => Err(NotHttp("its trailers are none")),
+    }
+}
+
+/// The fields as slices of `whole`, in which they were found.
+fn fields_of(whole: &Bytes, found: &[Header<'_>]) -> Result<HeaderMap, NotHttp> {
+    let mut fields = HeaderMap::with_capacity(found.len());
+    for field in found {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_maybe_shared(whole.slice_ref(field.value));
+        match (name, value) {
+            (Ok(name), Ok(value)) => fields.append(name, value),
+            _ => return Err(NotHttp("it sends a field that is none of HTTP/1.1")),
+        };
+    }
+    Ok(fields)
+}
+
+/// How the body of an answer to `method` ends (RFC 9112, section 6.3). One that switches protocols has none.
+///
+/// # Errors
+/// It says so in two ways that contradict each other.
+pub(super) fn answer_framing(method: &Method, answer: &Response<()>) -> Result<Framing, NotHttp> {
+    let (status, headers) = (answer.status(), answer.headers());
+    let has_none = status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if *method == Method::HEAD || has_none {
+        return Ok(Framing::Length(0));
+    }
+    // `identity` is no coding (RFC 2616, section 3.6).
+    let is_coding = |coding: &&[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity");
+    if let Some(last) = listed(headers, &TRANSFER_ENCODING).filter(is_coding).last() {
+        return match last.eq_ignore_ascii_case(b"chunked") {
+            true if answer.version() == Version::HTTP_10 => Err(NotHttp("it sends pieces in HTTP/1.0")),
+            true => Ok(Framing::Chunked),
+            false => Ok(Framing::UntilClose),
+        };
+    }
+    Ok(length(headers)?.map_or(Framing::UntilClose, Framing::Length))
+}
+
+/// Whether the connection may be used again after this answer (RFC 9112, section 9.3).
+pub(super) fn keeps_alive(answer: &Response<()>) -> bool {
+    let says = |word: &[u8]| listed(answer.headers(), &CONNECTION).any(|option| option.eq_ignore_ascii_case(word));
+    match answer.version() {
+        Version::HTTP_10 => says(b"keep-alive") && !says(b"close"),
+        _ => !says(b"close"),
+    }
+}
+
+/// What a field lists, over all its lines.
+fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// `Content-Length`. Said more than once, it must be the same (RFC 9110, section 8.6).
+fn length(headers: &HeaderMap) -> Result<Option<u64>, NotHttp> {
+    let mut length = None;
+    for text in listed(headers, &CONTENT_LENGTH) {
+        let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+        let number = std::str::from_utf8(text).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+        let number: u64 = number.ok_or(NotHttp("its Content-Length is no number"))?;
+        if length.is_some_and(|length| length != number) {
+            return Err(NotHttp("it has two lengths"));
+        }
+        length = Some(number);
+    }
+    Ok(length)
+}

@@ -1,0 +1,193 @@
+//! HTTP/1.1 to a local application: connections that are kept and used again, or one for each visitor.
+//!
+//! Nothing runs beside the exchange itself: the task that carries a visitor's request writes it, reads its answer and gives
+//! the connection back. What HTTP/1.1 says is in `codec` and `chunked`, which know no connections.
+
+mod answer;
+mod chunked;
+mod codec;
+mod sending;
+mod wire;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use rustls::ClientConfig;
+use tokio::sync::Notify;
+use tokio::time::{Sleep, sleep};
+use tokio_util::task::TaskTracker;
+
+use super::dial::{Dialler, OnBehalfOf};
+use super::{LocalError, RequestBody};
+use answer::poll_first;
+pub(super) use answer::{Connection, Http1Body};
+use codec::{NotHttp, answer_framing, keeps_alive, take_head};
+pub(in crate::agent) use sending::Sending;
+use sending::Unsent;
+use wire::{Pool, Wire};
+
+/// How long an application that takes nothing any more may still answer: it may refuse a request that it does not want to
+/// read, and close.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+
+impl From<NotHttp> for LocalError {
+    fn from(error: NotHttp) -> Self {
+        Self::broken(error.0)
+    }
+}
+
+/// The connections of one service. A request on a kept one that turns out to be closed is sent again on another one, if
+/// nothing of it had been sent.
+pub(super) struct Http1 {
+    dialler: Dialler,
+    tls: Option<Arc<ClientConfig>>,
+    pool: Arc<Pool>,
+}
+
+impl Http1 {
+    /// What looks after idle connections runs on `tasks`.
+    pub(super) fn new(dialler: Dialler, tls: Option<Arc<ClientConfig>>, tasks: TaskTracker) -> Self {
+        Self { dialler, tls, pool: Pool::new(tasks) }
+    }
+
+    /// Sends a request and waits for the head of its answer; `asked` is told when the application asks for the body. What
+    /// is left of the request then has to be driven on.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        on_behalf_of: OnBehalfOf,
+        asked: Option<&Notify>,
+    ) -> Result<(Response<Http1Body>, Option<Sending>), LocalError> {
+        let (head, body) = request.into_parts();
+        let mut exchange = Exchange::new(head.method.clone(), Sending::new(&head, body)?, asked);
+        drop(head);
+        if self.dialler.tells_the_visitor() {
+            // What is said ahead of it is true for this visitor only.
+            let wire = self.connect(Some(on_behalf_of), Weak::new()).await?;
+            return exchange.over(wire, false).await.map_err(Failed::into_local);
+        }
+        while let Some(wire) = self.pool.take() {
+            match exchange.over(wire, true).await {
+                Err(Failed::Nothing(_)) => {}
+                answered => return answered.map_err(Failed::into_local),
+            }
+        }
+        let wire = self.connect(None, Arc::downgrade(&self.pool)).await?;
+        exchange.over(wire, false).await.map_err(Failed::into_local)
+    }
+
+    async fn connect(&self, on_behalf_of: Option<OnBehalfOf>, pool: Weak<Pool>) -> Result<Arc<Wire>, LocalError> {
+        let dialled = match &self.tls {
+            Some(tls) => Box::pin(self.dialler.dial_tls(on_behalf_of, tls)).await,
+            None => Box::pin(self.dialler.dial(on_behalf_of)).await,
+        };
+        Ok(Wire::new(dialled.map_err(|error| LocalError::dial(&error))?, pool))
+    }
+}
+
+/// Why an exchange over one connection failed.
+enum Failed {
+    /// Nothing of the request was sent: it can go over another one.
+    Nothing(io::Error),
+    Local(LocalError),
+}
+
+impl Failed {
+    fn into_local(self) -> LocalError {
+        match self {
+            Self::Nothing(error) => LocalError::broken(&error.to_string()),
+            Self::Local(error) => error,
+        }
+    }
+
+    fn broken(text: &str) -> Self {
+        Self::Local(LocalError::broken(text))
+    }
+}
+
+impl From<NotHttp> for Failed {
+    fn from(error: NotHttp) -> Self {
+        Self::Local(error.into())
+    }
+}
+
+/// One request, up to the head of its answer.
+struct Exchange<'a> {
+    method: Method,
+    sending: Option<Sending>,
+    /// What has come of the answer.
+    input: Bytes,
+    asked: Option<&'a Notify>,
+    /// The application takes nothing more: why, and how long it may still answer.
+    deaf: Option<(io::Error, Pin<Box<Sleep>>)>,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(method: Method, sending: Sending, asked: Option<&'a Notify>) -> Self {
+        Self { method, sending: Some(sending), input: Bytes::new(), asked, deaf: None }
+    }
+
+    /// Sends it over `wire`, which may have been kept, and waits for the head of the answer.
+    async fn over(&mut self, wire: Arc<Wire>, is_kept: bool) -> Result<(Response<Http1Body>, Option<Sending>), Failed> {
+        if let Some(sending) = &mut self.sending {
+            sending.go_over(&wire);
+        }
+        let head = poll_fn(|cx| self.poll_head(&wire, is_kept, cx)).await?;
+        let framing = answer_framing(&self.method, &head)?;
+        let mut body = Http1Body::new(wire, std::mem::take(&mut self.input), framing, keeps_alive(&head));
+        if head.status() != StatusCode::SWITCHING_PROTOCOLS {
+            body.settle();
+        }
+        Ok((head.map(|()| body), self.sending.take()))
+    }
+
+    fn poll_head(&mut self, wire: &Wire, is_kept: bool, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Failed>> {
+        self.poll_sending(is_kept, cx)?;
+        loop {
+            while let Some(head) = take_head(&mut self.input)? {
+                if !head.status().is_informational() || head.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    return Poll::Ready(Ok(head));
+                }
+                if let Some(asked) = self.asked.filter(|_| head.status() == StatusCode::CONTINUE) {
+                    asked.notify_one();
+                }
+            }
+            match poll_first(wire, &mut self.input, cx) {
+                Poll::Ready(Ok(0)) if self.input.is_empty() => {
+                    return Poll::Ready(Err(Failed::broken("it closed the connection without an answer")));
+                }
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(Failed::broken("it closed in the middle of its answer's head")));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::broken(&error.to_string()))),
+                Poll::Pending => {
+                    let Some((error, last)) = &mut self.deaf else { return Poll::Pending };
+                    ready!(last.as_mut().poll(cx));
+                    return Poll::Ready(Err(Failed::broken(&error.to_string())));
+                }
+            }
+        }
+    }
+
+    fn poll_sending(&mut self, is_kept: bool, cx: &mut Context<'_>) -> Result<(), Failed> {
+        let Some(sending) = &mut self.sending else { return Ok(()) };
+        match sending.poll(cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(Unsent::Nothing(error))) if is_kept => return Err(Failed::Nothing(error)),
+            Poll::Ready(Err(Unsent::Nothing(error) | Unsent::Rest(error))) => {
+                self.deaf = Some((error, Box::pin(sleep(LAST_ANSWER))))
+            }
+            Poll::Ready(Err(Unsent::Broken(error))) => return Err(Failed::Local(error)),
+        }
+        self.sending = None;
+        Ok(())
+    }
+}

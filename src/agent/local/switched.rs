@@ -1,0 +1,96 @@
+//! The connection that an exchange has become, over either version of HTTP.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Response;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::http1::Connection;
+use super::{AnswerBody, LocalError};
+
+/// A connection to be.
+pub(in crate::agent) enum Switch {
+    One(Option<Connection>),
+    Two(OnUpgrade),
+}
+
+/// Takes it from the answer that has agreed to it.
+pub(in crate::agent) fn of(response: Response<AnswerBody>) -> (Response<()>, Switch) {
+    let (mut head, body) = response.into_parts();
+    let switch = match body {
+        AnswerBody::One(body) => Switch::One(body.into_connection()),
+        AnswerBody::Two(_) => {
+            let mut response = Response::from_parts(head, ());
+            let switch = Switch::Two(hyper::upgrade::on(&mut response));
+            head = response.into_parts().0;
+            switch
+        }
+    };
+    (Response::from_parts(head, ()), switch)
+}
+
+impl Switch {
+    /// Waits until it is one.
+    ///
+    /// # Errors
+    /// It has broken off.
+    pub(in crate::agent) async fn connection(self) -> Result<Switched, LocalError> {
+        match self {
+            Self::One(connection) => connection.map(Switched::One).ok_or_else(|| LocalError::broken("it is gone")),
+            Self::Two(upgrade) => Ok(Switched::Two(TokioIo::new(upgrade.await?))),
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(in crate::agent) enum Switched {
+    One(Connection),
+    Two(TokioIo<Upgraded>),
+}
+
+impl Switched {
+    /// Ends one that broke off on the way, so that the application does not take it for complete. Over HTTP/2 the library
+    /// has no other end than the orderly one.
+    pub(in crate::agent) fn reset(&self) {
+        if let Self::One(connection) = self {
+            connection.reset();
+        }
+    }
+}
+
+impl AsyncRead for Switched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::One(connection) => Pin::new(connection).poll_read(cx, buffer),
+            Self::Two(connection) => Pin::new(connection).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Switched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::One(connection) => Pin::new(connection).poll_write(cx, bytes),
+            Self::Two(connection) => Pin::new(connection).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::One(connection) => Pin::new(connection).poll_flush(cx),
+            Self::Two(connection) => Pin::new(connection).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::One(connection) => Pin::new(connection).poll_shutdown(cx),
+            Self::Two(connection) => Pin::new(connection).poll_shutdown(cx),
+        }
+    }
+}
