@@ -256,7 +256,8 @@ class Adit(Contender):
         (folder / "agent.toml").write_text(
             f'servers = ["{self.place.server}:{tunnel}"]\nclient_id = "bench"\ntoken_file = "token"\n'
             f'ca = "certs/ca.pem"\nmax_streams = 4096\n{services}')
-        self.at_server([self.program, "server", "--config", folder / "server.toml"], http)
+        # It listens before it has made its certificate; what it prints comes last.
+        self.at_server([self.program, "server", "--config", folder / "server.toml"], http).wait_for_words("fingerprint")
         self.at_home([self.program, "agent", "--config", folder / "agent.toml"]).wait_for_words("connected")
 
 

@@ -89,7 +89,7 @@ impl Handler {
         writer.gather().put_u8(Status::Accepted as u8);
         match preface.kind {
             ServiceKind::Http => http(&leads, &preface, reader, writer).await,
-            ServiceKind::Tcp | ServiceKind::Tls => raw(leads.own(), &preface, reader, writer).await,
+            ServiceKind::Tcp | ServiceKind::Tls => Box::pin(raw(leads.own(), &preface, reader, writer)).await,
         }
     }
 }
@@ -146,7 +146,7 @@ async fn http(
     let Answer { mut response, mut rest, _slot } = answer;
     let switches = local.answer(&mut response, &switching);
     if switches.map_err(|error| unanswered(local, preface, &error))? {
-        return switch(response, visitor, writer).await;
+        return Box::pin(switch(response, visitor, writer)).await;
     }
     if has_other_coding(response.headers()) && !response.body().is_end_stream() {
         let at = &local.text;

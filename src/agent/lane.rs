@@ -104,7 +104,8 @@ impl Shared {
         let (handler, exchanges) = (Arc::clone(&self.handler), self.exchanges.clone());
         let control = self.control(&session, &welcome, to_say);
         let drive = driver.run(GOODBYE, move |stream| {
-            exchanges.spawn(Arc::clone(&handler).serve(stream));
+            // In a box, because a task is moved about before it runs, and this is a large one.
+            exchanges.spawn(Box::pin(Arc::clone(&handler).serve(stream)));
         });
         let mut driver = JoinSet::new();
         driver.spawn(drive);

@@ -2,6 +2,7 @@
 //!
 //! [`listen`] accepts, [`tls`] encrypts, [`coalesce`] gathers small writes, [`mux`] splits one pipe into streams,
 //! [`framed`] reads and writes the frames of a stream, and [`body`] turns them into HTTP bodies and back.
+//! [`copy`] carries what is no exchange, [`pieces`] writes little ones as one,
 //! [`login`] carries the messages that come before the multiplexer.
 
 pub mod body;
@@ -11,6 +12,7 @@ pub mod framed;
 pub mod listen;
 pub mod login;
 pub mod mux;
+pub mod pieces;
 pub mod proxy_protocol;
 #[cfg(test)]
 mod testing;

@@ -47,9 +47,8 @@ pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket) {
         async move { Ok::<_, Infallible>(request::serve(visit, request).await) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // The socket watches each of them more closely; together they are the most.
-        .header_read_timeout(config.timeouts.head + config.timeouts.keep_alive)
+        // The socket watches over both: the head, and the time before it.
+        .header_read_timeout(None)
         .max_buf_size(config.limits.head_size)
         .max_header_size(config.limits.head_size)
         // The application's own date, or none: a proxy adds nothing that it can leave out.

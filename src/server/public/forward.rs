@@ -263,7 +263,7 @@ fn rewrite(visit: &Visit, target: &Target, request: &mut Request<RequestBody>, h
     }
     let forwarding = Forwarding {
         visitor: target.visitor,
-        peer: visit.peer,
+        peer: (visit.peer.ip(), &visit.peer_text),
         peer_is_trusted: visit.peer_is_trusted(),
         scheme: target.scheme,
         authority: target.authority.as_ref(),

@@ -37,32 +37,39 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
+    // Most heads have one of them at most: looking at the names that are there costs less than looking for each.
+    let named: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    if named.is_empty() {
+        return None;
+    }
     let protocol = headers.get(UPGRADE).filter(|protocol| !carries_requests(protocol)).cloned();
     let mut asks = false;
-    if headers.contains_key(CONNECTION) {
-        let connection: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
-        for option in connection.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
-            let option = option.trim();
-            asks |= option.eq_ignore_ascii_case("upgrade");
-            match HeaderName::from_bytes(option.as_bytes()) {
-                // These say where a message goes and how long it is: no connection option can take them away.
-                Ok(HOST | CONTENT_LENGTH | TE) | Err(_) => {}
-                Ok(name) => drop(headers.remove(name)),
-            }
+    let connection: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+    for option in connection.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
+        let option = option.trim();
+        asks |= option.eq_ignore_ascii_case("upgrade");
+        match HeaderName::from_bytes(option.as_bytes()) {
+            // These say where a message goes and how long it is: no connection option can take them away.
+            Ok(HOST | CONTENT_LENGTH | TE) | Err(_) => {}
+            Ok(name) => drop(headers.remove(name)),
         }
     }
     // Only `trailers` may be passed on (RFC 9110, section 10.1.4).
     let mut codings = headers.get_all(TE).iter().filter_map(|te| te.to_str().ok()).flat_map(|te| te.split(','));
     let trailers = codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, PROXY_CONNECTION, TE] {
+    for name in named {
         headers.remove(name);
     }
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     protocol.filter(|_| asks)
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(*name, CONNECTION | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION | TE | TRANSFER_ENCODING | UPGRADE)
+        || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
 }
 
 /// Whether an upgrade leads to a connection that carries requests itself (`h2c`, another HTTP, TLS with HTTP inside):
@@ -87,8 +94,8 @@ pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Forwarding<'a> {
     pub(super) visitor: IpAddr,
-    /// The address of the connection: the visitor's own, or the last proxy's.
-    pub(super) peer: SocketAddr,
+    /// The address of the connection: the visitor's own, or the last proxy's. Also as text.
+    pub(super) peer: (IpAddr, &'a HeaderValue),
     pub(super) peer_is_trusted: bool,
     pub(super) scheme: Scheme,
     pub(super) authority: Option<&'a Bytes>,
@@ -103,19 +110,20 @@ pub(super) struct Forwarding<'a> {
 /// trusted proxy says it.
 pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id, forwarded } = *forwarding;
-    if !peer_is_trusted {
-        for name in OURS {
-            headers.remove(name);
-        }
-    }
-    remove_look_alikes(headers);
+    remove_ours(headers, peer_is_trusted);
+    let (peer, peer_text) = peer;
     let earlier: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let chain = match earlier.as_slice() {
-        [] => peer.ip().to_string(),
-        earlier => format!("{}, {}", earlier.join(", "), peer.ip()),
-    };
-    put(headers, FORWARDED_FOR, chain);
-    put(headers, REAL_IP, visitor.to_string());
+    if earlier.is_empty() {
+        headers.insert(FORWARDED_FOR, peer_text.clone());
+    } else {
+        let chain = format!("{}, {peer}", earlier.join(", "));
+        put(headers, FORWARDED_FOR, chain);
+    }
+    if visitor == peer {
+        headers.insert(REAL_IP, peer_text.clone());
+    } else {
+        headers.insert(REAL_IP, address_value(visitor));
+    }
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
     }
@@ -128,7 +136,7 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
         put(headers, REQUEST_ID, request_id.to_string());
     }
     if forwarded {
-        add_forwarded(headers, peer.ip(), scheme, authority);
+        add_forwarded(headers, peer, scheme, authority);
     }
     if let Some(name) = prefix {
         let before = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -137,16 +145,27 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     }
 }
 
-/// Removes `X_Forwarded_For` and the like: CGI and WSGI (RFC 3875, section 4.1.18) make one variable of both spellings,
-/// so a visitor could say there what it must not. No proxy writes them this way, so none is asked for its trust.
-fn remove_look_alikes(headers: &mut HeaderMap) {
+/// Removes what only this server may say, unless a trusted proxy says it; and `X_Forwarded_For` and the like always: CGI
+/// and WSGI (RFC 3875, section 4.1.18) make one variable of both spellings, so a visitor could say there what it must not.
+/// No proxy writes them this way, so none is asked for its trust.
+fn remove_ours(headers: &mut HeaderMap, peer_is_trusted: bool) {
     let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let is_ours = |name: &str| OURS.iter().any(|ours| name.bytes().map(folded).eq(ours.as_str().bytes()));
-    let is_alike = |name: &&HeaderName| name.as_str().contains('_') && is_ours(name.as_str());
-    let alike: Vec<HeaderName> = headers.keys().filter(is_alike).cloned().collect();
-    for name in alike {
+    let goes = |name: &&HeaderName| {
+        let name = name.as_str();
+        // All of ours begin so.
+        name.starts_with(['f', 'x']) && (!peer_is_trusted || name.contains('_')) && is_ours(name)
+    };
+    let named: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    for name in named {
         headers.remove(name);
     }
+}
+
+/// An address as a field's value.
+pub(super) fn address_value(ip: IpAddr) -> HeaderValue {
+    // Digits, dots and colons are always one.
+    HeaderValue::try_from(ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: impl Into<Bytes>) {
@@ -327,9 +346,11 @@ mod tests {
         let fields =
             [("x_forwarded_for", "6.6.6.6"), ("x-real_ip", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x_kept", "1")];
         let mut fields = headers(&fields);
+        let peer = [192, 0, 2, 1].into();
+        let peer_text = address_value(peer);
         let mut forwarding = Forwarding {
-            visitor: [192, 0, 2, 1].into(),
-            peer: ([192, 0, 2, 1], 1234).into(),
+            visitor: peer,
+            peer: (peer, &peer_text),
             peer_is_trusted: false,
             scheme: Scheme::Http,
             authority: None,
@@ -351,9 +372,11 @@ mod tests {
     fn a_visitor_cannot_say_who_it_is_but_a_trusted_proxy_can() {
         let said = [("x-forwarded-for", "6.6.6.6"), ("x-real-ip", "6.6.6.6"), ("x-forwarded-proto", "https")];
         let authority = Bytes::from_static(b"alice.example");
+        let peer = [192, 0, 2, 1].into();
+        let peer_text = address_value(peer);
         let mut forwarding = Forwarding {
-            visitor: [192, 0, 2, 1].into(),
-            peer: ([192, 0, 2, 1], 1234).into(),
+            visitor: peer,
+            peer: (peer, &peer_text),
             peer_is_trusted: false,
             scheme: Scheme::Http,
             authority: Some(&authority),
@@ -412,10 +435,11 @@ mod tests {
             (&[("forwarded", "for=1.2.3.4")], true, "for=1.2.3.4, for=\"[2001:db8::1]\";proto=https;host=\"a:1\""),
         ] {
             let (mut fields, authority) = (headers(before), Bytes::from_static(b"a:1"));
-            let peer: SocketAddr = "[2001:db8::1]:5".parse().unwrap();
+            let peer = "2001:db8::1".parse().unwrap();
+            let peer_text = address_value(peer);
             let forwarding = Forwarding {
-                visitor: peer.ip(),
-                peer,
+                visitor: peer,
+                peer: (peer, &peer_text),
                 peer_is_trusted: trusted,
                 scheme: Scheme::Https,
                 authority: Some(&authority),

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -53,6 +54,8 @@ use wire::Wire;
 struct Visit {
     shared: Arc<Shared>,
     peer: SocketAddr,
+    /// Its address, as every request's head tells it.
+    peer_text: HeaderValue,
     local: SocketAddr,
     scheme: Scheme,
     /// Set when an answer without a length of its own, or an upgraded connection, broke off: its end must not look like
@@ -67,6 +70,15 @@ struct Visit {
 }
 
 impl Visit {
+    fn new(
+        (shared, peer, local, scheme): (Arc<Shared>, SocketAddr, SocketAddr, Scheme),
+        (cut, turns, unread): (Arc<AtomicBool>, Turns, Unread),
+        permits: (Permit, Option<AddressPermit>),
+    ) -> Arc<Self> {
+        let peer_text = headers::address_value(peer.ip());
+        Arc::new(Self { shared, peer, peer_text, local, scheme, cut, turns, unread, _permits: permits })
+    }
+
     fn peer_is_trusted(&self) -> bool {
         is_trusted(&self.shared, self.peer.ip())
     }
@@ -192,7 +204,7 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
             let signs = (Arc::clone(&cut), turns.clone(), unread.clone());
             let socket = VisitorSocket::new(wire, signs, &shared.config.timeouts);
             let Admission { shared, peer, local, permits } = admission;
-            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, unread, _permits: permits });
+            let visit = Visit::new((shared, peer, local, scheme), (cut, turns, unread), permits);
             match is_http2 {
                 true => connection::serve_http2(visit, socket).await,
                 false => connection::serve_http1(visit, socket).await,

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::transport::pieces::poll_write_pieces;
+
 /// A visitor's byte pipe.
 #[derive(Debug)]
 pub(in crate::server) enum Wire {
@@ -64,7 +66,7 @@ impl AsyncWrite for Wire {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
-            Self::Plain(_, tcp) => Pin::new(tcp).poll_write_vectored(cx, bytes),
+            Self::Plain(_, tcp) => poll_write_pieces(Pin::new(tcp), cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bytes),
         }
     }

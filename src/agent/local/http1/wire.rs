@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::dial::Stream;
 use super::super::watched;
+use crate::transport::pieces::poll_write_pieces;
 
 /// Idle connections kept for each local address: as many as requests may run at once. With fewer, each wave of
 /// visitors beyond that number pays for new connections (at 256 visitors a request then cost a third more).
@@ -54,7 +55,7 @@ impl Wire {
     }
 
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream.lock()).poll_write_vectored(cx, pieces)
+        poll_write_pieces(Pin::new(&mut *self.stream.lock()), cx, pieces)
     }
 
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
