@@ -14,6 +14,9 @@ use crate::protocol::frame::{self, MAX_DATA, Reset};
 /// Frames up to this size are gathered into one write; larger data goes straight to the stream, without that copy.
 const GATHER: usize = 16 * 1024;
 
+/// Room for what is gathered first.
+const FIRST: usize = 512;
+
 /// Why reading stopped before the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -104,6 +107,10 @@ impl FrameWriter {
 
     /// Where small frames are gathered until [`FrameWriter::flush`].
     pub fn gather(&mut self) -> &mut BytesMut {
+        if self.gathered.capacity() == 0 {
+            // Most heads fit, so that it grows once.
+            self.gathered.reserve(FIRST);
+        }
         &mut self.gathered
     }
 

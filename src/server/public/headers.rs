@@ -48,6 +48,10 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     for option in connection.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
         let option = option.trim();
         asks |= option.eq_ignore_ascii_case("upgrade");
+        // What most say goes anyway.
+        if option.eq_ignore_ascii_case("keep-alive") || option.eq_ignore_ascii_case("close") {
+            continue;
+        }
         match HeaderName::from_bytes(option.as_bytes()) {
             // These say where a message goes and how long it is: no connection option can take them away.
             Ok(HOST | CONTENT_LENGTH | TE) | Err(_) => {}
