@@ -23,7 +23,9 @@ pub(super) enum RequestBody {
     /// Passed on as it comes.
     Coming(Incoming),
     /// Here in full.
-    Held(HeldBody),
+    Held(Box<HeldBody>),
+    /// Somebody else has it.
+    Taken,
 }
 
 /// A body in memory, in pieces that were counted before they were made. What a visitor sends in crumbs is put together,
@@ -89,6 +91,11 @@ impl HeldBody {
 }
 
 impl RequestBody {
+    /// The body, for whoever sends it.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Taken)
+    }
+
     /// Reads the body to its end and keeps it, trailers included; `look` sees each piece. Reading it is what asks a
     /// visitor for it that waits (`Expect: 100-continue`). `idle` bounds the time between two pieces.
     ///
@@ -111,7 +118,7 @@ impl RequestBody {
                 Err(frame) => held.trailers = frame.into_trailers().ok(),
             }
         }
-        *self = Self::Held(held);
+        *self = Self::Held(Box::new(held));
         Ok(())
     }
 }
@@ -124,6 +131,7 @@ impl Body for RequestBody {
         match &mut *self {
             Self::Coming(body) => Pin::new(body).poll_frame(cx),
             Self::Held(body) => Poll::Ready(body.next().map(Ok)),
+            Self::Taken => Poll::Ready(None),
         }
     }
 
@@ -131,6 +139,7 @@ impl Body for RequestBody {
         match self {
             Self::Coming(body) => body.is_end_stream(),
             Self::Held(body) => body.begun && body.pieces.is_empty() && body.trailers.is_none(),
+            Self::Taken => true,
         }
     }
 
@@ -138,6 +147,7 @@ impl Body for RequestBody {
         match self {
             Self::Coming(body) => body.size_hint(),
             Self::Held(body) => SizeHint::with_exact(body.pieces.iter().map(|piece| piece.len() as u64).sum()),
+            Self::Taken => SizeHint::with_exact(0),
         }
     }
 }
@@ -186,7 +196,7 @@ mod tests {
             assert_eq!(capacity, budget.in_use(), "what it takes is what was counted");
             assert_eq!(body.push(Bytes::from(vec![0; spare + 1]), most), Err(HoldError::TooLarge));
             assert_eq!(taken(&mut body), (sent, true));
-            let body = RequestBody::Held(body);
+            let body = RequestBody::Held(Box::new(body));
             assert!(body.is_end_stream() && body.size_hint().exact() == Some(0));
             drop(body);
             assert_eq!((budget.in_use(), other.in_use()), (0, 0));
@@ -208,7 +218,7 @@ mod tests {
     #[test]
     fn an_empty_body_is_one_until_it_is_taken() {
         let budget = Budget::new(0);
-        let mut body = RequestBody::Held(held(&budget, &budget));
+        let mut body = RequestBody::Held(Box::new(held(&budget, &budget)));
         assert!(!body.is_end_stream());
         let RequestBody::Held(inner) = &mut body else { panic!("it was held") };
         assert!(inner.next().is_none());

@@ -73,7 +73,7 @@ impl Target {
 pub(super) async fn forward(
     visit: &Arc<Visit>,
     target: Target,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
@@ -98,7 +98,7 @@ pub(super) async fn forward(
 async fn exchange(
     visit: &Arc<Visit>,
     target: &Target,
-    mut request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     entry: &Arc<Entry>,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
@@ -108,9 +108,9 @@ async fn exchange(
     // The caller of a gRPC stream may have nothing to say for long.
     let upload_idle = if is_grpc(request.headers()) { timeouts.quiet_stream } else { timeouts.idle };
     let waits = has_body && asked.1 == Version::HTTP_11 && headers::expects_continue(request.headers());
-    let upgrade = rewrite(visit, target, &mut request, has_body);
+    let upgrade = rewrite(visit, target, request, has_body);
     let protocol = request.extensions_mut().remove::<Protocol>();
-    let first = opening(visit, target, &mut request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
+    let first = opening(visit, target, request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
     let mut course = Course::new(&target.offered);
     let (mut stream, mut reader) = begin(visit, &mut course, &first, entry).await?;
     let writer = FrameWriter::new(stream.0.clone());
@@ -123,7 +123,7 @@ async fn exchange(
             asks = Some(sender);
             receiver
         });
-        let upload = upload(request.into_body(), asked_for, writer, upload_idle, Arc::clone(entry), sender);
+        let upload = upload(request.body_mut().take(), asked_for, writer, upload_idle, Arc::clone(entry), sender);
         let (unread, request_id) = (visit.unread.clone(), target.request_id);
         let upload = async move {
             if upload.await {

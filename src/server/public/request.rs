@@ -32,7 +32,9 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
     if request.version() != Version::HTTP_2 {
         visit.unread.begin(request_id, !request.body().is_end_stream());
     }
-    match decide(&visit, request, request_id).await {
+    let mut request = request.map(RequestBody::Coming);
+    // Lent, because whoever takes it holds it twice.
+    match decide(&visit, &mut request, request_id).await {
         Ok(response) => response,
         Err(failure) => {
             tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
@@ -43,7 +45,7 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
 
 async fn decide(
     visit: &Arc<Visit>,
-    request: Request<Incoming>,
+    request: &mut Request<RequestBody>,
     request_id: RequestId,
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
@@ -57,8 +59,8 @@ async fn decide(
     if is_proxied || headers::has_other_coding(request.headers()) {
         return Err(Failure::BadRequest);
     }
-    let authority = headers::authority_of(&request).map_err(|_| Failure::BadRequest)?;
-    if let Some(location) = https_location(visit, &request, authority.as_ref()) {
+    let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;
+    if let Some(location) = https_location(visit, request, authority.as_ref()) {
         return Ok(answer::redirect(location, request_id).map(Either::Left));
     }
     let route = {
@@ -76,9 +78,8 @@ async fn decide(
             if offered.service.kind() != ServiceKind::Http {
                 return Err(Failure::WrongKind);
             }
-            let mut request = request.map(RequestBody::Coming);
             let service = &offered.service;
-            access::check(visit, (service.name(), service.access()), &mut request, visitor).await?;
+            access::check(visit, (service.name(), service.access()), request, visitor).await?;
             offered.tunnel.usage().check().map_err(|wait| Failure::SiteRateLimited(wait.seconds()))?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {
@@ -87,14 +88,14 @@ async fn decide(
             let target = Target { offered, mode, authority, visitor, scheme: visit.scheme, request_id };
             forward::forward(visit, target, request).await.map(|response| response.map(Either::Right))
         }
-        Route::AddSlash => add_slash(&request, request_id).map(|response| response.map(Either::Left)),
-        Route::Own => own_page(visit, &request, request_id).map(|response| response.map(Either::Left)),
+        Route::AddSlash => add_slash(request, request_id).map(|response| response.map(Either::Left)),
+        Route::Own => own_page(visit, request, request_id).map(|response| response.map(Either::Left)),
         Route::Unknown => Err(Failure::UnknownName),
     }
 }
 
 /// Where a request over plain HTTP is sent that the operator wants over HTTPS.
-fn https_location(visit: &Visit, request: &Request<Incoming>, authority: Option<&Bytes>) -> Option<HeaderValue> {
+fn https_location(visit: &Visit, request: &Request<RequestBody>, authority: Option<&Bytes>) -> Option<HeaderValue> {
     let public = &visit.shared.config.public;
     let https = visit.shared.https.as_ref()?;
     if visit.scheme == Scheme::Https || public.redirect_to_https.is_empty() {
@@ -119,7 +120,7 @@ fn https_location(visit: &Visit, request: &Request<Incoming>, authority: Option<
     HeaderValue::try_from(format!("https://{host}{}{target}", with_port(port, 443))).ok()
 }
 
-fn add_slash(request: &Request<Incoming>, request_id: RequestId) -> Result<Response<Full<Bytes>>, Failure> {
+fn add_slash(request: &Request<RequestBody>, request_id: RequestId) -> Result<Response<Full<Bytes>>, Failure> {
     let uri = request.uri();
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(|_| Failure::BadRequest)?;
@@ -128,7 +129,7 @@ fn add_slash(request: &Request<Incoming>, request_id: RequestId) -> Result<Respo
 
 fn own_page(
     visit: &Visit,
-    request: &Request<Incoming>,
+    request: &Request<RequestBody>,
     request_id: RequestId,
 ) -> Result<Response<Full<Bytes>>, Failure> {
     if request.uri().path() != "/health" {
