@@ -100,3 +100,86 @@ pub(super) fn put_end(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
     }
     out.put_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Reads a body that comes in these pieces: its data, its trailers, and what is left behind it.
+    fn read(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Bytes, bool), NotHttp> {
+        let (mut chunked, mut input) = (Chunked::default(), Bytes::new());
+        let (mut data, mut trailers) = (Vec::new(), None);
+        for piece in pieces {
+            input = [&input[..], piece].concat().into();
+            loop {
+                match chunked.next(&mut input)? {
+                    Some(Part::Data(piece)) => data.extend_from_slice(&piece),
+                    Some(Part::Trailers(fields)) => trailers = Some(fields),
+                    Some(Part::End) => return Ok((data, trailers, input, true)),
+                    None => break,
+                }
+            }
+        }
+        Ok((data, trailers, input, false))
+    }
+
+    #[test]
+    fn pieces_trailers_and_what_follows_are_told_apart() {
+        let body = b"5;name=\"x\"\r\nhello\r\n00a\r\n, world!!\n\r\n0\r\nX-Sum: 1\r\n\r\nHTTP/1.1";
+        let (data, trailers, left, ended) = read(&[body]).unwrap();
+        assert_eq!((&data[..], &left[..], ended), (&b"hello, world!!\n"[..], &b"HTTP/1.1"[..], true));
+        assert_eq!(trailers.unwrap()["x-sum"], "1");
+        assert_eq!(read(&[b"0\r\n\r\n"]).unwrap().1, None);
+    }
+
+    #[test]
+    fn what_are_no_pieces_is_refused() {
+        for wrong in [
+            &b"x\r\n"[..],
+            b"-1\r\n",
+            b"5\nhello\r\n",
+            b"5\r\nhello!\r\n",
+            b"5\r\nhello\n",
+            b"fffffffffffffffff\r\n",
+            b"0\r\nno colon\r\n\r\n",
+            b" 5\r\nhello\r\n",
+        ] {
+            assert!(read(&[wrong]).is_err(), "{}", wrong.escape_ascii());
+        }
+        let endless = [&b"5;"[..], &[b'x'; MAX_LINE]].concat();
+        assert!(read(&[&endless]).is_err());
+    }
+
+    #[test]
+    fn an_end_that_is_missing_is_none() {
+        for cut in [&b"5\r\nhel"[..], b"5\r\nhello", b"5\r\nhello\r\n", b"0\r\n", b"0\r\nX: 1\r\n"] {
+            assert!(!read(&[cut]).unwrap().3, "{}", cut.escape_ascii());
+        }
+    }
+
+    proptest! {
+        /// What is written is read as it was, wherever it is cut on its way.
+        #[test]
+        fn a_body_survives(bodies: Vec<Vec<u8>>, has_trailers: bool, cuts: Vec<prop::sample::Index>) {
+            let mut out = BytesMut::new();
+            for body in bodies.iter().filter(|body| !body.is_empty()) {
+                put_length(&mut out, body.len());
+                out.extend_from_slice(body);
+                out.extend_from_slice(b"\r\n");
+            }
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-sum", HeaderValue::from_static("1"));
+            put_end(&mut out, has_trailers.then_some(&trailers));
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(out.len())).chain([0, out.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &out[cut[0]..cut[1]]).collect();
+            let (data, got, left, ended) = read(&pieces).unwrap();
+            prop_assert!(ended && left.is_empty());
+            prop_assert_eq!(data, bodies.concat());
+            prop_assert_eq!(got, has_trailers.then_some(trailers));
+        }
+    }
+}

@@ -35,9 +35,10 @@ pub(super) enum Framing {
 /// `Content-Length` is not one number.
 pub(super) fn request_framing(headers: &HeaderMap, has_body: bool) -> Result<Framing, NotHttp> {
     match length(headers)? {
-        _ if !has_body => Ok(Framing::Length(0)),
+        // What it says must come, or the next request would be taken for it.
         Some(length) => Ok(Framing::Length(length)),
-        None => Ok(Framing::Chunked),
+        None if has_body => Ok(Framing::Chunked),
+        None => Ok(Framing::Length(0)),
     }
 }
 
@@ -174,4 +175,141 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, NotHttp> {
         length = Some(number);
     }
     Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(text: &str) -> Result<Option<Response<()>>, NotHttp> {
+        take_head(&mut Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn framing(method: Method, text: &str) -> Result<Framing, NotHttp> {
+        answer_framing(&method, &head(text).unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_head_is_taken_off_and_what_follows_stays() {
+        let mut input = Bytes::from_static(b"HTTP/1.1 404 Gone fishing\r\nA: 1\r\nb:  two \r\nA: 3\r\n\r\nbody");
+        let answer = take_head(&mut input).unwrap().unwrap();
+        assert_eq!((answer.status(), answer.version()), (StatusCode::NOT_FOUND, Version::HTTP_11));
+        let all: Vec<_> = answer.headers().get_all("a").iter().collect();
+        assert_eq!(all, ["1", "3"]);
+        assert_eq!(answer.headers()["b"], "two");
+        assert_eq!(input, "body");
+    }
+
+    #[test]
+    fn what_is_no_head_is_told_from_one_that_is_not_here_yet() {
+        for begun in ["", "H", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\nA: 1\r\n", "HTTP/1.1 200 OK\r\nA: 1\r\n\r"] {
+            assert!(head(begun).unwrap().is_none(), "{begun:?}");
+        }
+        for wrong in [
+            "SSH-2.0-OpenSSH\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA : 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: 1\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+        ] {
+            assert!(head(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_bounds() {
+        let fields = |count| format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: 1\r\n".repeat(count));
+        assert!(head(&fields(MAX_FIELDS)).unwrap().is_some());
+        assert!(head(&fields(MAX_FIELDS + 1)).is_err());
+        let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(MAX_HEAD));
+        assert_eq!(head(&endless).unwrap_err().0, "the head of its answer is too large");
+    }
+
+    #[test]
+    fn the_end_of_an_answer_is_where_rfc_9112_says() {
+        let get = |text: &str| framing(Method::GET, text);
+        let length = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(get(length), Ok(Framing::Length(5)));
+        assert_eq!(framing(Method::HEAD, length), Ok(Framing::Length(0)));
+        for status in ["101 Switching", "204 No", "304 Not"] {
+            assert_eq!(get(&format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n")), Ok(Framing::Length(0)));
+        }
+        assert_eq!(get("HTTP/1.1 200 OK\r\n\r\n"), Ok(Framing::UntilClose));
+        for (fields, expected) in [
+            ("Transfer-Encoding: chunked", Framing::Chunked),
+            ("Transfer-Encoding: gzip\r\nTransfer-Encoding: Chunked", Framing::Chunked),
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked", Framing::Chunked),
+            ("Transfer-Encoding: chunked, gzip", Framing::UntilClose),
+            ("Transfer-Encoding: identity\r\nContent-Length: 5", Framing::Length(5)),
+            ("Content-Length: 5\r\nContent-Length: 5", Framing::Length(5)),
+            ("Content-Length: 5, 5", Framing::Length(5)),
+        ] {
+            assert_eq!(get(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n")), Ok(expected), "{fields}");
+        }
+        for wrong in ["5, 6", "+5", "-1", "0x5", "", "5 5", "99999999999999999999"] {
+            assert!(get(&format!("HTTP/1.1 200 OK\r\nContent-Length: {wrong}\r\n\r\n")).is_err(), "{wrong}");
+        }
+        assert!(get("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_connection_is_kept_as_its_version_has_it() {
+        for (version, fields, kept) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: Keep-Alive\r\n", true),
+            ("1.1", "Connection: x\r\nConnection: upgrade, Close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: keep-alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+        ] {
+            let text = format!("HTTP/{version} 200 OK\r\n{fields}\r\n");
+            assert_eq!(keeps_alive(&head(&text).unwrap().unwrap()), kept, "{text:?}");
+        }
+    }
+
+    fn request(fields: &[(&'static str, &'static str)]) -> request::Parts {
+        let mut request = http::Request::post("/a?b").body(()).unwrap();
+        for (name, value) in fields {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request.into_parts().0
+    }
+
+    #[test]
+    fn a_request_says_once_how_long_it_is() {
+        for (fields, has_body, expected) in [
+            (&[("content-length", "5"), ("transfer-encoding", "chunked")][..], true, "content-length: 5\r\n"),
+            (&[("transfer-encoding", "gzip")], true, "transfer-encoding: chunked\r\n"),
+            (&[("transfer-encoding", "chunked")], false, ""),
+            (&[("content-length", "0")], false, "content-length: 0\r\n"),
+        ] {
+            let (head, mut out) = (request(fields), BytesMut::new());
+            put_head(&mut out, &head, request_framing(&head.headers, has_body).unwrap());
+            assert_eq!(out, format!("POST /a?b HTTP/1.1\r\n{expected}\r\n"), "{fields:?}");
+        }
+        // One that names a length must send it, whoever says that it has no body.
+        let fields = request(&[("content-length", "5")]);
+        assert_eq!(request_framing(&fields.headers, false), Ok(Framing::Length(5)));
+        assert!(request_framing(&request(&[("content-length", "5"), ("content-length", "6")]).headers, true).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_a_head_or_none(input: Vec<u8>, begin in "HTTP/1.[01] [0-9]{3} ?\r\n|") {
+            let text = [begin.as_bytes(), &input].concat();
+            let mut left = Bytes::from(text.clone());
+            match take_head(&mut left) {
+                Ok(Some(answer)) => {
+                    prop_assert!(text.ends_with(&left));
+                    let _ = answer_framing(&Method::GET, &answer);
+                }
+                Ok(None) | Err(_) => prop_assert_eq!(left, text),
+            }
+        }
+    }
 }
