@@ -27,8 +27,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let _logs = start_logs(&LogConfig { format: LogFormat::Text, level: "warn".to_owned(), access: false })
-        .map_err(Failure::other)?;
+    let _logs =
+        start_logs(&LogConfig { format: LogFormat::Text, level: "warn".to_owned(), access: false, query: false })
+            .map_err(Failure::other)?;
     // Keys and tokens of the demo live as long as it does.
     let scratch = tempfile::tempdir().map_err(Failure::other)?;
     runtime::for_server()?.block_on(show(args.port, scratch.path()))

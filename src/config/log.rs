@@ -21,6 +21,8 @@ pub struct LogConfig {
     /// Whether the server writes a line for each request. Default: no; a line costs about as much as a fifth of the
     /// request.
     pub access: bool,
+    /// Whether these lines have the queries of the requests too, in which secrets may be. Default: no.
+    pub query: bool,
 }
 
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -28,7 +30,8 @@ const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// The section of a server, which can log each request too.
 pub(super) fn resolve_server(mut table: Table<'_>) -> LogConfig {
     let access = table.boolean("access", false);
-    LogConfig { access, ..resolve(table) }
+    let query = table.boolean("query", false);
+    LogConfig { access, query, ..resolve(table) }
 }
 
 pub(super) fn resolve(mut table: Table<'_>) -> LogConfig {
@@ -46,5 +49,6 @@ pub(super) fn resolve(mut table: Table<'_>) -> LogConfig {
         format: format.unwrap_or(LogFormat::Text),
         level: level.unwrap_or_else(|| "info".to_owned()),
         access: false,
+        query: false,
     }
 }

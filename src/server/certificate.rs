@@ -37,6 +37,33 @@ pub enum Origin {
     Kept,
 }
 
+/// What watchers are told of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// Where: `tunnel` or `https`.
+    pub(super) of: &'static str,
+    /// The first of its names.
+    pub(super) name: String,
+    /// The last second at which it is good, counted from 1970.
+    pub(super) expires_unix: u64,
+}
+
+impl Shown {
+    /// What agents see.
+    pub(super) fn of_agents(certificate: &ServerCertificate) -> Self {
+        Self { of: "tunnel", name: first(&certificate.names), expires_unix: certificate.expires_unix }
+    }
+
+    /// What visitors see.
+    pub(super) fn of_visitors(chain: &NamedChain) -> Self {
+        Self { of: "https", name: first(&chain.names), expires_unix: chain.expires_unix }
+    }
+}
+
+fn first(names: &[String]) -> String {
+    names.first().cloned().unwrap_or_default()
+}
+
 impl ServerCertificate {
     /// Loads what the configuration names, or makes what is missing. Blocks on files.
     ///
@@ -65,12 +92,13 @@ impl ServerCertificate {
 /// The message names the file and the way out.
 pub fn public_chains(config: &ServerConfig) -> Result<Vec<NamedChain>, CertError> {
     if config.public.certificates.is_empty() {
-        let SelfMade { chain, key, names, .. } = SelfMade::ensure(&config.tunnel.tls.dir, &self_made_names(config))?;
-        return Ok(vec![NamedChain { chain, key, names }]);
+        let SelfMade { chain, key, names, expires_unix, .. } =
+            SelfMade::ensure(&config.tunnel.tls.dir, &self_made_names(config))?;
+        return Ok(vec![NamedChain { chain, key, names, expires_unix }]);
     }
     let load = |own: &OwnCertificate| {
-        let Own { chain, key, names, .. } = Own::load(&own.cert, &own.key)?;
-        Ok(NamedChain { chain, key, names })
+        let Own { chain, key, names, expires_unix, .. } = Own::load(&own.cert, &own.key)?;
+        Ok(NamedChain { chain, key, names, expires_unix })
     };
     config.public.certificates.iter().map(load).collect()
 }

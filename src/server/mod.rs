@@ -11,6 +11,7 @@ pub mod certificate;
 mod change;
 mod lane;
 pub mod login;
+mod metrics;
 pub mod ports;
 mod proofs;
 pub mod public;
@@ -27,6 +28,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -44,7 +46,8 @@ use crate::transport::listen::{self, ListenError};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use admin::Admin;
-use certificate::{Origin, ServerCertificate};
+use certificate::{Origin, ServerCertificate, Shown};
+use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
 use proofs::DomainProofs;
 use public::Door;
@@ -126,6 +129,9 @@ pub struct Shared {
     streams: Permits,
     /// What visitors have open.
     live: Arc<LiveRequests>,
+    metrics: Metrics,
+    /// The certificates that are shown now.
+    certificates: RwLock<Vec<Shown>>,
     logins: Permits,
     logins_by_address: PerAddress,
     /// Every task of this server.
@@ -187,9 +193,12 @@ impl Server {
         let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join("ticket.key"))?;
         let with_token = |listener| Ok((listener, AdminToken::load_or_create(&config.admin.token_file)?));
         let admin = admin.map(with_token).transpose().map_err(StartError::AdminToken)?;
+        let mut shown = vec![Shown::of_agents(&certificate)];
         let public_tls = match &https {
             Some(listener) => {
-                let certificates = SniCertificates::new(certificate::public_chains(&config)?)?;
+                let chains = certificate::public_chains(&config)?;
+                shown.extend(chains.iter().map(Shown::of_visitors));
+                let certificates = SniCertificates::new(chains)?;
                 let config = tls::public_server(Arc::new(certificates))?;
                 Some(Https { port: listener.local_addr()?.port(), config })
             }
@@ -228,6 +237,8 @@ impl Server {
             held_bodies: Budget::new(config.limits.held_bodies),
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
+            metrics: Metrics::default(),
+            certificates: RwLock::new(shown),
             logins: Permits::new(LOGINS_UNDER_WAY),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             tasks: TaskTracker::new(),
@@ -347,8 +358,12 @@ type LoginPermit = (AddressPermit, Permit);
 impl Shared {
     /// First the address's own limit: a stranger beyond it takes nothing from the others.
     fn login_permit(&self, from: IpAddr) -> Option<LoginPermit> {
-        let own = self.logins_by_address.try_acquire(from)?;
-        Some((own, self.logins.try_acquire()?))
+        let both = || Some((self.logins_by_address.try_acquire(from)?, self.logins.try_acquire()?));
+        let permit = both();
+        if permit.is_none() {
+            self.metrics.limited(Limit::LoginsUnderWay);
+        }
+        permit
     }
 
     /// Takes connections to the port of a `tcp` service in for as long as anybody holds it.

@@ -65,6 +65,7 @@ fn pages() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
         .routes(routes!(ask::ask))
         .routes(routes!(describe))
         .routes(routes!(clients::list, clients::add))
@@ -101,7 +102,7 @@ mod tests {
         let (_, description) = pages().split_for_parts();
         let text = serde_json::to_value(&description).unwrap();
         let paths = text["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 14);
+        assert_eq!(paths.len(), 15);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().unwrap() {
                 let place = format!("{method} {path}");
