@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
+.PHONY: help build demo test scale day metrics fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
 	fmt check clean
 
 help: ## list the targets
@@ -37,6 +37,11 @@ scale: ## the same with ten thousand clients, all of them connected, in one proc
 day: ## an operator's day, as commands: tenants come, change their minds, are sent away
 	@$(CARGO) build --locked
 	@tests/day/run.sh target/debug/adit
+
+metrics: ## metrics, alert rules and a real Prometheus; installs it first
+	@tests/metrics/install.sh
+	@$(CARGO) build --locked --release
+	@tests/metrics/run.sh target/release/adit
 
 # Which groups of exchanges; all of them also write docs/fidelity.md.
 ONLY ?=

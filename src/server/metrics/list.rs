@@ -143,6 +143,40 @@ mod tests {
         assert_eq!(listed, expected, "docs/metrics.md should have:\n{}", expected.join("\n"));
     }
 
+    const RULES: &str = include_str!("../../../docker/prometheus/alerts.yml");
+
+    #[test]
+    fn each_alert_has_its_section_and_its_test() {
+        let (runbook, tests) =
+            (include_str!("../../../docs/runbook.md"), include_str!("../../../docker/prometheus/alerts_test.yml"));
+        let alerts: Vec<&str> = RULES.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+        let sections: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        assert_eq!(alerts, sections);
+        for alert in &alerts {
+            let link = format!("runbook: docs/runbook.md#{}\n", alert.to_lowercase());
+            assert!(RULES.contains(&link), "{alert} does not lead to its section");
+            assert!(tests.contains(&link), "{alert} is never seen to fire");
+        }
+    }
+
+    #[test]
+    fn rules_and_dashboard_ask_for_nothing_else() {
+        let dashboard = include_str!("../../../docker/grafana/adit.json");
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for (file, text) in [("alerts.yml", RULES), ("adit.json", dashboard)] {
+            let words = text
+                .split(|c: char| !is_word(c))
+                .filter(|word| word.starts_with("adit_") || word.starts_with("process_"));
+            let words: Vec<&str> = words.collect();
+            assert!(words.len() > 15, "{file}: {words:?}");
+            for word in words {
+                let name =
+                    ["_bucket", "_count", "_sum"].iter().find_map(|part| word.strip_suffix(part)).unwrap_or(word);
+                assert!(ALL.iter().any(|listed| listed.name == name), "{file} asks for {word}");
+            }
+        }
+    }
+
     #[test]
     fn names_are_what_prometheus_asks_for() {
         for listed in ALL {
