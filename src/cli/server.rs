@@ -37,7 +37,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
     let config = ServerConfig::load(args.config.as_deref(), &flags)?;
     let clients = load_clients(&config.clients)?;
-    let _logs = start_logs(&config.log).map_err(Failure::other)?;
+    let logs = start_logs(&config.log).map_err(Failure::other)?;
     for warning in [shared_origin_warning(&config, &clients), open_admin_warning(&config)].into_iter().flatten() {
         tracing::warn!("{warning}");
     }
@@ -48,17 +48,18 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     runtime::raise_file_limit();
     runtime::for_server()?.block_on(async {
         let (domain, token_file) = (config.public.domain.clone(), config.admin.token_file.clone());
-        let server = Server::bind(config, Clients::new(clients))?;
+        let server = Server::bind(config, Clients::new(clients))?.with_log(logs.level());
         print_start(&server, &domain, &token_file)?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
-        let clients_file = server.clients_file();
+        let (clients_file, certificates) = (server.clients_file(), server.certificates());
         let mut hangups = Hangups::new()?;
         let stopped = stop.clone();
         tasks.spawn(async move {
             while stopped.run_until_cancelled(hangups.next()).await.is_some() {
-                tracing::info!("SIGHUP: reading the clients file again");
+                tracing::info!("SIGHUP: reading the clients file and the certificates again");
                 clients_file.ask();
+                certificates.ask();
             }
         });
         server.run(stop).await;

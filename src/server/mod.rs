@@ -28,7 +28,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -37,16 +36,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
-use crate::certs::{CertError, SniCertificates};
+use crate::certs::CertError;
 use crate::config::ServerConfig;
 use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
 use crate::protocol::control::Control;
 use crate::routing::Router;
+use crate::telemetry::LogLevel;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use admin::Admin;
-use certificate::{Origin, ServerCertificate, Shown};
+use certificate::{Certificates, Origin, ServerCertificate};
 use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
 use proofs::DomainProofs;
@@ -130,8 +130,8 @@ pub struct Shared {
     /// What visitors have open.
     live: Arc<LiveRequests>,
     metrics: Metrics,
-    /// The certificates that are shown now.
-    certificates: RwLock<Vec<Shown>>,
+    /// What the listeners show.
+    certificates: Certificates,
     logins: Permits,
     logins_by_address: PerAddress,
     /// Every task of this server.
@@ -167,6 +167,7 @@ pub struct Server {
     admin: Option<(TcpListener, AdminToken)>,
     tls: TlsAcceptor,
     certificate: ServerCertificate,
+    log: Option<LogLevel>,
 }
 
 /// What was still going on when a server ended.
@@ -188,21 +189,17 @@ impl Server {
         let public = listen::bind(config.public.http, "public.http")?;
         let https = config.public.https.map(|address| listen::bind(address, "public.https")).transpose()?;
         let admin = config.admin.listen.map(|address| listen::bind(address, "admin.listen")).transpose()?;
-        let certificate = ServerCertificate::load_or_make(&config)?;
-        let tls = tls::server(certificate.chain.clone(), certificate.key.clone_key())?;
+        let (certificates, certificate) = Certificates::load(&config)?;
+        let tls = tls::tunnel_server(certificates.tunnel())?;
         let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join("ticket.key"))?;
         let with_token = |listener| Ok((listener, AdminToken::load_or_create(&config.admin.token_file)?));
         let admin = admin.map(with_token).transpose().map_err(StartError::AdminToken)?;
-        let mut shown = vec![Shown::of_agents(&certificate)];
-        let public_tls = match &https {
-            Some(listener) => {
-                let chains = certificate::public_chains(&config)?;
-                shown.extend(chains.iter().map(Shown::of_visitors));
-                let certificates = SniCertificates::new(chains)?;
-                let config = tls::public_server(Arc::new(certificates))?;
+        let public_tls = match (&https, certificates.https()) {
+            (Some(listener), Some(certificates)) => {
+                let config = tls::public_server(certificates)?;
                 Some(Https { port: listener.local_addr()?.port(), config })
             }
-            None => None,
+            _ => None,
         };
         let node_id = getrandom::u64().map_err(io::Error::other)?;
         let per_ip = &config.limits.per_ip;
@@ -238,7 +235,7 @@ impl Server {
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
             metrics: Metrics::default(),
-            certificates: RwLock::new(shown),
+            certificates,
             logins: Permits::new(LOGINS_UNDER_WAY),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             tasks: TaskTracker::new(),
@@ -250,7 +247,21 @@ impl Server {
             multi_thread,
             config,
         };
-        Ok(Self { shared: Arc::new(shared), tunnel, public, https, admin, tls: TlsAcceptor::from(tls), certificate })
+        Ok(Self {
+            shared: Arc::new(shared),
+            tunnel,
+            public,
+            https,
+            admin,
+            tls: TlsAcceptor::from(tls),
+            certificate,
+            log: None,
+        })
+    }
+
+    /// Lets the operator's tools change what is logged.
+    pub fn with_log(self, log: LogLevel) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// Where agents dial.
@@ -295,6 +306,11 @@ impl Server {
         &self.certificate
     }
 
+    /// What the listeners show. It is read again whenever its files change.
+    pub fn certificates(&self) -> Certificates {
+        self.shared.certificates.clone()
+    }
+
     /// Who is connected.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.shared.registry)
@@ -318,7 +334,7 @@ impl Server {
     /// Serves until `stop`, then drains: no new visitors and agents, open requests end within the drain timeout, the
     /// rest is cut.
     pub async fn run(self, stop: CancellationToken) -> Drained {
-        let Self { shared, tunnel, public, https, admin, tls, certificate } = self;
+        let Self { shared, tunnel, public, https, admin, tls, certificate, log } = self;
         let agents = {
             let shared = Arc::clone(&shared);
             listen::accept_loop(tunnel, shared.stop.clone(), move |socket, peer| {
@@ -339,13 +355,15 @@ impl Server {
         }
         let admin = admin.map(|(listener, token)| {
             let pin = (certificate.origin != Origin::Own).then_some(certificate.fingerprint);
-            let admin = Admin::new(&shared, token, pin);
+            let admin = Admin::new(&shared, token, pin, log);
             // It tells that the server is draining for as long as it is.
             shared.tasks.spawn(listen::accept_loop(listener, shared.drained.clone(), admin.door()));
             admin
         });
         shared.tasks.spawn(evict_idle(Arc::clone(&shared), admin));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
+        let certificates = shared.certificates.clone();
+        shared.tasks.spawn(certificates.keep_up(shared.config.clone(), shared.stop.clone()));
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));
         stop.cancelled().await;
         shared.drain().await

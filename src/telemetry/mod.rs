@@ -5,5 +5,5 @@ mod logs;
 mod process;
 
 pub use histogram::{Histogram, Observed};
-pub use logs::{ACCESS_LOG, AUDIT_LOG, start_logs};
+pub use logs::{ACCESS_LOG, AUDIT_LOG, LogError, LogLevel, Logs, start_logs};
 pub use process::{ProcessFigures, unix_time};

@@ -21,6 +21,7 @@ mod admin;
 mod configuration;
 mod first_steps;
 mod login;
+mod logs;
 mod mistakes;
 mod outages;
 mod reload;

@@ -137,7 +137,7 @@ fn write_guards(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     sheet.one(&list::CLIENTS, Value::Whole(shared.clients.len() as u64))?;
     let file_is_good = shared.clients_file.problems().borrow().is_none();
     sheet.one(&list::FILE_OK, Value::Whole(file_is_good.into()))?;
-    let certificates = shared.certificates.read().clone();
+    let certificates = shared.certificates.shown();
     let expires = certificates
         .into_iter()
         .map(|shown| ([("of", shown.of.to_owned()), ("name", shown.name)], Value::Whole(shown.expires_unix)));
