@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use anstream::println;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::login::look_again;
 use super::reload::AgentFile;
 use super::server::setting;
 use super::status::show_status;
-use super::{Failure, runtime};
+use super::{Failure, manager, runtime};
 use crate::agent::{Agent, Changes, GivenUp};
 use crate::config::{AgentConfig, Flags, ValueKind};
 use crate::protocol::login::Refusal;
@@ -134,6 +135,9 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
         let agent = Agent::new(config.clone())?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
+        manager::keep_awake(&tasks);
+        tasks.spawn(tell_stop(stop.clone()));
+        manager::ready();
         let status = tasks.spawn(show_status(agent.state(), client));
         let following = follow(file, config, agent.changes());
         let result = tokio::select! {
@@ -150,6 +154,11 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
         println!("stopped");
         Ok(())
     })
+}
+
+async fn tell_stop(stop: CancellationToken) {
+    stop.cancelled().await;
+    manager::stopping();
 }
 
 /// Ends only if it cannot begin.

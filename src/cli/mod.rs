@@ -7,6 +7,7 @@ mod demo;
 mod demo_site;
 mod failure;
 mod login;
+mod manager;
 mod password;
 mod reload;
 mod runtime;

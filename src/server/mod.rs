@@ -42,6 +42,7 @@ use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Per
 use crate::protocol::control::Control;
 use crate::routing::Router;
 use crate::telemetry::LogLevel;
+use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
@@ -185,10 +186,19 @@ impl Server {
     /// # Errors
     /// A port, the certificate or the ticket key cannot be had; the message says what to do.
     pub fn bind(config: ServerConfig, clients: Clients) -> Result<Self, StartError> {
-        let tunnel = listen::bind(config.tunnel.listen, "tunnel.listen")?;
-        let public = listen::bind(config.public.http, "public.http")?;
-        let https = config.public.https.map(|address| listen::bind(address, "public.https")).transpose()?;
-        let admin = config.admin.listen.map(|address| listen::bind(address, "admin.listen")).transpose()?;
+        Self::bind_with(config, clients, &mut Inherited::default())
+    }
+
+    /// As [`Server::bind`]; listeners that the service manager has opened already are taken from `inherited`.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub fn bind_with(config: ServerConfig, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
+        let mut listen = |address, key| inherited.take_or_bind(address, key);
+        let tunnel = listen(config.tunnel.listen, "tunnel.listen")?;
+        let public = listen(config.public.http, "public.http")?;
+        let https = config.public.https.map(|address| listen(address, "public.https")).transpose()?;
+        let admin = config.admin.listen.map(|address| listen(address, "admin.listen")).transpose()?;
         let (certificates, certificate) = Certificates::load(&config)?;
         let tls = tls::tunnel_server(certificates.tunnel())?;
         let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join("ticket.key"))?;
