@@ -146,7 +146,8 @@ mod tests {
         let path = dir.path().join("adit.log");
         let mut log = open(&LogFile { path: path.clone(), size: 100, keep: 2 }).unwrap();
         for line in 0..10 {
-            writeln!(log, "{line} {}", "x".repeat(70)).unwrap();
+            // A line is written in one piece, as the log does.
+            log.write_all(format!("{line} {}\n", "x".repeat(70)).as_bytes()).unwrap();
         }
         log.flush().unwrap();
         let mut names: Vec<_> = std::fs::read_dir(dir.path())
