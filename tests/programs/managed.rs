@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use crate::processes::{DEADLINE, Program, adit, tool};
-use crate::setup::{Folder, Scene, python_site, serve};
+use crate::setup::{Folder, Scene, serve};
 use crate::visitor::visit;
 
 /// Where a service manager listens (sd_notify(3)).
@@ -79,8 +79,8 @@ fn a_service_manager_is_told_how_the_agent_is() {
 #[test]
 fn a_socket_that_is_there_already_is_taken_over() {
     let folder = Folder::new();
+    folder.add_client("alice");
     let config = folder.write_server_config("");
-    let _site = python_site(&folder);
     let mut command = tool("python3");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/apps/activate.py"));
     command.arg(env!("CARGO_BIN_EXE_adit")).arg(&config).env("NO_COLOR", "1");
