@@ -26,6 +26,8 @@ test: ## everything: format, lints, all tests; installs what the tests need firs
 	@$(CARGO) test --locked
 	@echo "== exchanges, direct beside tunnelled: the rows that need little"
 	@python3 tests/fidelity --quick target/debug/adit
+	@echo "== units of systemd"
+	@tests/units.sh target/debug/adit
 	@echo "== an operator's day"
 	@tests/day/run.sh target/debug/adit
 

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use anstream::println;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::login::look_again;
@@ -136,12 +135,11 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
         manager::keep_awake(&tasks);
-        tasks.spawn(tell_stop(stop.clone()));
         manager::ready();
         let status = tasks.spawn(show_status(agent.state(), client));
         let following = follow(file, config, agent.changes());
         let result = tokio::select! {
-            result = agent.run(stop) => result.map_err(Failure::from),
+            result = manager::run_until(stop.clone(), agent.run(stop)) => result.map_err(Failure::from),
             failed = following => failed,
         };
         // It ends with the agent; what it printed last should be seen whole.
@@ -154,11 +152,6 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
         println!("stopped");
         Ok(())
     })
-}
-
-async fn tell_stop(stop: CancellationToken) {
-    stop.cancelled().await;
-    manager::stopping();
 }
 
 /// Ends only if it cannot begin.

@@ -1,6 +1,7 @@
 //! What the service manager is told (sd_notify(3)): that the program is ready, reads its configuration again, stops, and
 //! still lives. Nothing, where there is no systemd.
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 #[cfg(unix)]
@@ -29,8 +30,20 @@ pub(super) fn reloading() {
     }
 }
 
-/// It stops.
-pub(super) fn stopping() {
+/// Runs to the end; tells that it stops as soon as it is to.
+pub(super) async fn run_until<T>(stop: CancellationToken, run: impl Future<Output = T>) -> T {
+    let mut run = std::pin::pin!(run);
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            stopping();
+            run.await
+        }
+        ended = run.as_mut() => ended,
+    }
+}
+
+fn stopping() {
     #[cfg(unix)]
     systemd::tell(&[sd_notify::NotifyState::Stopping]);
 }

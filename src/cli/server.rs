@@ -73,10 +73,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
                 certificates.ask();
                 manager::ready();
             }
-            manager::stopping();
         });
         manager::ready();
-        server.run(stop).await;
+        manager::run_until(stop.clone(), server.run(stop)).await;
         Ok(())
     })
 }
