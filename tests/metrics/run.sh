@@ -117,6 +117,11 @@ until_true "it has read the page" value 'up{job="adit"}' 1
 until_true "alice's three requests are there" value 'adit_requests_total{client="alice",service="alice",status="2xx"}' 3
 until_true "and the one that was refused" value 'adit_failures_total{code="unknown_name"}' 1
 
+dashboard() { python3 "$top/tests/metrics/dashboard.py" "127.0.0.1:$port" "$top/docker/grafana/adit.json" >logs/dashboard 2>&1; }
+# A rate needs two looks at the page.
+until_true "it understands what the dashboard asks" dashboard
+fine "$(cat logs/dashboard)"
+
 step "The agent leaves: an alert fires, and goes when it is back"
 alert() { # NAME STATE: whether the alert is so, or absent
     ask /api/v1/alerts | python3 -c '
