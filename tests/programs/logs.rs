@@ -54,6 +54,41 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
 }
 
 #[test]
+fn a_connection_that_was_refused_has_its_line_too() {
+    let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");
+    let clients = scene.folder.path("clients.toml");
+    let text = std::fs::read_to_string(&clients).unwrap();
+    std::fs::write(&clients, text.replace("[clients.alice]\n", "[clients.alice]\ntcp_ports = ['22000-22999']\n"))
+        .unwrap();
+    until("the log to say so", DEADLINE, || {
+        std::fs::read_to_string(scene.folder.path("adit.log"))
+            .ok()
+            .filter(|text| text.contains("has changed and counts"))
+    });
+    let agent = scene.folder.write(
+        "agent.toml",
+        &format!(
+            "servers = ['{}']\nclient_id = 'alice'\ntoken = '{}'\nfingerprint = '{}'\n[[services]]\nname = 'alice'\n\
+             kind = 'tcp'\nlocal = '127.0.0.1:{}'\naccess.deny = ['127.0.0.0/8']\n",
+            scene.server.tunnel, scene.token, scene.server.fingerprint, scene.site.port
+        ),
+    );
+    let mut command = crate::processes::adit();
+    command.arg("agent").arg("--config").arg(agent);
+    let agent = crate::processes::Program::start("the agent", command);
+    let line = agent.line("  ->  ");
+    let at = line.split_whitespace().find_map(|word| word.strip_prefix("tcp://")).unwrap_or_else(|| panic!("{line}"));
+    let (_, port) = at.rsplit_once(':').unwrap();
+    let _ = std::net::TcpStream::connect(("127.0.0.1", port.trim_end_matches('/').parse().unwrap()));
+    let lines = requests(&scene.folder.path("adit.log"), 1);
+    assert_eq!(
+        (&lines[0]["client"], &lines[0]["method"], &lines[0]["status"]),
+        (&"alice".into(), &"tcp".into(), &0.into())
+    );
+    assert_eq!((&lines[0]["outcome"], &lines[0]["path"]), (&"forbidden".into(), &"".into()));
+}
+
+#[test]
 fn the_log_changes_while_the_server_runs() {
     let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.query = true\n");
     let (admin, bearer) = operator(&scene.server);

@@ -63,6 +63,24 @@ async fn requests_are_counted_where_they_came_to() {
 }
 
 #[tokio::test]
+async fn the_page_is_for_this_machine_or_for_whoever_has_the_token() {
+    let operator = Operator::start(&[]);
+    let bearer = format!("Bearer {}", operator.token);
+    for (fields, status) in [
+        (vec![("host", "localhost")], 200),
+        (vec![("host", "evil.example")], 401),
+        (vec![("host", "localhost"), ("x-forwarded-for", "192.0.2.1")], 401),
+        (vec![("host", "evil.example"), ("authorization", &bearer)], 200),
+    ] {
+        let request =
+            fields.iter().fold(Request::builder().uri("/metrics"), |all, (name, value)| all.header(*name, *value));
+        let answer = Visitor::connect(operator.address).await.ask(request.body(Full::default()).unwrap()).await;
+        assert_eq!(answer.status.as_u16(), status, "{fields:?}");
+        assert_eq!(answer.text().contains("adit_tunnels 0"), status == 200, "{fields:?}");
+    }
+}
+
+#[tokio::test]
 async fn agents_are_counted_as_they_come_and_go() {
     let operator = Operator::start(&[]);
     let before = scrape(&operator).await;
