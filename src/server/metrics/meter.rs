@@ -110,12 +110,17 @@ impl Meter {
         self.totals.failed(code);
     }
 
-    /// A request has ended; `status` is what the visitor got.
-    pub(in crate::server) fn request_ended(&self, status: Option<StatusCode>, took: Duration, outcome: Outcome) {
+    /// A request has ended; `status` is what the visitor got. One that has become a connection takes as long as somebody
+    /// stays, and no time is given for it.
+    pub(in crate::server) fn request_ended(
+        &self,
+        status: Option<StatusCode>,
+        took: Option<Duration>,
+        outcome: Outcome,
+    ) {
         let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
         self.requests.at(class).one();
-        // What was upgraded takes as long as somebody stays.
-        if status != Some(StatusCode::SWITCHING_PROTOCOLS) {
+        if let Some(took) = took {
             self.totals.time.observe(took);
             self.micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         }
@@ -144,16 +149,16 @@ mod tests {
     #[test]
     fn each_request_is_counted_once_in_its_class() {
         let meter = Meter::for_tests();
-        let took = Duration::from_millis(3);
+        let took = Some(Duration::from_millis(3));
         for (status, outcome) in [
             (Some(StatusCode::OK), Outcome::Whole),
             (Some(StatusCode::OK), Outcome::Cut),
             (Some(StatusCode::BAD_GATEWAY), Outcome::Failed(3)),
-            (Some(StatusCode::SWITCHING_PROTOCOLS), Outcome::Whole),
             (None, Outcome::Cut),
         ] {
             meter.request_ended(status, took, outcome);
         }
+        meter.request_ended(Some(StatusCode::SWITCHING_PROTOCOLS), None, Outcome::Whole);
         meter.connection_ended(Outcome::Failed(CODES + 7));
         assert_eq!(meter.requests.iter().collect::<Vec<_>>(), [1, 1, 2, 0, 0, 1]);
         let totals = &meter.totals;

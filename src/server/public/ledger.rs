@@ -303,7 +303,10 @@ impl Drop for Entry {
         let About { request_id, visitor, meter, asked } = &self.about;
         let (status, received, sent) = self.so_far();
         match asked {
-            Asked::Request(..) => meter.request_ended(status, took, outcome),
+            Asked::Request(method, _) => {
+                let is_connection = method == Method::CONNECT || status == Some(StatusCode::SWITCHING_PROTOCOLS);
+                meter.request_ended(status, (!is_connection).then_some(took), outcome);
+            }
             Asked::Connection(_) => meter.connection_ended(outcome),
         }
         if !is_read() {
