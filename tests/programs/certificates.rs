@@ -1,7 +1,7 @@
 //! The server's certificates, as the operator sees and renews them.
 
 use crate::processes::{Ended, adit, run};
-use crate::setup::{Folder, HELLO, Scene};
+use crate::setup::{Folder, HELLO, Scene, Server};
 use crate::visitor::visit;
 
 fn cert(folder: &Folder, command: &[&str]) -> Ended {
@@ -46,4 +46,19 @@ fn a_certificate_of_ones_own_is_not_renewed_and_none_is_made_by_looking() {
     let refused = cert(&folder, &["renew"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("your own"), "{refused:?}");
     assert_eq!(cert(&folder, &[]).code, Some(78));
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_named_in_the_log() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["tunnel.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2001, 9, 9);
+    folder.write("c.pem", &params.self_signed(&key).unwrap().pem());
+    folder.write("k.pem", &key.serialize_pem());
+    let server = Server::start(&folder, "tunnel.tls.cert = 'c.pem'\ntunnel.tls.key = 'k.pem'\n");
+    let line = server.program.line("a certificate has ended: renew it");
+    assert!(line.contains("tunnel.example") && line.contains("2001-09-09"), "{line}");
+    assert!(field(&cert(&folder, &["show"]), "good until").ends_with("it has ended"));
 }
