@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
+.PHONY: help build demo test scale day metrics fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
 	fmt check clean
 
 help: ## list the targets
@@ -26,6 +26,8 @@ test: ## everything: format, lints, all tests; installs what the tests need firs
 	@$(CARGO) test --locked
 	@echo "== exchanges, direct beside tunnelled: the rows that need little"
 	@python3 tests/fidelity --quick target/debug/adit
+	@echo "== units of systemd"
+	@tests/units.sh target/debug/adit
 	@echo "== an operator's day"
 	@tests/day/run.sh target/debug/adit
 
@@ -37,6 +39,11 @@ scale: ## the same with ten thousand clients, all of them connected, in one proc
 day: ## an operator's day, as commands: tenants come, change their minds, are sent away
 	@$(CARGO) build --locked
 	@tests/day/run.sh target/debug/adit
+
+metrics: ## metrics, alert rules and a real Prometheus; installs it first
+	@tests/metrics/install.sh
+	@$(CARGO) build --locked --release
+	@tests/metrics/run.sh target/release/adit
 
 # Which groups of exchanges; all of them also write docs/fidelity.md.
 ONLY ?=

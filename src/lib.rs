@@ -7,7 +7,7 @@
 //! | [`cli`] | one file for each sub-command; the only room that knows both sides |
 //! | [`server`] | the public side: agents in, visitors in, requests across |
 //! | [`agent`] | the home side: dial, log in, serve streams from the local application |
-//! | [`telemetry`] | logs |
+//! | [`telemetry`] | logs, histograms, the figures of the process |
 //! | [`transport`] | byte pipes and what is laid over them: TLS, coalescing, streams, frames, bodies |
 //! | [`access`] | which visitors get to a service |
 //! | [`auth`] | tokens, tickets, and who may log in |

@@ -147,6 +147,11 @@ impl PasswordGate {
         self.key.clone().chain_update(users.id()).chain_update(credential.bytes()).finalize().into_bytes().into()
     }
 
+    /// How many passwords are being compared, and how many wait for a place among all services.
+    pub fn load(&self) -> (usize, usize) {
+        self.verifier.load()
+    }
+
     /// Forgets the addresses whose failures are long past. Walks all of them: call it from time to time.
     pub fn evict_idle(&self) {
         self.failed.evict_idle();

@@ -1,11 +1,12 @@
 //! What the server keeps of a token, and how it compares.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use argon2::password_hash::Error as PhcError;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{ARGON2ID_IDENT, Argon2, Params, PasswordHasher as _, PasswordVerifier as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::values::Secret;
 
@@ -125,12 +126,42 @@ fn parse(text: &str) -> Result<PasswordHash, HashError> {
 #[derive(Debug, Clone)]
 pub struct TokenVerifier {
     places: Arc<Semaphore>,
+    concurrency: usize,
+    /// Those that wait for a place.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Waits in line for as long as it lives.
+struct InLine<'a>(&'a AtomicUsize);
+
+impl<'a> InLine<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl TokenVerifier {
     /// Lets `concurrency` comparisons run at once, at least 1.
     pub fn new(concurrency: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS))) }
+        let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        Self { places: Arc::new(Semaphore::new(concurrency)), concurrency, waiting: Arc::default() }
+    }
+
+    /// How many comparisons run at the moment, and how many wait for a place.
+    pub fn load(&self) -> (usize, usize) {
+        (self.concurrency.saturating_sub(self.places.available_permits()), self.waiting.load(Ordering::Relaxed))
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, HashError> {
+        let _in_line = InLine::new(&self.waiting);
+        Arc::clone(&self.places).acquire_owned().await.map_err(|_| HashError::CutShort)
     }
 
     /// Whether `token` is the one `hash` was made of; never, with no hash. Dropping the future leaves the line; a
@@ -141,7 +172,7 @@ impl TokenVerifier {
     /// visitor's to see.
     pub async fn verify(&self, token: &Secret, hash: Option<&str>) -> Result<bool, HashError> {
         let parsed = hash.map(parse).transpose();
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| HashError::CutShort)?;
+        let place = self.place().await?;
         let token = token.clone();
         let compared = tokio::task::spawn_blocking(move || {
             let _place = place;
@@ -159,7 +190,7 @@ impl TokenVerifier {
     /// # Errors
     /// As [`hash()`], or the runtime is stopping.
     pub async fn hash(&self, token: &Secret) -> Result<String, HashError> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| HashError::CutShort)?;
+        let place = self.place().await?;
         let token = token.clone();
         let hashed = tokio::task::spawn_blocking(move || {
             let _place = place;
@@ -249,8 +280,10 @@ mod tests {
         let token = secret("right");
         let mut waiting = std::pin::pin!(verifier.verify(&token, Some(&stored)));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        assert_eq!(verifier.load(), (1, 1));
         drop(held);
         assert_eq!(waiting.await, Ok(true));
+        assert_eq!(verifier.load(), (0, 0));
         assert_eq!(verifier.places.available_permits(), 1);
     }
 }

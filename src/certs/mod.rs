@@ -5,10 +5,11 @@
 //! - `sni`: [`SniCertificates`], several of them, chosen by the name a visitor asks for
 //! - `authority`: the authority of `self_made`, and [`authority_fingerprint`] for who only looks
 //! - `facts`: what is written in a certificate
+//! - `watched`: [`WatchedFiles`], hearing of it when one of their files has changed
 //! - `fingerprint`: [`fingerprint_of`], by which an agent pins a key
 //!
-//! What lies where, and how to bring your own, is in `certs/README.md`. All of it blocks: it is for start-up and for
-//! the command line. This room knows `values` and `files` alone.
+//! What lies where, and how to bring your own, is in `certs/README.md`. Reading and making blocks: it is for start-up, for
+//! threads that may wait, and for the command line. This room knows `values` and `files` alone.
 
 mod authority;
 mod error;
@@ -17,6 +18,7 @@ mod fingerprint;
 mod own;
 mod self_made;
 mod sni;
+mod watched;
 
 pub use authority::authority_fingerprint;
 pub use error::CertError;
@@ -24,3 +26,4 @@ pub use fingerprint::fingerprint_of;
 pub use own::Own;
 pub use self_made::SelfMade;
 pub use sni::{NamedChain, SniCertificates};
+pub use watched::WatchedFiles;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer};
@@ -62,11 +62,45 @@ impl SelfMade {
         Self::ensure_at(dir, names, &own_addresses(), now)
     }
 
+    /// The same, but the server certificate is made anew in any case.
+    ///
+    /// # Errors
+    /// As [`SelfMade::ensure`].
+    pub fn renew(dir: &Path, names: &[String]) -> Result<Self, CertError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self::make_at(dir, names, &own_addresses(), (now, true))
+    }
+
+    /// What is in `dir`, without making anything; `None` if nothing that could be used is there. Blocks.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn look(dir: &Path) -> Result<Option<Self>, CertError> {
+        let Some(Pair { chain, key, facts: Facts { names, expires_unix } }) = Pair::load(dir)? else { return Ok(None) };
+        let Some(authority) = chain.last() else { return Ok(None) };
+        let (fingerprint, names) = (fingerprint_of(authority)?, names.into_iter().collect());
+        Ok(Some(Self { chain, key, fingerprint, names, expires_unix, created: false, renewed: false }))
+    }
+
+    /// The file of the server certificate: it changes with every renewal.
+    pub fn file(dir: &Path) -> PathBuf {
+        dir.join(CERT_FILE)
+    }
+
     fn ensure_at(dir: &Path, names: &[String], addresses: &[IpAddr], now: u64) -> Result<Self, CertError> {
+        Self::make_at(dir, names, addresses, (now, false))
+    }
+
+    fn make_at(
+        dir: &Path,
+        names: &[String],
+        addresses: &[IpAddr],
+        (now, anew): (u64, bool),
+    ) -> Result<Self, CertError> {
         let wanted = wanted_names(names, addresses)?;
         let _lock = Lock::wait(dir)?;
         let authority = Authority::load_or_make(dir, now)?;
-        if let Some(pair) = Pair::load(dir)?.filter(|pair| pair.is_good(&authority, &wanted, now)) {
+        if let Some(pair) = Pair::load(dir)?.filter(|pair| !anew && pair.is_good(&authority, &wanted, now)) {
             return pair.finish(&authority, false);
         }
         let signed = authority.sign(&wanted.iter().cloned().collect::<Vec<_>>(), now)?;

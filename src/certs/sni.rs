@@ -20,6 +20,8 @@ pub struct NamedChain {
     pub key: PrivateKeyDer<'static>,
     /// Host names, wildcards among them (`*.example.com`).
     pub names: Vec<String>,
+    /// The last second at which the first one is good, counted from 1970.
+    pub expires_unix: u64,
 }
 
 /// Certificates chosen by the name that a visitor asks for in its handshake (SNI, RFC 6066, section 3): the one that has
@@ -37,7 +39,7 @@ struct Chosen {
 impl Chosen {
     fn new(chains: Vec<NamedChain>) -> Result<Self, CertError> {
         let mut chosen = Self { by_name: HashMap::new(), default: None };
-        for NamedChain { chain, key, names } in chains {
+        for NamedChain { chain, key, names, .. } in chains {
             let signer = any_supported_type(&key).map_err(|error| CertError::Making(error.to_string()))?;
             let certified = Arc::new(CertifiedKey::new(chain, signer));
             for name in names {
@@ -95,7 +97,12 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let cert = CertificateParams::new(names.clone()).unwrap().self_signed(&key).unwrap();
-        NamedChain { chain: vec![cert.der().clone()], key: key.serialize_der().try_into().unwrap(), names }
+        NamedChain {
+            chain: vec![cert.der().clone()],
+            key: key.serialize_der().try_into().unwrap(),
+            names,
+            expires_unix: 0,
+        }
     }
 
     fn shown(certificates: &SniCertificates, name: Option<&str>) -> CertificateDer<'static> {

@@ -10,7 +10,7 @@ use super::login::look_again;
 use super::reload::AgentFile;
 use super::server::setting;
 use super::status::show_status;
-use super::{Failure, runtime};
+use super::{Failure, manager, runtime};
 use crate::agent::{Agent, Changes, GivenUp};
 use crate::config::{AgentConfig, Flags, ValueKind};
 use crate::protocol::login::Refusal;
@@ -134,10 +134,12 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
         let agent = Agent::new(config.clone())?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
+        manager::keep_awake(&tasks);
+        manager::ready();
         let status = tasks.spawn(show_status(agent.state(), client));
         let following = follow(file, config, agent.changes());
         let result = tokio::select! {
-            result = agent.run(stop) => result.map_err(Failure::from),
+            result = manager::run_until(stop.clone(), agent.run(stop)) => result.map_err(Failure::from),
             failed = following => failed,
         };
         // It ends with the agent; what it printed last should be seen whole.

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::{Failure, demo_site, runtime};
 use crate::agent::{Agent, State};
 use crate::auth::{Clients, Token, hash};
-use crate::config::{AgentConfig, ClientsFile, Environment, Flags, LogConfig, LogFormat, ServerConfig, ValueKind};
+use crate::config::{AgentConfig, ClientsFile, Environment, Flags, LogConfig, ServerConfig, ValueKind};
 use crate::server::Server;
 use crate::telemetry::start_logs;
 use crate::transport::listen;
@@ -27,8 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let _logs = start_logs(&LogConfig { format: LogFormat::Text, level: "warn".to_owned(), access: false })
-        .map_err(Failure::other)?;
+    let _logs = start_logs(&LogConfig::plain("warn")).map_err(Failure::other)?;
     // Keys and tokens of the demo live as long as it does.
     let scratch = tempfile::tempdir().map_err(Failure::other)?;
     runtime::for_server()?.block_on(show(args.port, scratch.path()))

@@ -1,11 +1,13 @@
 //! The command line: one file for each sub-command. The only room that knows both the server and the agent.
 
 mod agent;
+mod cert;
 mod check;
 mod demo;
 mod demo_site;
 mod failure;
 mod login;
+mod manager;
 mod password;
 mod reload;
 mod runtime;
@@ -44,6 +46,8 @@ enum Command {
     Password,
     /// Say who may log in: make and list clients, rotate and revoke their tokens, invite newcomers
     Token(token::Args),
+    /// Show the server's certificates, and renew the one of its own making
+    Cert(cert::Args),
     /// Check a configuration file and name every problem in it
     Check(check::Args),
     /// Show it working: server, agent and a small site in one process
@@ -65,6 +69,7 @@ impl Cli {
             Command::Logout => login::log_out(),
             Command::Password => password::run(),
             Command::Token(args) => token::run(args),
+            Command::Cert(args) => cert::run(args),
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(args),
         }

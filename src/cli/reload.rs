@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anstream::println;
 use anstyle::{AnsiColor, Style};
 
-use super::Failure;
 use super::runtime::Hangups;
 use super::terminal::harmless;
+use super::{Failure, manager};
 use crate::agent::Changes;
 use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
 use crate::files::Watch;
@@ -60,7 +60,10 @@ impl AgentFile {
             tokio::select! {
                 () = changed(&mut watch) => {}
                 () = changed(&mut token_watch) => {}
-                () = hangups.next() => tracing::info!("SIGHUP: reading {} again", path.display()),
+                () = hangups.next() => {
+                    tracing::info!("SIGHUP: reading {} again", path.display());
+                    manager::reloading();
+                }
             }
             // Reading a file may take a while.
             let (path, flags, started, changes) = (path.clone(), flags.clone(), started.clone(), changes.clone());
@@ -71,6 +74,7 @@ impl AgentFile {
                 token_file = now;
             }
             tell(outcome, &mut told);
+            manager::ready();
         }
     }
 }

@@ -8,12 +8,13 @@ use anstyle::Style;
 use tokio_util::task::TaskTracker;
 
 use super::runtime::Hangups;
-use super::{Failure, runtime};
+use super::{Failure, manager, runtime};
 use crate::auth::{Clients, load_clients};
 use crate::config::{Flags, ServerConfig, open_admin_warning, shared_origin_warning};
 use crate::server::Server;
 use crate::server::certificate::Origin;
 use crate::telemetry::start_logs;
+use crate::transport::inherited::Inherited;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -34,13 +35,16 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
+    // Before there are threads.
+    let (mut inherited, strange) = Inherited::of_process();
     let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
     let config = ServerConfig::load(args.config.as_deref(), &flags)?;
     let clients = load_clients(&config.clients)?;
-    let _logs = start_logs(&config.log).map_err(Failure::other)?;
+    let logs = start_logs(&config.log).map_err(Failure::other)?;
     for warning in [shared_origin_warning(&config, &clients), open_admin_warning(&config)].into_iter().flatten() {
         tracing::warn!("{warning}");
     }
+    strange.iter().for_each(|message| tracing::warn!("{message}"));
     if clients.clients.is_empty() {
         let file = config.clients.display();
         tracing::warn!("no client may log in yet: make a token with `adit token new ID --clients {file}`");
@@ -48,20 +52,30 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     runtime::raise_file_limit();
     runtime::for_server()?.block_on(async {
         let (domain, token_file) = (config.public.domain.clone(), config.admin.token_file.clone());
-        let server = Server::bind(config, Clients::new(clients))?;
+        let server = Server::bind_with(config, Clients::new(clients), &mut inherited)?.with_log(logs.level());
+        for address in inherited.left() {
+            tracing::warn!("the service manager listens on {address}, which is nobody's port in the configuration");
+        }
+        // Nobody would ever take what waits in them.
+        drop(inherited);
         print_start(&server, &domain, &token_file)?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
-        let clients_file = server.clients_file();
+        manager::keep_awake(&tasks);
+        let (clients_file, certificates) = (server.clients_file(), server.certificates());
         let mut hangups = Hangups::new()?;
         let stopped = stop.clone();
         tasks.spawn(async move {
             while stopped.run_until_cancelled(hangups.next()).await.is_some() {
-                tracing::info!("SIGHUP: reading the clients file again");
+                tracing::info!("SIGHUP: reading the clients file and the certificates again");
+                manager::reloading();
                 clients_file.ask();
+                certificates.ask();
+                manager::ready();
             }
         });
-        server.run(stop).await;
+        manager::ready();
+        manager::run_until(stop.clone(), server.run(stop)).await;
         Ok(())
     })
 }

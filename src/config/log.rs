@@ -1,5 +1,7 @@
 //! The `[log]` section, the same for both sides.
 
+use std::path::PathBuf;
+
 use super::table::Table;
 
 /// How log lines look.
@@ -21,14 +23,38 @@ pub struct LogConfig {
     /// Whether the server writes a line for each request. Default: no; a line costs about as much as a fifth of the
     /// request.
     pub access: bool,
+    /// Whether these lines have the queries of the requests too, in which secrets may be. Default: no.
+    pub query: bool,
+    /// Where the lines go instead of standard error.
+    pub file: Option<LogFile>,
 }
 
-const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+impl LogConfig {
+    /// Text on standard error, of this level, without a line for each request.
+    pub fn plain(level: &str) -> Self {
+        Self { format: LogFormat::Text, level: level.to_owned(), access: false, query: false, file: None }
+    }
+}
+
+/// A log file, which makes room for another one each day and when it is large.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// The one that is written to. Earlier ones have `.1`, `.2` and so on behind their names.
+    pub path: PathBuf,
+    /// Bytes after which the next one begins. Default: 104,857,600 (100 MiB), from 1,024 to 100,000,000,000.
+    pub size: u64,
+    /// How many earlier ones are kept. Default: 7, from 1 to 1,000.
+    pub keep: usize,
+}
+
+/// The levels, the least talkative first.
+pub const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The section of a server, which can log each request too.
 pub(super) fn resolve_server(mut table: Table<'_>) -> LogConfig {
     let access = table.boolean("access", false);
-    LogConfig { access, ..resolve(table) }
+    let query = table.boolean("query", false);
+    LogConfig { access, query, ..resolve(table) }
 }
 
 pub(super) fn resolve(mut table: Table<'_>) -> LogConfig {
@@ -37,14 +63,23 @@ pub(super) fn resolve(mut table: Table<'_>) -> LogConfig {
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("`{text}` is not a log format; use \"text\" or \"json\"")),
     });
-    let level = table.parse("level", |text| {
-        let level = text.to_ascii_lowercase();
-        let known = LEVELS.contains(&level.as_str());
-        if known { Ok(level) } else { Err(format!("`{text}` is not a log level; use one of {}", LEVELS.join(", "))) }
-    });
+    let level = table.parse("level", log_level);
+    let path = table.path("file");
+    let size = table.number("file_size", 104_857_600, 1_024..=100_000_000_000) as u64;
+    let keep = table.number("files", 7, 1..=1_000);
     LogConfig {
         format: format.unwrap_or(LogFormat::Text),
-        level: level.unwrap_or_else(|| "info".to_owned()),
-        access: false,
+        file: path.map(|path| LogFile { path, size, keep }),
+        ..LogConfig::plain(level.as_deref().unwrap_or("info"))
     }
+}
+
+/// A level, in any case.
+///
+/// # Errors
+/// There is no such level; the message lists those there are.
+pub fn log_level(text: &str) -> Result<String, String> {
+    let level = text.to_ascii_lowercase();
+    let known = LOG_LEVELS.contains(&level.as_str());
+    if known { Ok(level) } else { Err(format!("`{text}` is not a log level; use one of {}", LOG_LEVELS.join(", "))) }
 }

@@ -48,7 +48,7 @@ pub use edit::{
     revoke_invite, rotate_token,
 };
 pub use error::{ConfigErrors, Problem};
-pub use log::{LogConfig, LogFormat};
+pub use log::{LOG_LEVELS, LogConfig, LogFile, LogFormat, log_level};
 pub use public::PublicConfig;
 pub use raw::{Environment, Flags, TOKEN_VARIABLE};
 pub use saved::SavedLogin;

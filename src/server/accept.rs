@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -11,6 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::lane::{LaneStart, serve_lane};
 use super::login::{Authenticated, Granted};
+use super::metrics::{LoginResult, Shown};
 use super::registry::Registration;
 use super::tunnel::{Lane, Tunnel};
 use super::urls::do_not_fit;
@@ -34,8 +35,14 @@ pub(super) async fn serve_agent(
     waiting: LoginPermit,
 ) {
     let login_timeout = shared.config.tunnel.login_timeout;
-    let logged_in = tokio::time::timeout(login_timeout, log_in(&shared, tls, socket, peer)).await;
+    let (began, mut came) = (Instant::now(), None);
+    let logged_in = tokio::time::timeout(login_timeout, log_in(&shared, tls, (socket, peer), &mut came)).await;
     drop(waiting);
+    // Who has not said a word of the protocol is a scanner, and no login.
+    if let Some((shown, result)) = came {
+        shared.metrics.login(shown, result);
+        shared.metrics.login_time.observe(began.elapsed());
+    }
     match logged_in {
         Ok(Ok(Some(start))) => serve_lane(shared, start).await,
         // Refused; it has been told and logged.
@@ -48,14 +55,16 @@ pub(super) async fn serve_agent(
 async fn log_in(
     shared: &Arc<Shared>,
     tls: TlsAcceptor,
-    socket: TcpStream,
-    peer: SocketAddr,
+    (socket, peer): (TcpStream, SocketAddr),
+    came: &mut Option<(Shown, LoginResult)>,
 ) -> Result<Option<LaneStart>, MessageError> {
     let mut pipe = tls.accept(socket).await?;
     let hello: Hello = receive(&mut pipe).await?;
+    let (_, result) = came.insert((Shown::by(&hello), LoginResult::Broken));
     let client = hello.client_id.clone();
     let welcomed = match shared.check_login(&hello, peer).await {
         Ok(Granted::Known(known)) => {
+            *result = LoginResult::Known;
             farewell(pipe, Answer::Known(known)).await?;
             return Ok(None);
         }
@@ -64,8 +73,13 @@ async fn log_in(
         Err(refused) => Err(refused),
     };
     match welcomed {
-        Ok(welcomed) => Ok(Some(first_words(shared, welcomed, pipe, peer).await?)),
+        Ok(welcomed) => {
+            let start = first_words(shared, welcomed, pipe, peer).await?;
+            *result = LoginResult::Ok;
+            Ok(Some(start))
+        }
         Err(refused) => {
+            *result = LoginResult::Refused(refused.code);
             tracing::info!(%peer, %client, code = refused.code.word(), "refused a login: {}", refused.message);
             farewell(pipe, Answer::Refused(refused)).await?;
             Ok(None)

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::Shared;
 use super::change::Changes;
 use super::login::TICKET_LIFETIME;
+use super::metrics::LaneEnd;
 use super::registry::LaneGuard;
 use super::tunnel::{Lane, Retired};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
@@ -65,6 +66,22 @@ impl End {
     }
 }
 
+impl From<&End> for LaneEnd {
+    fn from(end: &End) -> Self {
+        match end {
+            End::Session => Self::Connection,
+            End::Protocol(_) => Self::Protocol,
+            End::Silent => Self::Silent,
+            End::CameBack => Self::CameBack,
+            End::Revoked => Self::Revoked,
+            End::Disconnected => Self::Disconnected,
+            End::Spare => Self::Spare,
+            End::Drained => Self::Drained,
+            End::Cut(_) => Self::Cut,
+        }
+    }
+}
+
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -99,6 +116,7 @@ pub(super) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
         }
     }));
     let end = run(&shared, &guard, notices, control).await;
+    shared.metrics.lane_ended(LaneEnd::from(&end));
     // Its end is the end of the session, here and when this task is cut at the end of a drain.
     drop(guard);
     let session = driver.await.map_or_else(|error| error.to_string(), |ended| ended.to_string());

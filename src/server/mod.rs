@@ -11,6 +11,7 @@ pub mod certificate;
 mod change;
 mod lane;
 pub mod login;
+mod metrics;
 pub mod ports;
 mod proofs;
 pub mod public;
@@ -36,16 +37,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
-use crate::certs::{CertError, SniCertificates};
+use crate::certs::CertError;
 use crate::config::ServerConfig;
 use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
 use crate::protocol::control::Control;
 use crate::routing::Router;
+use crate::telemetry::LogLevel;
+use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use admin::Admin;
-use certificate::{Origin, ServerCertificate};
+use certificate::{Certificates, Origin, ServerCertificate};
+use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
 use proofs::DomainProofs;
 use public::Door;
@@ -127,6 +131,9 @@ pub struct Shared {
     streams: Permits,
     /// What visitors have open.
     live: Arc<LiveRequests>,
+    metrics: Metrics,
+    /// What the listeners show.
+    certificates: Certificates,
     logins: Permits,
     logins_by_address: PerAddress,
     /// Every task of this server.
@@ -162,6 +169,7 @@ pub struct Server {
     admin: Option<(TcpListener, AdminToken)>,
     tls: TlsAcceptor,
     certificate: ServerCertificate,
+    log: Option<LogLevel>,
 }
 
 /// What was still going on when a server ended.
@@ -179,22 +187,30 @@ impl Server {
     /// # Errors
     /// A port, the certificate or the ticket key cannot be had; the message says what to do.
     pub fn bind(config: ServerConfig, clients: Clients) -> Result<Self, StartError> {
-        let tunnel = listen::bind(config.tunnel.listen, "tunnel.listen")?;
-        let public = listen::bind(config.public.http, "public.http")?;
-        let https = config.public.https.map(|address| listen::bind(address, "public.https")).transpose()?;
-        let admin = config.admin.listen.map(|address| listen::bind(address, "admin.listen")).transpose()?;
-        let certificate = ServerCertificate::load_or_make(&config)?;
-        let tls = tls::server(certificate.chain.clone(), certificate.key.clone_key())?;
+        Self::bind_with(config, clients, &mut Inherited::default())
+    }
+
+    /// As [`Server::bind`]; listeners that the service manager has opened already are taken from `inherited`.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub fn bind_with(config: ServerConfig, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
+        let mut listen = |address, key| inherited.take_or_bind(address, key);
+        let tunnel = listen(config.tunnel.listen, "tunnel.listen")?;
+        let public = listen(config.public.http, "public.http")?;
+        let https = config.public.https.map(|address| listen(address, "public.https")).transpose()?;
+        let admin = config.admin.listen.map(|address| listen(address, "admin.listen")).transpose()?;
+        let (certificates, certificate) = Certificates::load(&config)?;
+        let tls = tls::tunnel_server(certificates.tunnel())?;
         let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join("ticket.key"))?;
         let with_token = |listener| Ok((listener, AdminToken::load_or_create(&config.admin.token_file)?));
         let admin = admin.map(with_token).transpose().map_err(StartError::AdminToken)?;
-        let public_tls = match &https {
-            Some(listener) => {
-                let certificates = SniCertificates::new(certificate::public_chains(&config)?)?;
-                let config = tls::public_server(Arc::new(certificates))?;
+        let public_tls = match (&https, certificates.https()) {
+            (Some(listener), Some(certificates)) => {
+                let config = tls::public_server(certificates)?;
                 Some(Https { port: listener.local_addr()?.port(), config })
             }
-            None => None,
+            _ => None,
         };
         let node_id = getrandom::u64().map_err(io::Error::other)?;
         let per_ip = &config.limits.per_ip;
@@ -229,6 +245,8 @@ impl Server {
             held_bodies: Budget::new(config.limits.held_bodies),
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
+            metrics: Metrics::default(),
+            certificates,
             logins: Permits::new(LOGINS_UNDER_WAY),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             tasks: TaskTracker::new(),
@@ -240,7 +258,21 @@ impl Server {
             multi_thread,
             config,
         };
-        Ok(Self { shared: Arc::new(shared), tunnel, public, https, admin, tls: TlsAcceptor::from(tls), certificate })
+        Ok(Self {
+            shared: Arc::new(shared),
+            tunnel,
+            public,
+            https,
+            admin,
+            tls: TlsAcceptor::from(tls),
+            certificate,
+            log: None,
+        })
+    }
+
+    /// Lets the operator's tools change what is logged.
+    pub fn with_log(self, log: LogLevel) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// Where agents dial.
@@ -285,6 +317,11 @@ impl Server {
         &self.certificate
     }
 
+    /// What the listeners show. It is read again whenever its files change.
+    pub fn certificates(&self) -> Certificates {
+        self.shared.certificates.clone()
+    }
+
     /// Who is connected.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.shared.registry)
@@ -308,7 +345,7 @@ impl Server {
     /// Serves until `stop`, then drains: no new visitors and agents, open requests end within the drain timeout, the
     /// rest is cut.
     pub async fn run(self, stop: CancellationToken) -> Drained {
-        let Self { shared, tunnel, public, https, admin, tls, certificate } = self;
+        let Self { shared, tunnel, public, https, admin, tls, certificate, log } = self;
         let agents = {
             let shared = Arc::clone(&shared);
             listen::accept_loop(tunnel, shared.stop.clone(), move |socket, peer| {
@@ -329,13 +366,15 @@ impl Server {
         }
         let admin = admin.map(|(listener, token)| {
             let pin = (certificate.origin != Origin::Own).then_some(certificate.fingerprint);
-            let admin = Admin::new(&shared, token, pin);
+            let admin = Admin::new(&shared, token, pin, log);
             // It tells that the server is draining for as long as it is.
             shared.tasks.spawn(listen::accept_loop(listener, shared.drained.clone(), admin.door()));
             admin
         });
         shared.tasks.spawn(evict_idle(Arc::clone(&shared), admin));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
+        let certificates = shared.certificates.clone();
+        shared.tasks.spawn(certificates.keep_up(shared.config.clone(), shared.stop.clone()));
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));
         stop.cancelled().await;
         shared.drain().await
@@ -348,8 +387,12 @@ type LoginPermit = (AddressPermit, Permit);
 impl Shared {
     /// First the address's own limit: a stranger beyond it takes nothing from the others.
     fn login_permit(&self, from: IpAddr) -> Option<LoginPermit> {
-        let own = self.logins_by_address.try_acquire(from)?;
-        Some((own, self.logins.try_acquire()?))
+        let both = || Some((self.logins_by_address.try_acquire(from)?, self.logins.try_acquire()?));
+        let permit = both();
+        if permit.is_none() {
+            self.metrics.limited(Limit::LoginsUnderWay);
+        }
+        permit
     }
 
     /// Takes connections to the port of a `tcp` service in for as long as anybody holds it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::metrics::Meter;
 use super::ports::OpenPort;
 use super::tunnel::Tunnel;
 use crate::access::Access;
@@ -19,6 +20,8 @@ pub struct Service {
     port: Option<Arc<OpenPort>>,
     /// Those of its domains that DNS has proved to be the client's; the others are on the operator's list.
     proved: Vec<Domain>,
+    /// Counts its requests.
+    meter: Arc<Meter>,
 }
 
 impl Service {
@@ -28,15 +31,16 @@ impl Service {
         access: Access,
         port: Option<Arc<OpenPort>>,
         proved: Vec<Domain>,
+        meter: Arc<Meter>,
     ) -> Arc<Self> {
-        Arc::new(Self { offer, access: Arc::new(access), port, proved })
+        Arc::new(Self { offer, access: Arc::new(access), port, proved, meter })
     }
 
     /// For an offer that needs nothing.
     #[cfg(test)]
     pub(super) fn for_tests(offer: ServiceOffer) -> Arc<Self> {
         let access = Access::of(&offer).unwrap();
-        Self::new(offer, access, None, Vec::new())
+        Self::new(offer, access, None, Vec::new(), Meter::for_tests())
     }
 
     /// As the agent offers it.
@@ -62,6 +66,11 @@ impl Service {
     /// Its public port, if it has one.
     pub fn port(&self) -> Option<u16> {
         self.port.as_ref().map(|port| port.port)
+    }
+
+    /// What counts its requests.
+    pub(super) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// Whether DNS has proved that `domain` is the client's.

@@ -9,6 +9,7 @@ pub mod body;
 pub mod coalesce;
 pub mod copy;
 pub mod framed;
+pub mod inherited;
 pub mod listen;
 pub mod login;
 pub mod mux;

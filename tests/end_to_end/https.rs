@@ -179,3 +179,41 @@ async fn the_operators_certificates_are_chosen_by_name() {
         assert_eq!(stream.get_ref().1.peer_certificates().unwrap()[0].as_ref(), expected.as_slice(), "{host}");
     }
 }
+
+/// Writes a fresh certificate for `tunnel.test` and its key, and gives what visitors see of it.
+fn bring(dir: &std::path::Path) -> Vec<u8> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(vec!["tunnel.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    // One after the other, as everybody does: for a moment they are no pair.
+    std::fs::write(dir.join("own.pem"), cert.pem()).unwrap();
+    std::fs::write(dir.join("own.key"), key.serialize_pem()).unwrap();
+    cert.der().to_vec()
+}
+
+#[tokio::test]
+async fn certificates_that_change_are_shown_and_nobody_is_cut() {
+    let dir = Arc::new(tempfile::TempDir::new().unwrap());
+    let first = bring(dir.path());
+    let text = "[tunnel.tls]\ncert = 'own.pem'\nkey = 'own.key'\n[public]\nhttps = '127.0.0.1:0'\n\
+                domain = 'tunnel.test'\n[[public.certificates]]\ncert = 'own.pem'\nkey = 'own.key'\n";
+    let server = TestServer::start_with_file(Arc::clone(&dir), text);
+    let greet = async |port: std::net::SocketAddr, alpn: &[&[u8]]| {
+        let config = tls::local_client(&LocalTrust::Anybody, alpn).unwrap();
+        let socket = TcpStream::connect(port).await.unwrap();
+        let name = ServerName::try_from("tunnel.test").unwrap();
+        soon("a TLS handshake", TlsConnector::from(config).connect(name, socket)).await.unwrap()
+    };
+    let seen = |stream: &TlsStream<TcpStream>| stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    let https = server.https.unwrap();
+    let mut kept = greet(https, &[tls::HTTP1]).await;
+    assert_eq!(seen(&kept), first);
+    let second = bring(dir.path());
+    for (port, alpn) in [(https, tls::HTTP1), (server.tunnel, adit::protocol::ALPN)] {
+        // Each handshake is another look; the files are heard of within a moment.
+        soon("the new certificate", async { while seen(&greet(port, &[alpn]).await) != second {} }).await;
+    }
+    std::fs::write(dir.path().join("own.pem"), "nonsense").unwrap();
+    let text = say(&mut kept, "GET /health HTTP/1.1\r\nHost: tunnel.test\r\nConnection: close\r\n\r\n").await;
+    assert!(text.contains("Tunnel: Disconnected"), "{text}");
+    assert_eq!(seen(&greet(https, &[]).await), second, "what cannot be used changes nothing");
+}

@@ -18,9 +18,13 @@ mod stand_in;
 mod visitor;
 
 mod admin;
+mod certificates;
 mod configuration;
 mod first_steps;
 mod login;
+mod logs;
+#[cfg(unix)]
+mod managed;
 mod mistakes;
 mod outages;
 mod reload;

@@ -181,9 +181,9 @@ fn https_has_its_certificates_and_its_redirects() {
 
 #[test]
 fn keys_that_nothing_uses_yet_are_unknown() {
-    let errors = read("[metrics]\nlisten = 'x'\n[log]\nfile = 'x'").unwrap_err();
+    let errors = read("[metrics]\nlisten = 'x'\n[log]\ncolour = 'x'").unwrap_err();
     let keys: BTreeSet<_> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
-    assert_eq!(keys, BTreeSet::from(["metrics", "log.file"]));
+    assert_eq!(keys, BTreeSet::from(["metrics", "log.colour"]));
 }
 
 #[test]

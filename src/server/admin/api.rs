@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer::{self, ErrorView};
-use super::{Admin, BODY, ask, clients, health, invites, requests, services, tunnels};
+use super::{Admin, BODY, ask, clients, health, invites, log, requests, services, tunnels};
 
 /// Where the description is.
 pub(super) const DESCRIPTION: &str = "/api/v1/openapi.json";
@@ -30,6 +30,7 @@ pub(super) const DESCRIPTION: &str = "/api/v1/openapi.json";
         (name = "invites", description = "Codes that buy a token, once."),
         (name = "tunnels", description = "Which agents are connected, and what they offer."),
         (name = "requests", description = "What visitors have open at the moment."),
+        (name = "log", description = "What is logged."),
     ),
 )]
 struct Description;
@@ -65,6 +66,7 @@ fn pages() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
         .routes(routes!(ask::ask))
         .routes(routes!(describe))
         .routes(routes!(clients::list, clients::add))
@@ -77,6 +79,7 @@ fn pages() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(services::list))
         .routes(routes!(requests::list))
         .routes(routes!(requests::cut))
+        .routes(routes!(log::get, log::change))
 }
 
 /// Every page, ready to answer for `admin`.
@@ -101,7 +104,7 @@ mod tests {
         let (_, description) = pages().split_for_parts();
         let text = serde_json::to_value(&description).unwrap();
         let paths = text["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 14);
+        assert_eq!(paths.len(), 16);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().unwrap() {
                 let place = format!("{method} {path}");

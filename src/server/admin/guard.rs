@@ -14,9 +14,10 @@ use super::Admin;
 use super::answer::ApiError;
 use super::change::audit_refusal;
 use crate::routing;
+use crate::server::metrics::Limit;
 
 /// Pages that need no token from the same machine.
-const OPEN: [&str; 4] = ["/healthz", "/readyz", "/ask", super::api::DESCRIPTION];
+const OPEN: [&str; 5] = ["/healthz", "/readyz", "/ask", "/metrics", super::api::DESCRIPTION];
 
 /// What proxies add that speak for somebody else.
 const SPEAKS_FOR: [HeaderName; 3] =
@@ -33,7 +34,10 @@ impl Admin {
         if self.token.matches(shown) || is_open {
             return Ok(());
         }
-        self.failures.allowed(from).map_err(|wait| ApiError::too_many_failures(wait.seconds()))?;
+        self.failures.allowed(from).map_err(|wait| {
+            self.shared.metrics.limited(Limit::AdminTokens);
+            ApiError::too_many_failures(wait.seconds())
+        })?;
         self.failures.failed(from);
         let refused = ApiError::bad_token();
         if !request.method().is_safe() {

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::answer::ErrorView;
+use super::answer::{ApiError, ErrorView};
+use crate::server::metrics;
 
 /// How the server is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -94,4 +97,25 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<
         false => (StatusCode::OK, Json(ReadyView { status: Readiness::Ready })),
         true => (StatusCode::SERVICE_UNAVAILABLE, Json(ReadyView { status: Readiness::Draining })),
     }
+}
+
+/// What the server counts
+///
+/// For Prometheus, in its text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "watching", operation_id = "metrics", security((), ("bearer" = [])),
+    responses(
+        (status = 200, body = String, content_type = "text/plain; version=0.0.4; charset=utf-8"),
+        (status = 401, body = ErrorView),
+        (status = 429, body = ErrorView),
+        (status = 500, body = ErrorView),
+    ),
+)]
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, ApiError> {
+    let shared = Arc::clone(&admin.shared);
+    // It asks the system and walks all tunnels: visitors' requests do not wait for that.
+    let page = tokio::task::spawn_blocking(move || metrics::page(&shared)).await;
+    let page = page.map_err(|error| ApiError::failed(&error))?;
+    let (text, kind) = page.map_err(|error| ApiError::failed(&error))?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response())
 }

@@ -2,7 +2,7 @@
 //!
 //! `guard` decides who may come in, `api` is the list of pages and their description (OpenAPI), `health` and `ask` are
 //! the pages for programs that watch or stand in front, `clients`, `invites`, `tunnels`, `services` and `requests` are
-//! the API, `page` cuts lists into pieces, `extract` reads what is asked, `answer` is the one place for refusals, and
+//! the API, `log` is what is logged, `page` cuts lists into pieces, `extract` reads what is asked, `answer` is the one place for refusals, and
 //! `change` the one way to change something: in a task of its own, with a line in the log.
 
 mod answer;
@@ -14,6 +14,7 @@ mod extract;
 mod guard;
 mod health;
 mod invites;
+mod log;
 mod page;
 mod requests;
 mod services;
@@ -43,6 +44,7 @@ use super::public::wire::Wire;
 use super::{Shared, until_cut};
 use crate::auth::AdminToken;
 use crate::limits::{FailedLogins, Permits};
+use crate::telemetry::LogLevel;
 use crate::values::{Fingerprint, RequestId};
 use answer::ApiError;
 
@@ -65,6 +67,8 @@ pub(super) struct Admin {
     token: AdminToken,
     /// By what key invitations pin this server; `None` if it is not of the server's own making and may change.
     pin: Option<Fingerprint>,
+    /// What is logged, if that can be changed.
+    log: Option<LogLevel>,
     /// Wrong tokens of each address.
     failures: FailedLogins,
     connections: Permits,
@@ -80,13 +84,19 @@ struct Peer(SocketAddr);
 
 impl Admin {
     /// Ready to serve.
-    pub(super) fn new(shared: &Arc<Shared>, token: AdminToken, pin: Option<Fingerprint>) -> Arc<Self> {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        token: AdminToken,
+        pin: Option<Fingerprint>,
+        log: Option<LogLevel>,
+    ) -> Arc<Self> {
         let per_ip = &shared.config.limits.per_ip;
         let failures = FailedLogins::new(per_ip.logins_per_minute, per_ip.ipv6_prefix, super::REMEMBERED_ADDRESSES);
         Arc::new(Self {
             shared: Arc::clone(shared),
             token,
             pin,
+            log,
             failures,
             connections: Permits::new(CONNECTIONS),
             changes: Permits::new(CHANGES),

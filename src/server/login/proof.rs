@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Shared;
+use super::super::metrics::Limit;
 use super::super::tunnel::{MAX_LANES, Tunnel};
 use super::unix_now;
 use crate::auth::{Credential, Ticket};
@@ -25,9 +26,12 @@ impl Shared {
     /// Checking a token is costly, and tokens may be guessed. Tickets and lane secrets have 256 bits and are cheap to
     /// check: whoever has one gets in, whatever others have done from the same address.
     pub(super) fn check_failures(&self, from: IpAddr) -> Result<(), Refused> {
-        self.failed_logins.allowed(from).map_err(|wait| Refused {
-            retry_after_s: Some(wait.seconds()),
-            ..Refused::new(Refusal::TooMany, "too many failed logins from this address; try again later")
+        self.failed_logins.allowed(from).map_err(|wait| {
+            self.metrics.limited(Limit::FailedLogins);
+            Refused {
+                retry_after_s: Some(wait.seconds()),
+                ..Refused::new(Refusal::TooMany, "too many failed logins from this address; try again later")
+            }
         })
     }
 

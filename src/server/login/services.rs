@@ -57,7 +57,8 @@ impl Shared {
             None => {
                 let access = compile_access(offer)?;
                 let proved = offer.domains.iter().filter(|domain| proved.contains(*domain)).cloned().collect();
-                Ok(Service::new(offer.clone(), access, self.open_port(client, offer)?, proved))
+                let port = self.open_port(client, offer)?;
+                Ok(Service::new(offer.clone(), access, port, proved, self.metrics.meter(client, &offer.name)))
             }
         };
         offers.iter().map(make).collect()

@@ -10,6 +10,7 @@ use http_body_util::Full;
 
 use super::headers::REQUEST_ID;
 use crate::protocol::frame::{Reset, Status};
+use crate::server::metrics::Limit;
 use crate::server::tunnel::OpenFailure;
 use crate::values::{Name, RequestId};
 
@@ -25,6 +26,40 @@ const GRPC_UNIMPLEMENTED: u16 = 12;
 const GRPC_INTERNAL: u16 = 13;
 const GRPC_UNAVAILABLE: u16 = 14;
 const GRPC_UNAUTHENTICATED: u16 = 16;
+
+/// The codes of all failures, each in its place: what is counted of them is kept by number.
+pub(in crate::server) const CODES: [&str; 25] = [
+    "other",
+    "unknown_name",
+    "not_found",
+    "method_not_allowed",
+    "wrong_kind",
+    "tunnel_offline",
+    "tunnel_busy",
+    "tunnel_stalled",
+    "tunnel_lost",
+    "service_gone",
+    "local_unreachable",
+    "local_timeout",
+    "local_broken",
+    "response_timeout",
+    "request_timeout",
+    "bad_request",
+    "head_too_large",
+    "rate_limited",
+    "site_rate_limited",
+    "forbidden",
+    "unauthorized",
+    "bad_signature",
+    "body_too_large",
+    "access_busy",
+    "cut_by_operator",
+];
+
+/// The place of a failure's code. Only failures look for it.
+pub(super) fn code_number(code: &str) -> usize {
+    CODES.iter().position(|known| *known == code).unwrap_or(0)
+}
 
 /// Why a visitor does not get what it asked for. `docs/errors.md` lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +240,17 @@ impl Failure {
         }
     }
 
+    /// The limit that the visitor has come up against, if it is one.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::RateLimited(_) => Some(Limit::RatePerIp),
+            Self::SiteRateLimited(_) => Some(Limit::RatePerClient),
+            Self::TunnelBusy => Some(Limit::Streams),
+            Self::AccessBusy => Some(Limit::Access),
+            _ => None,
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.facts().0
     }
@@ -374,4 +420,24 @@ fn sign(mut response: Response<Full<Bytes>>, request_id: RequestId) -> Response<
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_of_the_documents_is_counted_by_its_name() {
+        let text = include_str!("../../../docs/errors.md").split("A gRPC client").next().unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let listed: Vec<&str> = rows.map(|(code, _)| code).collect();
+        assert!(listed.len() > 20, "{listed:?}");
+        for code in &listed {
+            assert_ne!(code_number(code), 0, "{code} is not in CODES");
+        }
+        for code in &CODES[1..] {
+            assert!(listed.contains(code), "{code} is not in docs/errors.md");
+        }
+        assert_eq!(code_number("of a later version"), 0);
+    }
 }

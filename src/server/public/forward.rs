@@ -20,7 +20,8 @@ use super::body::RequestBody;
 use super::course::Course;
 use super::forwarded::{Delimited, ForwardedBody, Held};
 use super::headers::{self, Forwarding};
-use super::ledger::{About, Asked, Entry};
+use super::ledger::{About, Asked, Entry, Path};
+use super::request::Reached;
 use crate::protocol::WireError;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead, Scheme};
@@ -74,6 +75,7 @@ pub(super) async fn forward(
     visit: &Arc<Visit>,
     target: Target,
     request: &mut Request<RequestBody>,
+    reached: &mut Reached,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
@@ -82,13 +84,13 @@ pub(super) async fn forward(
         About {
             request_id: target.request_id,
             visitor: target.visitor,
-            client: target.offered.tunnel.client().clone(),
-            name: target.name().clone(),
-            asked: Asked::Request(request.method().clone(), request.uri().path().to_owned()),
+            meter: Arc::clone(target.offered.service.meter()),
+            asked: Asked::Request(request.method().clone(), Path::of(request.uri(), shared.config.log.query)),
         },
         (server, Some(turn), shared.exchanges.token()),
         &shared.live,
     );
+    *reached = Reached::Ledger;
     exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
         entry.fail(failure.clone());
         entry.status(failure.status());
@@ -150,7 +152,7 @@ async fn exchange(
             Err(failure) => return Err(entry.failure().unwrap_or(failure)),
         }
     };
-    entry.status(head.status);
+    entry.answered(head.status);
     let (mut head, agreed) = strip(head);
     if let Some(name) = target.prefix() {
         headers::add_prefix(&mut head.headers, name, target.authority.as_deref());

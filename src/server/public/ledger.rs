@@ -1,42 +1,44 @@
 //! Where every way out of a request ends: one value that lives as long as the exchange. When it is dropped, the
-//! permits are free again, the operator sees it no more, and the access log has its line.
+//! permits are free again, the operator sees it no more, it is counted, and the access log has its line. What never became
+//! an exchange has its line by [`note`].
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 use parking_lot::Mutex;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::answer::Failure;
+use super::answer::{Failure, code_number};
 use super::live::LiveRequests;
 use super::socket::Turn;
 use crate::limits::Permit;
 use crate::protocol::login::ServiceKind;
+use crate::server::metrics::{Meter, Outcome};
 use crate::server::tunnel::StreamPermit;
 use crate::telemetry::ACCESS_LOG;
 use crate::transport::copy::Way;
 use crate::transport::mux::MuxStream;
-use crate::values::{ClientId, Name, RequestId};
+use crate::values::RequestId;
 
 /// What is known of a request before it is forwarded.
 #[derive(Debug)]
 pub(super) struct About {
     pub(super) request_id: RequestId,
     pub(super) visitor: IpAddr,
-    pub(super) client: ClientId,
-    pub(super) name: Name,
+    /// Whose service it is, and what counts it.
+    pub(super) meter: Arc<Meter>,
     pub(super) asked: Asked,
 }
 
 /// What a visitor asked for.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// A request. The path is without the query, which may hold what should not be logged.
-    Request(Method, String),
+    /// A request.
+    Request(Method, Path),
     /// A connection, to be carried as it is.
     Connection(ServiceKind),
 }
@@ -45,9 +47,94 @@ impl Asked {
     /// The method, or the kind of a connection; and the path.
     pub(super) fn words(&self) -> (&str, &str) {
         match self {
-            Self::Request(method, path) => (method.as_str(), path),
+            Self::Request(method, path) => (method.as_str(), path.plain()),
             Self::Connection(kind) => (kind.word(), ""),
         }
+    }
+
+    /// As the access log has it.
+    fn logged_path(&self) -> &str {
+        match self {
+            Self::Request(_, path) => &path.logged,
+            Self::Connection(_) => "",
+        }
+    }
+}
+
+/// What a request asked for below its host.
+#[derive(Debug)]
+pub(super) struct Path {
+    logged: String,
+    /// Where the query begins, if there is one.
+    plain: usize,
+}
+
+impl Path {
+    /// The query may hold what should not be seen: it is left out unless the operator wants it in the log.
+    pub(super) fn of(uri: &Uri, with_query: bool) -> Self {
+        let path = uri.path();
+        let logged = match uri.query() {
+            Some(query) if with_query => format!("{path}?{query}"),
+            _ => path.to_owned(),
+        };
+        Self { plain: path.len(), logged }
+    }
+
+    fn plain(&self) -> &str {
+        &self.logged[..self.plain]
+    }
+}
+
+/// Writes a line of the access log for a request that did not become an exchange: one that was refused, or that the
+/// server has answered itself. `asked` is not even looked at if nobody reads the log.
+pub(super) fn note(
+    (request_id, visitor): (RequestId, IpAddr),
+    meter: Option<&Meter>,
+    asked: &Asked,
+    (status, outcome, took): (u16, &str, Duration),
+) {
+    let line = Line { request_id, visitor, meter, asked, status, outcome, took, waited: None, sent: 0, received: 0 };
+    line.write();
+}
+
+/// Whether anybody reads the access log.
+pub(super) fn is_read() -> bool {
+    tracing::enabled!(target: ACCESS_LOG, tracing::Level::INFO)
+}
+
+/// A line of the access log.
+struct Line<'a> {
+    request_id: RequestId,
+    visitor: IpAddr,
+    meter: Option<&'a Meter>,
+    asked: &'a Asked,
+    status: u16,
+    outcome: &'a str,
+    took: Duration,
+    waited: Option<Duration>,
+    sent: u64,
+    received: u64,
+}
+
+impl Line<'_> {
+    fn write(&self) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            target: ACCESS_LOG,
+            request = %self.request_id,
+            visitor = %self.visitor,
+            client = self.meter.map_or("", |meter| meter.client().as_str()),
+            name = self.meter.map_or("", |meter| meter.name().as_str()),
+            method = self.asked.words().0,
+            path = self.asked.logged_path(),
+            status = self.status,
+            bytes = self.sent,
+            received = self.received,
+            wait_ms = self.waited.map(millis),
+            ms = millis(self.took),
+            outcome = self.outcome,
+            "request"
+        );
     }
 }
 
@@ -57,6 +144,8 @@ pub(super) struct Entry {
     about: About,
     started: Instant,
     status: AtomicU16,
+    /// After how many microseconds the application has begun to answer; 0: not yet.
+    waited: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
     complete: AtomicBool,
@@ -83,6 +172,7 @@ impl Entry {
             about,
             started: Instant::now(),
             status: AtomicU16::new(0),
+            waited: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             complete: AtomicBool::new(false),
@@ -147,16 +237,33 @@ impl Entry {
         self.status.store(status.as_u16(), Ordering::Relaxed);
     }
 
+    /// The application has begun to answer, with this status.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.status(status);
+        let waited = self.started.elapsed();
+        self.about.meter.answered(waited);
+        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.waited.store(micros.max(1), Ordering::Relaxed);
+    }
+
     /// So many bytes of the answer's body went to the visitor.
     pub(super) fn sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.weigh(bytes);
+        self.moved(Way::Out, bytes);
     }
 
     /// So many bytes of a connection, or of a request's body, went to the visitor or came from it.
     pub(super) fn moved(&self, way: Way, bytes: usize) {
-        let counter = if way == Way::In { &self.received } else { &self.sent };
-        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+        let meter = &self.about.meter;
+        match way {
+            Way::In => {
+                self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+                meter.received(bytes);
+            }
+            Way::Out => {
+                self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+                meter.sent(bytes);
+            }
+        }
         self.weigh(bytes);
     }
 
@@ -186,26 +293,38 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.live.remove(self.about.request_id);
-        let outcome = match (self.failure(), self.complete.load(Ordering::Relaxed)) {
-            (Some(failure), _) => failure.code(),
-            (None, true) => "ok",
-            (None, false) => "cut",
+        let took = self.started.elapsed();
+        let failure = self.failure.get();
+        let (outcome, word) = match (failure, self.complete.load(Ordering::Relaxed)) {
+            (Some(failure), _) => (Outcome::Failed(code_number(failure.code())), failure.code()),
+            (None, true) => (Outcome::Whole, "ok"),
+            (None, false) => (Outcome::Cut, "cut"),
         };
-        let (method, path) = self.about.asked.words();
-        tracing::info!(
-            target: ACCESS_LOG,
-            request = %self.about.request_id,
-            visitor = %self.about.visitor,
-            client = %self.about.client,
-            name = %self.about.name,
-            method,
-            path,
-            status = self.status.load(Ordering::Relaxed),
-            bytes = self.sent.load(Ordering::Relaxed),
-            received = self.received.load(Ordering::Relaxed),
-            ms = self.started.elapsed().as_millis() as u64,
-            outcome,
-            "request"
-        );
+        let About { request_id, visitor, meter, asked } = &self.about;
+        let (status, received, sent) = self.so_far();
+        match asked {
+            Asked::Request(method, _) => {
+                let is_connection = method == Method::CONNECT || status == Some(StatusCode::SWITCHING_PROTOCOLS);
+                meter.request_ended(status, (!is_connection).then_some(took), outcome);
+            }
+            Asked::Connection(_) => meter.connection_ended(outcome),
+        }
+        if !is_read() {
+            return;
+        }
+        let waited = self.waited.load(Ordering::Relaxed);
+        let line = Line {
+            request_id: *request_id,
+            visitor: *visitor,
+            meter: Some(meter),
+            asked,
+            status: status.map_or(0, |status| status.as_u16()),
+            outcome: word,
+            took,
+            waited: (waited > 0).then(|| Duration::from_micros(waited)),
+            sent,
+            received,
+        };
+        line.write();
     }
 }

@@ -48,7 +48,7 @@ impl LiveRequests {
         // No entry may be dropped while the map is locked: collect first, look afterwards.
         let entries: Vec<_> = self.0.iter().map(|entry| Weak::clone(&entry)).collect();
         let entries = entries.iter().filter_map(Weak::upgrade);
-        entries.filter(|entry| wanted(&entry.about().client)).map(|entry| entry.about().request_id).collect()
+        entries.filter(|entry| wanted(entry.about().meter.client())).map(|entry| entry.about().request_id).collect()
     }
 
     /// The request as it is now, if it is still being served.
@@ -60,8 +60,8 @@ impl LiveRequests {
         let age = SignedDuration::try_from(entry.started().elapsed()).unwrap_or_default();
         Some(LiveRequest {
             id,
-            client: about.client.clone(),
-            name: about.name.clone(),
+            client: about.meter.client().clone(),
+            name: about.meter.name().clone(),
             method: method.to_owned(),
             path: path.to_owned(),
             visitor: about.visitor,

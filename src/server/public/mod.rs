@@ -37,6 +37,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shared;
+use super::metrics::Limit;
 use super::service::Offered;
 use crate::limits::{AddressPermit, Permit};
 use crate::protocol::exchange::Scheme;
@@ -44,6 +45,7 @@ use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
 use crate::transport::tls;
 use crate::values::Name;
+pub(super) use answer::CODES;
 use arrival::{Arrival, TlsHello};
 use rest::Unread;
 use socket::{Turns, VisitorSocket};
@@ -121,6 +123,7 @@ impl Admission {
     /// Lets in whom the limits allow. Others are closed without a word: saying one costs more.
     fn new(shared: &Arc<Shared>, socket: &TcpStream, peer: SocketAddr) -> Option<Self> {
         let Some(connection) = shared.connections.try_acquire() else {
+            shared.metrics.limited(Limit::Connections);
             tracing::warn!(%peer, "closed a connection: there are as many as there may be (`limits.connections`)");
             return None;
         };
@@ -150,6 +153,7 @@ impl Admission {
         }
         permits.1 = shared.visitor_connections.try_acquire(peer.ip());
         if permits.1.is_none() {
+            shared.metrics.limited(Limit::ConnectionsPerIp);
             tracing::debug!(%peer, "closed a connection: the address has as many as it may");
         }
         permits.1.is_some()

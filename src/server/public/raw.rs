@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
@@ -13,7 +13,8 @@ use super::Admission;
 use super::answer::Failure;
 use super::course::Course;
 use super::forwarded::Held;
-use super::ledger::{About, Asked, Entry};
+use super::ledger::{self, About, Asked, Entry};
+use super::request::{Reached, count};
 use crate::protocol::WireError;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::frame;
@@ -32,7 +33,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 pub(super) async fn serve(admission: Admission, offered: Arc<Offered>, mut socket: TcpStream, ahead: &[u8]) {
     let (peer, name) = (admission.peer, offered.service.name().clone());
     let request_id = RequestId::next();
-    let opened = open(&admission, &offered, request_id, ahead).await;
+    let (mut reached, began) = (Reached::Service(Arc::clone(offered.service.meter())), Instant::now());
+    let opened = open(&admission, &offered, (request_id, ahead), &mut reached).await;
+    let kind = offered.service.kind();
     // What is open does not keep a port open whose service is gone.
     drop(offered);
     let carried = match opened {
@@ -41,6 +44,13 @@ pub(super) async fn serve(admission: Admission, offered: Arc<Offered>, mut socke
     };
     if let Err(failure) = carried {
         tracing::debug!(request = %request_id, visitor = %peer, %name, code = failure.code(), "a connection failed");
+        count(&admission.shared, &failure, &reached);
+        if let Reached::Service(meter) = &reached
+            && ledger::is_read()
+        {
+            let end = (0, failure.code(), began.elapsed());
+            ledger::note((request_id, peer.ip()), Some(meter), &Asked::Connection(kind), end);
+        }
         reset(&socket);
     }
 }
@@ -62,8 +72,8 @@ struct Carrier {
 async fn open(
     admission: &Admission,
     offered: &Arc<Offered>,
-    request_id: RequestId,
-    ahead: &[u8],
+    (request_id, ahead): (RequestId, &[u8]),
+    reached: &mut Reached,
 ) -> Result<Carrier, Failure> {
     let Admission { shared, peer, local, .. } = admission;
     let (name, kind) = (offered.service.name(), offered.service.kind());
@@ -77,11 +87,11 @@ async fn open(
     let about = About {
         request_id,
         visitor: peer.ip(),
-        client: offered.tunnel.client().clone(),
-        name: name.clone(),
+        meter: Arc::clone(offered.service.meter()),
         asked: Asked::Connection(kind),
     };
     let entry = Entry::open(about, (permit, None, shared.exchanges.token()), &shared.live);
+    *reached = Reached::Ledger;
     let opened = async {
         let preface = Preface { service: name.clone(), visitor: *peer, server: *local, kind, request_id };
         let mut first = BytesMut::with_capacity(256 + ahead.len());

@@ -1,6 +1,8 @@
 //! One request: who asks, for what, and who answers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version};
@@ -14,10 +16,13 @@ use super::body::RequestBody;
 use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
+use super::ledger::{self, Asked as AskedFor, Path};
 use super::{Visit, access, lookup};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
+use crate::server::Shared;
+use crate::server::metrics::Meter;
 use crate::server::urls::with_port;
 use crate::values::{Name, RequestId};
 
@@ -33,12 +38,69 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
         visit.unread.begin(request_id, !request.body().is_end_stream());
     }
     let mut request = request.map(RequestBody::Coming);
-    // Lent, because whoever takes it holds it twice.
-    match decide(&visit, &mut request, request_id).await {
-        Ok(response) => response,
+    let visitor = {
+        let is_trusted = |ip| super::is_trusted(&visit.shared, ip);
+        headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted)
+    };
+    let noted = Noted::new(&visit, &request);
+    let mut reached = Reached::Nobody;
+    // Lent, because whoever takes the request holds it twice.
+    let decided = decide(&visit, &mut request, (request_id, visitor), &mut reached).await;
+    match decided {
+        Ok(response) => {
+            noted.write((request_id, visitor), &reached, (response.status().as_u16(), "own"));
+            response
+        }
         Err(failure) => {
             tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
+            count(&visit.shared, &failure, &reached);
+            noted.write((request_id, visitor), &reached, (failure.status().as_u16(), failure.code()));
             failure.answer(request_id, form).map(Either::Left)
+        }
+    }
+}
+
+/// How far a request has come.
+#[derive(Debug)]
+pub(super) enum Reached {
+    /// Nothing is known of whom it is for.
+    Nobody,
+    /// A service, which has not heard of it.
+    Service(Arc<Meter>),
+    /// The ledger, which counts it from then on, and writes its line.
+    Ledger,
+}
+
+/// Counts a request or connection that has failed, unless the ledger does.
+pub(super) fn count(shared: &Shared, failure: &Failure, reached: &Reached) {
+    if let Some(limit) = failure.limit() {
+        shared.metrics.limited(limit);
+    }
+    match reached {
+        Reached::Nobody => shared.metrics.totals.failed(answer::code_number(failure.code())),
+        Reached::Service(meter) => meter.refused(failure.status(), answer::code_number(failure.code())),
+        Reached::Ledger => {}
+    }
+}
+
+/// What the access log needs of a request that goes no further. Nothing, if nobody reads it.
+struct Noted(Option<(AskedFor, Instant)>);
+
+impl Noted {
+    fn new<B>(visit: &Visit, request: &Request<B>) -> Self {
+        let asked =
+            || AskedFor::Request(request.method().clone(), Path::of(request.uri(), visit.shared.config.log.query));
+        Self(ledger::is_read().then(|| (asked(), Instant::now())))
+    }
+
+    fn write(&self, who: (RequestId, IpAddr), reached: &Reached, (status, outcome): (u16, &str)) {
+        let meter = match reached {
+            Reached::Ledger => return,
+            Reached::Service(meter) => Some(&**meter),
+            Reached::Nobody => None,
+        };
+        if let Some((asked, began)) = &self.0 {
+            ledger::note(who, meter, asked, (status, outcome, began.elapsed()));
         }
     }
 }
@@ -46,11 +108,10 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
 async fn decide(
     visit: &Arc<Visit>,
     request: &mut Request<RequestBody>,
-    request_id: RequestId,
+    (request_id, visitor): (RequestId, IpAddr),
+    reached: &mut Reached,
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
-    let is_trusted = |ip| super::is_trusted(shared, ip);
-    let visitor = headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted);
     shared.visitors.check(visitor).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
     // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. With a protocol it is how
     // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
@@ -75,6 +136,7 @@ async fn decide(
     match route {
         Route::Service { .. } | Route::Domain(_) => {
             let offered = lookup::offered(shared, &route)?;
+            *reached = Reached::Service(Arc::clone(offered.service.meter()));
             if offered.service.kind() != ServiceKind::Http {
                 return Err(Failure::WrongKind);
             }
@@ -86,7 +148,7 @@ async fn decide(
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
             let target = Target { offered, mode, authority, visitor, scheme: visit.scheme, request_id };
-            forward::forward(visit, target, request).await.map(|response| response.map(Either::Right))
+            forward::forward(visit, target, request, reached).await.map(|response| response.map(Either::Right))
         }
         Route::AddSlash => add_slash(request, request_id).map(|response| response.map(Either::Left)),
         Route::Own => own_page(visit, request, request_id).map(|response| response.map(Either::Left)),

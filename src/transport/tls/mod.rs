@@ -56,6 +56,19 @@ pub fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) 
     Ok(Arc::new(config))
 }
 
+/// The same with certificates that can be exchanged while agents come.
+///
+/// # Errors
+/// rustls cannot be set up.
+pub fn tunnel_server(certificates: Arc<SniCertificates>) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// What the public HTTPS listener needs: HTTP/2 and HTTP/1.1 over TLS 1.3 or 1.2, with tickets by which visitors resume.
 ///
 /// # Errors

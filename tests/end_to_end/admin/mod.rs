@@ -2,6 +2,7 @@
 
 mod changes;
 mod doors;
+mod metrics;
 mod requests;
 
 use std::fmt::Write as _;

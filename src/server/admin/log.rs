@@ -1,0 +1,103 @@
+//! The log: what is written to it, changed while the server runs.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::{ApiError, ErrorView};
+use super::extract::InBody;
+use super::{Admin, Peer};
+use crate::config::{Problem, log_level};
+use crate::telemetry::LogLevel;
+
+/// What is logged.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Log)]
+pub(super) struct LogView {
+    /// Of the server's own lines.
+    #[schema(pattern = "^(error|warn|info|debug|trace)$")]
+    level: String,
+    /// Whether each request has a line.
+    access: bool,
+}
+
+impl LogView {
+    fn of(log: &LogLevel) -> Self {
+        let (level, access) = log.now();
+        Self { level, access }
+    }
+}
+
+/// What is to be logged from now on; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = LogChange)]
+pub(super) struct LogChange {
+    /// Of the server's own lines.
+    #[serde(default)]
+    #[schema(pattern = "^(error|warn|info|debug|trace)$")]
+    level: Option<String>,
+    /// Whether each request has a line.
+    #[serde(default)]
+    access: Option<bool>,
+}
+
+/// Says what is logged
+#[utoipa::path(
+    get, path = "/api/v1/log", tag = "log", operation_id = "get_log",
+    responses(
+        (status = 200, body = LogView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>, ApiError> {
+    admin.log().map(|log| Json(LogView::of(log)))
+}
+
+/// Changes what is logged
+///
+/// From the next line on, until the server ends; the configuration stays as it is.
+#[utoipa::path(
+    put, path = "/api/v1/log", tag = "log", operation_id = "change_log", request_body = LogChange,
+    responses(
+        (status = 200, body = LogView),
+        (status = 400, body = ErrorView),
+        (status = 401, body = ErrorView),
+        (status = 404, body = ErrorView),
+        (status = 413, body = ErrorView),
+        (status = 415, body = ErrorView),
+        (status = 422, body = ErrorView),
+        (status = 429, body = ErrorView),
+    ),
+)]
+pub(super) async fn change(
+    State(admin): State<Arc<Admin>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    InBody(change): InBody<LogChange>,
+) -> Result<Json<LogView>, ApiError> {
+    let log = admin.log()?.clone();
+    let on = format!("{} access={:?}", change.level.as_deref().unwrap_or("-"), change.access);
+    let work = async move {
+        let (level, access) = log.now();
+        let level = change
+            .level
+            .map_or(Ok(level), |level| log_level(&level))
+            .map_err(|message| ApiError::invalid(vec![Problem { key: "level".to_owned(), message }]))?;
+        match log.change(&level, change.access.unwrap_or(access)) {
+            true => Ok(LogView::of(&log)),
+            false => Err(ApiError::failed(&"the log is gone")),
+        }
+    };
+    admin.change(peer, "log.change", &on, work).await.map(Json)
+}
+
+impl Admin {
+    fn log(&self) -> Result<&LogLevel, ApiError> {
+        self.log.as_ref().ok_or_else(|| ApiError::not_found("log"))
+    }
+}

@@ -1,0 +1,206 @@
+//! The page that Prometheus reads.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, prometheus_text};
+use prometheus_client::registry::Registry;
+
+use super::list::{self, Kind, Listed};
+use super::meter::CLASSES;
+use super::{LaneEnd, Limit, LoginResult, Meter, Shown};
+use crate::server::Shared;
+use crate::server::public::CODES;
+use crate::telemetry::{Histogram, ProcessFigures};
+
+/// All metrics as text, and its type. Walks everything that is connected, and asks the system: not for a thread that
+/// serves others.
+///
+/// # Errors
+/// There is no memory for the text.
+pub(in crate::server) fn page(shared: &Arc<Shared>) -> Result<(String, &'static str), fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Page(Arc::clone(shared))));
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry)?;
+    Ok((text, prometheus_text::CONTENT_TYPE))
+}
+
+#[derive(Debug)]
+struct Page(Arc<Shared>);
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut sheet = Sheet(encoder);
+        let shared = &self.0;
+        write_services(&mut sheet, shared)?;
+        write_events(&mut sheet, shared)?;
+        write_state(&mut sheet, shared)?;
+        write_clients(&mut sheet, shared)?;
+        write_guards(&mut sheet, shared)?;
+        write_process(&mut sheet, shared)
+    }
+}
+
+fn write_services(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+    // No meter is looked at while the map is locked.
+    let mut meters: Vec<Arc<Meter>> = shared.metrics.services.iter().map(|meter| Arc::clone(&meter)).collect();
+    meters.sort_by(|one, other| (one.client(), one.name()).cmp(&(other.client(), other.name())));
+    let labels = |meter: &'_ Meter| [("client", meter.client().to_string()), ("service", meter.name().to_string())];
+    sheet.write(
+        &list::REQUESTS,
+        meters.iter().flat_map(|meter| {
+            let classes = CLASSES.iter().zip(meter.requests.iter()).filter(|(_, count)| *count > 0);
+            classes.map(|(class, count)| {
+                let [client, service] = labels(meter);
+                ([client, service, ("status", (*class).to_owned())], Value::Whole(count))
+            })
+        }),
+    )?;
+    let seconds = |meter: &Arc<Meter>| (labels(meter), Value::Part(meter.micros.get() as f64 / 1e6));
+    sheet.write(&list::REQUEST_TIME_BY_SERVICE, meters.iter().map(seconds))?;
+    let connections = |meter: &Arc<Meter>| (labels(meter), Value::Whole(meter.connections.get()));
+    sheet.write(&list::CONNECTIONS_CARRIED, meters.iter().map(connections))?;
+    sheet.write(
+        &list::BYTES,
+        meters.iter().flat_map(|meter| {
+            [("in", meter.received.get()), ("out", meter.sent.get())].map(|(direction, bytes)| {
+                let [client, service] = labels(meter);
+                ([client, service, ("direction", direction.to_owned())], Value::Whole(bytes))
+            })
+        }),
+    )
+}
+
+fn write_events(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+    let metrics = &shared.metrics;
+    sheet.histogram(&list::REQUEST_TIME, &metrics.totals.time)?;
+    sheet.histogram(&list::WAITING, &metrics.totals.waiting)?;
+    let failures = CODES.iter().zip(metrics.totals.failures.iter());
+    sheet.write(&list::FAILURES, failures.map(|(code, count)| ([("code", *code)], Value::Whole(count))))?;
+    sheet.one(&list::CUT, Value::Whole(metrics.totals.cut.get()))?;
+    let limits = Limit::WORDS.iter().zip(metrics.limits.iter());
+    sheet.write(&list::LIMIT_HITS, limits.map(|(limit, count)| ([("limit", *limit)], Value::Whole(count))))?;
+    let logins = Shown::WORDS.iter().zip(&metrics.logins).flat_map(|(shown, results)| {
+        let results = LoginResult::WORDS.iter().zip(results.iter());
+        results.map(move |(result, count)| ([("shown", *shown), ("result", *result)], Value::Whole(count)))
+    });
+    sheet.write(&list::LOGINS, logins)?;
+    sheet.histogram(&list::LOGIN_TIME, &metrics.login_time)?;
+    let ended = LaneEnd::WORDS.iter().zip(metrics.lanes_ended.iter());
+    sheet.write(&list::LANES_ENDED, ended.map(|(reason, count)| ([("reason", *reason)], Value::Whole(count))))
+}
+
+fn write_state(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+    let lanes: usize = shared.registry.all().iter().map(|tunnel| tunnel.lanes().len()).sum();
+    for (listed, number) in [
+        (&list::TUNNELS, shared.registry.len()),
+        (&list::LANES, lanes),
+        (&list::STREAMS, shared.streams.in_use()),
+        (&list::STREAMS_MOST, shared.streams.capacity()),
+        (&list::VISITORS, shared.connections.in_use()),
+        (&list::VISITORS_MOST, shared.connections.capacity()),
+        (&list::ADDRESSES, shared.visitor_connections.addresses()),
+        (&list::LOGINS_NOW, shared.logins.in_use()),
+    ] {
+        sheet.one(listed, Value::Whole(number as u64))?;
+    }
+    Ok(())
+}
+
+fn write_clients(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+    let mut clients: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for meter in &shared.metrics.services {
+        clients.entry(meter.client().to_string()).or_default();
+    }
+    for tunnel in shared.registry.all() {
+        let (tunnels, streams) = clients.entry(tunnel.client().to_string()).or_default();
+        *tunnels += 1;
+        *streams += tunnel.streams() as u64;
+    }
+    let client = |client: &String| [("client", client.clone())];
+    let tunnels = clients.iter().map(|(id, (tunnels, _))| (client(id), Value::Whole(*tunnels)));
+    sheet.write(&list::CLIENT_TUNNELS, tunnels)?;
+    let streams = clients.iter().map(|(id, (_, streams))| (client(id), Value::Whole(*streams)));
+    sheet.write(&list::CLIENT_STREAMS, streams)
+}
+
+fn write_guards(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+    let queues = [("tokens", shared.verifier.load()), ("passwords", shared.passwords.load())];
+    let running = queues.iter().map(|(of, (running, _))| ([("of", *of)], Value::Whole(*running as u64)));
+    sheet.write(&list::HASHES_RUNNING, running)?;
+    let waiting = queues.iter().map(|(of, (_, waiting))| ([("of", *of)], Value::Whole(*waiting as u64)));
+    sheet.write(&list::HASHES_WAITING, waiting)?;
+    sheet.one(&list::HELD, Value::Whole(shared.held_bodies.in_use() as u64))?;
+    sheet.one(&list::CLIENTS, Value::Whole(shared.clients.len() as u64))?;
+    let file_is_good = shared.clients_file.problems().borrow().is_none();
+    sheet.one(&list::FILE_OK, Value::Whole(file_is_good.into()))?;
+    let certificates = shared.certificates.shown();
+    let expires = certificates
+        .into_iter()
+        .map(|shown| ([("of", shown.of.to_owned()), ("name", shown.name)], Value::Whole(shown.expires_unix)));
+    sheet.write(&list::CERTIFICATE_EXPIRES, expires)?;
+    sheet.one(&list::DRAINING, Value::Whole(shared.stop.is_cancelled().into()))?;
+    sheet.write(&list::BUILD, [([("version", env!("CARGO_PKG_VERSION"))], Value::Whole(1))])
+}
+
+fn write_process(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+    let process = ProcessFigures::now();
+    for (listed, number) in [
+        (&list::RESIDENT, process.resident.map(Value::Whole)),
+        (&list::ADDRESS_SPACE, process.addresses.map(Value::Whole)),
+        (&list::CPU, process.cpu.map(Value::Part)),
+        (&list::THREADS, process.threads.map(Value::Whole)),
+        (&list::FILES, process.files.map(Value::Whole)),
+        (&list::FILES_MOST, process.most_files.map(Value::Whole)),
+        (&list::STARTED, Some(Value::Part(shared.metrics.started))),
+    ] {
+        // What the system does not tell is not there at all.
+        if let Some(number) = number {
+            sheet.one(listed, number)?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Value {
+    Whole(u64),
+    Part(f64),
+}
+
+struct Sheet<'a>(DescriptorEncoder<'a>);
+
+impl Sheet<'_> {
+    fn one(&mut self, listed: &Listed, value: Value) -> fmt::Result {
+        self.write(listed, [([("", ""); 0], value)])
+    }
+
+    fn write<L: EncodeLabelSet>(
+        &mut self,
+        listed: &Listed,
+        series: impl IntoIterator<Item = (L, Value)>,
+    ) -> fmt::Result {
+        // The encoder puts the end back.
+        let name = listed.name.strip_suffix("_total").unwrap_or(listed.name);
+        let mut metric = self.0.encode_descriptor(name, listed.help, None, listed.kind.metric_type())?;
+        for (labels, value) in series {
+            let mut one = metric.encode_family(&labels)?;
+            match (listed.kind, value) {
+                (Kind::Counter, Value::Whole(number)) => one.encode_counter::<NoLabelSet, _, u64>(&number, None)?,
+                (Kind::Counter, Value::Part(number)) => one.encode_counter::<NoLabelSet, _, u64>(&number, None)?,
+                (_, Value::Whole(number)) => one.encode_gauge(&(number as f64))?,
+                (_, Value::Part(number)) => one.encode_gauge(&number)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, listed: &Listed, histogram: &Histogram) -> fmt::Result {
+        let observed = histogram.observed();
+        let mut metric = self.0.encode_descriptor(listed.name, listed.help, None, listed.kind.metric_type())?;
+        metric.encode_histogram::<NoLabelSet>(observed.sum, observed.count, &observed.buckets, None)
+    }
+}

@@ -1,0 +1,149 @@
+//! What the server counts.
+
+use std::collections::BTreeMap;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+
+use super::Operator;
+use crate::harness::apps;
+use crate::harness::visitor::{Visitor, fetch, get, raw, read_to_end, request};
+use crate::harness::{TestAgent, until, until_idle};
+
+/// The page, by series.
+async fn scrape(operator: &Operator) -> BTreeMap<String, f64> {
+    let request = Request::builder().uri("/metrics").header("host", "localhost").body(Full::default()).unwrap();
+    let answer = Visitor::connect(operator.address).await.ask(request).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let series = answer.text().lines().filter(|line| !line.starts_with('#'));
+    series
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(key, value)| (key.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+/// What has grown between two pages, by how much; gauges that have shrunk are left out.
+fn grown(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let more = |(key, value): (&String, &f64)| (key.clone(), value - before.get(key).copied().unwrap_or_default());
+    after.iter().map(more).filter(|(key, more)| *more > 0.0 && !key.starts_with("process_")).collect()
+}
+
+#[tokio::test]
+async fn requests_are_counted_where_they_came_to() {
+    let operator = Operator::start(&[]);
+    let app = apps::echo().await;
+    let agent = TestAgent::connect(&operator.server, "alice", &[("alice", app), ("blog", app)]).await;
+    let before = scrape(&operator).await;
+    let public = operator.server.public;
+    let mut visitor = Visitor::connect(public).await;
+    for _ in 0..3 {
+        assert_eq!(visitor.ask(get("alice", "/?secret=1")).await.status, StatusCode::OK);
+    }
+    assert_eq!(visitor.ask(request(Method::POST, "blog", "/", "12345")).await.status, StatusCode::OK);
+    assert_eq!(fetch(public, "nobody", "/").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(fetch(public, "bob", "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    until_idle(&operator.server.open, crate::harness::PATIENCE).await;
+    let more = grown(&before, &scrape(&operator).await);
+    let of = |key: &str| more.get(key).copied().unwrap_or_default();
+    assert_eq!(of(r#"adit_requests_total{client="alice",service="alice",status="2xx"}"#), 3.0);
+    assert_eq!(of(r#"adit_requests_total{client="alice",service="blog",status="2xx"}"#), 1.0);
+    assert_eq!(of(r#"adit_service_bytes_total{client="alice",service="blog",direction="in"}"#), 5.0);
+    assert!(of(r#"adit_service_bytes_total{client="alice",service="blog",direction="out"}"#) > 0.0);
+    assert!(of(r#"adit_service_seconds_total{client="alice",service="alice"}"#) > 0.0);
+    assert_eq!(of(r#"adit_failures_total{code="unknown_name"}"#), 1.0);
+    assert_eq!(of(r#"adit_failures_total{code="tunnel_offline"}"#), 1.0);
+    assert_eq!((of("adit_request_seconds_count"), of("adit_request_waiting_seconds_count")), (4.0, 4.0));
+    assert_eq!(of(r#"adit_request_seconds_bucket{le="+Inf"}"#), 4.0);
+    assert!(
+        more.keys().all(|key| !key.contains("nobody") && !key.contains("bob")),
+        "a stranger has made a series: {more:?}"
+    );
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_page_is_for_this_machine_or_for_whoever_has_the_token() {
+    let operator = Operator::start(&[]);
+    let bearer = format!("Bearer {}", operator.token);
+    for (fields, status) in [
+        (vec![("host", "localhost")], 200),
+        (vec![("host", "evil.example")], 401),
+        (vec![("host", "localhost"), ("x-forwarded-for", "192.0.2.1")], 401),
+        (vec![("host", "evil.example"), ("authorization", &bearer)], 200),
+    ] {
+        let request =
+            fields.iter().fold(Request::builder().uri("/metrics"), |all, (name, value)| all.header(*name, *value));
+        let answer = Visitor::connect(operator.address).await.ask(request.body(Full::default()).unwrap()).await;
+        assert_eq!(answer.status.as_u16(), status, "{fields:?}");
+        assert_eq!(answer.text().contains("adit_tunnels 0"), status == 200, "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn agents_are_counted_as_they_come_and_go() {
+    let operator = Operator::start(&[]);
+    let before = scrape(&operator).await;
+    let app = apps::echo().await;
+    let agent = TestAgent::connect(&operator.server, "alice", &[("alice", app)]).await;
+    let up = scrape(&operator).await;
+    assert_eq!((up["adit_tunnels"], up["adit_lanes"], up[r#"adit_client_tunnels{client="alice"}"#]), (1.0, 1.0, 1.0));
+    let logins = |page: &BTreeMap<String, f64>| page[r#"adit_logins_total{shown="token",result="ok"}"#];
+    assert_eq!((logins(&before), logins(&up)), (0.0, 1.0));
+    let tunnels = operator.get("/api/v1/tunnels").await;
+    operator.delete(&format!("/api/v1/tunnels/{}", tunnels.each("id")[0])).await;
+    // It comes back with its ticket.
+    let back = || tunnel_ids(&operator).into_iter().any(|id| id != tunnels.each("id")[0]);
+    until("the agent's return", &operator.server.registry, back).await;
+    let again = scrape(&operator).await;
+    assert_eq!(again[r#"adit_logins_total{shown="ticket",result="ok"}"#], 1.0);
+    assert_eq!(again[r#"adit_lanes_ended_total{reason="disconnected"}"#], 1.0);
+    assert!(again["adit_login_seconds_count"] >= 2.0);
+    agent.stop().await.unwrap();
+    until("its goodbye", &operator.server.registry, || operator.server.registry.is_empty()).await;
+    let gone = scrape(&operator).await;
+    assert_eq!((gone["adit_tunnels"], gone[r#"adit_client_tunnels{client="alice"}"#]), (0.0, 0.0));
+    // The client is removed, and with it its series.
+    assert_eq!(operator.delete("/api/v1/clients/alice").await.status, 204);
+    let page = scrape(&operator).await;
+    assert!(page.keys().all(|key| !key.contains("alice")), "{page:?}");
+}
+
+fn tunnel_ids(operator: &Operator) -> Vec<String> {
+    operator.server.registry.all().iter().map(|tunnel| tunnel.id().to_string()).collect()
+}
+
+#[tokio::test]
+async fn limits_that_are_reached_are_counted() {
+    let settings =
+        [("limits.per_ip.burst", "1"), ("limits.per_ip.requests_per_second", "1"), ("limits.per_ip.connections", "2")];
+    let operator = Operator::start(&settings);
+    let public = operator.server.public;
+    assert_eq!(fetch(public, "nobody", "/").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(fetch(public, "nobody", "/").await.status, StatusCode::TOO_MANY_REQUESTS);
+    let held = [raw(public, "GET").await, raw(public, "GET").await];
+    let mut third = raw(public, "").await;
+    let _ = read_to_end(&mut third).await;
+    drop(held);
+    let page = scrape(&operator).await;
+    assert_eq!(page[r#"adit_limit_hits_total{limit="rate_per_ip"}"#], 1.0);
+    assert!(page[r#"adit_limit_hits_total{limit="connections_per_ip"}"#] >= 1.0);
+    assert_eq!(page[r#"adit_failures_total{code="rate_limited"}"#], 1.0);
+}
+
+#[tokio::test]
+async fn the_state_of_the_server_is_there() {
+    let operator = Operator::start(&[("public.https", "127.0.0.1:0")]);
+    let page = scrape(&operator).await;
+    let now = jiff::Timestamp::now().as_second() as f64;
+    let expires: Vec<f64> =
+        page.iter().filter(|(key, _)| key.starts_with("adit_certificate_expires")).map(|(_, value)| *value).collect();
+    assert!(expires.len() == 2 && expires.iter().all(|at| *at > now), "{page:?}");
+    assert!(page[r#"adit_build_info{version="0.1.0"}"#] == 1.0 && page["adit_clients"] == 3.0, "{page:?}");
+    assert!((now - page["process_start_time_seconds"]).abs() < 600.0);
+    assert!(page["process_open_fds"] > 3.0 && page["process_resident_memory_bytes"] > 1e6, "{page:?}");
+    assert_eq!((page["adit_draining"], page["adit_clients_file_ok"]), (0.0, 1.0));
+    operator.write_file("nonsense");
+    operator.server.clients_file.reload().await;
+    assert_eq!(scrape(&operator).await["adit_clients_file_ok"], 0.0);
+}

@@ -1,0 +1,142 @@
+//! What is written to the log, and where.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::processes::{DEADLINE, until};
+use crate::setup::{Folder, HELLO, Scene, Server, start_agent};
+use crate::visitor::visit;
+
+/// The URL of the server's operator, and the field that lets one in.
+fn operator(server: &Server) -> (String, String) {
+    let line = server.program.line("  admin  ");
+    let (url, file) = line.split_once("  admin ").unwrap().1.trim().split_once(" (token: ").unwrap();
+    let token = std::fs::read_to_string(file.strip_suffix(')').unwrap()).unwrap();
+    (url.to_owned(), format!("Authorization: Bearer {}", token.trim()))
+}
+
+/// The lines of the access log in a file, once there are so many.
+fn requests(file: &Path, count: usize) -> Vec<Value> {
+    until("the lines of the access log", DEADLINE, || {
+        let text = std::fs::read_to_string(file).ok()?;
+        // The last line may be half there.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let lines = whole.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<Value> = lines.filter(|line: &Value| line["target"] == "adit::access").collect();
+        (lines.len() == count).then_some(lines)
+    })
+}
+
+#[test]
+fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
+    let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");
+    let server = &scene.server;
+    assert_eq!(visit(&server.url("alice", "/hello.txt?secret=1"), &[]).body, HELLO);
+    assert_eq!(visit(&server.url("nobody", "/x?secret=1"), &[]).status, 404);
+    assert_eq!(visit(&server.bare_url("/health?tunnel=alice"), &[]).status, 200);
+    let lines = requests(&scene.folder.path("adit.log"), 3);
+    let of = |at: usize, field: &str| lines[at][field].clone();
+    assert_eq!((of(0, "client"), of(0, "name"), of(0, "method")), ("alice".into(), "alice".into(), "GET".into()));
+    assert_eq!((of(0, "path"), of(0, "status"), of(0, "outcome")), ("/hello.txt".into(), 200.into(), "ok".into()));
+    assert_eq!(
+        (of(0, "bytes"), of(0, "received"), of(0, "visitor")),
+        (HELLO.len().into(), 0.into(), "127.0.0.1".into())
+    );
+    assert!(of(0, "wait_ms").is_u64() && of(0, "ms").is_u64(), "{lines:?}");
+    assert_eq!((of(1, "client"), of(1, "path"), of(1, "status")), ("".into(), "/x".into(), 404.into()));
+    assert_eq!((of(1, "outcome"), of(1, "wait_ms")), ("unknown_name".into(), Value::Null));
+    assert_eq!((of(2, "path"), of(2, "outcome")), ("/health".into(), "own".into()));
+    let ids: std::collections::HashSet<String> = lines.iter().map(|line| line["request"].to_string()).collect();
+    assert_eq!(ids.len(), 3, "{lines:?}");
+    let said = std::fs::read_to_string(scene.folder.path("adit.log")).unwrap();
+    assert!(!said.contains("secret") && !server.program.printed().contains("adit::access"));
+}
+
+#[test]
+fn a_connection_that_was_refused_has_its_line_too() {
+    let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");
+    let clients = scene.folder.path("clients.toml");
+    let text = std::fs::read_to_string(&clients).unwrap();
+    std::fs::write(&clients, text.replace("[clients.alice]\n", "[clients.alice]\ntcp_ports = ['22000-22999']\n"))
+        .unwrap();
+    until("the log to say so", DEADLINE, || {
+        std::fs::read_to_string(scene.folder.path("adit.log"))
+            .ok()
+            .filter(|text| text.contains("has changed and counts"))
+    });
+    let agent = scene.folder.write(
+        "agent.toml",
+        &format!(
+            "servers = ['{}']\nclient_id = 'alice'\ntoken = '{}'\nfingerprint = '{}'\n[[services]]\nname = 'alice'\n\
+             kind = 'tcp'\nlocal = '127.0.0.1:{}'\naccess.deny = ['127.0.0.0/8']\n",
+            scene.server.tunnel, scene.token, scene.server.fingerprint, scene.site.port
+        ),
+    );
+    let mut command = crate::processes::adit();
+    command.arg("agent").arg("--config").arg(agent);
+    let agent = crate::processes::Program::start("the agent", command);
+    let line = agent.line("  ->  ");
+    let at = line.split_whitespace().find_map(|word| word.strip_prefix("tcp://")).unwrap_or_else(|| panic!("{line}"));
+    let (_, port) = at.rsplit_once(':').unwrap();
+    let _ = std::net::TcpStream::connect(("127.0.0.1", port.trim_end_matches('/').parse().unwrap()));
+    let lines = requests(&scene.folder.path("adit.log"), 1);
+    assert_eq!(
+        (&lines[0]["client"], &lines[0]["method"], &lines[0]["status"]),
+        (&"alice".into(), &"tcp".into(), &0.into())
+    );
+    assert_eq!((&lines[0]["outcome"], &lines[0]["path"]), (&"forbidden".into(), &"".into()));
+}
+
+#[test]
+fn the_log_changes_while_the_server_runs() {
+    let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.query = true\n");
+    let (admin, bearer) = operator(&scene.server);
+    let (url, file) = (format!("{admin}api/v1/log"), scene.folder.path("adit.log"));
+    let change = |body: &str| visit(&url, &["--header", &bearer, "--request", "PUT", "--json", body]);
+    assert_eq!(visit(&url, &["--header", &bearer]).body.trim(), r#"{"level":"info","access":false}"#);
+    let page = scene.server.url("alice", "/hello.txt?all=1");
+    assert_eq!(visit(&page, &[]).status, 200);
+    assert_eq!(change(r#"{"access": true, "level": "debug"}"#).body.trim(), r#"{"level":"debug","access":true}"#);
+    assert_eq!(visit(&page, &[]).status, 200);
+    assert_eq!(requests(&file, 1)[0]["path"], "/hello.txt?all=1");
+    // What is said at this level alone.
+    assert_eq!(visit(&scene.server.url("nobody", "/"), &[]).status, 404);
+    until("a line of the new level", DEADLINE, || std::fs::read_to_string(&file).ok()?.find("a request failed"));
+    let wrong = change(r#"{"level": "loud"}"#);
+    assert!(wrong.status == 422 && wrong.body.contains("is not a log level"), "{wrong:?}");
+    assert_eq!(change(r#"{"access": false}"#).body.trim(), r#"{"level":"debug","access":false}"#);
+    assert_eq!(visit(&page, &[]).status, 200);
+    assert_eq!(change(r#"{"level": "info", "access": true}"#).status, 200);
+    assert_eq!(visit(&page, &[]).status, 200);
+    // The first, the one that was refused, and the last: none while it was off.
+    assert_eq!(requests(&file, 3).len(), 3);
+    let audited = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(audited.matches("log.change").count(), 4, "{audited}");
+}
+
+#[test]
+fn an_agent_writes_to_a_file_too_and_a_folder_that_is_not_there_is_named() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let config = folder.write_server_config("log.file = 'nowhere/adit.log'\n");
+    let ended = crate::processes::run("adit server", crate::setup::serve(&config));
+    assert!(ended.code == Some(1) && ended.stderr.contains("log.file"), "{ended:?}");
+
+    let scene = Scene::with("");
+    let agent = scene.folder.write(
+        "agent.toml",
+        &format!(
+            "servers = ['{}']\nclient_id = 'alice'\ntoken = '{}'\nfingerprint = '{}'\nlog.file = 'agent.log'\n\
+             log.level = 'debug'\n[[services]]\nname = 'alice'\nlocal = {}\n",
+            scene.server.tunnel, scene.token, scene.server.fingerprint, scene.site.port
+        ),
+    );
+    let mut command = crate::processes::adit();
+    command.arg("agent").arg("--config").arg(agent);
+    let agent = start_agent(command);
+    until("a line in the file", DEADLINE, || {
+        std::fs::read_to_string(scene.folder.path("agent.log")).ok().filter(|text| text.contains("adit::"))
+    });
+    assert!(!agent.printed().contains("DEBUG"), "{}", agent.printed());
+}
