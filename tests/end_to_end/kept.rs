@@ -62,3 +62,33 @@ async fn a_request_that_the_application_may_have_seen_is_not_sent_again() {
     // The idle connection is given up in its time, and nothing more is said on it.
     soon("the end of an idle connection", left(&mut local, PATIENCE)).await;
 }
+
+/// One visitor must never get what was meant for another, whatever an application sends.
+#[tokio::test]
+async fn what_comes_behind_an_answer_is_nobodys_answer() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    let stale = [OK, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstale"].concat();
+    for late in [false, true] {
+        let answer_too_much = async {
+            let (mut local, _) = app.request().await;
+            if late {
+                local.write_all(OK).await.unwrap();
+            } else {
+                local.write_all(&stale).await.unwrap();
+            }
+            local
+        };
+        let (answer, mut local) = tokio::join!(visitor.ask(get("alice", "/first")), answer_too_much);
+        assert_eq!(answer.text(), "ok");
+        if late {
+            local.write_all(&stale[OK.len()..]).await.unwrap();
+        }
+        let (answer, (_, head)) = tokio::join!(visitor.ask(get("alice", "/second")), answer_one(&mut app));
+        assert_eq!((answer.text(), head.starts_with("GET /second ")), ("ok", true), "late: {late}");
+        // Nobody was asked on the first connection again.
+        soon("the end of the connection", left(&mut local, PATIENCE)).await;
+    }
+}
