@@ -2,7 +2,7 @@
 //! it is dropped, by whichever way the task ends.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,7 +35,12 @@ impl Permits {
 
     /// A permit, or `None` at once when all are out.
     pub fn try_acquire(&self) -> Option<Permit> {
-        let capacity = self.capacity();
+        self.try_acquire_below(usize::MAX)
+    }
+
+    /// The same, as if there were no more than `most`.
+    pub fn try_acquire_below(&self, most: usize) -> Option<Permit> {
+        let capacity = self.capacity().min(most);
         let more = |in_use: usize| (in_use < capacity).then_some(in_use + 1);
         self.0.in_use.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).ok()?;
         Some(Permit(Arc::clone(&self.0)))
@@ -49,6 +54,15 @@ impl Permits {
     /// How many permits there are in all.
     pub fn capacity(&self) -> usize {
         self.0.capacity.load(Ordering::Relaxed)
+    }
+
+    /// The most that one of many who share these should have at the moment: a `part`th of what is left, and at least
+    /// `least`.
+    ///
+    /// Whatever somebody takes, the next one finds some left; and the more there are who take all they can, the less each
+    /// of them gets: `n` of them leave `1 / (1 + n / part)` of the whole, as long as that is more than `least` for each.
+    pub fn fair_share(&self, part: NonZeroUsize, least: usize) -> usize {
+        (self.capacity().saturating_sub(self.in_use()) / part).max(least)
     }
 
     /// Changes how many there are. Those that are out stay out, even if they are more.
@@ -72,9 +86,17 @@ pub struct PerAddress(Arc<Addresses>);
 
 #[derive(Debug)]
 struct Addresses {
-    in_use: DashMap<AddressKey, u32>,
+    in_use: DashMap<AddressKey, Held>,
     limit: NonZeroU32,
     ipv6_prefix: u8,
+}
+
+/// What one address has.
+#[derive(Debug)]
+struct Held {
+    permits: u32,
+    /// Counted, not limited here.
+    streams: Permits,
 }
 
 /// One permit of [`PerAddress`]; dropping it gives it back.
@@ -83,6 +105,7 @@ struct Addresses {
 pub struct AddressPermit {
     addresses: Arc<Addresses>,
     address: AddressKey,
+    streams: Permits,
 }
 
 impl PerAddress {
@@ -93,14 +116,22 @@ impl PerAddress {
 
     /// A permit for `ip`, or `None` at once when the address has all of its own.
     pub fn try_acquire(&self, ip: IpAddr) -> Option<AddressPermit> {
+        self.try_acquire_below(ip, usize::MAX)
+    }
+
+    /// The same, as if an address might have no more than `most`.
+    pub fn try_acquire_below(&self, ip: IpAddr, most: usize) -> Option<AddressPermit> {
+        let limit = u32::try_from(most).map_or(self.0.limit.get(), |most| self.0.limit.get().min(most)).max(1);
         let address = AddressKey::new(ip, self.0.ipv6_prefix);
         // The entry is locked while it is counted, here and in `drop`. One that is full is never a new one.
-        let mut in_use = self.0.in_use.entry(address).or_insert(0);
-        if *in_use >= self.0.limit.get() {
+        let held = || Held { permits: 0, streams: Permits::new(usize::MAX) };
+        let mut held = self.0.in_use.entry(address).or_insert_with(held);
+        if held.permits >= limit {
             return None;
         }
-        *in_use += 1;
-        Some(AddressPermit { addresses: Arc::clone(&self.0), address })
+        held.permits += 1;
+        let streams = held.streams.clone();
+        Some(AddressPermit { addresses: Arc::clone(&self.0), address, streams })
     }
 
     /// How many addresses hold a permit at the moment. Visits every shard of the map: for metrics, not for each request.
@@ -109,11 +140,19 @@ impl PerAddress {
     }
 }
 
+impl AddressPermit {
+    /// A permit for one more stream, if all permits of this address together have fewer than `most`. Two atomic
+    /// operations, as with [`Permits`].
+    pub fn stream(&self, most: usize) -> Option<Permit> {
+        self.streams.try_acquire_below(most)
+    }
+}
+
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        self.addresses.in_use.remove_if_mut(&self.address, |_, in_use| {
-            *in_use -= 1;
-            *in_use == 0
+        self.addresses.in_use.remove_if_mut(&self.address, |_, held| {
+            held.permits -= 1;
+            held.permits == 0
         });
     }
 }
@@ -164,6 +203,37 @@ mod tests {
         assert_eq!(limit.addresses(), 2, "one permit of the first address is still out");
         drop((second, other));
         assert_eq!(limit.addresses(), 0);
+    }
+
+    #[test]
+    fn streams_are_counted_over_all_permits_of_an_address() {
+        let limit = PerAddress::new(NonZeroU32::MAX, 64);
+        let (one, two) = (limit.try_acquire(ip(1)).unwrap(), limit.try_acquire(ip(1)).unwrap());
+        let held = (one.stream(2).unwrap(), two.stream(2).unwrap());
+        assert!(one.stream(2).is_none() && one.stream(3).is_some());
+        assert!(limit.try_acquire(ip(2)).unwrap().stream(1).is_some(), "another address has its own");
+        drop(held);
+        assert!(two.stream(1).is_some());
+    }
+
+    #[test]
+    fn whoever_comes_late_finds_a_share() {
+        let (part, least) = (NonZeroUsize::new(16).unwrap(), 8);
+        let (permits, limit) = (Permits::new(1_000), PerAddress::new(NonZeroU32::new(256).unwrap(), 64));
+        let mut held = Vec::new();
+        // Forty addresses take all they can get.
+        let counts = (0..40).map(|last| {
+            let before = held.len();
+            while let Some(permit) = permits.try_acquire() {
+                let Some(own) = limit.try_acquire_below(ip(last), permits.fair_share(part, least)) else { break };
+                held.push((permit, own));
+            }
+            held.len() - before
+        });
+        let counts: Vec<usize> = counts.collect();
+        assert!(counts[0] < 64 && counts.iter().all(|&count| count >= least), "{counts:?}");
+        assert!(counts.is_sorted_by(|one, next| one >= next), "{counts:?}");
+        assert_eq!(Permits::new(4).fair_share(part, least), least, "a small whole is not cut to pieces");
     }
 
     #[test]

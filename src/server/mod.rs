@@ -23,7 +23,7 @@ mod warden;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +62,10 @@ const LOGINS_UNDER_WAY: usize = 1024;
 /// How many of these one address may have, so that a stranger who says nothing leaves room for others. A fleet behind
 /// one address that comes back all at once is let in within a few attempts: a login takes milliseconds.
 const LOGINS_OF_AN_ADDRESS: NonZeroU32 = NonZeroU32::new(32).expect("32 is not zero");
+
+/// The part of the places that are left which one address may have, and how many it may have in any case.
+const LOGIN_SHARE: NonZeroUsize = NonZeroUsize::new(32).expect("32 is not zero");
+const LEAST_LOGINS: usize = 2;
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
@@ -345,9 +349,11 @@ impl Server {
 type LoginPermit = (AddressPermit, Permit);
 
 impl Shared {
-    /// First the address's own limit: a stranger beyond it takes nothing from the others.
+    /// First the address's own limit: a stranger beyond it takes nothing from the others. The fewer places are left, the
+    /// fewer of them one address may have.
     fn login_permit(&self, from: IpAddr) -> Option<LoginPermit> {
-        let own = self.logins_by_address.try_acquire(from)?;
+        let share = self.logins.fair_share(LOGIN_SHARE, LEAST_LOGINS);
+        let own = self.logins_by_address.try_acquire_below(from, share)?;
         Some((own, self.logins.try_acquire()?))
     }
 

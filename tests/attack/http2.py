@@ -1,6 +1,8 @@
 """HTTP/2 frame by frame (RFC 9113), as an attacker writes it: nothing is checked, nothing is waited for."""
 
+import socket
 import struct
+import time
 
 from attacks import ATTACKER, connect
 
@@ -106,8 +108,6 @@ class Attacker:
 
     def listen_on(self, seconds, until=lambda: False):
         """Reads for so long, or until the server closes or `until` holds."""
-        import time
-
         end = time.monotonic() + seconds
         while not self.closed and not until() and time.monotonic() < end:
             self.listen(0.1)

@@ -76,6 +76,7 @@ pub(super) async fn forward(
     request: Request<RequestBody>,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
+    let address = visit.stream()?;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
     let turn = visit.turns.begin();
     let entry = Entry::open(
@@ -86,7 +87,7 @@ pub(super) async fn forward(
             name: target.name().clone(),
             asked: Asked::Request(request.method().clone(), request.uri().path().to_owned()),
         },
-        (server, Some(turn), shared.exchanges.token()),
+        (server, address, Some(turn), shared.exchanges.token()),
         &shared.live,
     );
     exchange(visit, &target, request, &entry).await.inspect_err(|failure| {

@@ -27,6 +27,7 @@ pub(super) mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -43,10 +44,17 @@ use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
 use crate::transport::tls;
 use crate::values::Name;
+use answer::Failure;
 use arrival::{Arrival, TlsHello};
 use rest::Unread;
 use socket::{Turns, VisitorSocket};
 use wire::Wire;
+
+/// The part of the connections, and of the requests, that are left which one address may have; and what it may have in
+/// any case: a browser opens six connections.
+const SHARE: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
+const LEAST_CONNECTIONS: usize = 8;
+const LEAST_STREAMS: usize = 64;
 
 /// A visitor's connection, as its requests see it.
 #[derive(Debug)]
@@ -63,12 +71,20 @@ struct Visit {
     /// Tells the socket that the visitor may still be sending a body.
     unread: Unread,
     /// What it was let in with.
-    _permits: (Permit, Option<AddressPermit>),
+    permits: (Permit, Option<AddressPermit>),
 }
 
 impl Visit {
     fn peer_is_trusted(&self) -> bool {
         is_trusted(&self.shared, self.peer.ip())
+    }
+
+    /// The share of one request in what its address may have open at once; a trusted proxy's requests have none.
+    fn stream(&self) -> Result<Option<Permit>, Failure> {
+        let Some(address) = &self.permits.1 else { return Ok(None) };
+        let most = self.shared.config.limits.per_ip.streams;
+        let most = most.min(self.shared.streams.fair_share(SHARE, LEAST_STREAMS));
+        address.stream(most).map(Some).ok_or(Failure::AddressBusy)
     }
 }
 
@@ -136,7 +152,8 @@ impl Admission {
         if is_trusted(shared, peer.ip()) {
             return true;
         }
-        permits.1 = shared.visitor_connections.try_acquire(peer.ip());
+        let share = shared.connections.fair_share(SHARE, LEAST_CONNECTIONS);
+        permits.1 = shared.visitor_connections.try_acquire_below(peer.ip(), share);
         if permits.1.is_none() {
             tracing::debug!(%peer, "closed a connection: the address has as many as it may");
         }
@@ -192,7 +209,7 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
             let signs = (Arc::clone(&cut), turns.clone(), unread.clone());
             let socket = VisitorSocket::new(wire, signs, &shared.config.timeouts);
             let Admission { shared, peer, local, permits } = admission;
-            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, unread, _permits: permits });
+            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, unread, permits });
             match is_http2 {
                 true => connection::serve_http2(visit, socket).await,
                 false => connection::serve_http1(visit, socket).await,

@@ -49,7 +49,7 @@ async fn decide(
     let shared = &visit.shared;
     let is_trusted = |ip| super::is_trusted(shared, ip);
     let visitor = headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted);
-    shared.visitors.check(visitor).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
+    shared.visitors.check(visitor).map_err(Failure::RateLimited)?;
     // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. With a protocol it is how
     // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
     // the plain one.
@@ -79,7 +79,7 @@ async fn decide(
             let mut request = request.map(RequestBody::Coming);
             let service = &offered.service;
             access::check(visit, (service.name(), service.access()), &mut request, visitor).await?;
-            offered.tunnel.usage().check().map_err(|wait| Failure::SiteRateLimited(wait.seconds()))?;
+            offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);

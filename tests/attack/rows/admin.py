@@ -16,7 +16,7 @@ def wrong_tokens(target):
         counts[status] = counts.get(status, 0) + 1
         waits += b"\r\nretry-after:" in answer.lower()
     seen = Seen("3,000 requests", in_words(counts))
-    seen.insist(set(counts) == {401, 429} and counts[401] <= 40, "another answer, or more than 30 looked at")
+    seen.insist(set(counts) <= {401, 429} and counts.get(401, 0) <= 40, "another answer, or more than 30 looked at")
     return seen.insist(waits == counts.get(429), "429 without `Retry-After`")
 
 
