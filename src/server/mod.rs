@@ -15,6 +15,7 @@ pub mod ports;
 mod proofs;
 pub mod public;
 pub mod registry;
+mod room;
 pub mod service;
 pub mod tunnel;
 mod urls;
@@ -50,6 +51,7 @@ use proofs::DomainProofs;
 use public::Door;
 use public::live::LiveRequests;
 use registry::Registry;
+use room::Room;
 use tunnel::Retired;
 use usages::Usages;
 
@@ -203,7 +205,7 @@ impl Server {
         let per_ip = &config.limits.per_ip;
         let multi_thread =
             matches!(tokio::runtime::Handle::current().runtime_flavor(), tokio::runtime::RuntimeFlavor::MultiThread);
-        let prefix = per_ip.ipv6_prefix;
+        let (prefix, room) = (per_ip.ipv6_prefix, Room::of(&config.limits));
         let exchanges = TaskTracker::new();
         // Nothing is spawned on it: closed, it tells when it is empty.
         exchanges.close();
@@ -224,7 +226,7 @@ impl Server {
             verifier: TokenVerifier::new(LOGIN_CHECKS),
             tickets,
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
-            connections: Permits::new(config.limits.connections),
+            connections: Permits::new(room.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
@@ -232,7 +234,7 @@ impl Server {
             held_bodies: Budget::new(config.limits.held_bodies),
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
-            logins: Permits::new(LOGINS_UNDER_WAY),
+            logins: Permits::new(room.logins),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             tasks: TaskTracker::new(),
             visits: TaskTracker::new(),

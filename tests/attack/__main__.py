@@ -18,7 +18,7 @@ from bystander import Bystander, percentile
 from target import Gauge, Target, wait_for
 
 # Each is a file in `rows`, which adds its attacks to the table with `@attack`. Further kinds of attackers come here.
-GROUPS = ["tunnel", "http1", "http2", "https", "admin"]
+GROUPS = ["tunnel", "http1", "http2", "https", "admin", "tenants", "exhaustion"]
 
 # How long the bystander is alone before each attack, and how long what an attacker held may take to be given back.
 ALONE, GIVEN_BACK = 1.5, 20

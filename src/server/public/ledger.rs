@@ -78,11 +78,7 @@ pub(super) struct Entry {
 impl Entry {
     /// Opens the entry, for the operator to see. It holds the request's share of what server and address can have open
     /// in all, and says that the connection is busy.
-    pub(super) fn open(
-        about: About,
-        held: Held,
-        live: &Arc<LiveRequests>,
-    ) -> Arc<Self> {
+    pub(super) fn open(about: About, held: Held, live: &Arc<LiveRequests>) -> Arc<Self> {
         let entry = Arc::new(Self {
             about,
             started: Instant::now(),

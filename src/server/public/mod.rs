@@ -4,7 +4,7 @@
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
 //! that), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
-//! ends; `live` lists what has not ended yet. `rest` is what comes of a request that was answered already, and `raw` is for
+//! ends; `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
 //! connections that are not HTTP.
 
 mod access;
@@ -23,6 +23,7 @@ mod raw;
 mod request;
 pub(super) mod rest;
 pub(super) mod socket;
+mod stalls;
 pub(super) mod wire;
 
 use std::io;
@@ -48,6 +49,7 @@ use answer::Failure;
 use arrival::{Arrival, TlsHello};
 use rest::Unread;
 use socket::{Turns, VisitorSocket};
+use stalls::Stalls;
 use wire::Wire;
 
 /// The part of the connections, and of the requests, that are left which one address may have; and what it may have in
@@ -70,6 +72,8 @@ struct Visit {
     turns: Turns,
     /// Tells the socket that the visitor may still be sending a body.
     unread: Unread,
+    /// Over HTTP/2: whether the visitor takes what it has asked for.
+    stalls: Option<Stalls>,
     /// What it was let in with.
     permits: (Permit, Option<AddressPermit>),
 }
@@ -208,8 +212,9 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
             let (turns, unread) = (Turns::default(), Unread::default());
             let signs = (Arc::clone(&cut), turns.clone(), unread.clone());
             let socket = VisitorSocket::new(wire, signs, &shared.config.timeouts);
+            let stalls = is_http2.then(Stalls::default);
             let Admission { shared, peer, local, permits } = admission;
-            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, unread, permits });
+            let visit = Arc::new(Visit { shared, peer, local, scheme, cut, turns, unread, stalls, permits });
             match is_http2 {
                 true => connection::serve_http2(visit, socket).await,
                 false => connection::serve_http1(visit, socket).await,

@@ -3,8 +3,8 @@
 import os
 import time
 
-from attacks import ATTACKER, Crowd, Seen, addresses, attack, connect, crowd, in_words, request, reset, try_send
-from target import HEAD, IDLE, PROXY
+from attacks import Crowd, Seen, addresses, attack, connect, crowd, in_words, request, try_send
+from target import HEAD, IDLE
 
 
 @attack("heads that come byte by byte (slowloris)", "cut when `timeouts.head` is over")
@@ -21,7 +21,7 @@ def slowloris(target):
     return seen.insist(not left, "some were not closed")
 
 
-@attack("bodies that come byte by byte, or stop", f"those that stop get 408 after `timeouts.idle`; the others hold their own address's places only")
+@attack("bodies that come byte by byte, or stop", "those that stop get 408 after `timeouts.idle`; the others hold their own address's places only")
 def slow_bodies(target):
     first = request(target.host("loud"), "/", "POST", "Content-Length: 1000000\r\n") + b"x"
     slow, stopped = crowd(target.http, 200, first=first), crowd(target.http, 50, first=first)
@@ -38,7 +38,7 @@ def slow_bodies(target):
     return seen
 
 
-@attack("bodies that the application does not read", "they wait with the visitor, not in memory", agent=96)
+@attack("bodies that the application does not read", "they wait with the visitor: a window of each, half a MiB, is in memory", server=128, agent=192)
 def unread(target):
     first = request(target.host("loud"), "/unread", "POST", "Content-Length: 100000000\r\n")
     many = crowd(target.http, 200, first=first)
@@ -55,7 +55,7 @@ def unread(target):
     return Seen("200 bodies of 100 MB", f"{sent / 200 / 1024:.0f} KiB each were taken, the rest had to wait")
 
 
-@attack("answers of a gigabyte that are not read", "cut after `timeouts.idle`; what waits is bounded", agent=96)
+@attack("answers of a gigabyte that are not read", "cut after `timeouts.idle`; a MiB of each waits at the agent at most", agent=256)
 def unread_answers(target):
     many = crowd(target.http, 200, first=request(target.host("loud"), "/big"))
     time.sleep(IDLE + 2.5)
