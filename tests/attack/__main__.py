@@ -1,4 +1,7 @@
-"""Attacks a server of its own and looks how its neighbours fare: `python3 tests/attack [--only WORD,…] [--write docs/security.md] PROGRAM`."""
+"""Attacks a server of its own and looks how its neighbours fare:
+
+    python3 tests/attack [--only WORD,…] [--write docs/security.md] PROGRAM
+"""
 
 import argparse
 import importlib

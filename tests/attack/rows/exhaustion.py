@@ -7,7 +7,11 @@ from http2 import END_HEADERS, END_STREAM, HEADERS, Attacker, frame, head
 from target import HEAD, PROXY
 
 
-@attack("all connections of the server, from 20 addresses", "an address gets a sixteenth of what is left; others find some", settings=("limits.connections=1000",))
+@attack(
+    "all connections of the server, from 20 addresses",
+    "an address gets a sixteenth of what is left; others find some",
+    settings=("limits.connections=1000",),
+)
 def all_connections(target):
     many = crowd(target.http, 5000, addresses(20)).listen(0.5)
     held = len(many.open)
@@ -23,7 +27,11 @@ def all_connections(target):
     return seen.insist(held < 900, "nearly all were held")
 
 
-@attack("all requests of a tenant, and of the server, from 4 addresses", "429 beyond 1,024 of an address; the neighbour is served", settings=("limits.streams=1500", "limits.per_ip.burst=3000"))
+@attack(
+    "all requests of a tenant, and of the server, from 4 addresses",
+    "429 beyond 1,024 of an address; the neighbour is served",
+    settings=("limits.streams=1500", "limits.per_ip.burst=3000"), server=128, agent=128,
+)
 def all_requests(target):
     fields, attackers = head(target.host("loud"), b"/never"), []
     for source in addresses(4):
@@ -42,7 +50,11 @@ def all_requests(target):
     return seen.insist(4096 - refused < 1400, "nearly all places were taken")
 
 
-@attack("all file descriptors of the server", "it keeps some for itself, does not spin, and takes others in", files=256, cpu=0.5)
+@attack(
+    "all file descriptors of the server",
+    "it keeps some for itself, does not spin, and takes others in",
+    files=256, cpu=0.5,
+)
 def all_files(target):
     ports = (target.http, target.https, target.tunnel, target.admin)
     crowds = [crowd(port, 400, addresses(20)).listen(0.2) for port in ports]
@@ -54,7 +66,11 @@ def all_files(target):
     return Seen("1,600 connections to a server that may open 256 files", words)
 
 
-@attack("requests in 150,000 names of visitors", "100,000 are remembered, the rest shares one allowance", server=64, seconds=40)
+@attack(
+    "requests in 150,000 names of visitors",
+    "100,000 are remembered, the rest shares one allowance",
+    server=64, seconds=40,
+)
 def many_visitors(target):
     """A proxy that is trusted brings as many visitors as it likes: nobody else can, on one machine."""
     counts, rest = {b"404": 0, b"429": 0}, b""

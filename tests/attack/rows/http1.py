@@ -21,7 +21,10 @@ def slowloris(target):
     return seen.insist(not left, "some were not closed")
 
 
-@attack("bodies that come byte by byte, or stop", "those that stop get 408 after `timeouts.idle`; the others hold their own address's places only")
+@attack(
+    "bodies that come byte by byte, or stop",
+    "those that stop get 408 after `timeouts.idle`; the others hold their own address's places only",
+)
 def slow_bodies(target):
     first = request(target.host("loud"), "/", "POST", "Content-Length: 1000000\r\n") + b"x"
     slow, stopped = crowd(target.http, 200, first=first), crowd(target.http, 50, first=first)
@@ -38,7 +41,11 @@ def slow_bodies(target):
     return seen
 
 
-@attack("bodies that the application does not read", "they wait with the visitor: a window of each, half a MiB, is in memory", server=128, agent=192)
+@attack(
+    "bodies that the application does not read",
+    "they wait with the visitor: a window of each, half a MiB, is in memory",
+    server=128, agent=192,
+)
 def unread(target):
     first = request(target.host("loud"), "/unread", "POST", "Content-Length: 100000000\r\n")
     many = crowd(target.http, 200, first=first)
@@ -55,7 +62,11 @@ def unread(target):
     return Seen("200 bodies of 100 MB", f"{sent / 200 / 1024:.0f} KiB each were taken, the rest had to wait")
 
 
-@attack("answers of a gigabyte that are not read", "cut after `timeouts.idle`; a MiB of each waits at the agent at most", agent=256)
+@attack(
+    "answers of a gigabyte that are not read",
+    "cut after `timeouts.idle`; a MiB of each waits at the agent at most",
+    agent=256,
+)
 def unread_answers(target):
     many = crowd(target.http, 200, first=request(target.host("loud"), "/big"))
     time.sleep(IDLE + 2.5)
@@ -66,7 +77,10 @@ def unread_answers(target):
     return Seen("200 connections", f"{200 - left} cut, {left} open").insist(not left, "some were not cut")
 
 
-@attack("connections that rest, one address", "256 are held, the rest is closed at once; given back after `timeouts.keep_alive`")
+@attack(
+    "connections that rest, one address",
+    "256 are held, the rest is closed at once; given back after `timeouts.keep_alive`",
+)
 def resting(target):
     many = crowd(target.http, 2000).listen(0.5)
     held = len(many.open)
@@ -74,7 +88,10 @@ def resting(target):
     return Seen("2,000 connections", f"{held} held, {2000 - held} closed at once").insist(held <= 256, "more than 256 were held")
 
 
-@attack("requests without a pause, one address", "429 with `Retry-After` and `RateLimit` beyond 300 at once and 100 a second")
+@attack(
+    "requests without a pause, one address",
+    "429 with `Retry-After` and `RateLimit` beyond 300 at once and 100 a second",
+)
 def flood(target):
     counts, hints, started = {}, set(), time.monotonic()
     one = request(target.host("loud"))

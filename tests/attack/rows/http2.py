@@ -65,7 +65,11 @@ def empty_continuation(target):
     return seen.insist(seen.happened != "still open", "it was not ended")
 
 
-@attack("PING without a pause", "each costs an answer; nothing piles up, and a connection without requests ends", server=16)
+@attack(
+    "PING without a pause",
+    "each costs an answer; nothing piles up, and a connection without requests ends",
+    server=16,
+)
 def pings(target):
     attacker = Attacker(target.http)
     sent = sent_until_closed(attacker, [frame(PING, 0, 0, bytes(8)) * 100] * 20000, 4)
@@ -74,12 +78,20 @@ def pings(target):
     return seen
 
 
-@attack("PING without a pause, and the answers are not read", "nothing piles up: the connection stands still and is ended", server=16)
+@attack(
+    "PING without a pause, and the answers are not read",
+    "nothing piles up: the connection stands still and is ended",
+    server=16,
+)
 def unread_pings(target):
     return unread_answers(target, frame(PING, 0, 0, bytes(8)) * 1000)
 
 
-@attack("SETTINGS without a pause, and the answers are not read", "nothing piles up: the connection stands still and is ended", server=16)
+@attack(
+    "SETTINGS without a pause, and the answers are not read",
+    "nothing piles up: the connection stands still and is ended",
+    server=16,
+)
 def unread_settings(target):
     return unread_answers(target, frame(SETTINGS, 0, 0, bytes((0, 3, 0, 0, 0, 100))) * 1000)
 
@@ -114,7 +126,11 @@ def settings(target):
     return seen
 
 
-@attack("HPACK bomb: one large field, a thousand times in each head", "431, or the connection is ended; the head is never that large in memory", server=16)
+@attack(
+    "HPACK bomb: one large field, a thousand times in each head",
+    "431, or the connection is ended; the head is never that large in memory",
+    server=16,
+)
 def hpack_bomb(target):
     attacker = Attacker(target.http)
     # 4,000 bytes in the table, then a byte for each use of them.
@@ -145,7 +161,11 @@ def large_table(target):
     return Seen("20 connections of 100 requests", f"{served} answered")
 
 
-@attack("answers of a gigabyte, and no window for them", "an address has 256 connections and its share of requests; given back after `timeouts.idle`", server=96, agent=96)
+@attack(
+    "answers of a gigabyte, and no window for them",
+    "an address has 256 connections and its share of requests; given back after `timeouts.idle`",
+    server=96, agent=96,
+)
 def no_window(target):
     attackers, statuses = [], 0
     for number in range(8):

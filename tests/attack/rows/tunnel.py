@@ -45,7 +45,10 @@ def log_in(target, client, token, source):
 WRONG = "adit_" + "A" * 43
 
 
-@attack("TCP connections that say nothing, one address", "32 are held, and for `login_timeout` only; the rest is closed at once")
+@attack(
+    "TCP connections that say nothing, one address",
+    "32 are held, and for `login_timeout` only; the rest is closed at once",
+)
 def silent(target):
     many = crowd(target.tunnel, 400).listen(1)
     held = len(many.open)
@@ -120,7 +123,11 @@ def oversized(target):
     return seen.insist(not answered, "some were answered").insist(sent < 200 * (1 << 20), "one was read to its end")
 
 
-@attack("wrong tokens", "one answer for unknown clients and wrong tokens, at one price; after 30 a minute the address waits", seconds=30)
+@attack(
+    "wrong tokens",
+    "one answer for unknown clients and wrong tokens, at one price; after 30 a minute the address waits",
+    seconds=30,
+)
 def wrong_tokens(target):
     began, took, codes = time.monotonic(), {"loud": [], "nobody": []}, {}
     sources = addresses(4)
