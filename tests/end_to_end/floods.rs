@@ -100,7 +100,7 @@ async fn an_address_has_only_so_many_requests_open() {
     let mut other = from_elsewhere(server.public).await;
     other.write_all(ASK.as_bytes()).await.unwrap();
     let (mut local, _) = app.request().await;
-    local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother").await.unwrap();
+    local.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nother").await.unwrap();
     visitor::read_until(&mut other, "other").await;
     // And so is the address, when one of its requests has ended.
     drop(open.pop());

@@ -19,6 +19,7 @@ mod visitor;
 
 mod admin;
 mod configuration;
+mod crowds;
 mod first_steps;
 mod login;
 mod mistakes;
