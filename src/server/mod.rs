@@ -355,7 +355,7 @@ impl Shared {
     /// fewer of them one address may have.
     fn login_permit(&self, from: IpAddr) -> Option<LoginPermit> {
         let share = self.logins.fair_share(LOGIN_SHARE, LEAST_LOGINS);
-        let own = self.logins_by_address.try_acquire_below(from, share)?;
+        let own = self.logins_by_address.try_acquire_within(from, share)?;
         Some((own, self.logins.try_acquire()?))
     }
 

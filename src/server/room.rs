@@ -19,8 +19,8 @@ impl Room {
         let room = files.map_or(wanted, |files| wanted.within(files));
         if room.connections < wanted.connections {
             tracing::warn!(
-                "this process may open {} files only: visitors may have {} connections, not {} (`limits.connections`); \
-                 raise the limit (`ulimit -n`, `LimitNOFILE=`)",
+                "this process may open {} files only, so `limits.connections` is {} and not {}; raise the limit of the \
+                 system (`ulimit -n`, `LimitNOFILE=`)",
                 files.unwrap_or_default(),
                 room.connections,
                 wanted.connections

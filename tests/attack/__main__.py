@@ -20,7 +20,8 @@ from attacks import TABLE, Seen
 from bystander import Bystander, percentile
 from target import Gauge, Target, wait_for
 
-# Each is a file in `rows`, which adds its attacks to the table with `@attack`. Further kinds of attackers come here.
+# Each is a file in `rows`, which adds its attacks to the table with `@attack`. Further kinds of attackers (agents that mean
+# harm, applications that do) are files of their own, named here.
 GROUPS = ["tunnel", "http1", "http2", "https", "admin", "tenants", "exhaustion"]
 
 # How long the bystander is alone before each attack, and how long what an attacker held may take to be given back.

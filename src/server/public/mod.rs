@@ -86,9 +86,8 @@ impl Visit {
     /// The share of one request in what its address may have open at once; a trusted proxy's requests have none.
     fn stream(&self) -> Result<Option<Permit>, Failure> {
         let Some(address) = &self.permits.1 else { return Ok(None) };
-        let most = self.shared.config.limits.per_ip.streams;
-        let most = most.min(self.shared.streams.fair_share(SHARE, LEAST_STREAMS));
-        address.stream(most).map(Some).ok_or(Failure::AddressBusy)
+        let share = self.shared.streams.fair_share(SHARE, LEAST_STREAMS);
+        address.stream(self.shared.config.limits.per_ip.streams, share).map(Some).ok_or(Failure::AddressBusy)
     }
 }
 
@@ -157,7 +156,7 @@ impl Admission {
             return true;
         }
         let share = shared.connections.fair_share(SHARE, LEAST_CONNECTIONS);
-        permits.1 = shared.visitor_connections.try_acquire_below(peer.ip(), share);
+        permits.1 = shared.visitor_connections.try_acquire_within(peer.ip(), share);
         if permits.1.is_none() {
             tracing::debug!(%peer, "closed a connection: the address has as many as it may");
         }
