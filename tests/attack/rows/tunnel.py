@@ -76,7 +76,8 @@ def garbage(target):
     started = time.monotonic()
     while time.monotonic() - started < 3:
         one = Crowd()
-        try_send(one.add(connect(target.tunnel, sources[tried % 20])), os.urandom(2000))
+        # No record of TLS begins so: one that promised more than this would be waited for.
+        try_send(one.add(connect(target.tunnel, sources[tried % 20])), b"\x00" + os.urandom(2000))
         tried += 1
         left += len(one.listen(1).open)
         one.leave()
