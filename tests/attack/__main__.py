@@ -42,7 +42,8 @@ def attacker(row, target, pipe):
         seen = row.run(target)
         # A single short blow tells nothing of the bystander.
         while time.monotonic() - started < AT_LEAST and not seen.wrong:
-            seen, times = row.run(target), times + 1
+            again, times = row.run(target), times + 1
+            seen.wrong = again.wrong
         seen.tried += f", {times} times" if times > 1 else ""
         pipe.send(seen)
     except Exception:

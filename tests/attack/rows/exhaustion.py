@@ -9,7 +9,7 @@ from target import HEAD, PROXY
 
 @attack(
     "all connections of the server, from 20 addresses",
-    "an address gets a sixteenth of what is left; others find some",
+    "when half are taken, an address gets a sixteenth of what is left; others find some",
     settings=("limits.connections=1000",),
 )
 def all_connections(target):

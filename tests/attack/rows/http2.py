@@ -36,10 +36,11 @@ def rapid_reset(target):
             for stream in range(1, 20001, 2)
         )
         opened += sent_until_closed(attacker, (b"".join(part) for part in zip(*[pairs] * 10)), 2) * 10
-        ends[attacker.end()] = ends.get(attacker.end(), 0) + 1
+        end = "all refused" if attacker.end() == "still open" else attacker.end()
+        ends[end] = ends.get(end, 0) + 1
         attacker.close()
     words = ", ".join(f"{count} × {end}" for end, count in ends.items())
-    return Seen(f"{opened:,} requests, each reset at once", words)
+    return Seen(f"{opened:,} requests on {sum(ends.values()):,} connections, each reset at once", words)
 
 
 @attack("endless CONTINUATION (CVE-2024-27316)", "the connection is ended", server=16)
@@ -63,7 +64,7 @@ def empty_continuation(target):
     attacker.send(frame(HEADERS, END_STREAM, 1, head(target.host("loud"))))
     sent = sent_until_closed(attacker, [frame(CONTINUATION, 0, 1) * 100] * 5000, HEAD + 3)
     attacker.listen_on(HEAD + 1)
-    seen = Seen(f"{sent * 100:,} frames", attacker.end())
+    seen = Seen(f"{sent * 100:,} frames could be sent", attacker.end())
     attacker.close()
     return seen.insist(seen.happened != "still open", "it was not ended")
 
@@ -197,7 +198,7 @@ def empty_data(target):
     attacker = Attacker(target.http)
     attacker.send(frame(HEADERS, END_HEADERS, 1, head(target.host("loud"), b"/unread", b"POST")))
     sent = sent_until_closed(attacker, [frame(DATA, 0, 1) * 100] * 20000, 4)
-    seen = Seen(f"{sent * 100:,} frames", attacker.end())
+    seen = Seen(f"{sent * 100:,} frames could be sent", attacker.end())
     attacker.close()
     return seen.insist(seen.happened != "still open", "it was not ended")
 
