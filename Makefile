@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day metrics fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
+.PHONY: help build demo test scale day metrics fidelity attack admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
 	fmt check clean
 
 help: ## list the targets
@@ -51,6 +51,11 @@ fidelity: ## real applications, direct beside tunnelled; installs what it needs 
 	@$(CARGO) build --locked
 	@python=$$(tests/fidelity/install.sh) && \
 		"$$python" tests/fidelity target/debug/adit $(if $(ONLY),--only $(ONLY),--write docs/fidelity.md)
+
+attack: ## attacks of many kinds on a server of their own, and how a bystander fares; five minutes (ONLY=http2,flood)
+	@tests/install.sh
+	@$(CARGO) build --locked --release
+	@python3 tests/attack target/release/adit $(if $(ONLY),--only '$(ONLY)',--write docs/security.md)
 
 admin: ## the admin API against its own description, with schemathesis; installs it first
 	@$(CARGO) build --locked

@@ -267,6 +267,7 @@ LIMITS = """
             requests_per_second = 1000000
             burst = 1000000
             connections = 16384
+            streams = 16384
             [limits.per_tunnel]
             streams_per_lane = 4000
 """

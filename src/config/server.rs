@@ -123,6 +123,8 @@ pub struct PerIpLimits {
     pub burst: NonZeroU32,
     /// Open connections. Default: 256.
     pub connections: NonZeroU32,
+    /// Requests at once over its connections. Default: 1,024.
+    pub streams: usize,
     /// Failed logins a minute, and wrong passwords of visitors; counted apart. Default: 30.
     pub logins_per_minute: NonZeroU32,
     /// How many leading bits of an IPv6 address make one visitor. Default: 64, from 1 to 128.
@@ -292,6 +294,7 @@ fn per_ip(mut table: Table<'_>) -> PerIpLimits {
         requests_per_second: positive(&mut table, "requests_per_second", 100),
         burst: positive(&mut table, "burst", 300),
         connections: positive(&mut table, "connections", 256),
+        streams: table.number("streams", 1_024, 1..=1_000_000),
         logins_per_minute: positive(&mut table, "logins_per_minute", 30),
         ipv6_prefix: u8::try_from(table.number("ipv6_prefix", 64, 1..=128)).unwrap_or(64),
     }

@@ -15,34 +15,55 @@ use governor::{Quota, RateLimiter};
 
 use super::AddressKey;
 
-/// Too much from one address, or for one client: the whole seconds until the next try can succeed, rounded up, at least 1.
+/// Too much from one address, or for one client: when to try again, and what is allowed.
 ///
-/// The number fits the `Retry-After` header (RFC 9110, section 10.2.3).
+/// The numbers fit `Retry-After` (RFC 9110, section 10.2.3) and the `RateLimit` fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too much: try again in {0} s")]
-pub struct RetryAfter(u64);
+#[error("too much: try again in {seconds} s")]
+pub struct RetryAfter {
+    seconds: u64,
+    quota: u32,
+    window: u64,
+}
 
 impl RetryAfter {
-    pub(super) fn of(wait: Duration) -> Self {
-        Self((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+    pub(super) fn of(wait: Duration, quota: Quota) -> Self {
+        let window = whole_seconds(quota.burst_size_replenished_in());
+        Self { seconds: whole_seconds(wait), quota: quota.burst_size().get(), window }
     }
 
     /// The seconds to wait, at least 1.
     pub fn seconds(self) -> u64 {
-        self.0
+        self.seconds
     }
+
+    /// How many are allowed at once.
+    pub fn quota(self) -> u32 {
+        self.quota
+    }
+
+    /// In how many seconds as many are allowed again if none comes in between; at least 1.
+    pub fn window(self) -> u64 {
+        self.window
+    }
+}
+
+/// Rounded up, at least 1.
+fn whole_seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 /// One quota, counted for each address on its own, for up to a number of addresses at a time.
 #[derive(Debug)]
 pub(super) struct Cells<C: Clock> {
     limiter: RateLimiter<Ask, Store, C, NoOpMiddleware<C::Instant>>,
+    quota: Quota,
     ipv6_prefix: u8,
 }
 
 impl<C: Clock> Cells<C> {
     pub(super) fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
-        Self { limiter: RateLimiter::new(quota, Store::new(max_keys), clock), ipv6_prefix }
+        Self { limiter: RateLimiter::new(quota, Store::new(max_keys), clock), quota, ipv6_prefix }
     }
 
     /// Takes a cell, if one is left.
@@ -57,7 +78,10 @@ impl<C: Clock> Cells<C> {
 
     fn ask(&self, ip: IpAddr, take: bool) -> Result<(), RetryAfter> {
         let ask = Ask { address: AddressKey::new(ip, self.ipv6_prefix), take };
-        self.limiter.check_key(&ask).map_err(|until| RetryAfter::of(until.wait_time_from(self.limiter.clock().now())))
+        self.limiter.check_key(&ask).map_err(|until| {
+            let wait = until.wait_time_from(self.limiter.clock().now());
+            RetryAfter::of(wait, self.quota)
+        })
     }
 
     /// Forgets the addresses that have all their cells back, and gives their memory back.
@@ -179,6 +203,8 @@ mod tests {
 
     use super::*;
 
+    const A_SECOND: RetryAfter = RetryAfter { seconds: 1, quota: 1, window: 1 };
+
     fn ip(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
     }
@@ -196,10 +222,10 @@ mod tests {
         assert_eq!(cells.peek(ip(1)), Ok(()));
         assert_eq!(cells.len(), 0);
         assert_eq!(cells.take(ip(1)), Ok(()));
-        assert_eq!(cells.peek(ip(1)), Err(RetryAfter(1)));
+        assert_eq!(cells.peek(ip(1)), Err(A_SECOND));
         assert_eq!(cells.peek(ip(2)), Ok(()));
         assert_eq!(cells.take(ip(2)), Ok(()));
-        assert_eq!(cells.peek(ip(3)), Err(RetryAfter(1)), "3 shares the overflow cell with 2");
+        assert_eq!(cells.peek(ip(3)), Err(A_SECOND), "3 shares the overflow cell with 2");
     }
 
     #[test]
@@ -207,7 +233,7 @@ mod tests {
         let (cells, clock) = one_a_second(2);
         assert!(cells.take(ip(1)).is_ok() && cells.take(ip(2)).is_ok());
         assert_eq!(cells.take(ip(3)), Ok(()));
-        assert_eq!(cells.take(ip(4)), Err(RetryAfter(1)));
+        assert_eq!(cells.take(ip(4)), Err(A_SECOND));
         assert_eq!(cells.len(), 2);
         clock.advance(Duration::from_secs(1));
         assert!(cells.take(ip(1)).is_ok() && cells.take(ip(2)).is_ok(), "a known address keeps its own cells");
@@ -224,7 +250,7 @@ mod tests {
         cells.evict_idle();
         assert_eq!(cells.len(), 1, "1 has been idle");
         assert!(cells.take(ip(3)).is_ok() && cells.take(ip(4)).is_ok());
-        assert_eq!(cells.take(ip(5)), Err(RetryAfter(1)), "3 has a cell of its own again, 4 and 5 share one");
+        assert_eq!(cells.take(ip(5)), Err(A_SECOND), "3 has a cell of its own again, 4 and 5 share one");
     }
 
     #[test]

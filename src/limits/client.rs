@@ -36,7 +36,7 @@ pub struct ClientUse<C: Clock = DefaultClock> {
 #[derive(Debug)]
 struct Current<C: Clock> {
     allowance: Allowance,
-    rate: Option<Rate<C>>,
+    rate: Option<(Rate<C>, Quota)>,
 }
 
 impl ClientUse {
@@ -81,7 +81,9 @@ impl<C: Clock + Clone> ClientUse<C> {
     pub fn check(&self) -> Result<(), RetryAfter> {
         match &self.current.read().rate {
             None => Ok(()),
-            Some(rate) => rate.check().map_err(|until| RetryAfter::of(until.wait_time_from(self.clock.now()))),
+            Some((rate, quota)) => {
+                rate.check().map_err(|until| RetryAfter::of(until.wait_time_from(self.clock.now()), *quota))
+            }
         }
     }
 
@@ -96,10 +98,10 @@ impl<C: Clock + Clone> ClientUse<C> {
     }
 }
 
-fn rate<C: Clock + Clone>(allowance: Allowance, clock: &C) -> Option<Rate<C>> {
+fn rate<C: Clock + Clone>(allowance: Allowance, clock: &C) -> Option<(Rate<C>, Quota)> {
     let per_second = allowance.requests_per_second?;
     let quota = Quota::per_second(per_second).allow_burst(allowance.burst.unwrap_or(per_second));
-    Some(governor::RateLimiter::new(quota, InMemoryState::default(), C::clone(clock)))
+    Some((governor::RateLimiter::new(quota, InMemoryState::default(), C::clone(clock)), quota))
 }
 
 #[cfg(test)]

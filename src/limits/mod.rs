@@ -24,5 +24,5 @@ pub use budget::{Budget, Share};
 pub use cells::RetryAfter;
 pub use client::{Allowance, ClientUse};
 pub use logins::FailedLogins;
-pub use permits::{AddressPermit, PerAddress, Permit, Permits};
+pub use permits::{AddressPermit, FairShare, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;

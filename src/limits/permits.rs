@@ -2,7 +2,7 @@
 //! it is dropped, by whichever way the task ends.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,8 +35,13 @@ impl Permits {
 
     /// A permit, or `None` at once when all are out.
     pub fn try_acquire(&self) -> Option<Permit> {
+        self.try_acquire_if(|_| true)
+    }
+
+    /// The same, if `may` allows one more than so many.
+    fn try_acquire_if(&self, may: impl Fn(usize) -> bool) -> Option<Permit> {
         let capacity = self.capacity();
-        let more = |in_use: usize| (in_use < capacity).then_some(in_use + 1);
+        let more = |in_use: usize| (in_use < capacity && may(in_use)).then_some(in_use + 1);
         self.0.in_use.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).ok()?;
         Some(Permit(Arc::clone(&self.0)))
     }
@@ -51,9 +56,35 @@ impl Permits {
         self.0.capacity.load(Ordering::Relaxed)
     }
 
+    /// What one of many who share these should have at the most at the moment. Until half of them are out: as many as it
+    /// likes. Then a `part`th of what the others have left it, and at least `least`.
+    ///
+    /// Whatever somebody takes, the next one finds some left; and the more there are who take all they can, the less each
+    /// of them gets.
+    pub fn fair_share(&self, part: NonZeroUsize, least: usize) -> FairShare {
+        let (capacity, in_use) = (self.capacity(), self.in_use());
+        FairShare { plenty: in_use < capacity / 2, left: capacity.saturating_sub(in_use), part, least }
+    }
+
     /// Changes how many there are. Those that are out stay out, even if they are more.
     pub fn set_capacity(&self, capacity: usize) {
         self.0.capacity.store(capacity, Ordering::Relaxed);
+    }
+}
+
+/// How much of what is left one of many may have; see [`Permits::fair_share`].
+#[derive(Debug, Clone, Copy)]
+pub struct FairShare {
+    plenty: bool,
+    left: usize,
+    part: NonZeroUsize,
+    least: usize,
+}
+
+impl FairShare {
+    /// Whether somebody who has `held` may have one more.
+    fn allows_one_more(self, held: usize) -> bool {
+        self.plenty || held < (self.left.saturating_add(held) / self.part).max(self.least)
     }
 }
 
@@ -72,9 +103,17 @@ pub struct PerAddress(Arc<Addresses>);
 
 #[derive(Debug)]
 struct Addresses {
-    in_use: DashMap<AddressKey, u32>,
+    in_use: DashMap<AddressKey, Held>,
     limit: NonZeroU32,
     ipv6_prefix: u8,
+}
+
+/// What one address has.
+#[derive(Debug)]
+struct Held {
+    permits: u32,
+    /// Counted, not limited here.
+    streams: Permits,
 }
 
 /// One permit of [`PerAddress`]; dropping it gives it back.
@@ -83,6 +122,7 @@ struct Addresses {
 pub struct AddressPermit {
     addresses: Arc<Addresses>,
     address: AddressKey,
+    streams: Permits,
 }
 
 impl PerAddress {
@@ -93,14 +133,26 @@ impl PerAddress {
 
     /// A permit for `ip`, or `None` at once when the address has all of its own.
     pub fn try_acquire(&self, ip: IpAddr) -> Option<AddressPermit> {
+        self.try_acquire_if(ip, |_| true)
+    }
+
+    /// The same, if the address does not have its share already.
+    pub fn try_acquire_within(&self, ip: IpAddr, share: FairShare) -> Option<AddressPermit> {
+        self.try_acquire_if(ip, |held| share.allows_one_more(held as usize))
+    }
+
+    fn try_acquire_if(&self, ip: IpAddr, may: impl FnOnce(u32) -> bool) -> Option<AddressPermit> {
         let address = AddressKey::new(ip, self.0.ipv6_prefix);
-        // The entry is locked while it is counted, here and in `drop`. One that is full is never a new one.
-        let mut in_use = self.0.in_use.entry(address).or_insert(0);
-        if *in_use >= self.0.limit.get() {
+        // The entry is locked while it is counted, here and in `drop`. One that is full is never a new one: whoever has
+        // nothing may have one.
+        let held = || Held { permits: 0, streams: Permits::new(usize::MAX) };
+        let mut held = self.0.in_use.entry(address).or_insert_with(held);
+        if held.permits > 0 && (held.permits >= self.0.limit.get() || !may(held.permits)) {
             return None;
         }
-        *in_use += 1;
-        Some(AddressPermit { addresses: Arc::clone(&self.0), address })
+        held.permits += 1;
+        let streams = held.streams.clone();
+        Some(AddressPermit { addresses: Arc::clone(&self.0), address, streams })
     }
 
     /// How many addresses hold a permit at the moment. Visits every shard of the map: for metrics, not for each request.
@@ -109,11 +161,19 @@ impl PerAddress {
     }
 }
 
+impl AddressPermit {
+    /// A permit for one more stream, if all permits of this address together have fewer than `most`, and not their share
+    /// already.
+    pub fn stream(&self, most: usize, share: FairShare) -> Option<Permit> {
+        self.streams.try_acquire_if(|held| held < most && share.allows_one_more(held))
+    }
+}
+
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        self.addresses.in_use.remove_if_mut(&self.address, |_, in_use| {
-            *in_use -= 1;
-            *in_use == 0
+        self.addresses.in_use.remove_if_mut(&self.address, |_, held| {
+            held.permits -= 1;
+            held.permits == 0
         });
     }
 }
@@ -164,6 +224,55 @@ mod tests {
         assert_eq!(limit.addresses(), 2, "one permit of the first address is still out");
         drop((second, other));
         assert_eq!(limit.addresses(), 0);
+    }
+
+    const PART: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+
+    #[test]
+    fn streams_are_counted_over_all_permits_of_an_address() {
+        let limit = PerAddress::new(NonZeroU32::MAX, 64);
+        let all = Permits::new(1_000).fair_share(PART, 8);
+        let (one, two) = (limit.try_acquire(ip(1)).unwrap(), limit.try_acquire(ip(1)).unwrap());
+        let held = (one.stream(2, all).unwrap(), two.stream(2, all).unwrap());
+        assert!(one.stream(2, all).is_none() && one.stream(3, all).is_some());
+        assert!(limit.try_acquire(ip(2)).unwrap().stream(1, all).is_some(), "another address has its own");
+        drop(held);
+        assert!(two.stream(1, all).is_some());
+        // With nothing left but the least:
+        let none = Permits::new(0).fair_share(PART, 2);
+        let held = [one.stream(100, none).unwrap(), one.stream(100, none).unwrap()];
+        assert!(one.stream(100, none).is_none());
+        drop(held);
+    }
+
+    #[test]
+    fn whoever_comes_late_finds_a_share() {
+        let (permits, limit) = (Permits::new(1_000), PerAddress::new(NonZeroU32::new(256).unwrap(), 64));
+        let mut held = Vec::new();
+        // Thirty addresses take all they can get.
+        let mut take_all = |last| {
+            let before = held.len();
+            while let Some(own) = limit.try_acquire_within(ip(last), permits.fair_share(PART, 8)) {
+                let Some(permit) = permits.try_acquire() else { break };
+                held.push((permit, own));
+            }
+            held.len() - before
+        };
+        let counts: Vec<usize> = (0..30).map(&mut take_all).collect();
+        assert_eq!((counts[0], counts[1], counts[2]), (256, 244, 500 / 16), "{counts:?}");
+        assert!(counts.iter().all(|&count| count >= 8) && counts.is_sorted_by(|one, next| one >= next), "{counts:?}");
+        assert_eq!(take_all(0), 0, "who has its share gets no more");
+    }
+
+    #[test]
+    fn a_small_whole_is_not_cut_to_pieces() {
+        let (permits, limit) = (Permits::new(4), PerAddress::new(NonZeroU32::MAX, 64));
+        let held: Vec<_> = (0..8)
+            .map_while(|_| {
+                Some((limit.try_acquire_within(ip(1), permits.fair_share(PART, 8))?, permits.try_acquire()?))
+            })
+            .collect();
+        assert_eq!(held.len(), 4);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod ports;
 mod proofs;
 pub mod public;
 pub mod registry;
+mod room;
 pub mod service;
 pub mod tunnel;
 mod urls;
@@ -24,7 +25,7 @@ mod warden;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ use proofs::DomainProofs;
 use public::Door;
 use public::live::LiveRequests;
 use registry::Registry;
+use room::Room;
 use tunnel::Retired;
 use usages::Usages;
 
@@ -67,6 +69,10 @@ const LOGINS_UNDER_WAY: usize = 1024;
 /// How many of these one address may have, so that a stranger who says nothing leaves room for others. A fleet behind
 /// one address that comes back all at once is let in within a few attempts: a login takes milliseconds.
 const LOGINS_OF_AN_ADDRESS: NonZeroU32 = NonZeroU32::new(32).expect("32 is not zero");
+
+/// The part of the places that are left which one address may have, and how many it may have in any case.
+const LOGIN_SHARE: NonZeroUsize = NonZeroUsize::new(32).expect("32 is not zero");
+const LEAST_LOGINS: usize = 2;
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
@@ -216,7 +222,7 @@ impl Server {
         let per_ip = &config.limits.per_ip;
         let multi_thread =
             matches!(tokio::runtime::Handle::current().runtime_flavor(), tokio::runtime::RuntimeFlavor::MultiThread);
-        let prefix = per_ip.ipv6_prefix;
+        let (prefix, room) = (per_ip.ipv6_prefix, Room::of(&config.limits));
         let exchanges = TaskTracker::new();
         // Nothing is spawned on it: closed, it tells when it is empty.
         exchanges.close();
@@ -237,7 +243,7 @@ impl Server {
             verifier: TokenVerifier::new(LOGIN_CHECKS),
             tickets,
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
-            connections: Permits::new(config.limits.connections),
+            connections: Permits::new(room.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
@@ -247,7 +253,7 @@ impl Server {
             live: Arc::default(),
             metrics: Metrics::default(),
             certificates,
-            logins: Permits::new(LOGINS_UNDER_WAY),
+            logins: Permits::new(room.logins),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
             tasks: TaskTracker::new(),
             visits: TaskTracker::new(),
@@ -385,9 +391,11 @@ impl Server {
 type LoginPermit = (AddressPermit, Permit);
 
 impl Shared {
-    /// First the address's own limit: a stranger beyond it takes nothing from the others.
+    /// First the address's own limit: a stranger beyond it takes nothing from the others. The fewer places are left, the
+    /// fewer of them one address may have.
     fn login_permit(&self, from: IpAddr) -> Option<LoginPermit> {
-        let both = || Some((self.logins_by_address.try_acquire(from)?, self.logins.try_acquire()?));
+        let share = self.logins.fair_share(LOGIN_SHARE, LEAST_LOGINS);
+        let both = || Some((self.logins_by_address.try_acquire_within(from, share)?, self.logins.try_acquire()?));
         let permit = both();
         if permit.is_none() {
             self.metrics.limited(Limit::LoginsUnderWay);

@@ -15,6 +15,7 @@ mod changes;
 mod cut;
 mod early;
 mod exchanges;
+mod floods;
 mod harness;
 mod http2;
 mod https;

@@ -20,6 +20,7 @@ mod visitor;
 mod admin;
 mod certificates;
 mod configuration;
+mod crowds;
 mod first_steps;
 mod login;
 mod logs;

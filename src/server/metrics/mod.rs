@@ -64,6 +64,8 @@ pub(super) enum Limit {
     RatePerClient,
     /// Streams: of the server, a client, a tunnel or its lanes.
     Streams,
+    /// `limits.per_ip.streams`, or its fair share of all of them.
+    StreamsPerIp,
     /// Passwords that wait to be compared, or bodies that are held.
     Access,
     /// Connections on their way to a login, in all or of one address.
@@ -75,12 +77,13 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    const WORDS: [&'static str; 9] = [
+    const WORDS: [&'static str; 10] = [
         "connections",
         "connections_per_ip",
         "rate_per_ip",
         "rate_per_client",
         "streams",
+        "streams_per_ip",
         "access",
         "logins_under_way",
         "failed_logins",

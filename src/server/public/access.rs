@@ -37,7 +37,7 @@ pub(super) async fn check(
             let compared = shared.passwords.check(access, &credential, visitor, shared.config.timeouts.head).await;
             compared.map_err(|why| match why {
                 NotLetIn::Wrong => Failure::Unauthorized(name.clone()),
-                NotLetIn::TooOften(wait) => Failure::RateLimited(wait.seconds()),
+                NotLetIn::TooOften(wait) => Failure::RateLimited(wait),
                 NotLetIn::Busy => Failure::AccessBusy,
             })?;
         }

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::headers::REQUEST_ID;
+use crate::limits::RetryAfter;
 use crate::protocol::frame::{Reset, Status};
 use crate::server::metrics::Limit;
 use crate::server::tunnel::OpenFailure;
@@ -16,6 +17,12 @@ use crate::values::{Name, RequestId};
 
 /// The header with the stable code of a failure.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-adit-error");
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -28,7 +35,7 @@ const GRPC_UNAVAILABLE: u16 = 14;
 const GRPC_UNAUTHENTICATED: u16 = 16;
 
 /// The codes of all failures, each in its place: what is counted of them is kept by number.
-pub(in crate::server) const CODES: [&str; 25] = [
+pub(in crate::server) const CODES: [&str; 26] = [
     "other",
     "unknown_name",
     "not_found",
@@ -54,12 +61,16 @@ pub(in crate::server) const CODES: [&str; 25] = [
     "body_too_large",
     "access_busy",
     "cut_by_operator",
+    "address_busy",
 ];
 
 /// The place of a failure's code. Only failures look for it.
 pub(super) fn code_number(code: &str) -> usize {
     CODES.iter().position(|known| *known == code).unwrap_or(0)
 }
+
+/// Seconds in which an agent that was cut off is mostly back.
+const AGENTS_COME_BACK: u64 = 5;
 
 /// Why a visitor does not get what it asked for. `docs/errors.md` lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,10 +107,12 @@ pub(super) enum Failure {
     BadRequest,
     /// The head of the request is larger than the limit.
     HeadTooLarge,
-    /// Too many requests from this address; try again in so many seconds.
-    RateLimited(u64),
-    /// All visitors of this client together ask faster than they may; try again in so many seconds.
-    SiteRateLimited(u64),
+    /// Too many requests from this address.
+    RateLimited(RetryAfter),
+    /// All visitors of this client together ask faster than they may.
+    SiteRateLimited(RetryAfter),
+    /// As many requests of this address as may be are open.
+    AddressBusy,
     /// The service does not let this visitor in: not from this address, or not without its shared secret.
     Forbidden,
     /// The service of this name asks for a name and a password, and these are not the right ones.
@@ -215,6 +228,11 @@ impl Failure {
                 "site_rate_limited",
                 "This site gets more requests than it may. Wait a moment.",
             ),
+            Self::AddressBusy => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "address_busy",
+                "Too many requests from your address are open at the moment. Try again in a second.",
+            ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This site does not let you in."),
             Self::Unauthorized(_) => {
                 (StatusCode::UNAUTHORIZED, "unauthorized", "This site asks for a name and a password.")
@@ -247,6 +265,7 @@ impl Failure {
             Self::SiteRateLimited(_) => Some(Limit::RatePerClient),
             Self::TunnelBusy => Some(Limit::Streams),
             Self::AccessBusy => Some(Limit::Access),
+            Self::AddressBusy => Some(Limit::StreamsPerIp),
             _ => None,
         }
     }
@@ -280,11 +299,31 @@ impl Failure {
 
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::TunnelOffline | Self::TunnelStalled => Some(5),
-            Self::TunnelBusy | Self::AccessBusy => Some(1),
-            Self::RateLimited(seconds) | Self::SiteRateLimited(seconds) => Some(*seconds),
+            Self::TunnelOffline | Self::TunnelStalled => Some(AGENTS_COME_BACK),
+            Self::TunnelBusy | Self::AccessBusy | Self::AddressBusy => Some(1),
+            Self::CutByOperator => Some(60),
+            Self::RateLimited(wait) | Self::SiteRateLimited(wait) => Some(wait.seconds()),
             _ => None,
         }
+    }
+
+    /// Whose limit was reached, and how far. In the words of `RateLimit` (draft-ietf-httpapi-ratelimit-headers), and in
+    /// those that came before them and that more programs read.
+    fn rate_limit(&self, headers: &mut HeaderMap) {
+        let (policy, wait) = match self {
+            Self::RateLimited(wait) => ("address", wait),
+            Self::SiteRateLimited(wait) => ("site", wait),
+            _ => return,
+        };
+        let (seconds, quota) = (wait.seconds(), wait.quota());
+        let texts = [
+            (RATE_LIMIT, format!("\"{policy}\";r=0;t={seconds}")),
+            (RATE_LIMIT_POLICY, format!("\"{policy}\";q={quota};w={}", wait.window())),
+        ];
+        headers.extend(texts.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))));
+        headers.insert(RATE_LIMIT_LIMIT, HeaderValue::from(quota));
+        headers.insert(RATE_LIMIT_REMAINING, HeaderValue::from(0));
+        headers.insert(RATE_LIMIT_RESET, HeaderValue::from(seconds));
     }
 
     /// With what a visitor could get in (RFC 9110, section 11.6.1).
@@ -326,6 +365,7 @@ impl Failure {
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        self.rate_limit(headers);
         if let Some(challenge) = self.challenge() {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
@@ -399,7 +439,10 @@ h1{margin:.25rem 0 1rem;font-size:1.5rem}\
 pub(super) fn health(connected: bool, request_id: RequestId) -> Response<Full<Bytes>> {
     let text = if connected { "Tunnel: Connected\n" } else { "Tunnel: Disconnected\n" };
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-    *response.status_mut() = if connected { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !connected {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(AGENTS_COME_BACK));
+    }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     sign(response, request_id)

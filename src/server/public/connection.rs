@@ -73,6 +73,7 @@ pub(super) async fn serve_http2(visit: Arc<Visit>, mut socket: VisitorSocket) {
     let shared = Arc::clone(&visit.shared);
     let config = &shared.config;
     let idle = socket.announce_idle();
+    let watched = Arc::clone(&visit);
     let service = service_fn(move |request| {
         let visit = Arc::clone(&visit);
         async move { Ok::<_, Infallible>(request::serve(visit, request).await) }
@@ -87,16 +88,28 @@ pub(super) async fn serve_http2(visit: Arc<Visit>, mut socket: VisitorSocket) {
         .max_send_buf_size(HTTP2_SEND_BUFFER)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(socket), service);
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = async { tokio::select! { () = shared.stop.cancelled() => {} () = idle.cancelled() => {} } } => {
-            // The visitor is told which of its requests were taken, and sends others elsewhere.
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let serve = async {
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = async { tokio::select! { () = shared.stop.cancelled() => {} () = idle.cancelled() => {} } } => {
+                // The visitor is told which of its requests were taken, and sends others elsewhere.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::trace!(%error, "a visitor's connection ended early");
         }
     };
-    if let Err(error) = result {
-        tracing::trace!(%error, "a visitor's connection ended early");
+    let standstill = async {
+        match &watched.stalls {
+            Some(stalls) => stalls.standstill(&watched.turns, config.timeouts.idle).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = serve => {}
+        () = standstill => tracing::debug!(peer = %watched.peer, "a visitor takes nothing of what it has asked for"),
     }
 }

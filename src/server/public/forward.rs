@@ -78,6 +78,7 @@ pub(super) async fn forward(
     reached: &mut Reached,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
+    let address = visit.stream()?;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
     let turn = visit.turns.begin();
     let entry = Entry::open(
@@ -87,7 +88,7 @@ pub(super) async fn forward(
             meter: Arc::clone(target.offered.service.meter()),
             asked: Asked::Request(request.method().clone(), Path::of(request.uri(), shared.config.log.query)),
         },
-        (server, Some(turn), shared.exchanges.token()),
+        (server, address, Some(turn), shared.exchanges.token()),
         &shared.live,
     );
     *reached = Reached::Ledger;

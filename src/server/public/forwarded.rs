@@ -55,6 +55,8 @@ struct Open {
     delimited: Delimited,
     entry: Arc<Entry>,
     visit: Arc<Visit>,
+    /// Over HTTP/2: its head or a piece of it is with the visitor.
+    given: bool,
     _stream: Held,
 }
 
@@ -75,7 +77,9 @@ impl ForwardedBody {
         if delimited == Delimited::Close {
             visit.cut.store(true, Ordering::Release);
         }
-        Self(Some(Open { body, delimited, entry, visit, _stream: stream }))
+        let mut open = Open { body, delimited, entry, visit, given: false, _stream: stream };
+        open.give();
+        Self(Some(open))
     }
 
     /// Nobody asks for more.
@@ -98,6 +102,22 @@ impl ForwardedBody {
 }
 
 impl Open {
+    /// Something of it is with the visitor now.
+    fn give(&mut self) {
+        if let Some(stalls) = self.visit.stalls.as_ref().filter(|_| !self.given) {
+            stalls.give();
+            self.given = true;
+        }
+    }
+
+    /// The visitor asks for more, or does not need to.
+    fn take_back(&mut self) {
+        if let Some(stalls) = self.visit.stalls.as_ref().filter(|_| self.given) {
+            stalls.take_back();
+            self.given = false;
+        }
+    }
+
     fn is_whole(&self) -> bool {
         self.body.is_end_stream() || self.delimited == Delimited::Length(0)
     }
@@ -115,6 +135,12 @@ impl Open {
     }
 }
 
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}
+
 impl Drop for ForwardedBody {
     fn drop(&mut self) {
         self.close();
@@ -127,9 +153,13 @@ impl Body for ForwardedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(open) = &mut self.0 else { return Poll::Ready(None) };
+        open.take_back();
         let frame = ready!(Pin::new(&mut open.body).poll_frame(cx));
         match &frame {
-            Some(Ok(frame)) => open.count(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Ok(frame)) => {
+                open.count(frame.data_ref().map_or(0, Bytes::len));
+                open.give();
+            }
             Some(Err(_)) => {
                 let is_grpc = open.delimited == Delimited::Grpc;
                 // Not whole: dropping it cuts the stream.

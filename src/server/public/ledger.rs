@@ -138,6 +138,9 @@ impl Line<'_> {
     }
 }
 
+/// What an entry holds for as long as it lives.
+type Held = (Permit, Option<Permit>, Option<Turn>, TaskTrackerToken);
+
 /// What one forwarded request or connection holds, and what is known of it at its end.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -150,8 +153,9 @@ pub(super) struct Entry {
     received: AtomicU64,
     complete: AtomicBool,
     failure: OnceLock<Failure>,
-    /// Its share of what the server can have open, and of its connection's time, if that has more requests.
-    _held: (Permit, Option<Turn>, TaskTrackerToken),
+    /// Its share of what the server, and its address, can have open, and of its connection's time, if that has more
+    /// requests.
+    _held: Held,
     /// The stream that carries it, with its share of tunnel and lane.
     tunnel: Mutex<Option<(MuxStream, StreamPermit)>>,
     /// Where the operator finds it.
@@ -161,13 +165,9 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Opens the entry, for the operator to see. It holds the request's share of what the server can have open in all,
-    /// and says that the connection is busy.
-    pub(super) fn open(
-        about: About,
-        held: (Permit, Option<Turn>, TaskTrackerToken),
-        live: &Arc<LiveRequests>,
-    ) -> Arc<Self> {
+    /// Opens the entry, for the operator to see. It holds the request's share of what server and address can have open
+    /// in all, and says that the connection is busy.
+    pub(super) fn open(about: About, held: Held, live: &Arc<LiveRequests>) -> Arc<Self> {
         let entry = Arc::new(Self {
             about,
             started: Instant::now(),

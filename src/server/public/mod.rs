@@ -4,7 +4,7 @@
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
 //! that), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
-//! ends; `live` lists what has not ended yet. `rest` is what comes of a request that was answered already, and `raw` is for
+//! ends; `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
 //! connections that are not HTTP.
 
 mod access;
@@ -23,10 +23,12 @@ mod raw;
 mod request;
 pub(super) mod rest;
 pub(super) mod socket;
+mod stalls;
 pub(super) mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -46,10 +48,18 @@ use crate::routing::Asked;
 use crate::transport::tls;
 use crate::values::Name;
 pub(super) use answer::CODES;
+use answer::Failure;
 use arrival::{Arrival, TlsHello};
 use rest::Unread;
 use socket::{Turns, VisitorSocket};
+use stalls::Stalls;
 use wire::Wire;
+
+/// The part of the connections, and of the requests, that are left which one address may have; and what it may have in
+/// any case: a browser opens six connections.
+const SHARE: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
+const LEAST_CONNECTIONS: usize = 8;
+const LEAST_STREAMS: usize = 64;
 
 /// A visitor's connection, as its requests see it.
 #[derive(Debug)]
@@ -67,22 +77,31 @@ struct Visit {
     turns: Turns,
     /// Tells the socket that the visitor may still be sending a body.
     unread: Unread,
+    /// Over HTTP/2: whether the visitor takes what it has asked for.
+    stalls: Option<Stalls>,
     /// What it was let in with.
-    _permits: (Permit, Option<AddressPermit>),
+    permits: (Permit, Option<AddressPermit>),
 }
 
 impl Visit {
     fn new(
         (shared, peer, local, scheme): (Arc<Shared>, SocketAddr, SocketAddr, Scheme),
-        (cut, turns, unread): (Arc<AtomicBool>, Turns, Unread),
+        (cut, turns, unread, stalls): (Arc<AtomicBool>, Turns, Unread, Option<Stalls>),
         permits: (Permit, Option<AddressPermit>),
     ) -> Arc<Self> {
         let peer_text = headers::address_value(peer.ip());
-        Arc::new(Self { shared, peer, peer_text, local, scheme, cut, turns, unread, _permits: permits })
+        Arc::new(Self { shared, peer, peer_text, local, scheme, cut, turns, unread, stalls, permits })
     }
 
     fn peer_is_trusted(&self) -> bool {
         is_trusted(&self.shared, self.peer.ip())
+    }
+
+    /// The share of one request in what its address may have open at once; a trusted proxy's requests have none.
+    fn stream(&self) -> Result<Option<Permit>, Failure> {
+        let Some(address) = &self.permits.1 else { return Ok(None) };
+        let share = self.shared.streams.fair_share(SHARE, LEAST_STREAMS);
+        address.stream(self.shared.config.limits.per_ip.streams, share).map(Some).ok_or(Failure::AddressBusy)
     }
 }
 
@@ -151,7 +170,8 @@ impl Admission {
         if is_trusted(shared, peer.ip()) {
             return true;
         }
-        permits.1 = shared.visitor_connections.try_acquire(peer.ip());
+        let share = shared.connections.fair_share(SHARE, LEAST_CONNECTIONS);
+        permits.1 = shared.visitor_connections.try_acquire_within(peer.ip(), share);
         if permits.1.is_none() {
             shared.metrics.limited(Limit::ConnectionsPerIp);
             tracing::debug!(%peer, "closed a connection: the address has as many as it may");
@@ -207,8 +227,9 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
             let (turns, unread) = (Turns::default(), Unread::default());
             let signs = (Arc::clone(&cut), turns.clone(), unread.clone());
             let socket = VisitorSocket::new(wire, signs, &shared.config.timeouts);
+            let stalls = is_http2.then(Stalls::default);
             let Admission { shared, peer, local, permits } = admission;
-            let visit = Visit::new((shared, peer, local, scheme), (cut, turns, unread), permits);
+            let visit = Visit::new((shared, peer, local, scheme), (cut, turns, unread, stalls), permits);
             match is_http2 {
                 true => connection::serve_http2(visit, socket).await,
                 false => connection::serve_http1(visit, socket).await,

@@ -77,12 +77,12 @@ async fn open(
 ) -> Result<Carrier, Failure> {
     let Admission { shared, peer, local, .. } = admission;
     let (name, kind) = (offered.service.name(), offered.service.kind());
-    shared.visitors.check(peer.ip()).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
+    shared.visitors.check(peer.ip()).map_err(Failure::RateLimited)?;
     // Of all that a service can ask, a connection can only have the right address.
     if !offered.service.access().allows_address(peer.ip()) {
         return Err(Failure::Forbidden);
     }
-    offered.tunnel.usage().check().map_err(|wait| Failure::SiteRateLimited(wait.seconds()))?;
+    offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
     let permit = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
     let about = About {
         request_id,
@@ -90,7 +90,7 @@ async fn open(
         meter: Arc::clone(offered.service.meter()),
         asked: Asked::Connection(kind),
     };
-    let entry = Entry::open(about, (permit, None, shared.exchanges.token()), &shared.live);
+    let entry = Entry::open(about, (permit, None, None, shared.exchanges.token()), &shared.live);
     *reached = Reached::Ledger;
     let opened = async {
         let preface = Preface { service: name.clone(), visitor: *peer, server: *local, kind, request_id };

@@ -112,7 +112,7 @@ async fn decide(
     reached: &mut Reached,
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
-    shared.visitors.check(visitor).map_err(|wait| Failure::RateLimited(wait.seconds()))?;
+    shared.visitors.check(visitor).map_err(Failure::RateLimited)?;
     // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. With a protocol it is how
     // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
     // the plain one.
@@ -142,7 +142,7 @@ async fn decide(
             }
             let service = &offered.service;
             access::check(visit, (service.name(), service.access()), request, visitor).await?;
-            offered.tunnel.usage().check().map_err(|wait| Failure::SiteRateLimited(wait.seconds()))?;
+            offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);

@@ -65,6 +65,11 @@ impl Turns {
         self.0.fetch_add(ONE_MORE + 1, Ordering::AcqRel);
         Turn(Arc::clone(&self.0))
     }
+
+    /// How many requests are under way.
+    pub(super) fn under_way(&self) -> u64 {
+        self.0.load(Ordering::Acquire) % ONE_MORE
+    }
 }
 
 impl Drop for Turn {

@@ -1,0 +1,1 @@
+"""The table: one file for each kind of attacker."""
