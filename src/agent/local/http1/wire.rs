@@ -88,10 +88,9 @@ impl Wire {
 
     fn is_done(self: &Arc<Self>, side: u8) {
         let before = self.done.fetch_or(side, Ordering::AcqRel);
-        if before != REQUEST_SENT | ANSWER_READ && before | side == REQUEST_SENT | ANSWER_READ {
-            if let Some(pool) = self.pool.upgrade() {
-                pool.keep(Arc::clone(self));
-            }
+        let was_last = before != REQUEST_SENT | ANSWER_READ && before | side == REQUEST_SENT | ANSWER_READ;
+        if let Some(pool) = self.pool.upgrade().filter(|_| was_last) {
+            pool.keep(Arc::clone(self));
         }
     }
 }
