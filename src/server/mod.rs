@@ -7,6 +7,7 @@
 
 mod accept;
 mod admin;
+pub mod ceiling;
 pub mod certificate;
 mod change;
 mod lane;
@@ -41,6 +42,7 @@ use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Per
 use crate::protocol::control::Control;
 use crate::routing::Router;
 use crate::transport::listen::{self, ListenError};
+use crate::transport::mux::Unread;
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use admin::Admin;
@@ -123,6 +125,8 @@ pub struct Shared {
     passwords: PasswordGate,
     /// Bodies of requests that wait for their signature to be checked.
     held_bodies: Budget,
+    /// What has come from agents and waits for visitors.
+    unread: Arc<Unread>,
     streams: Permits,
     /// What visitors have open.
     live: Arc<LiveRequests>,
@@ -226,6 +230,7 @@ impl Server {
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
             held_bodies: Budget::new(config.limits.held_bodies),
+            unread: Unread::new(config.limits.unread_answers),
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
             logins: Permits::new(LOGINS_UNDER_WAY),

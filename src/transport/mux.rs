@@ -27,19 +27,22 @@ use guard::{Guard, Held, Ledger};
 
 mod guard;
 
-pub use guard::Unread;
+pub use guard::{SPARED, Unread};
 
 type Connection = yamux::Connection<Guard>;
 
 /// The largest payload of a yamux frame: larger ones move bulk faster, and these still let others in between.
-pub(crate) const SPLIT_SEND: usize = 64 * 1024;
+const SPLIT_SEND: usize = 64 * 1024;
+
+/// The most that waits on one stream to be sent: yamux queues eleven frames, if the peer's window is as large.
+pub const MOST_QUEUED: usize = 11 * SPLIT_SEND;
 
 /// What yamux promises each stream at least, whatever its configuration says.
-pub(crate) const STREAM_WINDOW: usize = 256 * 1024;
+const STREAM_WINDOW: usize = 256 * 1024;
 
 /// How far the windows of a session may grow in all beyond [`STREAM_WINDOW`] each. Enough for two streams that fill
 /// 400 Mbit/s at a round trip of 100 ms.
-pub(crate) const WINDOW_GROWTH: usize = 16 * 1024 * 1024;
+const WINDOW_GROWTH: usize = 16 * 1024 * 1024;
 
 /// Which end of the session this is. Stream numbers depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,9 +10,11 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::io::{AsyncRead, AsyncWrite};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::super::coalesce::Coalesce;
 use super::{Halves, SPLIT_SEND, Side};
@@ -33,24 +35,39 @@ const FRAME_COST: usize = 64;
 const MAX_SMALL: usize = 16 * 1024;
 
 /// So much may wait on a stream even if there is too much in all: who reads what comes goes on.
-const SPARED: usize = 64 * 1024;
+pub const SPARED: usize = 64 * 1024;
+
+/// The log hears of cut streams once in this time.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// So many streams may an agent open in the life of a session. One is its control stream.
 const AGENT_STREAMS: u32 = 16;
 
 /// What waits to be read on the streams of several sessions together: bytes, and [`FRAME_COST`] for each frame.
 ///
-/// Beyond the limit, streams on which more than 64 KiB wait are cut as soon as more comes for them.
+/// Beyond the limit, streams on which more than [`SPARED`] wait are cut as soon as more comes for them.
 #[derive(Debug)]
 pub struct Unread {
     limit: usize,
     bytes: AtomicUsize,
+    /// When the log was last told of that.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Unread {
     /// At most `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, bytes: AtomicUsize::new(0) })
+        Arc::new(Self { limit, bytes: AtomicUsize::new(0), told: Mutex::new(None) })
+    }
+
+    /// Something was cut because too much waits in all.
+    fn tell(&self) {
+        let mut told = self.told.lock();
+        if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+            *told = Some(Instant::now());
+            let (unread, limit) = (self.bytes(), self.limit);
+            tracing::warn!(unread, limit, "too much waits for slow readers: those who hold most of it are cut");
+        }
     }
 
     /// How much waits now.
@@ -141,11 +158,10 @@ impl Ledger {
         match stream.arrived(|held| self.add(held, length)) {
             Some(true) => true,
             Some(false) => {
-                tracing::debug!(
-                    stream = id,
-                    unread = self.unread.bytes(),
-                    "more waits on a stream than may: it is cut"
-                );
+                tracing::debug!(stream = id, "more waits on a stream than may: it is cut");
+                if self.unread.bytes() > self.unread.limit {
+                    self.unread.tell();
+                }
                 stream.cut();
                 false
             }
