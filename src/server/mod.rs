@@ -304,6 +304,11 @@ impl Server {
         Arc::clone(&self.shared.clients_file)
     }
 
+    /// What has come from agents and waits for visitors.
+    pub fn unread(&self) -> Arc<Unread> {
+        Arc::clone(&self.shared.unread)
+    }
+
     /// The open exchanges: how many there are, and when the last one has ended.
     pub fn exchanges(&self) -> TaskTracker {
         self.shared.exchanges.clone()

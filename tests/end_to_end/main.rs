@@ -16,6 +16,7 @@ mod cut;
 mod early;
 mod exchanges;
 mod harness;
+mod hostile;
 mod http2;
 mod https;
 mod kept;
