@@ -221,9 +221,9 @@ impl Lane {
         soon("a stream", self.session.open(first)).await.unwrap()
     }
 
-    /// Whether the session is over.
-    pub fn is_closed(&self) -> bool {
-        self.session.is_closed()
+    /// The same; `None` if the session is over.
+    pub async fn try_open(&self, first: &[u8]) -> Option<MuxStream> {
+        soon("a stream, or the end", self.session.open(first)).await.ok()
     }
 }
 

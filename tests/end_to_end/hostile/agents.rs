@@ -66,8 +66,7 @@ async fn frames_for_streams_that_do_not_exist_are_nobodys() {
 async fn takes_nothing(server: &TestServer) -> hyper::client::conn::http2::SendRequest<visitor::StreamBody> {
     let socket = TcpStream::connect(server.public).await.unwrap();
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    let (sender, connection) =
-        builder.initial_stream_window_size(0).handshake(TokioIo::new(socket)).await.unwrap();
+    let (sender, connection) = builder.initial_stream_window_size(0).handshake(TokioIo::new(socket)).await.unwrap();
     spawn(connection);
     sender
 }
