@@ -170,7 +170,7 @@ async fn an_answer_is_as_long_as_it_said_and_has_no_fields_of_the_connection() {
     let smuggled = b"okHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
     let longer = [head(200, &[("content-length", "2")]).to_vec(), data(smuggled), end()].concat();
     let kept = "GET / HTTP/1.1\r\nHost: bob.localhost\r\n\r\n";
-    for request in [GET.to_owned(), format!("{kept}{kept}")] {
+    for request in [GET.to_owned(), format!("{kept}{GET}")] {
         let answer = seen(&server, &mut bob, &request, accepted, &longer).await;
         assert!(!answer.contains("forged"), "{answer}");
     }
@@ -192,7 +192,11 @@ async fn an_answer_is_as_long_as_it_said_and_has_no_fields_of_the_connection() {
         let answer = seen(&server, &mut bob, GET, accepted, &bytes).await.to_lowercase();
         let lengths = answer.matches("content-length:").count() + answer.matches("transfer-encoding:").count();
         assert!(lengths <= 1, "{fields:?}: {answer}");
-        let (answer_head, body) = answer.split_once("\r\n\r\n").unwrap();
+        // An answer with two lengths is none at all.
+        if answer.is_empty() {
+            continue;
+        }
+        let (answer_head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{fields:?}: {answer:?}"));
         for field in ["gzip", "x-private", "h2c", "keep-alive", "-1", "5, 6"] {
             assert!(!answer_head.contains(field), "{fields:?}: {answer}");
         }
