@@ -5,7 +5,7 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
+.PHONY: help build demo test scale day fidelity smuggling fuzz deny admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
 	fmt check clean
 
 help: ## list the targets
@@ -26,6 +26,8 @@ test: ## everything: format, lints, all tests; installs what the tests need firs
 	@$(CARGO) test --locked
 	@echo "== exchanges, direct beside tunnelled: the rows that need little"
 	@python3 tests/fidelity --quick target/debug/adit
+	@echo "== smuggling"
+	@python3 tests/smuggling target/debug/adit
 	@echo "== an operator's day"
 	@tests/day/run.sh target/debug/adit
 
@@ -44,6 +46,20 @@ fidelity: ## real applications, direct beside tunnelled; installs what it needs 
 	@$(CARGO) build --locked
 	@python=$$(tests/fidelity/install.sh) && \
 		"$$python" tests/fidelity target/debug/adit $(if $(ONLY),--only $(ONLY),--write docs/fidelity.md)
+
+smuggling: ## odd requests for two tenants in front of nginx and Python; part of `make test`
+	@tests/install.sh
+	@$(CARGO) build --locked
+	@python3 tests/smuggling target/debug/adit
+
+# How long each target runs, and which ones.
+SECONDS ?= 60
+TARGETS ?=
+fuzz: ## every decoder and parser with libFuzzer, a minute for each; installs cargo-fuzz first (SECONDS=60, TARGETS="exchange proxy")
+	@fuzz/run.sh $(SECONDS) $(TARGETS)
+
+deny: ## licences, sources and duplicates of what is depended on; installs cargo-deny first, which takes minutes
+	@tests/deny.sh
 
 admin: ## the admin API against its own description, with schemathesis; installs it first
 	@$(CARGO) build --locked
