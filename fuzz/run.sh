@@ -26,7 +26,7 @@ for target in "${targets[@]}"; do
         failed=1
     }
     executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
-    edges=$(grep -o ' cov: [0-9]*' "$log" | tail -1 | tr -dc 0-9)
+    edges=$(grep -o ' cov: [0-9]*' "$log" | tail -1 | tr -dc 0-9) || true
     printf '%-10s %12s %10s %10s   %s\n' "$target" "${executions:-?}" "${edges:-?}" "$(find "$found" -type f | wc -l)" "$result"
 done
 exit "$failed"

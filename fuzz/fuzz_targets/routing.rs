@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     let route = router.route(Asked { authority, path, header });
     assert_eq!(route, router.route(Asked { authority, path, header }));
     if let Some(authority) = authority.filter(|text| is_authority(text.as_bytes())) {
-        assert!(authority.starts_with(host_of(authority)) && !authority.contains(['@', '/', '\\', ' ']));
+        assert!(authority.contains(host_of(authority)) && !authority.contains(['@', '/', '\\', ' ']));
     }
     let host = authority.map(host_of).unwrap_or_default().to_ascii_lowercase();
     match route {
