@@ -34,7 +34,7 @@ async fn whoever_breaks_the_rules_of_the_multiplexer_ends_its_own_session_and_no
         bob.say(&bytes).await;
         alice.is_served(&server, what).await;
         bob.ended(&server, what).await;
-        assert_eq!(server.unread.bytes(), 0, "{what}");
+        nothing_waits(&server).await;
     }
     alice.is_served(&server, "after all of it").await;
 }
@@ -59,7 +59,17 @@ async fn frames_for_streams_that_do_not_exist_are_nobodys() {
         bob.say(&data(ACK, stream, &bytes)).await;
     });
     assert_eq!(answered.text(), "ok");
-    assert_eq!(server.unread.bytes(), 0);
+    nothing_waits(&server).await;
+}
+
+/// Nothing waits for visitors any more, or in a moment: a stream ends a little after its exchange.
+async fn nothing_waits(server: &TestServer) {
+    let wait = async {
+        while server.unread.bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("nothing that waits", wait).await;
 }
 
 /// An HTTP/2 visitor that takes the head of its answer and nothing of the body.
@@ -104,10 +114,10 @@ async fn tiny_frames_on_answers_that_nobody_reads_do_not_fill_the_server() {
     soon("the end of that stream", reset).await;
     assert!(most <= 17_000 * 65, "{most} bytes waited");
     alice.is_served(&server, "a quarter of a million frames of one byte").await;
-    assert_eq!(server.unread.bytes(), 0);
+    nothing_waits(&server).await;
     drop((head, visitor));
     until_idle(&server.open, crate::harness::PATIENCE).await;
-    assert_eq!(server.unread.bytes(), 0);
+    nothing_waits(&server).await;
 }
 
 #[tokio::test]
@@ -140,7 +150,7 @@ async fn answers_beyond_what_may_wait_are_cut_and_not_kept() {
     assert!(most <= limit + 40 * 64 * 1024, "{most} bytes waited");
     drop((heads, visitor));
     until_idle(&server.open, crate::harness::PATIENCE).await;
-    assert_eq!(server.unread.bytes(), 0);
+    nothing_waits(&server).await;
     alice.is_served(&server, "afterwards").await;
 }
 
