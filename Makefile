@@ -5,8 +5,8 @@ CARGO ?= cargo
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day metrics fidelity attack admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
-	fmt check clean
+.PHONY: help build demo test scale day metrics fidelity smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
+	bench-pure bench-check fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,8 @@ test: ## everything: format, lints, all tests; installs what the tests need firs
 	@python3 tests/fidelity --quick target/debug/adit
 	@echo "== units of systemd"
 	@tests/units.sh target/debug/adit
+	@echo "== smuggling"
+	@python3 tests/smuggling target/debug/adit
 	@echo "== an operator's day"
 	@tests/day/run.sh target/debug/adit
 
@@ -56,6 +58,20 @@ attack: ## attacks of many kinds on a server of their own, and how a bystander f
 	@tests/install.sh
 	@$(CARGO) build --locked --release
 	@python3 tests/attack target/release/adit $(if $(ONLY),--only '$(ONLY)',--write docs/security.md)
+
+smuggling: ## odd requests for two tenants in front of nginx and Python; part of `make test`
+	@tests/install.sh
+	@$(CARGO) build --locked
+	@python3 tests/smuggling target/debug/adit
+
+# How long each target runs, and which ones.
+SECONDS ?= 60
+TARGETS ?=
+fuzz: ## every decoder and parser with libFuzzer, a minute for each; installs cargo-fuzz first (SECONDS=60, TARGETS="exchange proxy")
+	@fuzz/run.sh $(SECONDS) $(TARGETS)
+
+deny: ## licences, sources and duplicates of what is depended on; installs cargo-deny first, which takes minutes
+	@tests/deny.sh
 
 admin: ## the admin API against its own description, with schemathesis; installs it first
 	@$(CARGO) build --locked

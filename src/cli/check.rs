@@ -7,7 +7,8 @@ use anstyle::{AnsiColor, Style};
 
 use super::Failure;
 use crate::auth::load_clients;
-use crate::config::{Kind, check};
+use crate::config::{Flags, Kind, ServerConfig, check};
+use crate::server::ceiling::Ceiling;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,6 +25,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     for warning in &checked.warnings {
         eprintln!("{yellow}warning:{yellow:#} {warning}");
+    }
+    if checked.kind == Kind::Server {
+        println!("memory: {}", Ceiling::of(&ServerConfig::load(Some(&args.file), &Flags::new())?));
     }
     println!("{green}fine:{green:#} {} ({})", args.file.display(), checked.kind);
     Ok(())

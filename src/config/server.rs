@@ -112,6 +112,9 @@ pub struct LimitConfig {
     /// Bodies that are held until their signature is checked, in bytes, of all requests together. Default: 67,108,864
     /// (64 MiB), from 65,536 to 4,000,000,000.
     pub held_bodies: usize,
+    /// What has come from agents and waits for its visitors, in bytes, of all requests together. Default: 1,073,741,824
+    /// (1 GiB), from 1,048,576 to 4,000,000,000.
+    pub unread_answers: usize,
 }
 
 /// The `[limits.per_ip]` section.
@@ -286,6 +289,7 @@ fn limits(mut table: Table<'_>) -> LimitConfig {
         streams: table.number("streams", 16_384, 1..=1_000_000),
         head_size: table.number("head_size", 65_536, 8_192..=262_144),
         held_bodies: table.number("held_bodies", 67_108_864, 65_536..=4_000_000_000),
+        unread_answers: table.number("unread_answers", 1_073_741_824, 1_048_576..=4_000_000_000),
     }
 }
 

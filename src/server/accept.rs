@@ -168,7 +168,7 @@ async fn first_words(
     let per_tunnel = &shared.config.limits.per_tunnel;
     let max_streams = per_tunnel.streams_per_lane;
     let mux = MuxConfig { max_streams, yield_first: shared.multi_thread };
-    let (session, driver) = mux::session(Box::new(pipe), Side::Server, mux);
+    let (session, driver) = mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&shared.unread));
     let (lane, notices) = Lane::new(lane, session, max_streams, per_tunnel.lane_lifetime);
     let guard = match admitted {
         Admitted::First(registration) => registration

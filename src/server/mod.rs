@@ -7,6 +7,7 @@
 
 mod accept;
 mod admin;
+pub mod ceiling;
 pub mod certificate;
 mod change;
 mod lane;
@@ -46,6 +47,7 @@ use crate::routing::Router;
 use crate::telemetry::LogLevel;
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
+use crate::transport::mux::Unread;
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use admin::Admin;
@@ -134,6 +136,8 @@ pub struct Shared {
     passwords: PasswordGate,
     /// Bodies of requests that wait for their signature to be checked.
     held_bodies: Budget,
+    /// What has come from agents and waits for visitors.
+    unread: Arc<Unread>,
     streams: Permits,
     /// What visitors have open.
     live: Arc<LiveRequests>,
@@ -249,6 +253,7 @@ impl Server {
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
             held_bodies: Budget::new(config.limits.held_bodies),
+            unread: Unread::new(config.limits.unread_answers),
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
             metrics: Metrics::default(),
@@ -341,6 +346,11 @@ impl Server {
     /// The file of those who may log in. It is read again whenever it changes.
     pub fn clients_file(&self) -> Arc<ClientsOnDisk> {
         Arc::clone(&self.shared.clients_file)
+    }
+
+    /// What has come from agents and waits for visitors.
+    pub fn unread(&self) -> Arc<Unread> {
+        Arc::clone(&self.shared.unread)
     }
 
     /// The open exchanges: how many there are, and when the last one has ended.

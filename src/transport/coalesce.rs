@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::Pipe;
 
 /// Bytes gathered before a write must wait for the pipe.
-const LIMIT: usize = 64 * 1024;
+pub const LIMIT: usize = 64 * 1024;
 
 /// What an idle session may keep allocated for its next writes.
 const IDLE_CAPACITY: usize = 4 * 1024;

@@ -1,4 +1,4 @@
-//! The multiplexer: one pipe, many streams. The only file that names yamux.
+//! The multiplexer: one pipe, many streams. The only file that names yamux; `guard` knows its frames.
 //!
 //! A [`Session`] is a handle that opens streams; a [`Driver`] is the one task that moves the bytes. They share the
 //! yamux connection under a short lock: opening a stream costs a lock and a wake-up, not a message to the driver and
@@ -21,13 +21,21 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::Pipe;
-use super::coalesce::{self, Coalesce, Drain};
+use super::coalesce::{self, Drain};
 use crate::values::SessionId;
+use guard::{Guard, Held, Ledger};
 
-type Connection = yamux::Connection<Coalesce>;
+mod guard;
 
-/// The payload of one yamux frame: larger ones move bulk faster, and still let others in between.
+pub use guard::{SPARED, Unread};
+
+type Connection = yamux::Connection<Guard>;
+
+/// The largest payload of a yamux frame: larger ones move bulk faster, and these still let others in between.
 const SPLIT_SEND: usize = 64 * 1024;
+
+/// The most that waits on one stream to be sent: yamux queues eleven frames, if the peer's window is as large.
+pub const MOST_QUEUED: usize = 11 * SPLIT_SEND;
 
 /// What yamux promises each stream at least, whatever its configuration says.
 const STREAM_WINDOW: usize = 256 * 1024;
@@ -89,6 +97,7 @@ struct Shared {
     id: SessionId,
     /// Taken out when the driver ends, which wakes every stream's reader and writer.
     connection: Mutex<Option<Connection>>,
+    ledger: Arc<Ledger>,
     /// yamux keeps a single waker for openers: they take turns.
     turn: tokio::sync::Mutex<()>,
     driver: AtomicWaker,
@@ -118,8 +127,13 @@ pub struct Driver {
     said: bool,
 }
 
-/// Lays a session over `pipe`.
+/// Lays a session over `pipe`. What waits on its streams is limited by their windows alone.
 pub fn session(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig) -> (Session, Driver) {
+    session_within(pipe, side, config, Unread::new(usize::MAX))
+}
+
+/// As [`session`]; what waits on its streams counts in `unread`.
+pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread: Arc<Unread>) -> (Session, Driver) {
     let streams = config.max_streams * 2 + 16;
     let mut settings = yamux::Config::default();
     // In this order: each setter asserts against what the others have set so far.
@@ -132,9 +146,12 @@ pub fn session(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig) -> (Session, 
         Side::Server => yamux::Mode::Server,
     };
     let (layer, drain) = coalesce::over(pipe);
+    let ledger = Ledger::new(unread);
+    let layer = Guard::new(layer, Arc::clone(&ledger), side);
     let shared = Arc::new(Shared {
         id: SessionId::next(),
         connection: Mutex::new(Some(yamux::Connection::new(layer, settings, mode))),
+        ledger,
         turn: tokio::sync::Mutex::new(()),
         driver: AtomicWaker::new(),
         opener: AtomicWaker::new(),
@@ -166,7 +183,7 @@ impl Session {
             Ok(turn) => turn,
             Err(_) => self.0.turn.lock().await,
         };
-        let mut stream = poll_fn(|cx| self.poll_open(cx)).await?;
+        let stream = poll_fn(|cx| self.poll_open(cx)).await?;
         drop(turn);
         self.0.opened.fetch_add(1, Ordering::Relaxed);
         // Nobody else tells the driver of a stream that it has not polled yet: neither what is written on it later
@@ -178,16 +195,16 @@ impl Session {
         let mut sent = 0;
         while sent < first.len() {
             let written = poll_fn(|cx| {
-                let written = Pin::new(&mut stream).poll_write(cx, &first[sent..]);
+                let written = stream.poll_write(cx, &first[sent..]);
                 self.0.driver.wake();
                 written
             });
             sent += written.await.map_err(|_| OpenError::Closed)?;
         }
-        Ok(MuxStream::new(stream))
+        Ok(stream)
     }
 
-    fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<yamux::Stream, OpenError>> {
+    fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<MuxStream, OpenError>> {
         let mut connection = self.0.connection.lock();
         let Some(connection) = connection.as_mut().filter(|_| !self.is_closed()) else {
             return Poll::Ready(Err(OpenError::Closed));
@@ -197,7 +214,7 @@ impl Session {
             // Under the lock, so that nothing the driver changes goes unnoticed.
             self.0.opener.register(cx.waker());
         }
-        opened.map_err(|error| {
+        opened.map_ok(|stream| MuxStream::new(stream, &self.0.ledger)).map_err(|error| {
             // That was the end of the whole session, and only the driver can finish it.
             let _ = self.0.broken.set(error.to_string());
             self.0.driver.wake();
@@ -264,7 +281,8 @@ impl Driver {
                 None => return Poll::Ready(Ended::Closed),
             };
             match polled {
-                Poll::Ready(Some(Ok(stream))) => inbound(MuxStream::new(stream)),
+                // Nothing more is read before it is in the ledger: only this task reads.
+                Poll::Ready(Some(Ok(stream))) => inbound(MuxStream::new(stream, &self.shared.ledger)),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(error.to_string())),
                 Poll::Ready(None) => {
                     let broken = self.shared.broken.get().cloned();
@@ -319,10 +337,47 @@ impl Drop for Driver {
 const READ_ENDED: u8 = 1;
 const WRITE_ENDED: u8 = 2;
 
+/// What is left of a stream, and what waits on it.
+struct Half {
+    stream: Option<yamux::Stream>,
+    held: Held,
+}
+
 struct Halves {
-    stream: Mutex<Option<yamux::Stream>>,
+    id: u32,
+    ledger: Arc<Ledger>,
+    half: Mutex<Half>,
     /// Which directions have ended properly, by the frames they carry.
     ends: AtomicU8,
+}
+
+impl Halves {
+    /// Takes the stream out: nobody can read or write it any more.
+    fn take(&self) -> Option<yamux::Stream> {
+        let mut half = self.half.lock();
+        let mut stream = half.stream.take()?;
+        // yamux may keep a stream for as long as its peer takes nothing, but then it is an empty one.
+        let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
+        while half.held.is_some() && matches!(Pin::new(&mut stream).poll_next(&mut cx), Poll::Ready(Some(Ok(_)))) {}
+        self.ledger.gone(self.id, &mut half.held);
+        Some(stream)
+    }
+
+    /// A frame comes, to be counted by `count`. `None`: for nobody.
+    fn arrived(&self, count: impl FnOnce(&mut Held) -> bool) -> Option<bool> {
+        let half = &mut *self.half.lock();
+        half.stream.as_ref().map(|_| count(&mut half.held))
+    }
+
+    fn cut(&self) {
+        drop(self.take());
+    }
+}
+
+impl Drop for Halves {
+    fn drop(&mut self) {
+        self.cut();
+    }
 }
 
 /// One stream, shared by whoever reads it and whoever writes it.
@@ -334,16 +389,24 @@ struct Halves {
 pub struct MuxStream(Arc<Halves>);
 
 impl MuxStream {
-    fn new(stream: yamux::Stream) -> Self {
-        Self(Arc::new(Halves { stream: Mutex::new(Some(stream)), ends: AtomicU8::new(0) }))
+    fn new(stream: yamux::Stream, ledger: &Arc<Ledger>) -> Self {
+        let (id, ledger) = (stream.id().val(), Arc::clone(ledger));
+        let half = Mutex::new(Half { stream: Some(stream), held: Held::default() });
+        let halves = Arc::new(Halves { id, ledger, half, ends: AtomicU8::new(0) });
+        halves.ledger.opened(id, &halves);
+        Self(halves)
     }
 
     /// The next bytes, as they came, without a copy. `None`: finished, reset or lost; yamux does not say which.
     pub fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        match self.0.stream.lock().as_mut() {
+        let half = &mut *self.0.half.lock();
+        match half.stream.as_mut() {
             None => Poll::Ready(None),
             Some(stream) => match ready!(Pin::new(stream).poll_next(cx)) {
-                Some(Ok(packet)) => Poll::Ready(Some(Bytes::from_owner(packet))),
+                Some(Ok(packet)) => {
+                    self.0.ledger.read(&mut half.held, packet.as_ref().len());
+                    Poll::Ready(Some(Bytes::from_owner(packet)))
+                }
                 Some(Err(_)) | None => Poll::Ready(None),
             },
         }
@@ -354,7 +417,7 @@ impl MuxStream {
     /// # Errors
     /// The stream or its session is gone.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.0.stream.lock().as_mut() {
+        match self.0.half.lock().stream.as_mut() {
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Some(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
@@ -382,32 +445,31 @@ impl MuxStream {
 
     fn end(&self, direction: u8) {
         let before = self.0.ends.fetch_or(direction, Ordering::AcqRel);
-        if before != READ_ENDED | WRITE_ENDED && before | direction == READ_ENDED | WRITE_ENDED {
-            let stream = self.0.stream.lock().take();
-            if let Some(mut stream) = stream {
-                // Without room in its queue the stream is reset instead, which is the same to a peer that has read
-                // everything.
-                let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
-                let _ = Pin::new(&mut stream).poll_close(&mut cx);
-            }
+        if before != READ_ENDED | WRITE_ENDED
+            && before | direction == READ_ENDED | WRITE_ENDED
+            && let Some(mut stream) = self.0.take()
+        {
+            // Without room in its queue the stream is reset instead, which is the same to a peer that has read
+            // everything.
+            let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
+            let _ = Pin::new(&mut stream).poll_close(&mut cx);
         }
     }
 
     /// Cuts the stream now, for every handle: the peer sees a reset after what was already queued.
     pub fn abort(&self) {
-        let stream = self.0.stream.lock().take();
-        drop(stream);
+        self.0.cut();
     }
 
     /// Whether the stream is gone: complete, reset by either side, or its session ended.
     pub fn is_closed(&self) -> bool {
-        self.0.stream.lock().as_ref().is_none_or(yamux::Stream::is_closed)
+        self.0.half.lock().stream.as_ref().is_none_or(yamux::Stream::is_closed)
     }
 }
 
 impl fmt::Debug for MuxStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MuxStream({:?})", self.0.stream.lock())
+        write!(f, "MuxStream({:?})", self.0.half.lock().stream)
     }
 }
 

@@ -17,6 +17,7 @@ mod early;
 mod exchanges;
 mod floods;
 mod harness;
+mod hostile;
 mod http2;
 mod https;
 mod kept;

@@ -62,6 +62,7 @@ fn the_samples_are_right() {
         let ended = check(&sample(name), token.as_deref());
         assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
         assert!(ended.stdout.contains("fine:") && ended.stdout.contains(kind), "{name}: {ended:?}");
+        assert_eq!(ended.stdout.contains("memory: "), kind.contains("server"), "{name}: {ended:?}");
     }
     let without_token = check(&sample("agent.toml"), None);
     assert_eq!(without_token.code, Some(78), "{without_token:?}");

@@ -146,6 +146,14 @@ impl Program {
         self.output.collected.lock().unwrap().to_string()
     }
 
+    /// Its command line, and its environment (`proc_pid_cmdline(5)`, `proc_pid_environ(5)`).
+    pub(crate) fn told_by_the_system(&self) -> [String; 2] {
+        ["cmdline", "environ"].map(|what| {
+            let bytes = fs::read(format!("/proc/{}/{what}", self.child.id())).unwrap();
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    }
+
     /// The most memory it ever had, in bytes (`VmHWM` of `proc_pid_status(5)`).
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

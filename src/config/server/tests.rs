@@ -133,6 +133,7 @@ fn values_out_of_bounds_are_refused_by_name() {
         ("limits", "head_size", "8191"),
         ("limits", "head_size", "262145"),
         ("limits", "held_bodies", "65535"),
+        ("limits", "unread_answers", "1048575"),
         ("limits.per_ip", "requests_per_second", "0"),
         ("limits.per_ip", "ipv6_prefix", "129"),
         ("limits.per_tunnel", "streams_per_lane", "4001"),

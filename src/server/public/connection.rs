@@ -18,10 +18,10 @@ const HTTP2_STREAMS: u32 = 256;
 /// Bytes of a request's body that may be on their way unasked, for each request and for a connection: what a visitor
 /// can send in a round trip.
 const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
-const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+pub(in crate::server) const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Bytes of an answer that are taken from the tunnel before the connection has sent them.
-const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+pub(in crate::server) const HTTP2_SEND_BUFFER: usize = 64 * 1024;
 
 /// Runs the tasks of an HTTP/2 connection, one for each request, where they are counted and can be cut.
 #[derive(Debug, Clone)]

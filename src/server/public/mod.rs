@@ -11,7 +11,7 @@ mod access;
 mod answer;
 mod arrival;
 mod body;
-mod connection;
+pub(super) mod connection;
 mod course;
 mod forward;
 mod forwarded;

@@ -19,6 +19,7 @@ use adit::config::{AgentConfig, ClientsFile, Environment, Flags, ServerConfig, V
 use adit::server::registry::Registry;
 use adit::server::tunnel::Tunnel;
 use adit::server::{Drained, Server, StartError};
+use adit::transport::mux::Unread;
 use adit::values::{Fingerprint, Name};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -115,6 +116,8 @@ pub struct TestServer {
     pub clients: Arc<Clients>,
     pub clients_file: Arc<ClientsOnDisk>,
     pub open: TaskTracker,
+    /// What has come from agents and waits for visitors.
+    pub unread: Arc<Unread>,
     dir: Arc<TempDir>,
     stop: CancellationToken,
     run: Option<JoinHandle<Drained>>,
@@ -202,6 +205,7 @@ impl TestServer {
             clients: server.clients(),
             clients_file: server.clients_file(),
             open: server.exchanges(),
+            unread: server.unread(),
             dir,
             stop: stop.clone(),
             run: Some(runtime.spawn(async move { server.run(stop).await })),

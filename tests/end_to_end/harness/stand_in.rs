@@ -13,7 +13,7 @@ use adit::protocol::login::{
 use adit::protocol::preface::Preface;
 use adit::transport::framed::{FrameReader, FrameWriter};
 use adit::transport::login::{ControlReader, ControlWriter, receive, send};
-use adit::transport::mux::{self, MuxConfig, Session, Side};
+use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side};
 use adit::transport::tls;
 use adit::values::{Fingerprint, LaneId, RequestId, TunnelId};
 use bytes::Bytes;
@@ -211,14 +211,24 @@ impl Lane {
             has_body: false,
         };
         head.put(&mut out).unwrap();
-        let stream = soon("a stream", self.session.open(&out)).await.unwrap();
+        let stream = self.open(&out).await;
         FrameWriter::new(stream.clone()).end().await.unwrap();
         Asked(FrameReader::new(stream, Decoder::response(MAX_HEAD)))
+    }
+
+    /// Opens a stream and says this on it, whatever it is.
+    pub async fn open(&self, first: &[u8]) -> MuxStream {
+        soon("a stream", self.session.open(first)).await.unwrap()
+    }
+
+    /// The same; `None` if the session is over.
+    pub async fn try_open(&self, first: &[u8]) -> Option<MuxStream> {
+        soon("a stream, or the end", self.session.open(first)).await.ok()
     }
 }
 
 /// A request that was sent.
-pub struct Asked(FrameReader);
+pub struct Asked(pub FrameReader);
 
 impl Asked {
     /// Whether the agent takes it on.
