@@ -31,6 +31,10 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const BULK: u64 = 1024 * 1024;
 const BULK_TIME: Duration = Duration::from_secs(1);
 
+/// With so many streams, others are better off on another lane: the multiplexer looks at all of a session for each one
+/// that it opens, and with 256 that took a tenth of the server's time.
+const MANY: usize = 96;
+
 /// The living lanes of a tunnel.
 pub(super) struct Lanes {
     living: Vec<Arc<Lane>>,
@@ -245,10 +249,10 @@ impl Lane {
         (self.bulk.load(Ordering::Relaxed), self.permits.in_use())
     }
 
-    /// Whether others are better off on another lane: it carries bulk, or three quarters of what it may.
+    /// Whether others are better off on another lane: it carries bulk, or many streams, or three quarters of what it may.
     fn is_heavy(&self) -> bool {
         let (bulk, streams) = self.load();
-        bulk > 0 || streams.saturating_mul(4) >= self.permits.capacity().saturating_mul(3)
+        bulk > 0 || streams >= MANY || streams.saturating_mul(4) >= self.permits.capacity().saturating_mul(3)
     }
 }
 
