@@ -279,7 +279,7 @@ fn rewrite(visit: &Visit, target: &Target, request: &mut Request<RequestBody>, h
 }
 
 /// Preface and head in one piece, so that they leave in one frame; with the end, if nothing follows. Takes the fields
-/// out of the request: nobody needs them afterwards.
+/// and the target out of the request: nobody needs them afterwards.
 fn opening(
     visit: &Visit,
     target: &Target,
@@ -287,8 +287,9 @@ fn opening(
     has_body: bool,
     (upgrades, protocol): (bool, Option<&Protocol>),
 ) -> Result<BytesMut, Failure> {
-    let headers = std::mem::take(request.headers_mut());
-    let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    // All of it lies in the buffer that the head was read into, which the connection wants back.
+    let (headers, uri) = (std::mem::take(request.headers_mut()), std::mem::take(request.uri_mut()));
+    let path = uri.path_and_query().map_or("/", |target| target.as_str());
     let path = if target.prefix().is_some() { routing::strip_name(path) } else { path };
     let preface = Preface {
         service: target.name().clone(),
