@@ -270,4 +270,10 @@ GOALS = [
     Goal("body-100k", "rate", 1.2, "rathole"),
     Goal("download-1", "speed", 1.7, "rathole-tls"),
     Goal("upload-1", "speed", 1.7, "rathole-tls"),
+    Goal("beside-download", "p99", 1.5, "rathole-tls"),
+    Goal("link-20ms-100m-beside", "p50", 1.1, "rathole-tls"),
+    Goal("link-20ms-100m-beside", "p99", 1.1, "rathole-tls"),
+    Goal("link-100ms-400m-download", "speed", 0.95, "rathole-tls"),
+    Goal("memory-websocket", "server_kib", 40),
+    Goal("memory-waiting", "server_kib", 32),
 ]
