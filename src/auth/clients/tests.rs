@@ -177,3 +177,30 @@ async fn whoever_waits_for_changes_sees_each_list_that_replaces_one() {
     store.replace(clients("[clients.alice]\ntoken_hash = '$argon2id$a'\n"));
     assert!(changes.has_changed().unwrap(), "even by the same");
 }
+
+#[tokio::test]
+async fn a_file_that_an_editor_has_emptied_before_it_writes_sends_nobody_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clients.toml");
+    let text = format!("[clients.alice]\ntoken_hash = '{}'\n", {
+        crate::auth::hash_at(&crate::values::Secret::new("x"), crate::auth::Cost::ForTests).unwrap()
+    });
+    std::fs::write(&path, &text).unwrap();
+    let store = std::sync::Arc::new(Clients::new(crate::auth::load_clients(&path).unwrap()));
+    let on_disk = crate::auth::ClientsOnDisk::new(path.clone(), std::sync::Arc::clone(&store));
+    std::fs::write(&path, "").unwrap();
+    on_disk.reload().await;
+    let problem = on_disk.problems().borrow().as_ref().unwrap().to_string();
+    assert!(problem.ends_with("clients.toml: is empty; to let nobody in any more, leave a comment in it, like `# nobody`"));
+    assert_eq!(store.len(), 1);
+    std::fs::write(&path, &text).unwrap();
+    on_disk.reload().await;
+    assert!(on_disk.problems().borrow().is_none());
+    // The last client's end is not mistaken for that.
+    crate::config::revoke_client(&path, &id("alice")).unwrap();
+    on_disk.reload().await;
+    assert!(store.is_empty() && on_disk.problems().borrow().is_none());
+    std::fs::write(&path, "").unwrap();
+    on_disk.reload().await;
+    assert!(on_disk.problems().borrow().is_none(), "there is nobody to send away");
+}
