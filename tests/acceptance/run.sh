@@ -29,7 +29,7 @@ unshare --net --mount --pid --ipc --uts --fork --kill-child env -i HOME=/root PA
         mount --bind "$1" "$1"
         mount -t proc proc "$1/proc"
         mount -t tmpfs tmpfs "$1/run"
-        mount --bind /dev "$1/dev"
+        mount --rbind /dev "$1/dev"
         ip link set lo up
         exec chroot "$1" python3 /acceptance/follow.py "$2"
     ' sh "$root" "$colours"
