@@ -27,6 +27,10 @@ class NotTrue(Exception):
     pass
 
 
+def explained(error):
+    return f"{error} {getattr(error, 'stderr', '') or ''}"
+
+
 class Table:
     """A line for each step: whether it came true, what it was, how long it took."""
 
@@ -42,7 +46,7 @@ class Table:
             said = work()
             result, colour = "ok", 32
         except (NotTrue, OSError, subprocess.SubprocessError) as error:
-            said, result, colour, self.failed = str(error), "FAILED", 31, True
+            said, result, colour, self.failed = explained(error), "FAILED", 31, True
         result = f"\033[{colour}m{result:<6}\033[0m" if COLOURS else f"{result:<6}"
         print(f"  {result} {time.monotonic() - began:6.1f} s  {what}{f': {said}' if said else ''}", flush=True)
         if self.failed:
@@ -64,7 +68,13 @@ class Shell:
         self.bash.stdin.flush()
         answer = self.bash.stdout.readline()
         if answer != "@\n":
-            raise NotTrue(f"failed:{answer[1:].strip()}\n{(HERE / 'output').read_text()[-3000:]}")
+            raise NotTrue(f"failed:{answer[1:].strip()}\n{last_words()}")
+
+
+def last_words():
+    """The ends of what the guide's commands, the programs of the units and the server's log have said."""
+    places = [HERE / "output", *pathlib.Path("/run/units").glob("*/log"), *pathlib.Path("/var/log/adit").glob("server.log")]
+    return "".join(f"--- {place}\n{place.read_text(errors='replace')[-1500:]}\n" for place in places if place.exists())
 
 
 def blocks():

@@ -13,6 +13,7 @@ import os
 import pathlib
 import pwd
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -156,7 +157,11 @@ def as_user(unit, user, group):
     names = lambda key: [name.lower().removeprefix("cap_") for line in unit.values.get(key, []) for name in line.split()]
     plus = lambda names: ",".join(["-all", *(f"+{name}" for name in names)])
     ambient = names("AmbientCapabilities")
-    command = ["prlimit", f"--nofile={unit.last('LimitNOFILE', '1024')}", "setpriv", f"--reuid={user.pw_uid}",
+    # No more than this machine allows.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = int(unit.last("LimitNOFILE", "1024"))
+    files = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    command = ["prlimit", f"--nofile={files}", "setpriv", f"--reuid={user.pw_uid}",
                f"--regid={group.gr_gid}", "--init-groups", f"--inh-caps={plus(ambient)}", f"--ambient-caps={plus(ambient)}"]
     if "CapabilityBoundingSet" in unit.values:
         # Dropped first, so what changes the user must still be there: setpriv does it in the right order.
