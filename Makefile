@@ -6,7 +6,7 @@ PORT ?= 9090
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test scale day metrics fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
-	pages install deb acceptance fmt check clean
+	pages install deb image acceptance fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -127,6 +127,11 @@ deb: ## a Debian package, target/debian/adit_*.deb; installs cargo-deb into targ
 	@$(MAKE) --no-print-directory pages
 	@rm -f target/debian/adit_*.deb
 	@target/tools/bin/cargo-deb --locked --no-build --no-strip
+
+image: ## a container image without an engine or a registry, target/image/adit.tar (OCI), and a try of it; needs root
+	@docker/install.sh
+	@$(CARGO) build --locked --release
+	@docker/image.sh target/release/adit target/image
 
 acceptance: ## docs/operate.md, followed to the letter on a bare Debian in a chroot; needs root, about 3 minutes
 	@tests/acceptance/install.sh
