@@ -50,6 +50,7 @@ class Table:
         result = f"\033[{colour}m{result:<6}\033[0m" if COLOURS else f"{result:<6}"
         print(f"  {result} {time.monotonic() - began:6.1f} s  {what}{f': {said}' if said else ''}", flush=True)
         if self.failed:
+            print(last_words(), flush=True)
             raise SystemExit(1)
 
 
@@ -68,13 +69,15 @@ class Shell:
         self.bash.stdin.flush()
         answer = self.bash.stdout.readline()
         if answer != "@\n":
-            raise NotTrue(f"failed:{answer[1:].strip()}\n{last_words()}")
+            raise NotTrue(f"failed: {answer[1:].strip()}")
 
 
 def last_words():
     """The ends of what the guide's commands, the programs of the units and the server's log have said."""
     places = [HERE / "output", *pathlib.Path("/run/units").glob("*/log"), *pathlib.Path("/var/log/adit").glob("server.log")]
-    return "".join(f"--- {place}\n{place.read_text(errors='replace')[-1500:]}\n" for place in places if place.exists())
+    said = {place: place.read_text(errors="replace").splitlines() for place in places if place.exists()}
+    lines = {place: [line for line in lines if " request " not in line][-20:] for place, lines in said.items()}
+    return "\n".join(f"--- {place}\n" + "\n".join(text) for place, text in lines.items())
 
 
 def blocks():
