@@ -102,7 +102,11 @@ impl ClientsOnDisk {
         loop {
             let changed = async {
                 match &mut watch {
-                    Some(watch) => watch.changed().await,
+                    Some(watch) => {
+                        // The operator's port reads it as well, and a list is compared before it counts.
+                        watch.forget();
+                        watch.changed().await;
+                    }
                     None => tokio::time::sleep(LOOK_AGAIN).await,
                 }
             };
