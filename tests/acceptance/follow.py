@@ -239,6 +239,12 @@ def let_in():
     return "bob's name is known: 503 instead of 404"
 
 
+def talkative():
+    log = pathlib.Path("/var/log/adit/server.log")
+    until("the server to say so", lambda: "what is logged has changed" in log.read_text() + log.with_name("server.log.1").read_text())
+    return "the log says so"
+
+
 def sent_away():
     until("bob's name to be unknown", lambda: run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"https://bob.{DOMAIN}/") == "404")
     return "404 again"
@@ -271,7 +277,8 @@ CHECKS = {
     (6, 1): [("the log makes room", rotated)],
     (7, 1): [("the certificate", replaced)],
     (8, 1): [("a second tenant, taken over live", let_in)],
-    (8, 2): [("and away again", sent_away)],
+    (8, 2): [("another level of the log, taken over live", talkative)],
+    (8, 3): [("and away again", sent_away)],
     (9, 1): [("what is kept", backed_up)],
     (10, 1): [("how they stopped", stopped)],
 }
