@@ -6,7 +6,7 @@ PORT ?= 9090
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test scale day metrics fidelity admin bench bench-quick bench-scale bench-instructions bench-pure bench-check \
-	pages install deb image acceptance fmt check clean
+	pages install deb image proxies acceptance fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -132,6 +132,11 @@ image: ## a container image without an engine or a registry, target/image/adit.t
 	@docker/install.sh
 	@$(CARGO) build --locked --release
 	@docker/image.sh target/release/adit target/image
+
+proxies: ## nginx and Caddy in front, as the documents configure them; installs both first
+	@tests/proxies/install.sh
+	@$(CARGO) build --locked
+	@tests/proxies/run.sh target/debug/adit
 
 acceptance: ## docs/operate.md, followed to the letter on a bare Debian in a chroot; needs root, about 3 minutes
 	@tests/acceptance/install.sh
