@@ -123,7 +123,7 @@ fn every_link_between_the_documents_leads_somewhere() {
         let text = fs::read_to_string(&document).unwrap();
         for link in links(&text).into_iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
             followed += 1;
-            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let (file, anchor) = link.split_once('#').unwrap_or((link.as_str(), ""));
             let target = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
             let leads = target.exists()
                 && (anchor.is_empty()
