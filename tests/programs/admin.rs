@@ -53,7 +53,9 @@ fn a_health_check_needs_no_other_program() {
     let health = |settings: &[&str]| {
         let mut command = adit();
         command.arg("health").arg("--config").arg(folder.path("server.toml"));
-        settings.iter().for_each(|setting| drop(command.arg("--set").arg(setting)));
+        for setting in settings {
+            command.arg("--set").arg(setting);
+        }
         run("adit health", command)
     };
     let admin = format!("admin.listen={address}");

@@ -91,7 +91,7 @@ holds() { # WHO PORT AUTHORITY
     fine "$1: host, https and the visitor's address arrive; what a visitor claims does not"
     local upgrade
     upgrade=$(visit "$2" "$3" alice.tunnel.example.com --http1.1 -o /dev/null -w '%{http_code}' -H 'Connection: Upgrade' \
-        -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' || true)
+        -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' 2>>logs/curl || true)
     [ "$upgrade" = 101 ] || wrong "a WebSocket gets $upgrade"
     fine "$1: a WebSocket is 101"
 }
