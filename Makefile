@@ -6,7 +6,7 @@ PORT ?= 9090
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test scale day metrics fidelity smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
-	bench-pure bench-check fmt check clean
+	bench-pure bench-check pages install deb image proxies acceptance fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,53 @@ bench-check: ## format, lints and tests of what measures
 		$(CARGO) clippy --locked --all-targets --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build -- -D warnings && \
 		$(CARGO) test --locked --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build || exit 1; \
 	done
+
+pages: ## man pages, completions, units and samples of an installed program, into target/pages
+	@$(CARGO) run --locked --quiet --example pages -- target/pages
+	@mkdir -p target/pages/systemd target/pages/samples
+	@for unit in docs/systemd/adit-*; do sed 's|/usr/local/bin/|$(BIN)/|' $$unit >target/pages/systemd/$$(basename $$unit); done
+	@sed 's|"\.\./certs|"/var/lib/adit/certs|' config/server.toml >target/pages/samples/server.toml
+	@cp config/agent.toml target/pages/samples/agent.toml
+
+# Where `make install` puts things: DESTDIR is where a package is gathered, PREFIX where it will be.
+DESTDIR ?=
+PREFIX ?= /usr/local
+BIN ?= /usr/bin
+install: ## install the program, units, man pages and completions (DESTDIR=, PREFIX=/usr/local)
+	@$(CARGO) build --locked --release
+	@$(MAKE) --no-print-directory pages BIN=$(PREFIX)/bin
+	@install -D -m 755 target/release/adit $(DESTDIR)$(PREFIX)/bin/adit
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system target/pages/systemd/*
+	@install -D -m 644 packaging/adit.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/adit.conf
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/pages/man/*.1
+	@install -D -m 644 target/pages/completions/adit.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/adit
+	@install -D -m 644 target/pages/completions/_adit $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_adit
+	@install -D -m 644 target/pages/completions/adit.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/adit.fish
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/adit/samples target/pages/samples/*
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/adit/prometheus docker/prometheus/alerts.yml docker/prometheus/prometheus.yml
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/adit/grafana docker/grafana/adit.json
+
+deb: ## a Debian package, target/debian/adit_*.deb; installs cargo-deb into target/tools
+	@packaging/install.sh
+	@$(CARGO) build --locked --release
+	@$(MAKE) --no-print-directory pages
+	@rm -f target/debian/adit_*.deb
+	@target/tools/bin/cargo-deb --locked --no-build --no-strip
+
+image: ## a container image without an engine or a registry, target/image/adit.tar (OCI), and a try of it; needs root
+	@docker/install.sh
+	@$(CARGO) build --locked --release
+	@docker/image.sh target/release/adit target/image
+
+proxies: ## nginx and Caddy in front, as the documents configure them; installs both first
+	@tests/proxies/install.sh
+	@$(CARGO) build --locked
+	@tests/proxies/run.sh target/debug/adit
+
+acceptance: ## docs/operate.md, followed to the letter on a bare Debian in a chroot; needs root, about 3 minutes
+	@tests/acceptance/install.sh
+	@$(MAKE) --no-print-directory deb
+	@tests/acceptance/run.sh target/debian/adit_*.deb
 
 fmt: ## format the sources
 	@$(CARGO) fmt

@@ -19,7 +19,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load_clients(path: &Path) -> Result<ClientsFile, ConfigErrors> {
-    let clients = ClientsFile::load(path)?;
+    with_good_hashes(path, ClientsFile::load(path)?)
+}
+
+fn with_good_hashes(path: &Path, clients: ClientsFile) -> Result<ClientsFile, ConfigErrors> {
     match hash_problems(&clients) {
         problems if problems.is_empty() => Ok(clients),
         problems => Err(ConfigErrors { file: Some(path.to_owned()), problems }),
@@ -61,11 +64,15 @@ impl ClientsOnDisk {
         self.asked.notify_one();
     }
 
-    /// Reads the file now. A broken one changes nothing.
+    /// Reads the file now. A broken one changes nothing, nor does an empty one while anybody may log in.
     pub async fn reload(&self) {
         let _turn = self.reading.lock().await;
-        let path = self.path.clone();
-        let Ok(loaded) = tokio::task::spawn_blocking(move || load_clients(&path)).await else { return };
+        let (path, anybody) = (self.path.clone(), !self.clients.is_empty());
+        let load = move || match anybody {
+            true => with_good_hashes(&path, ClientsFile::load_again(&path)?),
+            false => load_clients(&path),
+        };
+        let Ok(loaded) = tokio::task::spawn_blocking(load).await else { return };
         match loaded {
             Ok(file) => {
                 if !self.clients.lists(&file) {
@@ -95,7 +102,11 @@ impl ClientsOnDisk {
         loop {
             let changed = async {
                 match &mut watch {
-                    Some(watch) => watch.changed().await,
+                    Some(watch) => {
+                        // The operator's port reads it as well, and a list is compared before it counts.
+                        watch.forget();
+                        watch.changed().await;
+                    }
                     None => tokio::time::sleep(LOOK_AGAIN).await,
                 }
             };

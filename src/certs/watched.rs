@@ -23,6 +23,11 @@ impl WatchedFiles {
         Self(paths.into_iter().filter_map(watch).collect())
     }
 
+    /// As [`Watch::forget`].
+    pub fn forget(&mut self) {
+        self.0.iter_mut().for_each(Watch::forget);
+    }
+
     /// Resolves when one of them holds something else than it did. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.0.is_empty() {

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod demo_site;
 mod failure;
+mod health;
 mod login;
 mod manager;
 mod password;
@@ -50,6 +51,8 @@ enum Command {
     Cert(cert::Args),
     /// Check a configuration file and name every problem in it
     Check(check::Args),
+    /// Ask a server on this machine whether it is ready: for health checks of containers and monitors
+    Health(health::Args),
     /// Show it working: server, agent and a small site in one process
     Demo(demo::Args),
 }
@@ -71,6 +74,7 @@ impl Cli {
             Command::Token(args) => token::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Check(args) => check::run(&args),
+            Command::Health(args) => health::run(args),
             Command::Demo(args) => demo::run(args),
         }
     }

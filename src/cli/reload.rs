@@ -63,6 +63,7 @@ impl AgentFile {
                 () = hangups.next() => {
                     tracing::info!("SIGHUP: reading {} again", path.display());
                     manager::reloading();
+                    watch.iter_mut().for_each(Watch::forget);
                 }
             }
             // Reading a file may take a while.

@@ -21,11 +21,11 @@ pub(super) fn for_server() -> Result<Runtime, Failure> {
     }
 }
 
-/// Lets the process open as many sockets as the system allows it: the usual soft limit is 1,024.
-pub(super) fn raise_file_limit() {
-    if let Err(error) = rlimit::increase_nofile_limit(rlimit::INFINITY) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
+/// Lets the process open as many sockets as the system allows it, and says how many: the usual soft limit is 1,024.
+pub(super) fn raise_file_limit() -> Option<u64> {
+    rlimit::increase_nofile_limit(rlimit::INFINITY)
+        .inspect_err(|error| tracing::warn!(%error, "the limit of open files stays as it is"))
+        .ok()
 }
 
 /// A token that Ctrl-C and SIGTERM cancel. The second time ends the process at once.

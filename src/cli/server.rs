@@ -1,5 +1,8 @@
 //! `adit server`
 
+mod advice;
+mod file;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +52,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         let file = config.clients.display();
         tracing::warn!("no client may log in yet: make a token with `adit token new ID --clients {file}`");
     }
-    runtime::raise_file_limit();
+    let files = runtime::raise_file_limit();
+    if let Some(advice) = advice::System::look(files).advice(&config) {
+        tracing::warn!("{advice}");
+    }
+    let mut file = file::ServerFile::new(args.config, flags, config.clone(), logs.level());
     runtime::for_server()?.block_on(async {
         let (domain, token_file) = (config.public.domain.clone(), config.admin.token_file.clone());
         let server = Server::bind_with(config, Clients::new(clients), &mut inherited)?.with_log(logs.level());
@@ -67,8 +74,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         let stopped = stop.clone();
         tasks.spawn(async move {
             while stopped.run_until_cancelled(hangups.next()).await.is_some() {
-                tracing::info!("SIGHUP: reading the clients file and the certificates again");
+                tracing::info!("SIGHUP: reading the configuration, the clients file and the certificates again");
                 manager::reloading();
+                file.look().await;
                 clients_file.ask();
                 certificates.ask();
                 manager::ready();

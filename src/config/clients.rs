@@ -147,8 +147,21 @@ impl ClientsFile {
     /// # Errors
     /// The file is missing, or everything that is wrong with it, at once.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let missing = format!("make one with `adit token new ID --clients {}`", path.display());
-        Self::from_file(&FileText::read(path, &missing)?)
+        Self::from_file(&read(path)?)
+    }
+
+    /// Reads `path` while a server runs by what it said before. An editor may be writing it just now, and many empty a
+    /// file before they write, so one without a byte is refused: it would send everybody away.
+    ///
+    /// # Errors
+    /// As [`ClientsFile::load`], and the file is empty.
+    pub fn load_again(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = read(path)?;
+        if file.text.is_empty() {
+            let message = "is empty; to let nobody in any more, leave a comment in it, like `# nobody`";
+            return Err(ConfigErrors::one(Some(file.path), "", message));
+        }
+        Self::from_file(&file)
     }
 
     /// Resolves `text` as if it had been read from `file`.
@@ -166,6 +179,10 @@ impl ClientsFile {
         let clients = resolve(report.root(values));
         report.finish(Some(clients))
     }
+}
+
+fn read(path: &Path) -> Result<FileText, ConfigErrors> {
+    FileText::read(path, &format!("make one with `adit token new ID --clients {}`", path.display()))
 }
 
 pub(super) fn resolve(mut root: Table<'_>) -> ClientsFile {

@@ -29,6 +29,10 @@ use super::clients::{Claim, ClientsFile, claims_of, invite_key, port_text};
 use super::error::ConfigErrors;
 use super::raw::FileText;
 
+/// What is left in the file when the last client has gone. A file without a byte is what an editor leaves while it
+/// writes, so a running server does not believe it ([`ClientsFile::load_again`]).
+const NOBODY: &str = "# Nobody may log in.\n";
+
 /// A client to add.
 #[derive(Clone, Default)]
 pub struct NewClient {
@@ -233,7 +237,10 @@ fn change<T, E: From<EditError>>(
     let file = ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
     let mut draft = Draft { text, file };
     let outcome = edit(&mut draft)?;
-    let text = draft.text;
+    let mut text = draft.text;
+    if text.text.is_empty() {
+        NOBODY.clone_into(&mut text.text);
+    }
     ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
     files::replace(&text.path, text.text.as_bytes(), Readers::AsBefore).map_err(EditError::Io)?;
     Ok(outcome)

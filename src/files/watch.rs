@@ -38,7 +38,8 @@ pub struct Watch {
     stirred: Arc<Notify>,
     /// Something has stirred that was not looked at yet.
     is_stirred: bool,
-    seen: Contents,
+    /// What it held when it was looked at; `None`: whatever it holds will be news.
+    seen: Option<Contents>,
 }
 
 /// What a file holds: the digest, or nothing if it cannot be read.
@@ -73,7 +74,7 @@ impl Watch {
         let mut inner = Inner { path, watcher, watched: BTreeMap::new(), names };
         inner.follow()?;
         let seen = inner.contents();
-        Ok(Self { inner: Arc::new(Mutex::new(inner)), stirred, is_stirred: false, seen })
+        Ok(Self { inner: Arc::new(Mutex::new(inner)), stirred, is_stirred: false, seen: Some(seen) })
     }
 
     /// Resolves when the file holds something else than it did, or cannot be read any more, or can again: a moment after
@@ -97,11 +98,17 @@ impl Watch {
             // It fails only when the runtime ends.
             let Ok(now) = look.await else { return };
             self.is_stirred = false;
-            if now != self.seen {
-                self.seen = now;
+            if self.seen != Some(now) {
+                self.seen = Some(now);
                 return;
             }
         }
+    }
+
+    /// To be called by whoever reads the file at other times, too: what was read then may be gone when a stir is looked
+    /// into, and the file hold what it did before. The next stir is a change, whatever the file holds.
+    pub fn forget(&mut self) {
+        self.seen = None;
     }
 }
 
@@ -312,6 +319,19 @@ mod tests {
         stirred.notify_one();
         // In the middle of waiting for quiet.
         assert!(timeout(QUIET / 4, watch.changed()).await.is_err());
+        soon(&mut watch).await;
+    }
+
+    #[tokio::test]
+    async fn what_somebody_has_read_in_between_is_not_mistaken_for_what_was_there_before() {
+        let (_dir, at) = folder();
+        let path = at.join("agent.toml");
+        fs::write(&path, "one").unwrap();
+        let mut watch = Watch::new(&path).unwrap();
+        fs::write(&path, "two").unwrap();
+        // Here "two" is read.
+        watch.forget();
+        fs::write(&path, "one").unwrap();
         soon(&mut watch).await;
     }
 

@@ -217,7 +217,7 @@ impl Certificates {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = watched.changed() => {}
-                () = self.0.asked.notified() => {}
+                () = self.0.asked.notified() => watched.forget(),
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             if let Err(first) = self.look(&config).await {

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// Connections the kernel holds for us until they are accepted.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// How long to let connections end when the process or the system is out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

@@ -41,3 +41,33 @@ fn an_admin_port_that_others_can_reach_is_warned_of() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("admin.listen is 0.0.0.0:9091") && ended.stderr.contains("plain HTTP"), "{ended:?}");
 }
+
+#[test]
+fn a_health_check_needs_no_other_program() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let mut server = Server::start(&folder, "");
+    let line = server.program.line("  admin  ");
+    let (_, rest) = line.split_once("http://").unwrap();
+    let address = rest.split('/').next().unwrap();
+    let health = |settings: &[&str]| {
+        let mut command = adit();
+        command.arg("health").arg("--config").arg(folder.path("server.toml"));
+        for setting in settings {
+            command.arg("--set").arg(setting);
+        }
+        run("adit health", command)
+    };
+    let admin = format!("admin.listen={address}");
+    let ended = health(&[&admin]);
+    assert_eq!((ended.code, ended.stdout.trim()), (Some(0), &*format!("fine: http://{address}/readyz answers 200")));
+    // Without an admin port the public one is asked; that no agent is connected is no fault of the server.
+    let ended = health(&["admin.listen=off", &format!("public.http={}", server.public)]);
+    assert!(ended.code == Some(0) && ended.stdout.contains("/health answers 503"), "{ended:?}");
+    let ended = health(&["admin.listen=127.0.0.1:0"]);
+    assert!(ended.code == Some(1) && ended.stderr.contains("admin.listen has the port 0"), "{ended:?}");
+    server.program.signal("TERM");
+    assert_eq!(server.program.ended().code, Some(0));
+    let ended = health(&[&admin]);
+    assert!(ended.code == Some(1) && ended.stderr.contains("the server does not answer at http://"), "{ended:?}");
+}

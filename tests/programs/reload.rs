@@ -113,3 +113,20 @@ fn what_needs_a_restart_is_named_and_a_signal_has_the_file_read() {
     agent.line("an agent cannot become another client: restart it");
     assert!(home.is_served("alice"));
 }
+
+#[test]
+fn a_servers_file_is_read_again_on_a_signal_and_what_waits_for_a_restart_is_named() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let server = Server::start(&folder, "");
+    folder.write_server_config("limits.streams = 0\n");
+    server.program.signal("HUP");
+    server.program.line("the server's configuration cannot be used; what it said before still counts");
+    server.program.line("limits.streams: is 0");
+    folder.write_server_config("limits.streams = 10\nlog.level = 'debug'\n");
+    server.program.signal("HUP");
+    server.program.line("what is logged has changed");
+    let line = server.program.line("count from the next start on");
+    assert!(line.contains("changes of limits count"), "{line}");
+    assert_eq!(visit(&format!("http://{}/health", server.public), &[]).status, 503);
+}

@@ -177,3 +177,59 @@ async fn whoever_waits_for_changes_sees_each_list_that_replaces_one() {
     store.replace(clients("[clients.alice]\ntoken_hash = '$argon2id$a'\n"));
     assert!(changes.has_changed().unwrap(), "even by the same");
 }
+
+#[tokio::test]
+async fn a_file_that_an_editor_has_emptied_before_it_writes_sends_nobody_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clients.toml");
+    let text = format!("[clients.alice]\ntoken_hash = '{}'\n", {
+        crate::auth::hash_at(&crate::values::Secret::new("x"), crate::auth::Cost::ForTests).unwrap()
+    });
+    std::fs::write(&path, &text).unwrap();
+    let store = std::sync::Arc::new(Clients::new(crate::auth::load_clients(&path).unwrap()));
+    let on_disk = crate::auth::ClientsOnDisk::new(path.clone(), std::sync::Arc::clone(&store));
+    std::fs::write(&path, "").unwrap();
+    on_disk.reload().await;
+    let problem = on_disk.problems().borrow().as_ref().unwrap().to_string();
+    assert!(
+        problem.ends_with("clients.toml: is empty; to let nobody in any more, leave a comment in it, like `# nobody`")
+    );
+    assert_eq!(store.len(), 1);
+    std::fs::write(&path, &text).unwrap();
+    on_disk.reload().await;
+    assert!(on_disk.problems().borrow().is_none());
+    // The last client's end is not mistaken for that.
+    crate::config::revoke_client(&path, &id("alice")).unwrap();
+    on_disk.reload().await;
+    assert!(store.is_empty() && on_disk.problems().borrow().is_none());
+    std::fs::write(&path, "").unwrap();
+    on_disk.reload().await;
+    assert!(on_disk.problems().borrow().is_none(), "there is nobody to send away");
+}
+
+#[tokio::test]
+async fn a_client_that_is_taken_away_right_after_it_was_added_is_not_overlooked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clients.toml");
+    let hash = crate::auth::hash_at(&crate::values::Secret::new("x"), crate::auth::Cost::ForTests).unwrap();
+    let entry = |id: &str| format!("[clients.{id}]\ntoken_hash = '{hash}'\n");
+    std::fs::write(&path, entry("alice")).unwrap();
+    let store = std::sync::Arc::new(Clients::new(crate::auth::load_clients(&path).unwrap()));
+    let mut changes = store.changes();
+    let on_disk = std::sync::Arc::new(crate::auth::ClientsOnDisk::new(path.clone(), std::sync::Arc::clone(&store)));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let keeping_up = std::sync::Arc::clone(&on_disk).keep_up(stop.clone());
+    let operator = async {
+        // As SIGHUP or the operator's port have it read at once, and the watch only after a while.
+        std::fs::write(&path, entry("alice") + &entry("bob")).unwrap();
+        on_disk.reload().await;
+        changes.changed().await.unwrap();
+        assert_eq!(store.len(), 2);
+        std::fs::write(&path, entry("alice")).unwrap();
+        changes.changed().await.unwrap();
+        assert_eq!(store.len(), 1);
+        stop.cancel();
+    };
+    let both = async { tokio::join!(keeping_up, operator) };
+    tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("bob may still log in");
+}

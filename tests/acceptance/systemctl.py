@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""A stand-in for systemctl where systemd does not run: in a chroot.
+
+It reads the units that are installed, drop-ins included, and keeps to what concerns how a program is started, told and
+stopped: ExecStart, ExecReload, Type, User, Group, Environment, EnvironmentFile, StateDirectory, LogsDirectory,
+WorkingDirectory, UMask, LimitNOFILE, AmbientCapabilities, CapabilityBoundingSet, NoNewPrivileges, WatchdogSec, TimeoutStopSec. What hides the
+system from the program (Protect…, Private…, SystemCallFilter) is not done here, and nothing is restarted.
+"""
+
+import grp
+import json
+import os
+import pathlib
+import pwd
+import re
+import resource
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+STATE = pathlib.Path("/run/units")
+PATIENCE = 30
+
+
+class Unit:
+    def __init__(self, name):
+        self.name = name.removesuffix(".service")
+        file = f"{self.name}.service"
+        places = [pathlib.Path(place) / "systemd/system" for place in ("/etc", "/usr/lib", "/lib")]
+        found = next((place / file for place in places if (place / file).exists()), None)
+        if found is None:
+            sys.exit(f"Unit {file} not found.")
+        self.values = {}
+        drop_ins = [path for place in places for path in sorted((place / f"{file}.d").glob("*.conf"))]
+        for path in [found, *dict.fromkeys(path.resolve() for path in drop_ins)]:
+            self.read(path.read_text())
+
+    def read(self, text):
+        section = ""
+        for line in re.sub(r"\\\n", " ", text).splitlines():
+            line = line.strip()
+            if line.startswith("["):
+                section = line
+            elif section == "[Service]" and "=" in line and line[0] not in "#;":
+                key, value = (part.strip() for part in line.split("=", 1))
+                # An empty value takes back what was said before.
+                self.values[key] = [*self.values.get(key, []), value] if value else []
+
+    def last(self, key, default=""):
+        return (self.values.get(key) or [default])[-1]
+
+    def environment(self):
+        pairs = [pair for line in self.values.get("Environment", []) for pair in shlex.split(line)]
+        for file in self.values.get("EnvironmentFile", []):
+            pairs += [pair for line in pathlib.Path(file.lstrip("-")).read_text().splitlines()
+                      if line.strip() and not line.startswith("#") for pair in ["".join(shlex.split(line))]]
+        return dict(pair.split("=", 1) for pair in pairs)
+
+    def words(self, key, **variables):
+        return [word for part in shlex.split(self.last(key))
+                for word in (variables.get(part[1:], "").split() if re.fullmatch(r"\$\w+", part) else [part])]
+
+    def seconds(self, key, default):
+        return float(self.last(key, default).removesuffix("s"))
+
+    @property
+    def state(self):
+        return STATE / self.name
+
+    def pid(self):
+        try:
+            return json.loads((self.state / "main").read_text())["pid"]
+        except FileNotFoundError:
+            return None
+
+    def code(self):
+        try:
+            return int((self.state / "code").read_text())
+        except FileNotFoundError:
+            return None
+
+    def told(self):
+        try:
+            return (self.state / "told").read_text()
+        except FileNotFoundError:
+            return ""
+
+
+def until(what, done, patience=PATIENCE):
+    end = time.monotonic() + patience
+    while not done():
+        if time.monotonic() > end:
+            sys.exit(f"waited in vain for: {what}")
+        time.sleep(0.02)
+
+
+def start(unit):
+    if unit.pid() and unit.code() is None:
+        return
+    unit.state.mkdir(parents=True, exist_ok=True)
+    for name in ("main", "code", "told"):
+        (unit.state / name).unlink(missing_ok=True)
+    if os.fork() == 0:
+        os.setsid()
+        supervise(unit)
+        os._exit(0)
+    until(f"a process of {unit.name}", unit.pid)
+    if unit.last("Type", "simple") == "notify":
+        until(f"READY=1 of {unit.name}", lambda: "READY=1" in unit.told() or unit.code() is not None)
+    if unit.code() is not None:
+        sys.exit(f"{unit.name} has ended with {unit.code()}; see /run/units/{unit.name}/log")
+
+
+def supervise(unit):
+    """Runs the program and waits for its end: systemd's part."""
+    user = pwd.getpwnam(unit.last("User", "root"))
+    group = grp.getgrnam(unit.last("Group") or grp.getgrgid(user.pw_gid).gr_name)
+    for key, base in (("StateDirectory", "/var/lib"), ("LogsDirectory", "/var/log")):
+        for name in unit.last(key).split():
+            path = pathlib.Path(base, name)
+            path.mkdir(parents=True, exist_ok=True)
+            os.chown(path, user.pw_uid, group.gr_gid)
+            path.chmod(int(unit.last(f"{key}Mode", "0755"), 8))
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    address = str(unit.state / "notify")
+    pathlib.Path(address).unlink(missing_ok=True)
+    notify.bind(address)
+    os.chmod(address, 0o777)
+    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR": "1", **unit.environment()}
+    if unit.last("Type") == "notify":
+        environment["NOTIFY_SOCKET"] = address
+        if unit.last("WatchdogSec"):
+            environment["WATCHDOG_USEC"] = str(int(unit.seconds("WatchdogSec", "0") * 1e6))
+    with open(unit.state / "log", "ab") as log, open("/dev/null", "rb") as nothing:
+        process = subprocess.Popen(
+            as_user(unit, user, group) + unit.words("ExecStart", **environment), env=environment, stdin=nothing,
+            stdout=log, stderr=log, cwd=unit.last("WorkingDirectory", "/"), umask=int(unit.last("UMask", "0022"), 8))
+    for stream in (0, 1, 2):
+        os.dup2(os.open("/dev/null", os.O_RDWR), stream)
+    (unit.state / "new").write_text(json.dumps({"pid": process.pid}))
+    (unit.state / "new").rename(unit.state / "main")
+    notify.settimeout(0.1)
+    with open(unit.state / "told", "a") as told:
+        while process.poll() is None:
+            try:
+                print(notify.recv(4096).decode().strip(), file=told, flush=True)
+            except TimeoutError:
+                pass
+    (unit.state / "code").write_text(str(process.returncode))
+
+
+def as_user(unit, user, group):
+    """setpriv gives up what the unit does not name. It is not root any more when the program begins."""
+    names = lambda key: [name.lower().removeprefix("cap_") for line in unit.values.get(key, []) for name in line.split()]
+    plus = lambda names: ",".join(["-all", *(f"+{name}" for name in names)])
+    ambient = names("AmbientCapabilities")
+    # No more than this machine allows.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = int(unit.last("LimitNOFILE", "1024"))
+    files = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    command = ["prlimit", f"--nofile={files}", "setpriv", f"--reuid={user.pw_uid}",
+               f"--regid={group.gr_gid}", "--init-groups", f"--inh-caps={plus(ambient)}", f"--ambient-caps={plus(ambient)}"]
+    if "CapabilityBoundingSet" in unit.values:
+        # Dropped first, so what changes the user must still be there: setpriv does it in the right order.
+        command.append(f"--bounding-set={plus(names('CapabilityBoundingSet'))}")
+    if unit.last("NoNewPrivileges") in ("yes", "true"):
+        command.append("--no-new-privs")
+    return command
+
+
+def reload(unit):
+    before = unit.told().count("READY=1")
+    subprocess.run(unit.words("ExecReload", MAINPID=str(unit.pid())), check=True)
+    if unit.last("Type", "simple") == "notify":
+        until(f"{unit.name} to be ready again", lambda: unit.told().count("READY=1") > before)
+
+
+def stop(unit):
+    if unit.pid() is None or unit.code() is not None:
+        return
+    os.kill(unit.pid(), signal.SIGTERM)
+    until(f"the end of {unit.name}", lambda: unit.code() is not None, unit.seconds("TimeoutStopSec", "90"))
+    if unit.code() not in (0, -signal.SIGTERM):
+        sys.exit(f"{unit.name} has ended with {unit.code()}")
+
+
+def main():
+    verb, *names = [word for word in sys.argv[1:] if word not in ("--now", "--quiet", "--system")]
+    units = [Unit(name) for name in names if not name.endswith(".socket")]
+    for unit in units:
+        if verb == "enable" and "--now" in sys.argv or verb == "start":
+            start(unit)
+        elif verb == "restart":
+            stop(unit)
+            start(unit)
+        elif verb == "reload":
+            reload(unit)
+        elif verb == "stop":
+            stop(unit)
+        elif verb == "is-active":
+            sys.exit(0 if unit.pid() and unit.code() is None else 3)
+
+
+main()
