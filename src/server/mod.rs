@@ -33,7 +33,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -453,9 +452,16 @@ impl Shared {
 }
 
 /// Runs a task, but not beyond the end of the drain.
-fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) -> impl Future<Output = Option<()>> {
-    // An asynchronous function would hold the work twice: where it was passed in, and where it is polled.
-    work.with_cancellation_token_owned(cut)
+fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    // An asynchronous function would hold it twice: where it was passed in, and where it is polled.
+    let work = Box::pin(work);
+    async move {
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => {}
+            () = work => {}
+        }
+    }
 }
 
 async fn evict_idle(shared: Arc<Shared>, admin: Option<Arc<Admin>>) {
