@@ -172,6 +172,8 @@ check: ## format check and lints
 	@$(CARGO) fmt --check
 	@echo "== lints"
 	@$(CARGO) clippy --locked --all-targets -- -D warnings
+	@for crate in bench/agents bench/link fuzz; do \
+		$(CARGO) metadata --quiet --locked --format-version 1 --manifest-path $$crate/Cargo.toml >/dev/null || exit; done
 
 clean: ## remove everything that was built
 	@$(CARGO) clean
