@@ -9,49 +9,9 @@ set -euo pipefail
 
 adit=$(realpath "${1:?which adit?}")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-scratch=$(mktemp -d)
-mkdir -p "$scratch"/{config,logs,alice,bob}
-cd "$scratch"
-for variable in ${!ADIT_@}; do unset "$variable"; done
-export NO_COLOR=1
-patience=20
-started=()
-
-finish() {
-    local code=$?
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    if [ "$code" -ne 0 ]; then
-        echo "the day has failed; what was said last:" >&2
-        tail -n 15 logs/* >&2
-    fi
-    rm -rf "$scratch"
-}
-trap finish EXIT
-
-bold='' green='' plain=''
-if [ -t 1 ]; then bold=$'\e[1m' green=$'\e[32m' plain=$'\e[0m'; fi
-step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-fine() { printf '  %sok%s  %s\n' "$green" "$plain" "$*"; }
-wrong() {
-    printf '  NOT TRUE: %s\n' "$*" >&2
-    exit 1
-}
-
-# background NAME COMMAND…: runs it with its output in logs/NAME, and sets $last to its process.
-background() {
-    local name=$1
-    shift
-    "$@" >"logs/$name" 2>&1 &
-    last=$!
-    started+=("$last")
-}
-
-# said NAME PATTERN [N]: waits until so many lines of logs/NAME match, and prints the last of them.
-said() {
-    timeout "$patience" grep -m "${3:-1}" -E "$2" <(exec tail --pid=$$ -n +1 -F "logs/$1" 2>/dev/null) | tail -n 1 |
-        grep . || wrong "$1 has not said: $2"
-}
+# shellcheck source=tests/scratch.sh
+source "$here/../scratch.sh"
+mkdir -p alice bob
 
 # taken_over: waits until the server goes by the clients file as it is now.
 changes=0

@@ -11,45 +11,10 @@ set -euo pipefail
 adit=$(realpath "${1:?which adit?}")
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 rules="$top/docker/prometheus"
-scratch=$(mktemp -d)
-mkdir -p "$scratch"/{config,logs,alice,prometheus}
-cd "$scratch"
-for variable in ${!ADIT_@}; do unset "$variable"; done
-export NO_COLOR=1
-patience=20
-started=()
+# shellcheck source=tests/scratch.sh
+source "$top/tests/scratch.sh"
+mkdir -p alice prometheus
 
-finish() {
-    local code=$?
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    if [ "$code" -ne 0 ]; then
-        echo "it has failed; what was said last:" >&2
-        tail -n 15 logs/* >&2
-    fi
-    rm -rf "$scratch"
-}
-trap finish EXIT
-
-bold='' green='' plain=''
-if [ -t 1 ]; then bold=$'\e[1m' green=$'\e[32m' plain=$'\e[0m'; fi
-step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-fine() { printf '  %sok%s  %s\n' "$green" "$plain" "$*"; }
-wrong() {
-    printf '  NOT TRUE: %s\n' "$*" >&2
-    exit 1
-}
-background() { # NAME COMMAND…: output in logs/NAME, the process in $last
-    local name=$1
-    shift
-    "$@" >"logs/$name" 2>&1 &
-    last=$!
-    started+=("$last")
-}
-said() { # NAME PATTERN: waits for such a line of logs/NAME, and prints it
-    timeout "$patience" grep -m 1 -E "$2" <(exec tail --pid=$$ -n +1 -F "logs/$1" 2>/dev/null) | grep . ||
-        wrong "$1 has not said: $2"
-}
 # until_true WHAT COMMAND…: asks again and again, four times a second, until it is so.
 until_true() {
     local what=$1 end=$((SECONDS + patience))

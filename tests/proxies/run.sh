@@ -9,45 +9,12 @@ set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin"
 adit=$(realpath "${1:?which adit?}")
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-scratch=$(mktemp -d)
-mkdir -p "$scratch"/{config,logs,nginx,caddy}
+# shellcheck source=tests/scratch.sh
+source "$top/tests/scratch.sh"
+mkdir -p nginx caddy
 chmod 755 "$scratch"
-cd "$scratch"
-for variable in ${!ADIT_@}; do unset "$variable"; done
-export NO_COLOR=1 HOME=$scratch XDG_CONFIG_HOME=$scratch/caddy XDG_DATA_HOME=$scratch/caddy
-patience=20
-started=()
+export HOME=$scratch XDG_CONFIG_HOME=$scratch/caddy XDG_DATA_HOME=$scratch/caddy
 
-finish() {
-    local code=$?
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    if [ "$code" -ne 0 ]; then
-        echo "it has failed; what was said last:" >&2
-        tail -n 15 logs/* >&2
-    fi
-    rm -rf "$scratch"
-}
-trap finish EXIT
-
-bold='' green='' plain=''
-if [ -t 1 ]; then bold=$'\e[1m' green=$'\e[32m' plain=$'\e[0m'; fi
-step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
-fine() { printf '  %sok%s  %s\n' "$green" "$plain" "$*"; }
-wrong() {
-    printf '  NOT TRUE: %s\n' "$*" >&2
-    exit 1
-}
-background() { # NAME COMMAND…
-    local name=$1
-    shift
-    "$@" >"logs/$name" 2>&1 &
-    started+=("$!")
-}
-said() { # NAME PATTERN: waits for such a line of logs/NAME, and prints it
-    timeout "$patience" grep -m 1 -E "$2" <(exec tail --pid=$$ -n +1 -F "logs/$1" 2>/dev/null) | grep . ||
-        wrong "$1 has not said: $2"
-}
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 # The block that begins with such a line, out of a document.
 block() { # FILE FIRST-LINE
