@@ -6,7 +6,7 @@ PORT ?= 9090
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test scale day metrics fidelity smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
-	bench-pure bench-check pages install deb image proxies acceptance fmt check clean
+	bench-pure bench-check reference pages install deb image proxies acceptance fmt check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ bench-check: ## format, lints and tests of what measures
 		$(CARGO) clippy --locked --all-targets --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build -- -D warnings && \
 		$(CARGO) test --locked --manifest-path bench/$$crate/Cargo.toml --target-dir target/bench/build || exit 1; \
 	done
+
+reference: ## the tables of keys in docs/configuration.md, made of the program; their last column is written by hand
+	@$(CARGO) run --locked --quiet --example reference
 
 pages: ## man pages, completions, units and samples of an installed program, into target/pages
 	@$(CARGO) run --locked --quiet --example pages -- target/pages

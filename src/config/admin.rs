@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::public::address;
+use super::public::{OWN_ADDRESS, address};
 use super::server::ServerConfig;
 use super::table::Table;
 
@@ -23,13 +23,15 @@ pub struct AdminConfig {
 }
 
 pub(super) fn resolve(mut table: Table<'_>, state: &Path) -> AdminConfig {
-    let default = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+    table.by_default(format!("`{default}`")).within(format!("{OWN_ADDRESS}, or `off`"));
     let listen = table.parse("listen", |text| match text {
         "off" => Ok(None),
         text => address(text, PORT).map(Some).map_err(|message| format!("{message}; or \"off\"")),
     });
+    table.by_default(format!("`{TOKEN_FILE}` in `tunnel.tls.dir`"));
     let token_file = table.path("token_file").unwrap_or_else(|| state.join(TOKEN_FILE));
-    AdminConfig { listen: listen.unwrap_or(default), token_file }
+    AdminConfig { listen: listen.unwrap_or(Some(default)), token_file }
 }
 
 /// A warning for an admin listener that others can reach: its token would cross the network in the clear.

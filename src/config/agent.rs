@@ -170,8 +170,16 @@ pub(super) fn resolve(
 ) -> Option<AgentConfig> {
     let report = root.report();
     let given = Given {
-        servers: root.take("servers").map(servers),
-        client_id: root.take("client_id").map(|entry| entry.parse(ClientId::new)),
+        servers: root
+            .by_default("required, or a saved login")
+            .within("at least one: `host`, `host:port` or `[v6]:port`")
+            .take("servers")
+            .map(servers),
+        client_id: root
+            .by_default("required, or a saved login")
+            .within("an id")
+            .take("client_id")
+            .map(|entry| entry.parse(ClientId::new)),
         token: token(&mut root, token_variable),
         trust: trust(&mut root),
     };
@@ -219,8 +227,8 @@ fn servers(entry: Entry<'_>) -> Vec<ServerAddress> {
 
 /// How the server is to be known, if that is said.
 pub(super) fn trust(root: &mut Table<'_>) -> Option<Trust> {
-    let ca = root.path("ca");
-    let fingerprint = root.parse("fingerprint", str::parse);
+    let ca = root.by_default("the system's authorities").within("a PEM file").path("ca");
+    let fingerprint = root.within("`sha256:` and 64 digits").parse("fingerprint", str::parse);
     match (ca, fingerprint) {
         (None, None) => None,
         (Some(ca), None) => Some(Trust::CaFile(ca)),
@@ -243,7 +251,9 @@ enum TokenSource<'r> {
 fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Option<FoundToken>> {
     let report = root.report();
     let mut sources: Vec<(Origin, TokenSource<'_>)> = Vec::new();
+    root.by_default("required, or one of `token_file`, `ADIT_TOKEN` and a saved login").within("a text");
     sources.extend(root.take("token").map(|entry| (entry.origin(), TokenSource::Text(entry))));
+    root.within("a path");
     sources.extend(root.take("token_file").map(|entry| (entry.origin(), TokenSource::File(entry))));
     sources.extend(variable.map(|text| (Origin::Environment, TokenSource::Variable(text.to_owned()))));
     let highest = sources.iter().map(|(origin, _)| *origin).max();

@@ -189,14 +189,14 @@ pub(super) fn resolve(mut root: Table<'_>) -> ClientsFile {
     let report = root.report();
     let mut file = ClientsFile::default();
     let mut clients = root.section("clients");
-    for key in clients.keys() {
+    for key in clients.names("ID") {
         let id = ClientId::new(&key).map_err(|error| report.problem(clients.key(&key), error.to_string())).ok();
         let Some(section) = clients.take(&key).and_then(Entry::table) else { continue };
         let entry = client(section, id.as_ref());
         file.clients.extend(id.map(|id| (id, entry)));
     }
     let mut invites = root.section("invites");
-    for key in invites.keys() {
+    for key in invites.names("KEY") {
         let Some(section) = invites.take(&key).and_then(Entry::table) else { continue };
         let entry = invite(section);
         if entry.code_hash != UNKNOWN && invite_key(&entry.code_hash) != key {
@@ -215,10 +215,12 @@ fn client(mut table: Table<'_>, id: Option<&ClientId>) -> ClientEntry {
     let token_hash = token_hash(&mut table);
     let previous = table.take("previous").and_then(Entry::table).and_then(previous);
     let (names, wildcards) = names(&mut table, id);
-    let domains = table.list("domains", Domain::new).unwrap_or_default();
-    let tcp_ports = table.take("tcp_ports").and_then(Entry::list).unwrap_or_default();
+    let domains = table.within("domains; `*.` before one is every host below").list("domains", Domain::new);
+    let domains = domains.unwrap_or_default();
+    let tcp_ports =
+        table.within("ports, and ranges of them").take("tcp_ports").and_then(Entry::list).unwrap_or_default();
     let tcp_ports = tcp_ports.into_iter().filter_map(|entry| entry.parse_or_number(port_range)).collect();
-    let expires = table.parse("expires", moment);
+    let expires = table.by_default("never").within(MOMENT).parse("expires", moment);
     let limits = limits(table.section("limits"));
     let token_hash = token_hash.unwrap_or_default();
     ClientEntry { token_hash, previous, names, wildcards, domains, tcp_ports, expires, limits }
@@ -226,7 +228,7 @@ fn client(mut table: Table<'_>, id: Option<&ClientId>) -> ClientEntry {
 
 fn token_hash(table: &mut Table<'_>) -> Option<Arc<str>> {
     let advice = "it is what `adit token new` writes and starts with $argon2id$; the token itself does not belong here";
-    let hash = required(table, "token_hash", advice)?;
+    let hash = required(table.within("`$argon2id$…`"), "token_hash", advice)?;
     hash.parse(|text| match text.starts_with("$argon2id$") {
         true => Ok(text.into()),
         false => Err(format!("is not an argon2id hash; {advice}")),
@@ -235,11 +237,13 @@ fn token_hash(table: &mut Table<'_>) -> Option<Arc<str>> {
 
 fn previous(mut table: Table<'_>) -> Option<PreviousToken> {
     let token_hash = token_hash(&mut table);
-    let until = required(&mut table, "until", "until when does the previous token hold? 2027-01-01T00:00:00Z");
+    let until =
+        required(table.within(MOMENT), "until", "until when does the previous token hold? 2027-01-01T00:00:00Z");
     Some(PreviousToken { token_hash: token_hash?, until: until?.parse(moment)? })
 }
 
 fn names(table: &mut Table<'_>, id: Option<&ClientId>) -> (Vec<Name>, Vec<Name>) {
+    table.by_default("`[\"ID\"]`").within("at least one; `*.` before one is every host below");
     let Some(entries) = table.take("names").map(Entry::list) else {
         return (id.cloned().map(Name::from).into_iter().collect(), Vec::new());
     };
@@ -258,11 +262,11 @@ fn names(table: &mut Table<'_>, id: Option<&ClientId>) -> (Vec<Name>, Vec<Name>)
 }
 
 pub(super) fn limits(mut table: Table<'_>) -> ClientLimits {
-    let mut number = |key, most| table.take(key).and_then(|entry| entry.number(1..=most));
     let positive = |number: Option<usize>| number.and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?));
-    let requests_per_second = positive(number("requests_per_second", MOST_REQUESTS));
-    let burst = positive(number("burst", MOST_REQUESTS));
-    let streams = number("streams", MOST_STREAMS);
+    let requests_per_second = positive(table.some_number("requests_per_second", 1..=MOST_REQUESTS));
+    table.by_default("a second's worth").within(", only beside `requests_per_second`");
+    let burst = positive(table.some_number("burst", 1..=MOST_REQUESTS));
+    let streams = table.some_number("streams", 1..=MOST_STREAMS);
     if burst.is_some() && requests_per_second.is_none() {
         let message = "needs requests_per_second beside it: it is what may come at once before that rate counts";
         table.report().problem(table.key("burst"), message);
@@ -275,29 +279,34 @@ const UNKNOWN: Fingerprint = Fingerprint([0; 32]);
 
 /// As [`client`], with a problem it is not what was meant.
 fn invite(mut table: Table<'_>) -> InviteEntry {
+    table.within("`sha256:` and 64 digits");
     let hash = required(&mut table, "code_hash", "`adit token invite` writes it: sha256: and 64 hexadecimal digits");
     let read = |text: &str| text.parse().map_err(|_| "is not `sha256:` and 64 hexadecimal digits");
     let code_hash = hash.and_then(|entry| entry.parse(read)).unwrap_or(UNKNOWN);
     let [has_id, has_names] = ["id", "names"].map(|wanted| table.keys().iter().any(|key| key == wanted));
-    let id = table.parse("id", ClientId::new);
+    let id = table.by_default("whoever has the code chooses").within("an id").parse("id", ClientId::new);
     let (mut names, mut wildcards) = names(&mut table, id.as_ref());
     if has_names && !has_id {
         let message = "needs an id beside it: whoever chooses an id may claim that and nothing else";
         table.report().problem(table.key("names"), message);
         (names, wildcards) = (Vec::new(), Vec::new());
     }
-    let expires = required(&mut table, "expires", "until when does the invitation hold? 2027-01-01T00:00:00Z");
+    let expires =
+        required(table.within(MOMENT), "expires", "until when does the invitation hold? 2027-01-01T00:00:00Z");
     let expires = expires.and_then(|entry| entry.parse(moment)).unwrap_or(Timestamp::MAX);
     InviteEntry { code_hash, id, names, wildcards, expires }
 }
 
 fn required<'r>(table: &mut Table<'r>, key: &str, advice: &str) -> Option<Entry<'r>> {
-    let entry = table.take(key);
+    let entry = table.by_default("required").take(key);
     if entry.is_none() {
         table.report().problem(table.key(key), format!("is missing; {advice}"));
     }
     entry
 }
+
+/// What [`moment`] reads.
+const MOMENT: &str = "a moment with its offset";
 
 fn moment(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| format!("`{text}` is not a moment; write it with its offset, like 2027-01-01T00:00:00Z"))

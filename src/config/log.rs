@@ -58,14 +58,12 @@ pub(super) fn resolve_server(mut table: Table<'_>) -> LogConfig {
 }
 
 pub(super) fn resolve(mut table: Table<'_>) -> LogConfig {
-    let format = table.parse("format", |text| match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(format!("`{text}` is not a log format; use \"text\" or \"json\"")),
-    });
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = table.by_default("`text`").choice("format", "a log format", &formats);
+    table.by_default("`info`").within(format!("`{}`", LOG_LEVELS.join("`, `")));
     let level = table.parse("level", log_level);
     let path = table.path("file");
-    let size = table.number("file_size", 104_857_600, 1_024..=100_000_000_000) as u64;
+    let size = table.within(" bytes").number("file_size", 104_857_600, 1_024..=100_000_000_000) as u64;
     let keep = table.number("files", 7, 1..=1_000);
     LogConfig {
         format: format.unwrap_or(LogFormat::Text),

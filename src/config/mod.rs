@@ -8,7 +8,8 @@
 //!
 //! - `error`: the problems and how they print
 //! - `raw`: layers; [`Environment`] and [`Flags`]
-//! - `table`: the walk, unknown keys, suggestions
+//! - `table`: the walk, unknown keys; `suggestion`: what they were meant to be
+//! - `reference`: what the walk says of each key, for documents
 //! - `address`: hosts and ports; `secret`: files that hold one
 //! - `server` (with `public` and `admin`), `agent` (with `service`), `log`, `clients`: the resolved files
 //! - `saved`: the login that `adit login` has kept
@@ -27,12 +28,14 @@ mod error;
 mod log;
 mod public;
 mod raw;
+mod reference;
 #[cfg(test)]
 mod samples;
 mod saved;
 mod secret;
 mod server;
 mod service;
+mod suggestion;
 mod table;
 
 /// A value of a flag, as the configuration library holds it.
@@ -51,6 +54,7 @@ pub use error::{ConfigErrors, Problem};
 pub use log::{LOG_LEVELS, LogConfig, LogFile, LogFormat, log_level};
 pub use public::PublicConfig;
 pub use raw::{Environment, Flags, TOKEN_VARIABLE};
+pub use reference::{KeyFacts, every_key};
 pub use saved::SavedLogin;
 pub use server::{
     DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, ServerConfig, TimeoutConfig,

@@ -39,28 +39,38 @@ pub struct PublicConfig {
     pub resolvers: Vec<SocketAddr>,
 }
 
+/// What lists of peers take, and keys that say where to listen.
+pub(super) const NETWORKS: &str = "addresses, networks";
+pub(super) const OWN_ADDRESS: &str = "address and port of its own";
+
 pub(super) fn resolve(mut table: Table<'_>) -> PublicConfig {
-    let domain = table.parse("domain", domain).unwrap_or_else(|| "localhost".to_owned());
+    let domain = table.by_default("`localhost`").within("a DNS name").parse("domain", domain);
+    let domain = domain.unwrap_or_else(|| "localhost".to_owned());
     let http = listen(&mut table, "http", 9090);
-    let url = table.parse("url", url_template);
+    let url = table.within("`http://` or `https://`, with `{name}`").parse("url", url_template);
     let routing = routing(&mut table);
-    let trusted_proxies = table.list("trusted_proxies", network).unwrap_or_default();
-    let https = table.parse("https", |text| address(text, 9443));
+    let trusted_proxies = table.within(NETWORKS).list("trusted_proxies", network).unwrap_or_default();
+    let https = table.within(OWN_ADDRESS).parse("https", |text| address(text, 9443));
     let certificates = certificates(&mut table);
-    let redirect_to_https = table.list("redirect_to_https", str::parse::<HostPattern>).unwrap_or_default();
+    let redirect_to_https = table
+        .within("`*`, `*.example.com`, names")
+        .list("redirect_to_https", str::parse::<HostPattern>)
+        .unwrap_or_default();
     let unused = [("certificates", certificates.is_empty()), ("redirect_to_https", redirect_to_https.is_empty())];
     for (key, _) in unused.iter().filter(|(_, is_empty)| !is_empty && https.is_none()) {
         table
             .report()
             .problem(table.key(key), "is of no use without public.https; set that to an address like [::]:9443");
     }
-    let proxy_protocol_from = table.list("proxy_protocol_from", network).unwrap_or_default();
+    let proxy_protocol_from = table.within(NETWORKS).list("proxy_protocol_from", network).unwrap_or_default();
     let forwarded = table.boolean("forwarded", false);
+    table.by_default("`list`").within("`list`, `dns`");
     let domain_proof = table.parse("domain_proof", |text| match text {
         "list" => Ok(false),
         "dns" => Ok(true),
         _ => Err(format!("`{text}` is not a way to prove a domain; use \"list\" (the clients file alone) or \"dns\"")),
     });
+    table.by_default("those of the system").within("addresses, with a port if it is not 53");
     let resolvers = table.list("resolvers", resolver).unwrap_or_default();
     PublicConfig {
         domain,
@@ -105,6 +115,7 @@ fn url_template(text: &str) -> Result<String, String> {
 
 fn routing(table: &mut Table<'_>) -> Vec<RoutingMode> {
     let all = vec![RoutingMode::Subdomain, RoutingMode::Header, RoutingMode::Path];
+    table.by_default("`[\"subdomain\", \"header\", \"path\"]`").within("at least one of these three, none twice");
     let Some(entries) = table.take("routing").and_then(|entry| entry.list()) else { return all };
     if entries.is_empty() {
         let message = "is empty, so nothing could be reached; list at least one of subdomain, header, path";
@@ -156,9 +167,12 @@ fn certificates(table: &mut Table<'_>) -> Vec<OwnCertificate> {
 
 /// Where to listen, by default on every address of the machine.
 pub(super) fn listen(table: &mut Table<'_>, key: &str, default_port: u16) -> SocketAddr {
+    let default = SocketAddr::from((Ipv6Addr::UNSPECIFIED, default_port));
     table
+        .by_default(format!("`{default}`"))
+        .within(OWN_ADDRESS)
         .parse(key, |text| address(text, default_port))
-        .unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, default_port)))
+        .unwrap_or(default)
 }
 
 pub(super) fn address(text: &str, example_port: u16) -> Result<SocketAddr, String> {

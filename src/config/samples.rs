@@ -6,23 +6,13 @@ use std::path::Path;
 use toml_edit::{DocumentMut, Item};
 
 use super::raw::{Environment, FileText, Flags, merge};
+use super::reference::in_force;
 use super::table::{Report, Table};
 use super::{AgentConfig, ClientsFile, ServerConfig, agent, check, clients, server};
 
 const SERVER: &str = include_str!("../../config/server.toml");
 const AGENT: &str = include_str!("../../config/agent.toml");
 const CLIENTS: &str = include_str!("../../config/clients.toml");
-
-/// The sample with its commented-out keys and sections put in force.
-fn uncommented(sample: &str) -> String {
-    let in_force = |line: &str| {
-        let rest = line.strip_prefix("# ")?;
-        let word = rest.split_once(" = ").map(|(key, _)| key).unwrap_or("?");
-        let is_key = word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        (is_key || rest.starts_with('[')).then(|| rest.to_owned())
-    };
-    sample.lines().map(|line| in_force(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
-}
 
 fn collect(path: &str, item: &Item, keys: &mut BTreeSet<String>) {
     if let Some(table) = item.as_table_like() {
@@ -39,7 +29,7 @@ fn collect(path: &str, item: &Item, keys: &mut BTreeSet<String>) {
 
 /// Every key path in the sample, commented-out ones included.
 fn keys_of(sample: &str) -> BTreeSet<String> {
-    let document: DocumentMut = uncommented(sample).parse().unwrap();
+    let document: DocumentMut = in_force(sample).parse().unwrap();
     let mut keys = BTreeSet::new();
     collect("", document.as_item(), &mut keys);
     keys
@@ -47,7 +37,7 @@ fn keys_of(sample: &str) -> BTreeSet<String> {
 
 /// Every key path that a resolver asks for while it reads the sample.
 fn asked<T>(sample: &str, resolve: impl FnOnce(Table<'_>) -> T) -> BTreeSet<String> {
-    let file = FileText { path: "sample.toml".into(), text: uncommented(sample) };
+    let file = FileText { path: "sample.toml".into(), text: in_force(sample) };
     let report = Report::new(None, Path::new(""));
     resolve(report.root(merge(Some(&file), &Environment::default(), &Flags::new()).unwrap()));
     report.asked()
@@ -97,10 +87,10 @@ fn the_agent_sample_shows_the_defaults() {
 }
 
 #[test]
-fn the_clients_sample_lets_nobody_in_until_it_is_uncommented() {
+fn the_clients_sample_lets_nobody_in_until_it_is_in_force() {
     let read = |text| ClientsFile::from_text(Path::new("config/clients.toml"), text).unwrap();
     assert_eq!(read(CLIENTS), ClientsFile::default());
-    assert_eq!(read(&uncommented(CLIENTS)).clients["alice"].names.len(), 2);
+    assert_eq!(read(&in_force(CLIENTS)).clients["alice"].names.len(), 2);
 }
 
 #[test]

@@ -192,7 +192,8 @@ fn from_layers(
 
 pub(super) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
     let report = root.report();
-    let clients = root.path("clients").unwrap_or_else(|| report.base().join("clients.toml"));
+    let clients = root.by_default("`clients.toml` beside the file").path("clients");
+    let clients = clients.unwrap_or_else(|| report.base().join("clients.toml"));
     let tunnel = tunnel(root.section("tunnel"), has_file);
     let config = ServerConfig {
         clients,
@@ -244,8 +245,9 @@ fn tunnel(mut table: Table<'_>, has_file: bool) -> TunnelConfig {
 fn tls(mut table: Table<'_>, has_file: bool) -> TlsConfig {
     let default_dir = || if has_file { table.report().base().join("../certs") } else { PathBuf::from("certs") };
     let default_dir = default_dir();
-    let dir = table.path("dir").unwrap_or(default_dir);
-    let names = table.list("names", certificate_name).unwrap_or_default();
+    let dir = table.by_default("`../certs` from the file; `certs` without one").path("dir").unwrap_or(default_dir);
+    let names = table.within("DNS names (no wildcards), IP addresses").list("names", certificate_name);
+    let names = names.unwrap_or_default();
     let own = own_certificate(&mut table);
     TlsConfig { dir, names, own }
 }
@@ -256,7 +258,8 @@ pub(super) fn own_certificate(table: &mut Table<'_>) -> Option<OwnCertificate> {
         table.report().problem(table.key(key), "is missing: a certificate of your own needs `cert` and `key`");
         None
     };
-    match (table.path("cert"), table.path("key")) {
+    let mut path = |key| table.within(", both or neither").path(key);
+    match (path("cert"), path("key")) {
         (Some(cert), Some(key)) => Some(OwnCertificate { cert, key }),
         (None, None) => None,
         (Some(_), None) => missing(table, "key"),
@@ -287,9 +290,9 @@ fn limits(mut table: Table<'_>) -> LimitConfig {
         per_tunnel: per_tunnel(table.section("per_tunnel")),
         connections: table.number("connections", 16_384, 1..=1_000_000),
         streams: table.number("streams", 16_384, 1..=1_000_000),
-        head_size: table.number("head_size", 65_536, 8_192..=262_144),
-        held_bodies: table.number("held_bodies", 67_108_864, 65_536..=4_000_000_000),
-        unread_answers: table.number("unread_answers", 1_073_741_824, 1_048_576..=4_000_000_000),
+        head_size: table.within(" bytes").number("head_size", 65_536, 8_192..=262_144),
+        held_bodies: table.within(" bytes").number("held_bodies", 67_108_864, 65_536..=4_000_000_000),
+        unread_answers: table.within(" bytes").number("unread_answers", 1_073_741_824, 1_048_576..=4_000_000_000),
     }
 }
 

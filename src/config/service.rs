@@ -174,7 +174,7 @@ pub(super) fn resolve_all(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Se
 }
 
 fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
-    let name = match table.take("name") {
+    let name = match table.by_default("the client's id").within("a name, none twice").take("name") {
         Some(entry) => entry.parse(Name::new),
         None => id.cloned().map(Name::from),
     };
@@ -183,19 +183,18 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     let is_http = kind == ServiceKind::Http;
     let mut locals = local.iter().chain(rules.iter().map(|rule| &rule.local));
     let is_https = is_http && (local.is_none() || locals.any(|local| local.scheme() == LocalScheme::Https));
-    let remote_port = table.take("remote_port").and_then(|entry| entry.number(1..=65_535));
+    table.by_default("the first that is free").within(", one of the client's `tcp_ports`");
+    let remote_port = table.some_number("remote_port", 1..=65_535);
     only_for(&table, "remote_port", remote_port.is_some(), kind == ServiceKind::Tcp, "services of the kind tcp");
     let (wildcard, domains) = hosts(&mut table, kind);
-    let group = table.parse("group", Name::new);
-    let access = access::resolve(table.section("access"), kind);
+    let group = table.within("a name").parse("group", Name::new);
+    let access = access::resolve(table.by_default("everybody").within("see below").section("access"), kind);
+    table.by_default("`preserve`").within("`preserve`, `local`, or a host");
     let host_header = table.parse("host_header", host_header);
     only_for(&table, "host_header", host_header.is_some(), is_http, HTTP);
     let trust = trust(&mut table, |table, key| only_for(table, key, true, is_https, "a local https:// application"));
-    let proxy_protocol = table.parse("proxy_protocol", |text| match text {
-        "v1" => Ok(ProxyProtocol::V1),
-        "v2" => Ok(ProxyProtocol::V2),
-        _ => Err(format!("`{text}` is not a version of the PROXY protocol; use \"v1\" or \"v2\"")),
-    });
+    let versions = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
+    let proxy_protocol = table.choice("proxy_protocol", "a version of the PROXY protocol", &versions);
     let request_headers = header_rules(table.section("request_headers"));
     let response_headers = header_rules(table.section("response_headers"));
     for (key, rules) in [("request_headers", &request_headers), ("response_headers", &response_headers)] {
@@ -229,19 +228,15 @@ fn only_for(table: &Table<'_>, key: &str, given: bool, fits: bool, what: &str) {
 }
 
 fn kind(table: &mut Table<'_>) -> ServiceKind {
-    let kind = table.parse("kind", |text| match text {
-        "http" => Ok(ServiceKind::Http),
-        "tcp" => Ok(ServiceKind::Tcp),
-        "tls" => Ok(ServiceKind::Tls),
-        _ => Err(format!("`{text}` is not a kind of service; use \"http\", \"tcp\" or \"tls\"")),
-    });
-    kind.unwrap_or(ServiceKind::Http)
+    let kinds = [ServiceKind::Http, ServiceKind::Tcp, ServiceKind::Tls].map(|kind| (kind.word(), kind));
+    table.by_default("`http`").choice("kind", "a kind of service", &kinds).unwrap_or(ServiceKind::Http)
 }
 
 /// `wildcard` and `domains`: the hosts under which it can be reached beside its name.
 fn hosts(table: &mut Table<'_>, kind: ServiceKind) -> (bool, Vec<Domain>) {
     let wildcard = table.boolean("wildcard", false);
     let mut domains: Vec<Domain> = Vec::new();
+    table.within(format!("at most {MAX_DOMAINS} domains, none in two services"));
     let entries = table.take("domains").and_then(Entry::list).unwrap_or_default();
     if entries.len() > MAX_DOMAINS {
         let message = format!("has {} entries, at most {MAX_DOMAINS} are allowed", entries.len());
@@ -287,7 +282,7 @@ fn host_header(text: &str) -> Result<HostHeader, String> {
 }
 
 fn trust(table: &mut Table<'_>, given: impl Fn(&Table<'_>, &str)) -> LocalTrust {
-    let ca = table.path("ca");
+    let ca = table.by_default("the system's authorities").within("a PEM file").path("ca");
     let skip = table.boolean("insecure_skip_verify", false);
     if ca.is_some() {
         given(table, "ca");
@@ -309,9 +304,9 @@ fn trust(table: &mut Table<'_>, given: impl Fn(&Table<'_>, &str)) -> LocalTrust 
 
 /// `remove`, `set` and `add`.
 fn header_rules(mut table: Table<'_>) -> HeaderRules {
-    let remove = table.list("remove", field_name).unwrap_or_default();
-    let set = fields(table.section("set"));
-    let add = fields(table.section("add"));
+    let remove = table.within("names").list("remove", field_name).unwrap_or_default();
+    let set = fields(table.within("names and values").section("set"));
+    let add = fields(table.within("names and values").section("add"));
     HeaderRules { remove, set, add }
 }
 

@@ -1,8 +1,11 @@
 //! A walk over the merged values: each one is taken by its key, every problem is written down, and what nobody took
 //! is reported as an unknown key.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
+#[cfg(test)]
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,8 @@ use config::{Map, Value, ValueKind};
 
 use super::error::{ConfigErrors, Problem};
 use super::raw::Origin;
+use super::reference::{Facts, KeyFacts, Values, Words, duration_text};
+use super::suggestion::Known;
 
 /// Collects what a resolver finds wrong, and which keys it asked for.
 pub(super) struct Report {
@@ -20,6 +25,8 @@ pub(super) struct Report {
     problems: RefCell<Vec<Problem>>,
     asked: RefCell<Vec<String>>,
     left: RefCell<Vec<(String, Origin)>>,
+    /// Only for those who read about keys.
+    facts: Option<RefCell<Facts>>,
 }
 
 impl Report {
@@ -31,7 +38,18 @@ impl Report {
             problems: RefCell::default(),
             asked: RefCell::default(),
             left: RefCell::default(),
+            facts: None,
         }
+    }
+
+    /// One that remembers what the walk says of each key.
+    pub(super) fn with_facts(base: &Path) -> Self {
+        Self { facts: Some(RefCell::default()), ..Self::new(None, base) }
+    }
+
+    /// What the walk has said of each key.
+    pub(super) fn into_facts(self) -> Vec<KeyFacts> {
+        self.facts.map(|facts| facts.into_inner().into_keys()).unwrap_or_default()
     }
 
     /// The directory from which the file's paths are read; also where defaults that are paths start.
@@ -41,7 +59,7 @@ impl Report {
 
     /// The root table.
     pub(super) fn root(&self, values: Map<String, Value>) -> Table<'_> {
-        Table { report: self, path: String::new(), origin: Origin::File, entries: values.into_iter().collect() }
+        Table::new(self, String::new(), Origin::File, values.into_iter().collect())
     }
 
     /// Writes a problem down.
@@ -73,12 +91,7 @@ impl Report {
     /// Every key path that was asked for, with `[]` for the elements of lists of tables.
     #[cfg(test)]
     pub(super) fn asked(&self) -> BTreeSet<String> {
-        let without_index = |key: &String| {
-            let mut parts = key.split('[');
-            let first = parts.next().unwrap_or_default().to_owned();
-            parts.fold(first, |path, part| path + "[" + part.trim_start_matches(|c: char| c.is_ascii_digit()))
-        };
-        self.asked.borrow().iter().map(without_index).collect()
+        self.asked.borrow().iter().map(|key| super::reference::without_index(key)).collect()
     }
 }
 
@@ -88,6 +101,8 @@ pub(super) struct Table<'r> {
     path: String,
     origin: Origin,
     entries: BTreeMap<String, Value>,
+    /// What is said of the next key that is taken.
+    words: Words,
 }
 
 impl Drop for Table<'_> {
@@ -100,6 +115,10 @@ impl Drop for Table<'_> {
 }
 
 impl<'r> Table<'r> {
+    fn new(report: &'r Report, path: String, origin: Origin, entries: BTreeMap<String, Value>) -> Self {
+        Self { report, path, origin, entries, words: Words::default() }
+    }
+
     /// The report this table writes to.
     pub(super) fn report(&self) -> &'r Report {
         self.report
@@ -115,9 +134,39 @@ impl<'r> Table<'r> {
         self.entries.keys().cloned().collect()
     }
 
+    /// [`Table::keys`] of a section in which the reader chooses the names; documents write `shown` in their place.
+    pub(super) fn names(&self, shown: &str) -> Vec<String> {
+        let keys = self.keys();
+        if let Some(facts) = &self.report.facts {
+            keys.iter().for_each(|key| facts.borrow_mut().name(self.key(key), self.key(shown)));
+        }
+        keys
+    }
+
+    /// Says in Markdown what counts without the next key, where that is no value which the walk knows: a value in
+    /// backticks, or prose. Nobody says anything: none.
+    pub(super) fn by_default(&mut self, words: impl Into<Cow<'static, str>>) -> &mut Self {
+        self.words.default = Some(words.into());
+        self
+    }
+
+    /// Says in Markdown which values the next key takes; beginning with a space or a comma, beside what the walk knows.
+    pub(super) fn within(&mut self, words: impl Into<Cow<'static, str>>) -> &mut Self {
+        self.words.bounds = Some(words.into());
+        self
+    }
+
     /// Takes `key`, if it is there.
     pub(super) fn take(&mut self, key: &str) -> Option<Entry<'r>> {
+        self.take_as(key, Values::default)
+    }
+
+    fn take_as(&mut self, key: &str, values: impl FnOnce() -> Values) -> Option<Entry<'r>> {
         let path = self.key(key);
+        let words = std::mem::take(&mut self.words);
+        if let Some(facts) = &self.report.facts {
+            facts.borrow_mut().add(&path, words, values());
+        }
         self.report.asked.borrow_mut().push(path.clone());
         let value = self.entries.remove(key)?;
         let origin = Origin::of(&value, self.origin);
@@ -126,37 +175,55 @@ impl<'r> Table<'r> {
 
     /// Takes the sub-table `key`; an empty one if it is not there.
     pub(super) fn section(&mut self, key: &str) -> Self {
-        self.take(key).and_then(Entry::table).unwrap_or_else(|| Table {
-            report: self.report,
-            path: self.key(key),
-            origin: self.origin,
-            entries: BTreeMap::new(),
-        })
+        let empty = Table::new(self.report, self.key(key), self.origin, BTreeMap::new());
+        self.take(key).and_then(Entry::table).unwrap_or(empty)
     }
 
     /// Takes `key` as a text that `read` understands.
     pub(super) fn parse<T, E: Display>(&mut self, key: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
-        self.take(key)?.parse(read)
+        self.take_as(key, || Values::kind("a text"))?.parse(read)
+    }
+
+    /// Takes `key` as one of two or more words; any other is not `what`.
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, what: &str, choices: &[(&str, T)]) -> Option<T> {
+        let words = || choices.iter().map(|(word, _)| *word);
+        let entry = self.take_as(key, || Values::choices(words()))?;
+        entry.parse(|text| {
+            let found = choices.iter().find(|(word, _)| *word == text);
+            found.map(|(_, value)| *value).ok_or_else(|| {
+                let mut others: Vec<_> = words().map(|word| format!("\"{word}\"")).collect();
+                let last = others.pop().unwrap_or_default();
+                format!("`{text}` is not {what}; use {} or {last}", others.join(", "))
+            })
+        })
     }
 
     /// Takes `key` as a path, read from where it was named.
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.take(key)?.path()
+        self.take_as(key, || Values::kind("a path"))?.path()
+    }
+
+    /// Takes `key` as a whole number within `range`, if it is there.
+    pub(super) fn some_number(&mut self, key: &str, range: RangeInclusive<usize>) -> Option<usize> {
+        self.take_as(key, || Values::numbers(&range))?.number(range)
     }
 
     /// Takes `key` as a whole number within `range`.
     pub(super) fn number(&mut self, key: &str, default: usize, range: RangeInclusive<usize>) -> usize {
-        self.take(key).and_then(|entry| entry.number(range)).unwrap_or(default)
+        let entry = self.take_as(key, || Values::numbers(&range).or(default.to_string()));
+        entry.and_then(|entry| entry.number(range)).unwrap_or(default)
     }
 
     /// Takes `key` as `true` or `false`.
     pub(super) fn boolean(&mut self, key: &str, default: bool) -> bool {
-        self.take(key).and_then(Entry::boolean).unwrap_or(default)
+        let entry = self.take_as(key, || Values::choices(["true", "false"].into_iter()).or(format!("`{default}`")));
+        entry.and_then(Entry::boolean).unwrap_or(default)
     }
 
     /// Takes `key` as a duration such as `10s`, within `range`.
     pub(super) fn duration(&mut self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
-        let Some(entry) = self.take(key) else { return default };
+        let values = || Values::durations(&range).or(format!("`{}`", duration_text(default)));
+        let Some(entry) = self.take_as(key, values) else { return default };
         if matches!(entry.value.kind, ValueKind::I64(_) | ValueKind::Float(_)) {
             entry.problem("must be a duration with its unit, in quotes, like \"10s\" or \"5m\"");
             return default;
@@ -166,7 +233,7 @@ impl<'r> Table<'r> {
 
     /// Takes `key` as a list of texts, each of which `read` understands.
     pub(super) fn list<T, E: Display>(&mut self, key: &str, read: impl Fn(&str) -> Result<T, E>) -> Option<Vec<T>> {
-        let entries = self.take(key)?.list()?;
+        let entries = self.take_as(key, || Values::kind("a list"))?.list()?;
         Some(entries.into_iter().filter_map(|entry| entry.parse(&read)).collect())
     }
 }
@@ -309,7 +376,7 @@ impl<'r> Entry<'r> {
     pub(super) fn table(self) -> Option<Table<'r>> {
         let Entry { report, path, origin, .. } = self;
         match self.value.kind {
-            ValueKind::Table(map) => Some(Table { report, path, origin, entries: map.into_iter().collect() }),
+            ValueKind::Table(map) => Some(Table::new(report, path, origin, map.into_iter().collect())),
             kind => {
                 Entry { report, path, origin, value: Value::from(kind) }.wrong_kind("a section");
                 None
@@ -345,129 +412,5 @@ fn read_duration(text: &str, range: &RangeInclusive<Duration>) -> Result<Duratio
     }
 }
 
-/// The keys that were asked for, by section and by their last word: a file may have very many, and as many mistakes.
-#[derive(Default)]
-struct Known<'a> {
-    sections: HashMap<&'a str, Vec<&'a str>>,
-    words: HashMap<&'a str, &'a str>,
-}
-
-impl<'a> Known<'a> {
-    fn new(asked: &'a [String]) -> Self {
-        let mut known = Self::default();
-        for key in asked.iter().collect::<BTreeSet<_>>() {
-            let (section, word) = key.rsplit_once('.').unwrap_or(("", key));
-            known.sections.entry(section).or_default().push(key);
-            known.words.entry(word).or_insert(key);
-        }
-        known
-    }
-
-    /// The key that `unknown` was probably meant to be: a near miss in the same section, or the same word in another.
-    fn suggestion(&self, unknown: &str) -> Option<&'a str> {
-        let (section, word) = unknown.rsplit_once('.').unwrap_or(("", unknown));
-        let near = self.sections.get(section).into_iter().flatten().filter_map(|key| {
-            let distance = distance(word, key.rsplit('.').next().unwrap_or(key));
-            (distance <= (word.len() / 3).max(1)).then_some((distance, *key))
-        });
-        near.min().map(|(_, key)| key).or_else(|| self.words.get(word).copied())
-    }
-}
-
-/// How many letters must be added, removed, changed or swapped with their neighbour to get from `a` to `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::raw::{Environment, FileText, Flags, merge};
-    use super::*;
-
-    fn walk<T>(text: &str, environment: &[(&str, &str)], take: impl FnOnce(Table<'_>) -> T) -> Result<T, ConfigErrors> {
-        let file = FileText { path: "dir/x.toml".into(), text: text.into() };
-        let environment: Environment = environment.iter().copied().collect();
-        let values = merge(Some(&file), &environment, &Flags::new())?;
-        let report = Report::new(Some(&file.path), Path::new("dir"));
-        let value = take(report.root(values));
-        report.finish(Some(value))
-    }
-
-    const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
-
-    #[test]
-    fn every_problem_is_reported_with_its_path() {
-        let errors = walk("[a]\nn = 'x'\nd = 5\nlist = 'a,b'\nz = '0s'\nfar = '2h'\nb = 1", &[], |mut root| {
-            let mut a = root.section("a");
-            a.number("n", 1, 1..=9);
-            a.duration("d", Duration::ZERO, SECONDS);
-            a.duration("z", Duration::ZERO, SECONDS);
-            a.duration("far", Duration::ZERO, SECONDS);
-            a.list("list", |text| Ok::<_, String>(text.to_owned()));
-            drop(a.section("b"));
-        })
-        .unwrap_err();
-        let keys: Vec<_> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
-        assert_eq!(keys, ["a.n", "a.d", "a.z", "a.far", "a.list", "a.b"], "{errors}");
-        assert!(errors.problems[2].message.contains("longer than zero"), "{errors}");
-        assert!(errors.problems[3].message.contains("between 1s and 1m"), "{errors}");
-    }
-
-    #[test]
-    fn a_key_nobody_took_is_unknown_and_gets_a_suggestion() {
-        let errors =
-            walk("domian = 'x'\nlisten = 'x'\nnothing = 1\n[t]\nlisten = ''", &[("ADIT__T__X__Y", "1")], |mut root| {
-                root.take("domain");
-                root.section("t").take("listen");
-            })
-            .unwrap_err();
-        assert_eq!(
-            errors.to_string(),
-            "dir/x.toml: t.x.y: unknown key (from the environment variable ADIT__T__X__Y)\n\
-             dir/x.toml: domian: unknown key; did you mean `domain`?\n\
-             dir/x.toml: listen: unknown key; did you mean `t.listen`?\n\
-             dir/x.toml: nothing: unknown key"
-        );
-    }
-
-    #[test]
-    fn text_from_the_environment_is_a_number_or_a_list_where_one_is_wanted() {
-        let environment = [("ADIT__N", " 7 "), ("ADIT__LIST", "a, b,"), ("ADIT__P", "here")];
-        let (n, list, here, there) = walk("q = 'there'", &environment, |mut root| {
-            let list = root.list("list", |text| Ok::<_, String>(text.to_owned()));
-            (root.number("n", 1, 1..=9), list.unwrap(), root.path("p").unwrap(), root.path("q").unwrap())
-        })
-        .unwrap();
-        assert_eq!((n, list), (7, vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!((here, there), (PathBuf::from("here"), Path::new("dir").join("there")));
-    }
-
-    #[test]
-    fn a_problem_of_the_environment_names_the_variable() {
-        let errors = walk("", &[("ADIT__A__N", "70")], |mut root| root.section("a").number("n", 1, 1..=9)).unwrap_err();
-        let expected = "a.n: is 70, but must be between 1 and 9 (from the environment variable ADIT__A__N)";
-        assert_eq!(errors.problems[0].to_string(), expected);
-    }
-
-    #[test]
-    fn distance_counts_swaps_as_one() {
-        assert_eq!(distance("domian", "domain"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("burst", "bursts"), 1);
-        assert_eq!(distance("connect", "head"), 6);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 
 use super::rules::visible_field;
-use crate::config::public::network;
+use crate::config::public::{NETWORKS, network};
 use crate::config::secret;
 use crate::config::table::{Entry, Table};
 use crate::protocol::access::{AccessPolicy, BasicUser, SharedHeader, Webhook, WebhookScheme};
@@ -25,9 +25,9 @@ const LARGEST_BODY: usize = 25 * 1024 * 1024;
 const MAX_HASH: usize = 256;
 
 pub(super) fn resolve(mut table: Table<'_>, kind: ServiceKind) -> AccessPolicy {
-    let allow = table.list("allow", network).unwrap_or_default();
-    let deny = table.list("deny", network).unwrap_or_default();
-    let basic_auth = users(table.section("basic_auth"));
+    let allow = table.by_default("everybody").within(NETWORKS).list("allow", network).unwrap_or_default();
+    let deny = table.within(NETWORKS).list("deny", network).unwrap_or_default();
+    let basic_auth = users(table.within("users and argon2id hashes").section("basic_auth"));
     let header = table.take("header").and_then(Entry::table).and_then(header);
     let webhook = table.take("webhook").and_then(Entry::table).and_then(webhook);
     let given = [("basic_auth", !basic_auth.is_empty()), ("header", header.is_some()), ("webhook", webhook.is_some())];
@@ -79,11 +79,11 @@ fn is_argon2id(text: &str) -> bool {
 /// The server is told a digest of the value: that is enough to compare.
 fn header(mut table: Table<'_>) -> Option<SharedHeader> {
     let (name_key, value_key) = (table.key("name"), table.key("value"));
-    let name = table.take("name");
+    let name = table.by_default("required").within("the name of a field").take("name");
     if name.is_none() {
         table.report().problem(name_key, "is missing; name a field like X-Key");
     }
-    let value = table.take("value");
+    let value = table.by_default("required").within("a text").take("value");
     if value.is_none() {
         table.report().problem(value_key, "is missing; make one up that nobody can guess");
     }
@@ -100,7 +100,7 @@ fn header(mut table: Table<'_>) -> Option<SharedHeader> {
 
 fn webhook(mut table: Table<'_>) -> Option<Webhook> {
     let report = table.report();
-    let scheme = match table.take("scheme") {
+    let scheme = match table.by_default("required").within("`github`, `stripe`").take("scheme") {
         Some(entry) => entry.parse(|text| match text {
             "github" => Ok(WebhookScheme::Github),
             "stripe" => Ok(WebhookScheme::Stripe),
@@ -112,7 +112,8 @@ fn webhook(mut table: Table<'_>) -> Option<Webhook> {
         }
     };
     let (key, file_key, tolerance_key) = (table.key("secret"), table.key("secret_file"), table.key("tolerance"));
-    let secret = match (table.take("secret"), table.take("secret_file")) {
+    let secret = table.by_default("required, or `secret_file`").within("a text").take("secret");
+    let secret = match (secret, table.within("a path").take("secret_file")) {
         (Some(entry), None) => entry.text().map(|text| (key, text)),
         (None, Some(entry)) => secret::read_file(entry).map(|(_, text)| (file_key, text)),
         (None, None) => {
@@ -137,6 +138,7 @@ fn webhook(mut table: Table<'_>) -> Option<Webhook> {
     if says_when && scheme == Some(WebhookScheme::Github) {
         report.problem(tolerance_key, "is only for stripe: GitHub's signatures have no time; remove it");
     }
+    table.by_default("`1MiB`").within("1 B to 25 MiB: a number of bytes, or one with its unit");
     let max_body = table.take("max_body").and_then(|entry| entry.parse_or_number(size)).unwrap_or(BODY);
     Some(Webhook { scheme: scheme?, secret: secret?, tolerance_s: tolerance.as_secs(), max_body })
 }

@@ -45,9 +45,11 @@ impl Rule {
 pub(super) fn resolve(table: &mut Table<'_>, kind: ServiceKind) -> (Option<LocalUrl>, Vec<Rule>) {
     let report = table.report();
     let (key, local_key) = (table.key("rules"), table.key("local"));
+    table.by_default("required, unless the last rule fits everything").within("see below");
     let own = table.take("local");
     let is_given = own.is_some();
     let own = own.and_then(|entry| entry.parse_or_number(|text| local(text, kind)));
+    table.within(format!("at most {MAX_RULES}, see below"));
     let entries = table.take("rules").and_then(Entry::list).unwrap_or_default();
     let count = entries.len();
     if count > 0 && kind != ServiceKind::Http {
@@ -82,9 +84,9 @@ pub(super) fn resolve(table: &mut Table<'_>, kind: ServiceKind) -> (Option<Local
 
 fn rule(mut table: Table<'_>) -> Option<Rule> {
     let before = table.report().count();
-    let path = table.parse("path", path);
+    let path = table.by_default("any").within("a path").parse("path", path);
     let header = table.take("header").and_then(Entry::table).and_then(condition);
-    let local = match table.take("local") {
+    let local = match table.by_default("required").within("as `services[].local`").take("local") {
         Some(entry) => entry.parse_or_number(|text| local(text, ServiceKind::Http)),
         None => {
             table.report().problem(table.key("local"), "is missing; say which application gets what fits");
@@ -112,14 +114,14 @@ fn path(text: &str) -> Result<String, String> {
 }
 
 fn condition(mut table: Table<'_>) -> Option<HeaderCondition> {
-    let name = match table.take("name") {
+    let name = match table.by_default("required").within("the name of a field").take("name") {
         Some(entry) => entry.parse(visible_field),
         None => {
             table.report().problem(table.key("name"), "is missing; name a field like X-Version");
             None
         }
     };
-    let value = table.parse("value", |text| match (&name, split_host_port(text)) {
+    let value = table.by_default("any").parse("value", |text| match (&name, split_host_port(text)) {
         (Some(name), Ok((_, Some(_))) | Err(_)) if *name == HOST => {
             Err(format!("`{text}` is not a host; write one like blog.example.com, without a port"))
         }

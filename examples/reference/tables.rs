@@ -1,0 +1,107 @@
+//! Tables of keys in a document. Each is under a line that says whose keys they are,
+//!
+//!     <!-- keys of agent.toml -->
+//!     <!-- keys of agent.toml below services[].rules[] -->
+//!
+//! and a key is in the table that names most of its path. Key, default and bounds are the program's; the last column and the
+//! order of the rows are the document's own.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use adit::config::{KeyFacts, Kind, every_key};
+
+/// Where they are, from the top of the repository.
+pub(crate) const DOCUMENT: &str = "docs/configuration.md";
+
+const HEAD: [&str; 2] = ["| key | default | bounds | what |", "| --- | --- | --- | --- |"];
+
+/// The keys of each file, as the program has them.
+pub(crate) type Keys = Vec<(&'static str, Vec<KeyFacts>)>;
+
+/// Reads the samples below `top`, and asks the program for the facts of every key in them.
+pub(crate) fn keys(top: &Path) -> io::Result<Keys> {
+    let files = [("server.toml", Kind::Server), ("agent.toml", Kind::Agent), ("clients.toml", Kind::Clients)];
+    let facts = |(file, kind)| {
+        let sample = fs::read_to_string(top.join("config").join(file))?;
+        Ok((file, every_key(kind, &sample).map_err(|errors| io::Error::other(errors.to_string()))?))
+    };
+    files.into_iter().map(facts).collect()
+}
+
+/// A document with its tables brought up to date.
+pub(crate) struct Rewritten {
+    /// All of it.
+    pub(crate) text: String,
+    /// The keys whose last column is empty.
+    pub(crate) unexplained: Vec<String>,
+}
+
+/// Brings the tables in `text` up to date.
+pub(crate) fn rewrite(text: &str, keys: &Keys) -> Rewritten {
+    let marks: Vec<(&str, &str)> = text.lines().filter_map(mark).collect();
+    let mut rewritten = Rewritten { text: String::new(), unexplained: Vec::new() };
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        rewritten.text += &format!("{line}\n");
+        let Some((file, below)) = mark(line) else { continue };
+        while lines.next_if(|line| line.is_empty()).is_some() {}
+        let mut rows = Vec::new();
+        while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
+            rows.extend(key_and_last(row));
+        }
+        let others: Vec<&str> = marks.iter().filter(|mark| mark.0 == file).map(|mark| mark.1).collect();
+        let all = keys.iter().filter(|(name, _)| *name == file).flat_map(|(_, keys)| keys);
+        let own: Vec<(&str, &KeyFacts)> =
+            all.filter(|key| place(&key.path, &others) == below).map(|key| (name_in(key, below), key)).collect();
+        rewritten.text += &format!("\n{}\n", HEAD.join("\n"));
+        for (name, key) in in_order(&own, &rows) {
+            let what = rows.iter().find(|(row, _)| *row == name).map_or("", |(_, what)| what.as_str());
+            if what.is_empty() {
+                rewritten.unexplained.push(key.path.clone());
+            }
+            let cells = [&format!("`{name}`"), &key.default, &key.bounds, what].map(|cell| cell.replace('|', "\\|"));
+            rewritten.text += &format!("| {} |\n", cells.join(" | ")).replace("|  |", "| |");
+        }
+    }
+    rewritten
+}
+
+/// The file and the path of a line that stands above a table.
+fn mark(line: &str) -> Option<(&str, &str)> {
+    let whose = line.strip_prefix("<!-- keys of ")?.strip_suffix(" -->")?;
+    Some(whose.split_once(" below ").unwrap_or((whose, "")))
+}
+
+/// The key in a row's first cell, and its last cell.
+fn key_and_last(row: &str) -> Option<(String, String)> {
+    const NO_END: &str = "\0";
+    let row = row.replace("\\|", NO_END);
+    let (first, rest) = row.strip_prefix('|')?.strip_suffix('|')?.split_once('|')?;
+    let key = first.trim().strip_prefix('`')?.strip_suffix('`')?;
+    Some((key.to_owned(), rest.rsplit('|').next()?.trim().replace(NO_END, "|")))
+}
+
+/// The longest of `tables` that `path` is below.
+fn place<'t>(path: &str, tables: &[&'t str]) -> &'t str {
+    let holds =
+        |table: &&&str| table.is_empty() || path.strip_prefix(**table).is_some_and(|rest| rest.starts_with('.'));
+    tables.iter().filter(holds).max_by_key(|table| table.len()).copied().unwrap_or_default()
+}
+
+fn name_in<'k>(key: &'k KeyFacts, table: &str) -> &'k str {
+    key.path.strip_prefix(table).unwrap_or(&key.path).trim_start_matches('.')
+}
+
+/// The keys in the order of the rows that are there; each new one comes behind its predecessor in the program.
+fn in_order<'k>(keys: &[(&'k str, &'k KeyFacts)], rows: &[(String, String)]) -> Vec<(&'k str, &'k KeyFacts)> {
+    let there = |name: &str| rows.iter().position(|(row, _)| *row == name);
+    let mut ordered: Vec<_> = keys.iter().filter(|(name, _)| there(name).is_some()).copied().collect();
+    ordered.sort_by_key(|(name, _)| there(name));
+    for (at, new) in keys.iter().enumerate().filter(|(_, (name, _))| there(name).is_none()) {
+        let before = at.checked_sub(1).and_then(|before| ordered.iter().position(|(name, _)| *name == keys[before].0));
+        ordered.insert(before.map_or(0, |before| before + 1), *new);
+    }
+    ordered
+}
