@@ -1,9 +1,11 @@
-//! What the documents show is what the program takes: every configuration in them is checked, every link leads
-//! somewhere, and the tables of keys are the program's.
+//! What the documents show is what the program takes: every configuration in them is checked, every command line is read,
+//! every link leads somewhere, and the tables of keys are the program's.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
+mod commands;
 mod reference;
+mod shell;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -117,4 +117,25 @@ mod tests {
         }
         assert_eq!(text["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
     }
+
+    #[test]
+    fn every_page_that_the_documents_name_is_there() {
+        let (_, description) = pages().split_for_parts();
+        let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(top.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let documents = files.filter(|path| path.extension().is_some_and(|end| end == "md"));
+        let texts: String = documents.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        let ends = |letter: char| !letter.is_ascii_alphanumeric() && !"/{}_.".contains(letter);
+        let named: Vec<&str> = texts.split("/api/v1/").skip(1).filter_map(|rest| rest.split(ends).next()).collect();
+        assert!(named.len() > 20, "{named:?}");
+        let fits = |path: &str, named: &str| {
+            let (path, named): (Vec<_>, Vec<_>) = (path.split('/').collect(), named.split('/').collect());
+            path.len() == named.len()
+                && path.iter().zip(&named).all(|(page, part)| page == part || page.starts_with('{'))
+        };
+        for name in named.iter().map(|name| name.trim_end_matches('.')).filter(|name| !name.is_empty()) {
+            let page = format!("/api/v1/{name}");
+            assert!(description.paths.paths.keys().any(|path| fits(path, &page)), "{page} is in the documents alone");
+        }
+    }
 }
