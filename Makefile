@@ -1,6 +1,10 @@
 # `make` alone lists what there is.
 
 CARGO ?= cargo
+# On ARM the kernel's pages may be larger where the program runs than where it is built.
+ifeq ($(shell uname -m),aarch64)
+export JEMALLOC_SYS_WITH_LG_PAGE ?= 16
+endif
 # The port of the demo; 0 takes any that is free.
 PORT ?= 9090
 

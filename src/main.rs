@@ -6,9 +6,10 @@ use clap::Parser;
 
 use adit::cli::Cli;
 
-/// Small allocations come and go with every request; this allocator makes them cheaper.
+/// Small allocations come and go with every request: it makes them cheap, and gives back what a peak has taken.
+#[cfg(unix)]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
