@@ -1,6 +1,5 @@
 //! A visitor's connection as HTTP, and how long it is kept.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::rt::Executor;
@@ -9,7 +8,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::socket::VisitorSocket;
-use super::{Visit, request};
+use super::{Visit, copied, request};
 use crate::server::{Shared, until_cut};
 
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
@@ -42,9 +41,10 @@ where
 pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket) {
     let shared = Arc::clone(&visit.shared);
     let config = &shared.config;
-    let service = service_fn(move |request| {
-        let visit = Arc::clone(&visit);
-        async move { Ok::<_, Infallible>(request::serve(visit, request).await) }
+    let service = service_fn(move |mut request| {
+        // Now: before the future runs, hyper wants its buffer back to listen for the visitor's leaving.
+        copied::copy_head(&mut request);
+        request::serve(Arc::clone(&visit), request)
     });
     let connection = http1::Builder::new()
         // The socket watches over both: the head, and the time before it.
@@ -74,10 +74,7 @@ pub(super) async fn serve_http2(visit: Arc<Visit>, mut socket: VisitorSocket) {
     let config = &shared.config;
     let idle = socket.announce_idle();
     let watched = Arc::clone(&visit);
-    let service = service_fn(move |request| {
-        let visit = Arc::clone(&visit);
-        async move { Ok::<_, Infallible>(request::serve(visit, request).await) }
-    });
+    let service = service_fn(move |request| request::serve(Arc::clone(&visit), request));
     let connection = http2::Builder::new(Visits(Arc::clone(&shared)))
         .timer(TokioTimer::new())
         .enable_connect_protocol()

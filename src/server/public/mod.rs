@@ -1,6 +1,7 @@
 //! Visitors: from the TCP socket to the end of each request.
 //!
-//! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`.
+//! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`;
+//! `copied` takes heads out of its buffer.
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
 //! that), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
@@ -12,6 +13,7 @@ mod answer;
 mod arrival;
 mod body;
 pub(super) mod connection;
+mod copied;
 mod course;
 mod forward;
 mod forwarded;
@@ -231,11 +233,14 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
             let Admission { shared, peer, local, permits } = admission;
             let visit = Visit::new((shared, peer, local, scheme), (cut, turns, unread, stalls), permits);
             match is_http2 {
-                true => connection::serve_http2(visit, socket).await,
+                // In boxes, so that the many that are HTTP/1.1 do not take as much room.
+                true => Box::pin(connection::serve_http2(visit, socket)).await,
                 false => connection::serve_http1(visit, socket).await,
             }
         }
-        Ok(Ok(Wanted::Tls(offered, socket, ahead))) => raw::serve(admission, offered, socket, &ahead).await,
+        Ok(Ok(Wanted::Tls(offered, socket, ahead))) => {
+            Box::pin(raw::serve(admission, offered, socket, &ahead)).await;
+        }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a visitor's connection ended before its first request"),
         Err(_) => tracing::debug!(%peer, "a visitor's connection did not get as far as its first request"),
     }

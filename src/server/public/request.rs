@@ -1,5 +1,6 @@
 //! One request: who asks, for what, and who answers.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,12 +27,15 @@ use crate::server::metrics::Meter;
 use crate::server::urls::with_port;
 use crate::values::{Name, RequestId};
 
+/// There is always an answer.
+pub(super) type Served = Result<Response<AnswerBody>, Infallible>;
+
 /// The body of an answer: the server's own, or what comes through the tunnel.
 pub(super) type AnswerBody = Either<Full<Bytes>, ForwardedBody>;
 
-/// Answers one request, whatever happens.
-pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Response<AnswerBody> {
-    let _turn = visit.turns.begin();
+/// Answers one request, whatever happens. No asynchronous function: that would hold the request several times.
+pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Future<Output = Served> {
+    let turn = visit.turns.begin();
     let request_id = RequestId::next();
     let form = Form::of(request.headers());
     if request.version() != Version::HTTP_2 {
@@ -43,20 +47,22 @@ pub(super) async fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> Resp
         headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted)
     };
     let noted = Noted::new(&visit, &request);
-    let mut reached = Reached::Nobody;
-    // Lent, because whoever takes the request holds it twice.
-    let decided = decide(&visit, &mut request, (request_id, visitor), &mut reached).await;
-    match decided {
-        Ok(response) => {
-            noted.write((request_id, visitor), &reached, (response.status().as_u16(), "own"));
-            response
-        }
-        Err(failure) => {
-            tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
-            count(&visit.shared, &failure, &reached);
-            noted.write((request_id, visitor), &reached, (failure.status().as_u16(), failure.code()));
-            failure.answer(request_id, form).map(Either::Left)
-        }
+    async move {
+        let _turn = turn;
+        let mut reached = Reached::Nobody;
+        let decided = decide(&visit, &mut request, (request_id, visitor), &mut reached).await;
+        Ok(match decided {
+            Ok(response) => {
+                noted.write((request_id, visitor), &reached, (response.status().as_u16(), "own"));
+                response
+            }
+            Err(failure) => {
+                tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
+                count(&visit.shared, &failure, &reached);
+                noted.write((request_id, visitor), &reached, (failure.status().as_u16(), failure.code()));
+                failure.answer(request_id, form).map(Either::Left)
+            }
+        })
     }
 }
 
