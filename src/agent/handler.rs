@@ -1,36 +1,36 @@
 //! One stream, from its preface to its end: the exchange as the local application sees it.
 
+mod visitor;
+
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BufMut;
-use http::header::{EXPECT, TRANSFER_ENCODING, UPGRADE};
+use http::header::{EXPECT, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
-use http_body::Body as _;
 use tokio::sync::{Notify, oneshot};
 
 use super::leads::{AllLeads, Leads};
-use super::local::{Answer, AnswerBody, Local, LocalError, RequestBody, Sending, switched};
+use super::local::{Answer, AnswerBody, Local, LocalError, RequestBody, Sending, Slot, Switching, switched};
 use crate::limits::Permits;
 use crate::protocol::decode::{Decoder, Event};
-use crate::protocol::exchange::ResponseHead;
+use crate::protocol::exchange::{RequestHead, ResponseHead};
 use crate::protocol::frame::{MAX_HEAD, Reset, Status};
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
-use crate::transport::body::{FrameBody, SendError, send_body};
+use crate::transport::body::{SendError, send_body};
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::transport::mux::MuxStream;
+use visitor::Visitor;
 
 /// How long the status byte may wait for the first bytes of the answer.
 const HOLD_BACK: Duration = Duration::from_millis(5);
 
 /// How long preface and head may take to arrive; the server sends them at once.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How often a request whose body is not being read looks whether anybody still wants it.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long an application may take to ask for a body that waits to be asked for. Many never do.
 const ASK_ANYWAY: Duration = Duration::from_secs(1);
@@ -115,57 +115,104 @@ async fn http(
     mut reader: FrameReader,
     writer: &mut FrameWriter,
 ) -> Result<(), Refusal> {
-    let mut head = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
-        Ok(Ok(Event::Request(head))) => head,
+    let mut asking = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
+        Ok(Ok(Event::Request(head))) => Asking::new(leads, head, reader)?,
         Ok(Err(_)) => return Err(Refusal::Gone),
         Ok(Ok(_)) | Err(_) => return Err(Refusal::Reset(Reset::Protocol)),
     };
-    let may_switch = head.headers.contains_key(UPGRADE) || head.protocol.is_some();
-    let mut visitor = Visitor::Listened(reader);
-    let mut held = None;
-    let body = if head.has_body {
-        let body = Box::new(visitor.lend()?);
-        if expects_continue(&head.headers) {
-            let (go, wait) = oneshot::channel();
-            held = Some(go);
-            RequestBody::Held(wait, body)
+    // What an await does not need is gone before it: each of ten thousand requests that wait would hold it.
+    let mut answered = {
+        let answer = tokio::select! {
+            biased;
+            answer = ask(asking.local, preface, &mut asking.request, &mut asking.held, writer) => answer?,
+            () = asking.visitor.gone() => return Err(Refusal::Gone),
+        };
+        asking.answered(answer, preface, writer)?
+    };
+    match answered {
+        Answered::Switches(response) => Box::pin(switch(response, asking.visitor, writer)).await,
+        Answered::Body(ref mut answer) => deliver(answer, &mut asking.visitor, preface, writer).await,
+    }
+}
+
+/// A request on its way to an application.
+struct Asking<'a> {
+    local: &'a Local,
+    request: Request<RequestBody>,
+    switching: Switching,
+    /// Lets the body go, if it waits to be asked for.
+    held: Option<oneshot::Sender<()>>,
+    visitor: Visitor,
+}
+
+/// What becomes of an exchange with its answer's head.
+enum Answered {
+    /// It is a connection from here on.
+    Switches(Response<AnswerBody>),
+    /// The head waits in the writer for what comes.
+    Body(Delivery),
+}
+
+/// What is left of an answer, and of its request.
+struct Delivery {
+    body: AnswerBody,
+    rest: Option<Sending>,
+    _slot: Option<Slot>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(leads: &'a Leads, mut head: RequestHead, reader: FrameReader) -> Result<Self, Refusal> {
+        let may_switch = head.headers.contains_key(UPGRADE) || head.protocol.is_some();
+        let mut visitor = Visitor::Listened(reader);
+        let mut held = None;
+        let body = if head.has_body {
+            let body = Box::new(visitor.lend()?);
+            if expects_continue(&head.headers) {
+                let (go, wait) = oneshot::channel();
+                held = Some(go);
+                RequestBody::Held(wait, body)
+            } else {
+                RequestBody::Framed(body)
+            }
         } else {
-            RequestBody::Framed(body)
+            visitor.read_end(may_switch)?;
+            RequestBody::Empty
+        };
+        let local = leads.choose(&mut head);
+        let (request, switching) = local.request(head, body).map_err(Refusal::Reset)?;
+        Ok(Self { local, request, switching, held, visitor })
+    }
+
+    /// Takes the head of the answer; it leaves with the first of its body.
+    fn answered(&self, answer: Answer, preface: &Preface, writer: &mut FrameWriter) -> Result<Answered, Refusal> {
+        let Answer { mut response, rest, _slot } = answer;
+        let switches = self.local.answer(&mut response, &self.switching);
+        if switches.map_err(|error| unanswered(self.local, preface, &error))? {
+            return Ok(Answered::Switches(response));
         }
-    } else {
-        visitor.read_end(may_switch)?;
-        RequestBody::Empty
-    };
-    let local = leads.choose(&mut head);
-    let (request, switching) = local.request(head, body).map_err(Refusal::Reset)?;
-    let answer = tokio::select! {
-        biased;
-        answer = ask(local, preface, request, &mut held, writer) => answer?,
-        () = visitor.gone() => return Err(Refusal::Gone),
-    };
-    let Answer { mut response, mut rest, _slot } = answer;
-    let switches = local.answer(&mut response, &switching);
-    if switches.map_err(|error| unanswered(local, preface, &error))? {
-        return Box::pin(switch(response, visitor, writer)).await;
+        let (status, body) = respond(response, writer)?;
+        tracing::trace!(request = %preface.request_id, %status, "the local application answered");
+        Ok(Answered::Body(Delivery { body, rest, _slot }))
     }
-    if has_other_coding(response.headers()) && !response.body().is_end_stream() {
-        let at = &local.text;
-        tracing::warn!(service = %preface.service, "the local application at {at} sent a body in a transfer coding other than `chunked`");
-        return Err(Refusal::Reset(Reset::LocalBroken));
-    }
-    let (head, body) = respond(response, writer)?;
-    tracing::trace!(request = %preface.request_id, status = %head, "the local application answered");
-    let mut body = std::pin::pin!(body);
-    let mut sent = std::pin::pin!(send_body(body.as_mut(), writer, None, |_| {}));
+}
+
+/// Takes the body of an answer to the visitor.
+async fn deliver(
+    answer: &mut Delivery,
+    visitor: &mut Visitor,
+    preface: &Preface,
+    writer: &mut FrameWriter,
+) -> Result<(), Refusal> {
+    let mut sent = pin!(send_body(Pin::new(&mut answer.body), writer, None, |_| {}));
     loop {
         tokio::select! {
             biased;
             sent = sent.as_mut() => break sent.map_err(|error| unsent(error, preface))?,
             () = visitor.gone() => return Err(Refusal::Gone),
-            () = go_on(&mut rest), if rest.is_some() => {}
+            () = go_on(&mut answer.rest), if answer.rest.is_some() => {}
         }
     }
-    if let Some(mut sending) = rest {
+    if let Some(mut sending) = answer.rest.take() {
         // The visitor has its answer; the application takes what still comes of the request, or closes.
         tokio::select! {
             biased;
@@ -202,12 +249,12 @@ fn unsent(error: SendError<LocalError>, preface: &Preface) -> Refusal {
 async fn ask(
     local: &Local,
     preface: &Preface,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     held: &mut Option<oneshot::Sender<()>>,
     writer: &mut FrameWriter,
 ) -> Result<Answer, Refusal> {
     let asks = held.is_some().then(|| Arc::new(Notify::new()));
-    let mut answer = std::pin::pin!(local.send(request, preface, asks.as_ref()));
+    let mut answer = pin!(local.send(request, preface, asks.as_ref()));
     let answer = match tokio::time::timeout(HOLD_BACK, answer.as_mut()).await {
         Ok(answer) => answer,
         Err(_) => {
@@ -305,74 +352,4 @@ fn respond<B>(response: Response<B>, writer: &mut FrameWriter) -> Result<(Status
     let head = ResponseHead { status, version: head.version, headers: head.headers };
     head.put(writer.gather()).map_err(|_| Refusal::Reset(Reset::TooLarge))?;
     Ok((status, body))
-}
-
-/// Whether the body of an answer is coded otherwise than by `chunked`, which is taken off when it is read. The field
-/// does not cross to the visitor, who would take the coded body for the plain one (RFC 9112, section 6.1). `identity`
-/// is no coding (RFC 2616, section 3.6), and a `chunked` said twice is done once.
-fn has_other_coding(headers: &HeaderMap) -> bool {
-    let all = |known: &[u8]| {
-        let mut codings =
-            headers.get_all(TRANSFER_ENCODING).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
-        codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(known))
-    };
-    !all(b"chunked") && !all(b"identity")
-}
-
-/// The visitor's side of an exchange, listened to for the whole of it: a visitor that leaves must not be served on.
-#[derive(Debug)]
-enum Visitor {
-    /// Nobody else reads the stream.
-    Listened(FrameReader),
-    /// The request's body is being read, and gives the reader back at its end.
-    Lent(oneshot::Receiver<FrameReader>, MuxStream),
-    /// The request broke off.
-    Gone,
-}
-
-impl Visitor {
-    /// Lends the reader to the body of the request.
-    fn lend(&mut self) -> Result<FrameBody, Refusal> {
-        let (sender, receiver) = oneshot::channel();
-        let Self::Listened(reader) = self else { return Err(Refusal::Reset(Reset::Protocol)) };
-        let stream = reader.stream().clone();
-        match std::mem::replace(self, Self::Lent(receiver, stream)) {
-            Self::Listened(reader) => Ok(FrameBody::lent(reader, sender)),
-            Self::Lent(..) | Self::Gone => Err(Refusal::Reset(Reset::Protocol)),
-        }
-    }
-
-    /// Reads the end of a request that has no body: it came with the head.
-    fn read_end(&mut self, upgrades: bool) -> Result<(), Refusal> {
-        match self {
-            Self::Listened(reader) if !upgrades => match reader.buffered() {
-                Ok(Some(Event::End) | None) => Ok(()),
-                _ => Err(Refusal::Reset(Reset::Protocol)),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    /// Resolves when nobody waits for the answer any more. Cancel-safe.
-    async fn gone(&mut self) {
-        loop {
-            match self {
-                Self::Listened(reader) => match reader.event().await {
-                    // What the application did not want of the body, and its end.
-                    Ok(Event::Data(_) | Event::Trailers(_) | Event::End) => {}
-                    // Cut, reset, or something that has no place here.
-                    _ => return,
-                },
-                // While the application does not read the body, nobody hears of a reset: look again from time to time.
-                Self::Lent(back, stream) => match tokio::time::timeout(LOOK_AGAIN, back).await {
-                    Ok(Ok(reader)) => *self = Self::Listened(reader),
-                    // The body broke off.
-                    Ok(Err(_)) => *self = Self::Gone,
-                    Err(_) if stream.is_closed() => *self = Self::Gone,
-                    Err(_) => {}
-                },
-                Self::Gone => return,
-            }
-        }
-    }
 }

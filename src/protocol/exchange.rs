@@ -216,7 +216,8 @@ fn take_fields(input: &mut Bytes) -> Result<HeaderMap, WireError> {
     if count * LEAST_FIELD > input.len() {
         return Err(WireError::Short);
     }
-    let mut fields = HeaderMap::with_capacity(count);
+    // Whoever passes them on adds one or the other.
+    let mut fields = HeaderMap::with_capacity(count + 1);
     for _ in 0..count {
         let name = HeaderName::from_bytes(&take_short(input)?).map_err(|_| WireError::Invalid("field name"))?;
         let value = HeaderValue::from_maybe_shared(take_long(input)?).map_err(|_| WireError::Invalid("field value"))?;

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -234,7 +234,7 @@ where
         let next = match next {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                watch(&mut idle, writer.flush()).await??;
+                watch(&mut idle, pin!(writer.flush())).await??;
                 watch(&mut idle, poll_fn(|cx| body.as_mut().poll_frame(cx))).await?
             }
         };
@@ -242,7 +242,7 @@ where
         let frame = match frame.map_err(SendError::Body)?.into_data() {
             Ok(data) => {
                 meter(data.len());
-                watch(&mut idle, writer.data(data)).await??;
+                watch(&mut idle, pin!(writer.data(data))).await??;
                 continue;
             }
             Err(frame) => frame,
@@ -252,10 +252,11 @@ where
             break;
         }
     }
-    watch(&mut idle, writer.end()).await??;
+    watch(&mut idle, pin!(writer.end())).await??;
     Ok(())
 }
 
+/// `future` is held several times: it had better be small.
 async fn watch<T, E>(idle: &mut Option<Idle>, future: impl Future<Output = T>) -> Result<T, SendError<E>> {
     match idle {
         Some(idle) => idle.watch(future).await.ok_or(SendError::Idle),

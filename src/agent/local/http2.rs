@@ -121,7 +121,7 @@ async fn drive(
 }
 
 /// What keeps a request's place on its connection, until its answer has been read.
-pub(super) type Slot = Permit;
+pub(in crate::agent) type Slot = Permit;
 
 /// Why a request was not answered.
 pub(super) enum Failed {

@@ -44,7 +44,8 @@ use crate::values::Name;
 use dial::Dialler;
 pub(super) use http1::Sending;
 use http1::{Http1, Http1Body};
-use http2::{Failed, Http2, Slot};
+pub(super) use http2::Slot;
+use http2::{Failed, Http2};
 use websocket::Handshake;
 
 /// The body of a request on its way to the local application.
@@ -150,6 +151,11 @@ pub(super) struct LocalError {
     pub(super) reason: Reset,
     /// What the log says.
     pub(super) text: String,
+}
+
+/// A request out of the place where it was lent: whoever took it by value would hold it twice.
+fn taken(request: &mut Request<RequestBody>) -> Request<RequestBody> {
+    std::mem::replace(request, Request::new(RequestBody::Empty))
 }
 
 impl LocalError {
@@ -381,26 +387,30 @@ impl Local {
         }
     }
 
-    /// Sends a request and waits for the head of its answer. `asked` is told when the application asks for the body.
+    /// Takes the request, sends it and waits for the head of its answer. `asked` is told when the application asks for the
+    /// body.
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         preface: &Preface,
         asked: Option<&Arc<Notify>>,
     ) -> Result<Answer, LocalError> {
         let on_behalf_of = (preface.visitor, preface.server);
-        let (http1, request) = match &self.http {
-            Http::One(http1) => (http1, request),
-            Http::Either(http1, _) if request.version() != Version::HTTP_2 => (http1, request),
+        let http1 = match &self.http {
+            Http::One(http1) => http1,
+            Http::Either(http1, _) if request.version() != Version::HTTP_2 => http1,
             Http::Two(http2) | Http::Either(_, http2) => {
-                match (Box::pin(http2.send(request, on_behalf_of, asked)).await, &self.http) {
+                match (Box::pin(http2.send(taken(request), on_behalf_of, asked)).await, &self.http) {
                     (Ok((response, slot)), _) => {
                         let response = response.map(AnswerBody::Two);
                         return Ok(Answer { response, rest: None, _slot: Some(slot) });
                     }
                     (Err(Failed::Local(error)), _) => return Err(error),
                     // It was meant for the other version, which the application turned out not to speak.
-                    (Err(Failed::NotSpoken(request)), Http::Either(http1, _)) => (http1, *request),
+                    (Err(Failed::NotSpoken(back)), Http::Either(http1, _)) => {
+                        *request = *back;
+                        http1
+                    }
                     (Err(Failed::NotSpoken(_)), _) => return Err(LocalError::broken("it does not speak HTTP/2")),
                 }
             }

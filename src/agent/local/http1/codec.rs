@@ -128,20 +128,22 @@ fn fields_of(whole: &Bytes, found: &[Header<'_>]) -> Result<HeaderMap, NotHttp> 
 /// How the body of an answer to `method` ends (RFC 9112, section 6.3). One that switches protocols has none.
 ///
 /// # Errors
-/// It says so in two ways that contradict each other.
+/// It says so in two ways that contradict each other, or is coded otherwise than by `chunked`: the field does not cross to
+/// the visitor, who would take the coded body for the plain one (RFC 9112, section 6.1).
 pub(super) fn answer_framing(method: &Method, answer: &Response<()>) -> Result<Framing, NotHttp> {
     let (status, headers) = (answer.status(), answer.headers());
     let has_none = status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     if *method == Method::HEAD || has_none {
         return Ok(Framing::Length(0));
     }
-    // `identity` is no coding (RFC 2616, section 3.6).
+    // `identity` is no coding (RFC 2616, section 3.6), and a `chunked` said twice is done once.
     let is_coding = |coding: &&[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity");
-    if let Some(last) = listed(headers, &TRANSFER_ENCODING).filter(is_coding).last() {
-        return match last.eq_ignore_ascii_case(b"chunked") {
+    let mut codings = listed(headers, &TRANSFER_ENCODING).filter(is_coding).peekable();
+    if codings.peek().is_some() {
+        return match codings.all(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
             true if answer.version() == Version::HTTP_10 => Err(NotHttp("it sends pieces in HTTP/1.0")),
             true => Ok(Framing::Chunked),
-            false => Ok(Framing::UntilClose),
+            false => Err(NotHttp("it sends a body in a transfer coding other than `chunked`")),
         };
     }
     Ok(length(headers)?.map_or(Framing::UntilClose, Framing::Length))
@@ -242,9 +244,9 @@ mod tests {
         assert_eq!(get("HTTP/1.1 200 OK\r\n\r\n"), Ok(Framing::UntilClose));
         for (fields, expected) in [
             ("Transfer-Encoding: chunked", Framing::Chunked),
-            ("Transfer-Encoding: gzip\r\nTransfer-Encoding: Chunked", Framing::Chunked),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: Chunked", Framing::Chunked),
             ("Content-Length: 5\r\nTransfer-Encoding: chunked", Framing::Chunked),
-            ("Transfer-Encoding: chunked, gzip", Framing::UntilClose),
+            ("Transfer-Encoding: identity, chunked", Framing::Chunked),
             ("Transfer-Encoding: identity\r\nContent-Length: 5", Framing::Length(5)),
             ("Content-Length: 5\r\nContent-Length: 5", Framing::Length(5)),
             ("Content-Length: 5, 5", Framing::Length(5)),
@@ -255,6 +257,9 @@ mod tests {
             assert!(get(&format!("HTTP/1.1 200 OK\r\nContent-Length: {wrong}\r\n\r\n")).is_err(), "{wrong}");
         }
         assert!(get("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        for coded in ["gzip", "gzip, chunked", "chunked, gzip", "x\r\nTransfer-Encoding: chunked"] {
+            assert!(get(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coded}\r\n\r\n")).is_err(), "{coded}");
+        }
     }
 
     #[test]

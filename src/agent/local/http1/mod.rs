@@ -24,7 +24,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::task::TaskTracker;
 
 use super::dial::{Dialler, OnBehalfOf};
-use super::{LocalError, RequestBody};
+use super::{LocalError, RequestBody, taken};
 use answer::poll_first;
 pub(super) use answer::{Connection, Http1Body};
 use codec::{NotHttp, answer_framing, keeps_alive, take_head};
@@ -56,17 +56,15 @@ impl Http1 {
         Self { dialler, tls, pool: Pool::new(tasks) }
     }
 
-    /// Sends a request and waits for the head of its answer; `asked` is told when the application asks for the body. What
-    /// is left of the request then has to be driven on.
+    /// Takes the request, sends it and waits for the head of its answer; `asked` is told when the application asks for the
+    /// body. What is left of the request then has to be driven on.
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         on_behalf_of: OnBehalfOf,
         asked: Option<&Notify>,
     ) -> Result<(Response<Http1Body>, Option<Sending>), LocalError> {
-        let (head, body) = request.into_parts();
-        let mut exchange = Exchange::new(head.method.clone(), Sending::new(&head, body)?, asked);
-        drop(head);
+        let mut exchange = Exchange::of(request, asked)?;
         if self.dialler.tells_the_visitor() {
             // What is said ahead of it is true for this visitor only.
             let wire = self.connect(Some(on_behalf_of), Weak::new()).await?;
@@ -129,8 +127,10 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn new(method: Method, sending: Sending, asked: Option<&'a Notify>) -> Self {
-        Self { method, sending: Some(sending), input: Bytes::new(), asked, deaf: None }
+    fn of(request: &mut Request<RequestBody>, asked: Option<&'a Notify>) -> Result<Self, LocalError> {
+        let (head, body) = taken(request).into_parts();
+        let sending = Sending::new(&head, body)?;
+        Ok(Self { method: head.method, sending: Some(sending), input: Bytes::new(), asked, deaf: None })
     }
 
     /// Sends it over `wire`, which may have been kept, and waits for the head of the answer.
