@@ -1,7 +1,6 @@
 //! `adit server`
 
 mod advice;
-mod file;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -56,7 +55,6 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     if let Some(advice) = advice::System::look(files).advice(&config) {
         tracing::warn!("{advice}");
     }
-    let mut file = file::ServerFile::new(args.config, flags, config.clone(), logs.level());
     runtime::for_server()?.block_on(async {
         let (domain, token_file) = (config.public.domain.clone(), config.admin.token_file.clone());
         let server = Server::bind_with(config, Clients::new(clients), &mut inherited)?.with_log(logs.level());
@@ -69,16 +67,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
         manager::keep_awake(&tasks);
-        let (clients_file, certificates) = (server.clients_file(), server.certificates());
+        let reloader = server.reloader();
         let mut hangups = Hangups::new()?;
         let stopped = stop.clone();
         tasks.spawn(async move {
             while stopped.run_until_cancelled(hangups.next()).await.is_some() {
                 tracing::info!("SIGHUP: reading the configuration, the clients file and the certificates again");
                 manager::reloading();
-                file.look().await;
-                clients_file.ask();
-                certificates.ask();
+                let (path, flags) = (args.config.clone(), flags.clone());
+                // What has come of it is in the log.
+                let _ = reloader.reload(move || ServerConfig::load(path.as_deref(), &flags)).await;
                 manager::ready();
             }
         });
