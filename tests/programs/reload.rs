@@ -150,6 +150,22 @@ fn a_server_takes_all_of_it_over_on_a_signal_or_nothing() {
     assert!(line.ends_with("nothing has changed"), "{line}");
 }
 
+#[test]
+fn a_servers_usual_file_that_is_gone_changes_nothing() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    fs::create_dir(folder.path("config")).unwrap();
+    let text = fs::read_to_string(folder.write_server_config("")).unwrap();
+    folder.write("config/server.toml", &text.replace("'clients.toml'", "'../clients.toml'"));
+    let mut command = adit();
+    command.arg("server").current_dir(folder.path(""));
+    let server = Server::start_command(command);
+    fs::remove_file(folder.path("config/server.toml")).unwrap();
+    server.program.signal("HUP");
+    server.program.line("nothing was reloaded, and everything stays as it was");
+    server.program.line("config/server.toml");
+}
+
 /// Says that something is over, also when a test fails.
 struct Over<'a>(&'a AtomicBool);
 
