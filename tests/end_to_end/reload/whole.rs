@@ -168,8 +168,12 @@ async fn a_further_certificate_is_shown_and_its_files_are_watched() {
     let second = bring(dir.path(), "b", &["b.test"]);
     server.reload_file(&format!("{text}{}", certificate("b"))).await.unwrap();
     assert_eq!((seen("a.test").await, seen("b.test").await), (first, second));
-    let third = bring(dir.path(), "b", &["b.test"]);
-    soon("the new certificate", async { while seen("b.test").await != third {} }).await;
+    // The first change may be noticed by way of the reload, the next one may not.
+    let mut newest = Vec::new();
+    for _ in 0..2 {
+        newest = bring(dir.path(), "b", &["b.test"]);
+        soon("the new certificate", async { while seen("b.test").await != newest {} }).await;
+    }
     server.reload_file(&format!("[public]\nhttps = '127.0.0.1:0'\n{}", certificate("b"))).await.unwrap();
-    assert_eq!(seen("a.test").await, third, "the first one is not named any more");
+    assert_eq!(seen("a.test").await, newest, "the first one is not named any more");
 }
