@@ -5,15 +5,17 @@ mod whole;
 use std::time::Duration;
 
 use adit::agent::State;
-use adit::protocol::login::Refusal;
+use adit::protocol::login::{Hello, Refusal, ServiceKind, ServiceOffer};
+use adit::values::Domain;
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::harness::apps::{self, Script};
+use crate::harness::dns;
 use crate::harness::puppet::{self, hello, log_in};
 use crate::harness::visitor::{self, Answer, Visitor, fetch, get};
-use crate::harness::{TestAgent, TestServer, soon, until_idle};
+use crate::harness::{TestAgent, TestServer, name, soon, until_idle};
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
 
@@ -189,6 +191,23 @@ async fn agents_learn_where_visitors_reach_them_from_now_on_and_new_lanes_what_c
     agent.reaches("another address", is_told).await;
     let (welcome, _pipe) = log_in(&server, &hello("bob", &["bob"])).await.unwrap();
     assert_eq!((welcome.heartbeat_s, welcome.connect_timeout_s), (1.234, 77.0));
+}
+
+#[tokio::test]
+async fn domains_are_proved_from_the_next_login_on() {
+    let server = TestServer::start(&[]);
+    let domains = vec![Domain::new("blog.alice.example").unwrap()];
+    let offer = ServiceOffer { domains, ..ServiceOffer::new(name("alice"), ServiceKind::Http) };
+    let hello = Hello { services: vec![offer], ..hello("alice", &["alice"]) };
+    assert!(log_in(&server, &hello).await.is_err());
+    let resolver = dns::serve(&[("_adit.blog.alice.example", "alice@localhost")]).await.to_string();
+    let proofs = [("public.domain_proof", "dns"), ("public.resolvers", &resolver)];
+    server.reload(&proofs).await.unwrap();
+    assert!(log_in(&server, &hello).await.is_ok());
+    server.reload(&[proofs[0], proofs[1], ("timeouts.idle", "99s")]).await.unwrap();
+    assert!(log_in(&server, &hello).await.is_ok());
+    server.reload(&[]).await.unwrap();
+    assert!(log_in(&server, &hello).await.is_err());
 }
 
 #[tokio::test]
