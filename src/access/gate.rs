@@ -147,6 +147,11 @@ impl PasswordGate {
         self.key.clone().chain_update(users.id()).chain_update(credential.bytes()).finalize().into_bytes().into()
     }
 
+    /// Goes by another rate and prefix from now on, as [`FailedLogins::change`].
+    pub fn change(&self, per_minute: NonZeroU32, ipv6_prefix: u8) {
+        self.failed.change(per_minute, ipv6_prefix);
+    }
+
     /// How many passwords are being compared, and how many wait for a place among all services.
     pub fn load(&self) -> (usize, usize) {
         self.verifier.load()

@@ -266,6 +266,20 @@ async fn what_was_right_is_not_compared_again_and_counts_for_these_users_only() 
 }
 
 #[tokio::test]
+async fn another_rate_of_wrong_passwords_counts_from_the_next_one_on() {
+    let gate = gate(1);
+    let access = access(|policy| policy.basic_auth = vec![user("ann", &hash("right"))]);
+    assert_eq!(check(&gate, &access, "ann:wrong").await, Err(NotLetIn::Wrong));
+    gate.change(1.try_into().unwrap(), 64);
+    assert!(matches!(check(&gate, &access, "ann:right").await, Err(NotLetIn::TooOften(_))));
+    gate.change(2.try_into().unwrap(), 64);
+    for _ in 0..2 {
+        assert_eq!(check(&gate, &access, "ann:wrong").await, Err(NotLetIn::Wrong));
+    }
+    assert!(matches!(check(&gate, &access, "ann:right").await, Err(NotLetIn::TooOften(_))));
+}
+
+#[tokio::test]
 async fn an_address_that_is_wrong_too_often_waits_with_the_right_password_too() {
     let gate = gate(3);
     let access = access(|policy| policy.basic_auth = vec![user("ann", &hash("right"))]);

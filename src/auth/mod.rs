@@ -28,6 +28,6 @@ pub use clients::{Clients, Credential, Invited, hash_problems};
 pub use hash::{Cost, HashError, TokenVerifier, Work, check_hash, hash, hash_at, work_of};
 pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;
-pub use on_disk::{ClientsOnDisk, load_clients};
+pub use on_disk::{ClientsOnDisk, ReadClients, load_clients};
 pub use ticket::{Ticket, TicketError, TicketKey, TicketKeyError};
 pub use token::{Token, TokenError};

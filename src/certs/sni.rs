@@ -70,13 +70,9 @@ impl SniCertificates {
         Ok(Self(RwLock::new(Arc::new(Chosen::new(chains)?))))
     }
 
-    /// Takes over others: from the next handshake on, they alone count.
-    ///
-    /// # Errors
-    /// A key is of a kind that cannot be used; then the old ones stay.
-    pub fn replace(&self, chains: Vec<NamedChain>) -> Result<(), CertError> {
-        *self.0.write() = Arc::new(Chosen::new(chains)?);
-        Ok(())
+    /// Takes over `others`: from the next handshake on, they alone count.
+    pub fn exchange(&self, others: Self) {
+        *self.0.write() = others.0.into_inner();
     }
 }
 
@@ -134,10 +130,13 @@ mod tests {
         let certificates = SniCertificates::new(vec![chain(&["a.example"])]).unwrap();
         let other = chain(&["b.example"]);
         let expected = other.chain[0].clone();
-        certificates.replace(vec![other]).unwrap();
+        certificates.exchange(SniCertificates::new(vec![other]).unwrap());
         assert_eq!(shown(&certificates, Some("a.example")), expected);
+    }
+
+    #[test]
+    fn a_key_of_no_kind_is_refused() {
         let broken = NamedChain { key: PrivateKeyDer::Pkcs8(vec![0].into()), ..chain(&["c.example"]) };
-        assert!(certificates.replace(vec![broken]).is_err());
-        assert_eq!(shown(&certificates, Some("a.example")), expected, "the old ones stay");
+        assert!(SniCertificates::new(vec![broken]).is_err());
     }
 }

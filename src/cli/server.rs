@@ -1,7 +1,6 @@
 //! `adit server`
 
 mod advice;
-mod file;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::runtime::Hangups;
 use super::{Failure, manager, runtime};
 use crate::auth::{Clients, load_clients};
-use crate::config::{Flags, ServerConfig, open_admin_warning, shared_origin_warning};
+use crate::config::{DEFAULT_SERVER_FILE, Flags, ServerConfig, open_admin_warning, shared_origin_warning};
 use crate::server::Server;
 use crate::server::certificate::Origin;
 use crate::telemetry::start_logs;
@@ -41,7 +40,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     // Before there are threads.
     let (mut inherited, strange) = Inherited::of_process();
     let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
-    let config = ServerConfig::load(args.config.as_deref(), &flags)?;
+    // A file that was there is not done without when everything is read again.
+    let usual = || Some(PathBuf::from(DEFAULT_SERVER_FILE)).filter(|path| path.exists());
+    let file = args.config.or_else(usual);
+    let config = ServerConfig::load(file.as_deref(), &flags)?;
     let clients = load_clients(&config.clients)?;
     let logs = start_logs(&config.log).map_err(Failure::other)?;
     for warning in [shared_origin_warning(&config, &clients), open_admin_warning(&config)].into_iter().flatten() {
@@ -56,7 +58,6 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     if let Some(advice) = advice::System::look(files).advice(&config) {
         tracing::warn!("{advice}");
     }
-    let mut file = file::ServerFile::new(args.config, flags, config.clone(), logs.level());
     runtime::for_server()?.block_on(async {
         let (domain, token_file) = (config.public.domain.clone(), config.admin.token_file.clone());
         let server = Server::bind_with(config, Clients::new(clients), &mut inherited)?.with_log(logs.level());
@@ -69,16 +70,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks)?;
         manager::keep_awake(&tasks);
-        let (clients_file, certificates) = (server.clients_file(), server.certificates());
+        let reloader = server.reloader();
         let mut hangups = Hangups::new()?;
         let stopped = stop.clone();
         tasks.spawn(async move {
             while stopped.run_until_cancelled(hangups.next()).await.is_some() {
                 tracing::info!("SIGHUP: reading the configuration, the clients file and the certificates again");
                 manager::reloading();
-                file.look().await;
-                clients_file.ask();
-                certificates.ask();
+                let (path, flags) = (file.clone(), flags.clone());
+                // What has come of it is in the log.
+                let _ = reloader.reload(move || ServerConfig::load(path.as_deref(), &flags)).await;
                 manager::ready();
             }
         });

@@ -12,6 +12,7 @@
 //! - `reference`: what the walk says of each key, for documents
 //! - `address`: hosts and ports; `secret`: files that hold one
 //! - `server` (with `public` and `admin`), `agent` (with `service`), `log`, `clients`: the resolved files
+//! - `renewed`: what of `server.toml` counts at once when it is read again
 //! - `saved`: the login that `adit login` has kept
 //! - `edit`: changing the clients file without disturbing what else is in it
 //! - `draft`: a client or an invitation that somebody asks for, held against the same rules
@@ -29,6 +30,7 @@ mod log;
 mod public;
 mod raw;
 mod reference;
+mod renewed;
 #[cfg(test)]
 mod samples;
 mod saved;
@@ -55,6 +57,7 @@ pub use log::{LOG_LEVELS, LogConfig, LogFile, LogFormat, log_level};
 pub use public::PublicConfig;
 pub use raw::{Environment, Flags, TOKEN_VARIABLE};
 pub use reference::{KeyFacts, every_key};
+pub use renewed::Renewed;
 pub use saved::SavedLogin;
 pub use server::{
     DEFAULT_SERVER_FILE, LimitConfig, OwnCertificate, PerIpLimits, PerTunnelLimits, ServerConfig, TimeoutConfig,

@@ -8,7 +8,7 @@ use toml_edit::{DocumentMut, Item};
 use super::raw::{Environment, FileText, Flags, merge};
 use super::reference::in_force;
 use super::table::{Report, Table};
-use super::{AgentConfig, ClientsFile, ServerConfig, agent, check, clients, server};
+use super::{AgentConfig, ClientsFile, ServerConfig, agent, check, clients, renewed, server};
 
 const SERVER: &str = include_str!("../../config/server.toml");
 const AGENT: &str = include_str!("../../config/agent.toml");
@@ -52,6 +52,15 @@ fn every_key_of_the_server_is_in_its_sample_and_no_other() {
     let asked = asked(SERVER, |root| server::resolve(root, true));
     assert_eq!(asked, keys_of(SERVER));
     assert_eq!(top_level(&asked), server::TOP_LEVEL);
+}
+
+#[test]
+fn every_key_of_the_server_is_looked_at_when_its_file_is_read_again() {
+    let keys = keys_of(SERVER);
+    let is_leaf =
+        |key: &&String| !key.contains("[]") && !keys.iter().any(|other| other.starts_with(&format!("{key}.")));
+    let looked_at: BTreeSet<&str> = renewed::KEYS.iter().map(|key| key.path).collect();
+    assert_eq!(keys.iter().filter(is_leaf).map(String::as_str).collect::<BTreeSet<_>>(), looked_at);
 }
 
 #[test]

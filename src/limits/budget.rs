@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// At most so many bytes at once. Nobody waits: whoever asks for more than is left gets none.
 ///
-/// Clones count together.
+/// Clones count together. How many there are may change at any time.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Bytes>);
 
 #[derive(Debug)]
 struct Bytes {
     in_use: AtomicUsize,
-    capacity: usize,
+    capacity: AtomicUsize,
 }
 
 /// A part of a [`Budget`], as large as it has grown; dropping it gives all of it back.
@@ -26,12 +26,17 @@ pub struct Share {
 impl Budget {
     /// A budget of `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Bytes { in_use: AtomicUsize::new(0), capacity }))
+        Self(Arc::new(Bytes { in_use: AtomicUsize::new(0), capacity: AtomicUsize::new(capacity) }))
     }
 
     /// A share of nothing, which can grow.
     pub fn share(&self) -> Share {
         Share { budget: Arc::clone(&self.0), bytes: 0 }
+    }
+
+    /// Changes how many bytes there are. What is given out stays so, even if it is more.
+    pub fn set_capacity(&self, capacity: usize) {
+        self.0.capacity.store(capacity, Ordering::Relaxed);
     }
 
     /// How many bytes are given out at the moment.
@@ -45,7 +50,8 @@ impl Share {
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         let Bytes { in_use, capacity } = &*self.budget;
-        let more = |in_use: usize| in_use.checked_add(bytes).filter(|sum| sum <= capacity);
+        let capacity = capacity.load(Ordering::Relaxed);
+        let more = |in_use: usize| in_use.checked_add(bytes).filter(|sum| *sum <= capacity);
         let has_grown = in_use.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok();
         if has_grown {
             self.bytes += bytes;
@@ -76,5 +82,20 @@ mod tests {
         assert!(two.grow(7) && !two.grow(1));
         drop(two);
         assert_eq!(budget.in_use(), 0);
+    }
+
+    #[test]
+    fn another_capacity_counts_from_the_next_byte_on() {
+        let budget = Budget::new(10);
+        let mut share = budget.share();
+        assert!(share.grow(10) && !share.grow(1));
+        budget.set_capacity(12);
+        assert!(share.grow(2) && !share.grow(1));
+        budget.set_capacity(5);
+        assert_eq!(budget.in_use(), 12, "what is held stays held");
+        let mut other = budget.clone().share();
+        assert!(!other.grow(1));
+        drop(share);
+        assert!(other.grow(5) && !other.grow(1));
     }
 }

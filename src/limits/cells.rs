@@ -2,9 +2,11 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use dashmap::{DashMap, Entry};
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
@@ -53,27 +55,41 @@ fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
-/// One quota, counted for each address on its own, for up to a number of addresses at a time.
+/// One quota, counted for each address on its own, for up to a number of addresses at a time. The quota may change at any
+/// time; nobody who asks waits for that.
 #[derive(Debug)]
 pub(super) struct Cells<C: Clock> {
+    counted: ArcSwap<Counted<C>>,
+    max_keys: usize,
+    clock: C,
+}
+
+/// What is counted by one quota.
+#[derive(Debug)]
+struct Counted<C: Clock> {
     limiter: RateLimiter<Ask, Store, C, NoOpMiddleware<C::Instant>>,
     quota: Quota,
     ipv6_prefix: u8,
 }
 
-impl<C: Clock> Cells<C> {
+impl<C: Clock + Clone> Cells<C> {
     pub(super) fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
+        let counted = Counted::new(quota, ipv6_prefix, max_keys, clock.clone());
+        Self { counted: ArcSwap::from_pointee(counted), max_keys, clock }
+    }
+
+    /// Goes by another quota from now on. Everybody begins anew; by the same one again, nobody does.
+    pub(super) fn change(&self, quota: Quota, ipv6_prefix: u8) {
+        let now = self.counted.load();
+        if (now.quota, now.ipv6_prefix) != (quota, ipv6_prefix) {
+            self.counted.store(Arc::new(Counted::new(quota, ipv6_prefix, self.max_keys, self.clock.clone())));
+        }
+    }
+}
+
+impl<C: Clock> Counted<C> {
+    fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
         Self { limiter: RateLimiter::new(quota, Store::new(max_keys), clock), quota, ipv6_prefix }
-    }
-
-    /// Takes a cell, if one is left.
-    pub(super) fn take(&self, ip: IpAddr) -> Result<(), RetryAfter> {
-        self.ask(ip, true)
-    }
-
-    /// Says what [`Self::take`] would, and takes nothing.
-    pub(super) fn peek(&self, ip: IpAddr) -> Result<(), RetryAfter> {
-        self.ask(ip, false)
     }
 
     fn ask(&self, ip: IpAddr, take: bool) -> Result<(), RetryAfter> {
@@ -83,16 +99,29 @@ impl<C: Clock> Cells<C> {
             RetryAfter::of(wait, self.quota)
         })
     }
+}
+
+impl<C: Clock> Cells<C> {
+    /// Takes a cell, if one is left.
+    pub(super) fn take(&self, ip: IpAddr) -> Result<(), RetryAfter> {
+        self.counted.load().ask(ip, true)
+    }
+
+    /// Says what [`Self::take`] would, and takes nothing.
+    pub(super) fn peek(&self, ip: IpAddr) -> Result<(), RetryAfter> {
+        self.counted.load().ask(ip, false)
+    }
 
     /// Forgets the addresses that have all their cells back, and gives their memory back.
     pub(super) fn evict_idle(&self) {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
+        let counted = self.counted.load_full();
+        counted.limiter.retain_recent();
+        counted.limiter.shrink_to_fit();
     }
 
     /// How many addresses are remembered.
     pub(super) fn len(&self) -> usize {
-        self.limiter.len()
+        self.counted.load().limiter.len()
     }
 }
 
@@ -254,6 +283,44 @@ mod tests {
     }
 
     #[test]
+    fn another_quota_counts_from_the_next_cell_on() {
+        let (cells, clock) = one_a_second(2);
+        assert!(cells.take(ip(1)).is_ok() && cells.take(ip(2)).is_ok());
+        cells.change(Quota::per_second(NonZeroU32::MIN), 64);
+        assert_eq!((cells.take(ip(1)), cells.len()), (Err(A_SECOND), 2), "the same again refills nothing");
+        let three = NonZeroU32::new(3).unwrap();
+        cells.change(Quota::per_minute(three), 64);
+        assert_eq!((0..10).filter(|_| cells.take(ip(1)).is_ok()).count(), 3);
+        let wait = RetryAfter { seconds: 20, quota: 3, window: 60 };
+        assert_eq!(cells.take(ip(1)), Err(wait));
+        assert!(cells.take(ip(2)).is_ok() && cells.take(ip(3)).is_ok() && cells.len() == 2, "the bound is the same");
+        clock.advance(Duration::from_secs(20));
+        assert_eq!((cells.take(ip(1)), cells.take(ip(1))), (Ok(()), Err(wait)));
+        let v6 = |last: &str| -> IpAddr { format!("2001:db8::{last}").parse().unwrap() };
+        cells.change(Quota::per_second(NonZeroU32::MIN), 128);
+        assert!(cells.take(v6("1")).is_ok() && cells.take(v6("2")).is_ok());
+    }
+
+    #[test]
+    fn whoever_asks_while_the_quota_changes_goes_by_one_of_them() {
+        let (cells, _) = one_a_second(1000);
+        let cells = &cells;
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (1..=4)
+                .map(|last| scope.spawn(move || (0..5_000).filter(|_| cells.take(ip(last)).is_ok()).count()))
+                .collect();
+            for burst in (1..=50).map(|burst| NonZeroU32::new(burst).unwrap()) {
+                cells.change(Quota::per_second(NonZeroU32::MIN).allow_burst(burst), 64);
+            }
+            for asked in asking {
+                let taken = asked.join().unwrap();
+                // A burst of each quota at most.
+                assert!((1..=1 + (1..=50).sum::<usize>()).contains(&taken), "{taken}");
+            }
+        });
+    }
+
+    #[test]
     fn the_bound_holds_when_many_threads_come_at_once() {
         let (cells, _) = one_a_second(100);
         std::thread::scope(|scope| {
@@ -266,6 +333,7 @@ mod tests {
             }
         });
         assert_eq!(cells.len(), 100);
-        assert_eq!(cells.limiter.into_state_store().known.len(), 100);
+        let Counted { limiter, .. } = Arc::into_inner(cells.counted.into_inner()).unwrap();
+        assert_eq!(limiter.into_state_store().known.len(), 100);
     }
 }

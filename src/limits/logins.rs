@@ -25,12 +25,19 @@ impl FailedLogins {
     }
 }
 
-impl<C: Clock> FailedLogins<C> {
+impl<C: Clock + Clone> FailedLogins<C> {
     /// As [`FailedLogins::new`], with a clock of the caller's.
     pub fn with_clock(per_minute: NonZeroU32, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
         Self(Cells::new(Quota::per_minute(per_minute), ipv6_prefix, max_keys, clock))
     }
 
+    /// Goes by another rate and prefix from now on. If they are others, the failures so far are forgotten.
+    pub fn change(&self, per_minute: NonZeroU32, ipv6_prefix: u8) {
+        self.0.change(Quota::per_minute(per_minute), ipv6_prefix);
+    }
+}
+
+impl<C: Clock> FailedLogins<C> {
     /// Says whether `ip` may try to log in. Nothing is counted.
     ///
     /// # Errors
@@ -88,6 +95,20 @@ mod tests {
         assert_eq!(logins.allowed(HOME), Ok(()));
         logins.failed(HOME);
         assert_eq!(logins.allowed(HOME).map_err(RetryAfter::seconds), Err(20));
+    }
+
+    #[test]
+    fn another_rate_counts_from_the_next_failure_on() {
+        let (logins, _) = three_a_minute();
+        logins.failed(HOME);
+        logins.failed(HOME);
+        logins.change(NonZeroU32::new(3).unwrap(), 64);
+        logins.failed(HOME);
+        assert!(logins.allowed(HOME).is_err(), "by the same rate nothing is forgotten");
+        logins.change(NonZeroU32::MIN, 64);
+        assert_eq!(logins.allowed(HOME), Ok(()));
+        logins.failed(HOME);
+        assert_eq!(logins.allowed(HOME).map_err(RetryAfter::seconds), Err(60));
     }
 
     #[test]

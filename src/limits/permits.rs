@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
@@ -97,15 +97,15 @@ impl Drop for Permit {
 /// At most so many at once for each address ([`AddressKey`]).
 ///
 /// An address is remembered while it holds permits, so memory is bounded by whatever bounds the permits in all: take
-/// one of [`Permits`] as well. Clones count together.
+/// one of [`Permits`] as well. Clones count together. Limit and prefix may change at any time.
 #[derive(Debug, Clone)]
 pub struct PerAddress(Arc<Addresses>);
 
 #[derive(Debug)]
 struct Addresses {
     in_use: DashMap<AddressKey, Held>,
-    limit: NonZeroU32,
-    ipv6_prefix: u8,
+    limit: AtomicU32,
+    ipv6_prefix: AtomicU8,
 }
 
 /// What one address has.
@@ -128,7 +128,15 @@ pub struct AddressPermit {
 impl PerAddress {
     /// A limit of `limit` at once for each address. Of an IPv6 address the first `ipv6_prefix` bits count.
     pub fn new(limit: NonZeroU32, ipv6_prefix: u8) -> Self {
+        let (limit, ipv6_prefix) = (AtomicU32::new(limit.get()), AtomicU8::new(ipv6_prefix));
         Self(Arc::new(Addresses { in_use: DashMap::new(), limit, ipv6_prefix }))
+    }
+
+    /// Goes by another limit and prefix from the next permit on. Those that are out stay out, even if they are more; with
+    /// another prefix, those of IPv6 addresses count with nobody any more.
+    pub fn change(&self, limit: NonZeroU32, ipv6_prefix: u8) {
+        self.0.limit.store(limit.get(), Ordering::Relaxed);
+        self.0.ipv6_prefix.store(ipv6_prefix, Ordering::Relaxed);
     }
 
     /// A permit for `ip`, or `None` at once when the address has all of its own.
@@ -142,12 +150,13 @@ impl PerAddress {
     }
 
     fn try_acquire_if(&self, ip: IpAddr, may: impl FnOnce(u32) -> bool) -> Option<AddressPermit> {
-        let address = AddressKey::new(ip, self.0.ipv6_prefix);
+        let address = AddressKey::new(ip, self.0.ipv6_prefix.load(Ordering::Relaxed));
         // The entry is locked while it is counted, here and in `drop`. One that is full is never a new one: whoever has
         // nothing may have one.
         let held = || Held { permits: 0, streams: Permits::new(usize::MAX) };
         let mut held = self.0.in_use.entry(address).or_insert_with(held);
-        if held.permits > 0 && (held.permits >= self.0.limit.get() || !may(held.permits)) {
+        let limit = self.0.limit.load(Ordering::Relaxed);
+        if held.permits > 0 && (held.permits >= limit || !may(held.permits)) {
             return None;
         }
         held.permits += 1;
@@ -224,6 +233,42 @@ mod tests {
         assert_eq!(limit.addresses(), 2, "one permit of the first address is still out");
         drop((second, other));
         assert_eq!(limit.addresses(), 0);
+    }
+
+    #[test]
+    fn a_smaller_capacity_lets_what_is_out_go_on() {
+        let permits = Permits::new(3);
+        let mut held: Vec<_> = (0..3).map(|_| permits.try_acquire().unwrap()).collect();
+        permits.set_capacity(2);
+        assert_eq!((permits.in_use(), permits.capacity()), (3, 2));
+        held.pop();
+        assert!(permits.try_acquire().is_none(), "as many as may be are out");
+        held.pop();
+        held.push(permits.try_acquire().unwrap());
+        assert!(permits.try_acquire().is_none());
+        permits.set_capacity(3);
+        held.push(permits.try_acquire().unwrap());
+        drop(held);
+        assert_eq!(permits.in_use(), 0);
+    }
+
+    #[test]
+    fn another_limit_of_addresses_counts_from_the_next_permit_on() {
+        let limit = PerAddress::new(NonZeroU32::MIN, 64);
+        let v6 = |last: &str| -> IpAddr { format!("2001:db8::{last}").parse().unwrap() };
+        let mut held = vec![limit.try_acquire(ip(1)).unwrap(), limit.try_acquire(v6("1")).unwrap()];
+        assert!(limit.try_acquire(ip(1)).is_none() && limit.try_acquire(v6("2")).is_none());
+        limit.change(NonZeroU32::new(3).unwrap(), 64);
+        held.extend([limit.try_acquire(ip(1)).unwrap(), limit.try_acquire(ip(1)).unwrap()]);
+        assert!(limit.try_acquire(ip(1)).is_none());
+        limit.change(NonZeroU32::MIN, 128);
+        assert!(limit.try_acquire(ip(1)).is_none(), "three are out");
+        held.push(limit.try_acquire(v6("2")).expect("each address is a visitor of its own now"));
+        assert!(limit.try_acquire(v6("2")).is_none());
+        // Each permit goes back to where it was taken, whatever the prefix is by then.
+        drop(held);
+        assert_eq!(limit.addresses(), 0);
+        assert!(limit.try_acquire(ip(1)).is_some());
     }
 
     const PART: NonZeroUsize = NonZeroUsize::new(16).unwrap();

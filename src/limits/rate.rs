@@ -25,12 +25,20 @@ impl VisitorRate {
     }
 }
 
-impl<C: Clock> VisitorRate<C> {
+impl<C: Clock + Clone> VisitorRate<C> {
     /// As [`VisitorRate::new`], with a clock of the caller's.
     pub fn with_clock(rate: NonZeroU32, burst: NonZeroU32, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
         Self(Cells::new(Quota::per_second(rate).allow_burst(burst), ipv6_prefix, max_keys, clock))
     }
 
+    /// Goes by another rate, burst and prefix from the next request on. If they are others, every address has its whole
+    /// burst again.
+    pub fn change(&self, rate: NonZeroU32, burst: NonZeroU32, ipv6_prefix: u8) {
+        self.0.change(Quota::per_second(rate).allow_burst(burst), ipv6_prefix);
+    }
+}
+
+impl<C: Clock> VisitorRate<C> {
     /// Counts one request of `ip`.
     ///
     /// # Errors
@@ -79,6 +87,19 @@ mod tests {
         assert_eq!(rate.check("192.0.2.2".parse().unwrap()), Ok(()), "another address has its own cells");
         clock.advance(Duration::from_secs(1));
         assert_eq!((0..9).filter(|_| rate.check(VISITOR).is_ok()).count(), 3, "the burst fills up, no further");
+    }
+
+    #[test]
+    fn another_rate_counts_from_the_next_request_on() {
+        let (rate, clock) = rate(1, 2);
+        assert_eq!((0..5).filter(|_| rate.check(VISITOR).is_ok()).count(), 2);
+        let [ten, five] = [10, 5].map(|n| NonZeroU32::new(n).unwrap());
+        rate.change(ten, five, 64);
+        assert_eq!((0..10).filter(|_| rate.check(VISITOR).is_ok()).count(), 5);
+        rate.change(ten, five, 64);
+        assert_eq!(rate.check(VISITOR).map_err(|wait| (wait.quota(), wait.window())), Err((5, 1)));
+        clock.advance(Duration::from_millis(100));
+        assert!(rate.check(VISITOR).is_ok() && rate.check(VISITOR).is_err());
     }
 
     #[test]

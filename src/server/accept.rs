@@ -17,6 +17,7 @@ use super::tunnel::{Lane, Tunnel};
 use super::urls::do_not_fit;
 use super::{LoginPermit, Shared};
 use crate::auth::LaneSecret;
+use crate::config::ServerConfig;
 use crate::protocol::json;
 use crate::protocol::login::{Answer, CAPABILITY_SERVICES, Hello, Refusal, Refused, Welcome};
 use crate::transport::login::{MessageError, receive, send, send_encoded};
@@ -34,9 +35,13 @@ pub(super) async fn serve_agent(
     peer: SocketAddr,
     waiting: LoginPermit,
 ) {
-    let login_timeout = shared.config.tunnel.login_timeout;
+    let settings = shared.settings();
+    let login_timeout = settings.config.tunnel.login_timeout;
     let (began, mut came) = (Instant::now(), None);
-    let logged_in = tokio::time::timeout(login_timeout, log_in(&shared, tls, (socket, peer), &mut came)).await;
+    let log_in = log_in((&shared, &settings.config), tls, (socket, peer), &mut came);
+    let logged_in = tokio::time::timeout(login_timeout, log_in).await;
+    // What a lane begins with is all it needs.
+    drop(settings);
     drop(waiting);
     // Who has not said a word of the protocol is a scanner, and no login.
     if let Some((shown, result)) = came {
@@ -53,7 +58,7 @@ pub(super) async fn serve_agent(
 }
 
 async fn log_in(
-    shared: &Arc<Shared>,
+    (shared, config): (&Arc<Shared>, &ServerConfig),
     tls: TlsAcceptor,
     (socket, peer): (TcpStream, SocketAddr),
     came: &mut Option<(Shown, LoginResult)>,
@@ -68,13 +73,15 @@ async fn log_in(
             farewell(pipe, Answer::Known(known)).await?;
             return Ok(None);
         }
-        Ok(Granted::Lane(tunnel)) => welcome(shared, Admitted::Further(tunnel)),
-        Ok(Granted::Tunnel(login)) => admit(shared, login).and_then(|admitted| welcome(shared, admitted)),
+        Ok(Granted::Lane(tunnel)) => welcome((shared, config), Admitted::Further(tunnel)),
+        Ok(Granted::Tunnel(login)) => {
+            admit((shared, config), login).and_then(|admitted| welcome((shared, config), admitted))
+        }
         Err(refused) => Err(refused),
     };
     match welcomed {
         Ok(welcomed) => {
-            let start = first_words(shared, welcomed, pipe, peer).await?;
+            let start = first_words((shared, config), welcomed, pipe, peer).await?;
             *result = LoginResult::Ok;
             Ok(Some(start))
         }
@@ -114,11 +121,11 @@ impl Admitted {
     }
 }
 
-fn admit(shared: &Arc<Shared>, login: Authenticated) -> Result<Admitted, Refused> {
+fn admit((shared, config): (&Arc<Shared>, &ServerConfig), login: Authenticated) -> Result<Admitted, Refused> {
     let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
     let id = TunnelId::random().map_err(no_randomness)?;
     let secret = LaneSecret::random().map_err(no_randomness)?;
-    let max_streams = shared.config.limits.per_tunnel.streams;
+    let max_streams = config.limits.per_tunnel.streams;
     let registered = shared.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
     registered.map(Admitted::First).map_err(|error| {
         let (code, message) = error.refusal();
@@ -133,9 +140,8 @@ struct Welcomed {
     answer: Vec<u8>,
 }
 
-fn welcome(shared: &Arc<Shared>, admitted: Admitted) -> Result<Welcomed, Refused> {
+fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) -> Result<Welcomed, Refused> {
     let tunnel = admitted.tunnel();
-    let config = &shared.config;
     let lane = LaneId::next();
     let welcome = Welcome {
         tunnel_id: tunnel.id(),
@@ -158,14 +164,14 @@ fn welcome(shared: &Arc<Shared>, admitted: Admitted) -> Result<Welcomed, Refused
 }
 
 async fn first_words(
-    shared: &Arc<Shared>,
+    (shared, config): (&Arc<Shared>, &ServerConfig),
     welcomed: Welcomed,
     mut pipe: TlsStream<TcpStream>,
     peer: SocketAddr,
 ) -> Result<LaneStart, MessageError> {
     let Welcomed { admitted, lane, answer } = welcomed;
     send_encoded(&mut pipe, &answer).await?;
-    let per_tunnel = &shared.config.limits.per_tunnel;
+    let per_tunnel = &config.limits.per_tunnel;
     let max_streams = per_tunnel.streams_per_lane;
     let mux = MuxConfig { max_streams, yield_first: shared.multi_thread };
     let (session, driver) = mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&shared.unread));
@@ -181,5 +187,5 @@ async fn first_words(
     let guard = guard.ok_or(MessageError::Closed)?;
     // The operator may have changed its mind while the login was under way.
     shared.look_at(guard.tunnel());
-    Ok(LaneStart { guard, driver, notices, peer })
+    Ok(LaneStart { guard, driver, notices, peer, heartbeat: config.tunnel.heartbeat })
 }

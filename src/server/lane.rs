@@ -30,6 +30,8 @@ pub(super) struct LaneStart {
     pub(super) driver: Driver,
     pub(super) notices: mpsc::Receiver<Control>,
     pub(super) peer: SocketAddr,
+    /// As the agent was told.
+    pub(super) heartbeat: Duration,
 }
 
 /// Why a lane ended, for the log.
@@ -100,7 +102,7 @@ impl fmt::Display for End {
 
 /// Serves a lane until it ends, for whatever reason.
 pub(super) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
-    let LaneStart { guard, driver, notices, peer } = start;
+    let LaneStart { guard, driver, notices, peer, heartbeat } = start;
     let (tunnel, lane) = (Arc::clone(guard.tunnel()), Arc::clone(guard.lane()));
     let names: Vec<String> = tunnel.services().iter().map(|service| service.name().to_string()).collect();
     let names = names.join(",");
@@ -115,7 +117,7 @@ pub(super) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
             let _ = opened.send(stream);
         }
     }));
-    let end = run(&shared, &guard, notices, control).await;
+    let end = run(&shared, (&guard, heartbeat), notices, control).await;
     shared.metrics.lane_ended(LaneEnd::from(&end));
     // Its end is the end of the session, here and when this task is cut at the end of a drain.
     drop(guard);
@@ -125,11 +127,11 @@ pub(super) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
 
 async fn run(
     shared: &Arc<Shared>,
-    guard: &LaneGuard,
+    (guard, heartbeat): (&LaneGuard, Duration),
     notices: mpsc::Receiver<Control>,
     opened: oneshot::Receiver<MuxStream>,
 ) -> End {
-    let patience = shared.config.tunnel.heartbeat * MISSED_HEARTBEATS;
+    let patience = heartbeat * MISSED_HEARTBEATS;
     let session = guard.lane().session();
     let mut retired = guard.tunnel().retired();
     let at_once = |why: &Option<Retired>| why.as_ref().is_some_and(|why| why.is_at_once() || *why == Retired::Draining);
@@ -147,7 +149,8 @@ async fn run(
     };
     let writer = ControlWriter::new(stream.clone());
     let changes = Changes::new(shared, guard.tunnel());
-    let mut control = LaneControl { shared, guard, writer, patience, changes, drain_until: None, leaving: false };
+    let mut control =
+        LaneControl { shared, guard, writer, heartbeat, patience, changes, drain_until: None, leaving: false };
     let work = control.run(ControlReader::new(stream), notices);
     tokio::select! {
         () = session.ended() => End::Session,
@@ -176,6 +179,7 @@ struct LaneControl<'a> {
     shared: &'a Arc<Shared>,
     guard: &'a LaneGuard,
     writer: ControlWriter,
+    heartbeat: Duration,
     /// How long the agent may be silent, or fail to take a message.
     patience: Duration,
     /// What the agent wants to offer instead of what it offers.
@@ -189,7 +193,7 @@ struct LaneControl<'a> {
 impl LaneControl<'_> {
     async fn run(&mut self, mut reader: ControlReader, mut notices: mpsc::Receiver<Control>) -> End {
         let (tunnel, lane) = (self.guard.tunnel(), self.guard.lane());
-        let mut beat = interval(self.shared.config.tunnel.heartbeat);
+        let mut beat = interval(self.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticket = interval(TICKET_LIFETIME / 3);
         ticket.reset();
@@ -244,7 +248,7 @@ impl LaneControl<'_> {
             Control::Draining { .. } if self.leaving => {}
             Control::Draining { deadline_s } => {
                 self.leaving = true;
-                let limit = self.shared.config.tunnel.drain_timeout;
+                let limit = self.shared.settings().config.tunnel.drain_timeout;
                 let asked = Duration::try_from_secs_f64(deadline_s).unwrap_or(limit);
                 // First it serves no more: then no change brings its names back.
                 self.guard.tunnel().retire(Retired::Leaving);
@@ -265,7 +269,7 @@ impl LaneControl<'_> {
     }
 
     async fn on_retired(&mut self, why: Option<Retired>) -> Result<(), End> {
-        let limit = self.shared.config.tunnel.drain_timeout;
+        let limit = self.shared.settings().config.tunnel.drain_timeout;
         match why {
             None => return Ok(()),
             Some(why) if why.is_at_once() => return Err(End::of(&why)),

@@ -3,13 +3,14 @@
 //!
 //! [`Server::bind`] opens the listeners, [`Server::run`] serves until it is told to stop and then drains.
 //! An agent's connection goes through [`accept`], [`login`], [`registry`] and [`lane`]; a visitor's request through
-//! [`public`].
+//! [`public`]. [`reload`] takes over another configuration while all of that goes on.
 
 mod accept;
 mod admin;
 pub mod ceiling;
 pub mod certificate;
 mod change;
+mod drain;
 mod lane;
 pub mod login;
 mod metrics;
@@ -17,8 +18,10 @@ pub mod ports;
 mod proofs;
 pub mod public;
 pub mod registry;
+pub mod reload;
 mod room;
 pub mod service;
+mod settings;
 pub mod tunnel;
 mod urls;
 mod usages;
@@ -30,8 +33,9 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,8 +45,6 @@ use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey
 use crate::certs::CertError;
 use crate::config::ServerConfig;
 use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
-use crate::protocol::control::Control;
-use crate::routing::Router;
 use crate::telemetry::LogLevel;
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
@@ -51,14 +53,16 @@ use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use admin::Admin;
 use certificate::{Certificates, Origin, ServerCertificate};
+pub use drain::Drained;
+use drain::until_cut;
 use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
-use proofs::DomainProofs;
 use public::Door;
 use public::live::LiveRequests;
 use registry::Registry;
+use reload::Reloader;
 use room::Room;
-use tunnel::Retired;
+use settings::Settings;
 use usages::Usages;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
@@ -80,9 +84,6 @@ const REMEMBERED_ADDRESSES: usize = 100_000;
 
 /// How often the rate limits forget addresses that have been quiet.
 const EVICTION: Duration = Duration::from_secs(60);
-
-/// How long connections may take to end after the drain.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -113,24 +114,25 @@ pub enum StartError {
 /// What all connections of a server share.
 #[derive(Debug)]
 pub struct Shared {
-    config: ServerConfig,
+    settings: ArcSwap<Settings>,
+    /// Held by whoever exchanges them.
+    reloading: tokio::sync::Mutex<()>,
     public_port: u16,
     https: Option<Https>,
     ports: Ports,
     node_id: String,
     clients: Arc<Clients>,
     clients_file: Arc<ClientsOnDisk>,
-    /// How clients show that a domain is theirs, if they can.
-    proofs: Option<DomainProofs>,
     usages: Usages,
     registry: Arc<Registry>,
-    router: Router,
     verifier: TokenVerifier,
     tickets: TicketKey,
     visitors: VisitorRate,
     visitor_connections: PerAddress,
     connections: Permits,
     failed_logins: FailedLogins,
+    /// At the admin port.
+    wrong_admin_tokens: FailedLogins,
     /// Compares visitors' passwords.
     passwords: PasswordGate,
     /// Bodies of requests that wait for their signature to be checked.
@@ -181,13 +183,6 @@ pub struct Server {
     log: Option<LogLevel>,
 }
 
-/// What was still going on when a server ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drained {
-    /// Visitors' connections that had to be cut.
-    pub visits_cut: usize,
-}
-
 impl Server {
     /// Opens the listeners and prepares everything that can fail, so that running cannot.
     ///
@@ -230,11 +225,8 @@ impl Server {
         // Nothing is spawned on it: closed, it tells when it is empty.
         exchanges.close();
         let clients = Arc::new(clients);
-        let proofs =
-            config.public.domain_proof.then(|| DomainProofs::new(&config.public.resolvers, &config.public.domain));
         let shared = Shared {
             clients_file: Arc::new(ClientsOnDisk::new(config.clients.clone(), Arc::clone(&clients))),
-            proofs: proofs.transpose().map_err(StartError::Proofs)?,
             usages: Usages::default(),
             clients,
             public_port: public.local_addr()?.port(),
@@ -242,13 +234,13 @@ impl Server {
             ports: Ports::new(config.public.http.ip()),
             node_id: format!("{node_id:016x}"),
             registry: Registry::new(config.tunnel.max_tunnels),
-            router: Router::new(config.public.domain.as_str(), config.public.routing.as_slice()),
             verifier: TokenVerifier::new(LOGIN_CHECKS),
             tickets,
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
             connections: Permits::new(room.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
+            wrong_admin_tokens: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
             held_bodies: Budget::new(config.limits.held_bodies),
@@ -266,7 +258,8 @@ impl Server {
             drained: CancellationToken::new(),
             cut: CancellationToken::new(),
             multi_thread,
-            config,
+            reloading: tokio::sync::Mutex::default(),
+            settings: ArcSwap::from_pointee(Settings::new(config, None).map_err(StartError::Proofs)?),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -327,9 +320,9 @@ impl Server {
         &self.certificate
     }
 
-    /// What the listeners show. It is read again whenever its files change.
-    pub fn certificates(&self) -> Certificates {
-        self.shared.certificates.clone()
+    /// By what another configuration is taken over while the server runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(Arc::clone(&self.shared), self.log.clone())
     }
 
     /// Who is connected.
@@ -379,17 +372,16 @@ impl Server {
                 public::accept_visitor(&visited, socket, peer, door);
             }));
         }
-        let admin = admin.map(|(listener, token)| {
+        if let Some((listener, token)) = admin {
             let pin = (certificate.origin != Origin::Own).then_some(certificate.fingerprint);
             let admin = Admin::new(&shared, token, pin, log);
             // It tells that the server is draining for as long as it is.
             shared.tasks.spawn(listen::accept_loop(listener, shared.drained.clone(), admin.door()));
-            admin
-        });
-        shared.tasks.spawn(evict_idle(Arc::clone(&shared), admin));
+        }
+        shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
         let certificates = shared.certificates.clone();
-        shared.tasks.spawn(certificates.keep_up(shared.config.clone(), shared.stop.clone()));
+        shared.tasks.spawn(certificates.keep_up(shared.stop.clone()));
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));
         stop.cancelled().await;
         shared.drain().await
@@ -420,51 +412,9 @@ impl Shared {
         });
         self.tasks.spawn(until_cut(self.stop.clone(), accept));
     }
-
-    async fn drain(&self) -> Drained {
-        let limit = self.config.tunnel.drain_timeout;
-        self.stop.cancel();
-        self.tasks.close();
-        self.visits.close();
-        let tunnels = self.registry.all();
-        tracing::info!(
-            tunnels = tunnels.len(),
-            visits = self.visits.len(),
-            "shutting down; open requests may take {limit:?}"
-        );
-        for lane in tunnels.iter().flat_map(|tunnel| tunnel.lanes()) {
-            lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
-        }
-        let visits_cut = if timeout(limit, self.visits.wait()).await.is_ok() { 0 } else { self.visits.len() };
-        self.drained.cancel();
-        // Those whose login was under way at the start of the drain are among them now.
-        for tunnel in self.registry.all() {
-            tunnel.retire(Retired::Draining);
-        }
-        if visits_cut > 0 || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
-            self.cut.cancel();
-            // What is left is told to end now; nothing of it waits for a peer.
-            let _ = timeout(LAST_WORDS, self.tasks.wait()).await;
-        }
-        tracing::info!(visits_cut, "shut down");
-        Drained { visits_cut }
-    }
 }
 
-/// Runs a task, but not beyond the end of the drain.
-fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
-    // An asynchronous function would hold it twice: where it was passed in, and where it is polled.
-    let work = Box::pin(work);
-    async move {
-        tokio::select! {
-            biased;
-            () = cut.cancelled() => {}
-            () = work => {}
-        }
-    }
-}
-
-async fn evict_idle(shared: Arc<Shared>, admin: Option<Arc<Admin>>) {
+async fn evict_idle(shared: Arc<Shared>) {
     let mut tick = interval(EVICTION);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -474,63 +424,8 @@ async fn evict_idle(shared: Arc<Shared>, admin: Option<Arc<Admin>>) {
                 shared.visitors.evict_idle();
                 shared.failed_logins.evict_idle();
                 shared.passwords.evict_idle();
-                if let Some(admin) = &admin {
-                    admin.evict_idle();
-                }
+                shared.wrong_admin_tokens.evict_idle();
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::Notify;
-
-    use super::*;
-    use crate::auth::LaneSecret;
-    use crate::config::{ClientsFile, Environment, Flags};
-    use crate::server::login::Authenticated;
-    use crate::server::tunnel::{Lane, Tunnel};
-    use crate::transport::mux::{self, MuxConfig, Side};
-    use crate::values::{InstanceId, LaneId, TunnelId};
-
-    fn server(dir: &std::path::Path) -> Server {
-        let flags = Flags::new()
-            .with("tunnel.listen", "127.0.0.1:0")
-            .with("public.http", "127.0.0.1:0")
-            .with("admin.listen", "127.0.0.1:0")
-            .with("tunnel.tls.dir", dir.to_str().unwrap());
-        let config = ServerConfig::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
-        let clients = ClientsFile::from_text(&dir.join("clients.toml"), "[clients]\n").unwrap();
-        Server::bind(config, Clients::new(clients)).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_login_that_ends_during_the_drain_is_drained_too() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let shared = server(dir.path()).shared;
-        let visitor_leaves = Arc::new(Notify::new());
-        let left = Arc::clone(&visitor_leaves);
-        shared.visits.spawn(async move { left.notified().await });
-        let draining = async { shared.drain().await };
-        let late_login = async {
-            shared.stop.cancelled().await;
-            let login = Authenticated::for_tests("alice", InstanceId::random().unwrap(), &["alice"]);
-            let (id, secret) = (TunnelId::random().unwrap(), LaneSecret::random().unwrap());
-            let registration = shared.registry.register(login, |login| Tunnel::new(id, login, secret, 10)).unwrap();
-            let (pipe, _far) = tokio::io::duplex(64);
-            let config = MuxConfig { max_streams: 10, yield_first: false };
-            let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
-            let guard = registration.first_lane(Lane::new(LaneId::next(), session, 10, 1000).0).unwrap();
-            visitor_leaves.notify_one();
-            let mut retired = guard.tunnel().retired();
-            timeout(Duration::from_secs(10), retired.wait_for(Option::is_some))
-                .await
-                .expect("nobody drained it")
-                .unwrap()
-                .clone()
-        };
-        let (drained, retired) = tokio::join!(draining, late_login);
-        assert_eq!((drained, retired), (Drained { visits_cut: 0 }, Some(Retired::Draining)));
     }
 }

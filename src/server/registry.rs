@@ -26,7 +26,6 @@ pub struct Registry {
     tunnels: DashMap<ClientId, Vec<Arc<Tunnel>>>,
     names: Index<Name>,
     domains: Index<Domain>,
-    max_tunnels: usize,
     /// Held by whoever changes the maps.
     books: Mutex<Books>,
     changed: watch::Sender<u64>,
@@ -35,8 +34,9 @@ pub struct Registry {
 /// What only writers need to know.
 #[derive(Debug, Default)]
 struct Books {
-    /// The number of tunnels.
+    /// The number of tunnels, and the most there may be.
     count: usize,
+    max_tunnels: usize,
     lost: Lost,
 }
 
@@ -163,10 +163,14 @@ impl Registry {
             tunnels: DashMap::new(),
             names: Index::new(),
             domains: Index::new(),
-            max_tunnels,
-            books: Mutex::default(),
+            books: Mutex::new(Books { max_tunnels, ..Books::default() }),
             changed: watch::Sender::new(0),
         })
+    }
+
+    /// Room for `max_tunnels` from now on. Those that are there stay, even if they are more.
+    pub fn set_max_tunnels(&self, max_tunnels: usize) {
+        self.books.lock().max_tunnels = max_tunnels;
     }
 
     /// Gives a tunnel its place. It has no names before [`Registration::first_lane`].
@@ -188,7 +192,7 @@ impl Registry {
         }
         let own = self.tunnels_of(login.client());
         if !self.replaces_one(&own, &login) {
-            if books.count >= self.max_tunnels {
+            if books.count >= books.max_tunnels {
                 return Err(RegisterError::TooMany);
             }
             if own.len() >= MAX_TUNNELS_OF_A_CLIENT {

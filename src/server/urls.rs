@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::service::Service;
-use crate::protocol::json::JsonError;
+use crate::config::PublicConfig;
+use crate::protocol::control::Control;
+use crate::protocol::json::{self, JsonError};
 use crate::protocol::login::{PublicService, Refusal, Refused, ServiceKind};
 use crate::routing::RoutingMode;
 use crate::values::Name;
@@ -12,21 +14,27 @@ use crate::values::Name;
 impl Shared {
     /// Where visitors reach each service, most useful first.
     pub(super) fn public_services(&self, services: &[Arc<Service>]) -> Vec<PublicService> {
+        let settings = self.settings();
+        let urls = |service: &Service| self.urls_in(&settings.config.public, service);
         let public =
-            |service: &Arc<Service>| PublicService { name: service.name().clone(), public_urls: self.urls_of(service) };
+            |service: &Arc<Service>| PublicService { name: service.name().clone(), public_urls: urls(service) };
         services.iter().map(public).collect()
     }
 
     /// Where visitors reach this one.
     pub(super) fn urls_of(&self, service: &Service) -> Vec<String> {
-        let (domain, name) = (&self.config.public.domain, service.name());
+        self.urls_in(&self.settings().config.public, service)
+    }
+
+    fn urls_in(&self, public: &PublicConfig, service: &Service) -> Vec<String> {
+        let (domain, name) = (&public.domain, service.name());
         let offer = service.offer();
         match service.kind() {
             ServiceKind::Http => {
-                let mut urls = self.public_urls(name);
+                let mut urls = self.public_urls(public, name);
                 let hosts = offer.domains.iter().map(ToString::to_string);
                 let below = offer.wildcard.then(|| format!("*.{name}.{domain}"));
-                urls.extend(hosts.chain(below).map(|host| self.url_of_host(&host)));
+                urls.extend(hosts.chain(below).map(|host| self.url_of_host(public, &host)));
                 urls
             }
             ServiceKind::Tcp => service.port().iter().map(|port| format!("tcp://{domain}:{port}")).collect(),
@@ -41,8 +49,8 @@ impl Shared {
     }
 
     /// The address of a host of a client's own. What stands in front, if anything does, is what visitors reach.
-    fn url_of_host(&self, host: &str) -> String {
-        match (&self.config.public.url, &self.https) {
+    fn url_of_host(&self, public: &PublicConfig, host: &str) -> String {
+        match (&public.url, &self.https) {
             (Some(url), _) if url.starts_with("https://") => format!("https://{host}/"),
             (Some(_), _) => format!("http://{host}/"),
             (None, Some(https)) => format!("https://{host}{}/", with_port(https.port, 443)),
@@ -50,8 +58,7 @@ impl Shared {
         }
     }
 
-    fn public_urls(&self, name: &Name) -> Vec<String> {
-        let public = &self.config.public;
+    fn public_urls(&self, public: &PublicConfig, name: &Name) -> Vec<String> {
         if let Some(template) = &public.url {
             return vec![template.replace("{name}", name.as_str())];
         }
@@ -67,6 +74,21 @@ impl Shared {
             public.routing.iter().filter_map(url).collect::<Vec<_>>()
         };
         origins.into_iter().flatten().flat_map(urls).collect()
+    }
+}
+
+impl Shared {
+    /// Tells agents under which addresses their services are reached from now on.
+    pub(super) fn tell_addresses(&self) {
+        for tunnel in self.registry.all() {
+            let services = self.public_services(&self.registry.held(&tunnel));
+            let notice = Control::Offered { change: 0, services };
+            // An agent whose addresses do not fit into one message any more learns them when it comes again.
+            let fits = || json::encode_within(json::MAX_ANSWER, &notice).is_ok();
+            if matches!(&notice, Control::Offered { services, .. } if !services.is_empty()) && fits() {
+                tunnel.notify(&notice);
+            }
+        }
     }
 }
 

@@ -33,7 +33,7 @@ impl Shared {
     /// What `client` may use: what its operator says for it, and the server's defaults where nothing is said.
     pub(super) fn allowance(&self, client: &ClientId) -> Allowance {
         let own = self.clients.entry(client).map(|entry| entry.limits).unwrap_or_default();
-        let ClientLimits { requests_per_second, burst, streams } = self.config.limits.per_client;
+        let ClientLimits { requests_per_second, burst, streams } = self.settings().config.limits.per_client;
         // A burst belongs to its rate.
         let (requests_per_second, burst) = match own.requests_per_second {
             Some(own_rate) => (Some(own_rate), own.burst),

@@ -27,6 +27,7 @@ mod local;
 mod login;
 mod raw;
 mod refused;
+mod reload;
 mod rules;
 mod scale;
 mod shutdown;

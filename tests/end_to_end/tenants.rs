@@ -291,7 +291,7 @@ async fn a_changed_clients_file_counts_and_a_broken_one_does_not() {
     assert_eq!(*problems.borrow_and_update(), None);
 
     std::fs::write(&file, "[clients.alice]\ntoken_hash = 7\nnaems = []\n").unwrap();
-    server.clients_file.ask();
+    server.clients_file.reload().await;
     let broken = soon("the problems", problems.wait_for(Option::is_some)).await.unwrap().clone().unwrap();
     assert_eq!(broken.problems.len(), 2, "{broken}");
     assert_eq!(fetch(server.public, "bob", "/").await.text(), "bob");

@@ -1,9 +1,11 @@
-//! A configuration file that changes while its agent runs.
+//! Configuration files that change while their agent or server runs.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use crate::processes::{DEADLINE, Program, adit, until};
-use crate::setup::{Folder, HELLO, Server, python_site, start_agent};
+use crate::setup::{Folder, HELLO, Scene, Server, python_site, start_agent};
 use crate::visitor::visit;
 
 struct Home {
@@ -115,18 +117,94 @@ fn what_needs_a_restart_is_named_and_a_signal_has_the_file_read() {
 }
 
 #[test]
-fn a_servers_file_is_read_again_on_a_signal_and_what_waits_for_a_restart_is_named() {
+fn a_server_takes_all_of_it_over_on_a_signal_or_nothing() {
     let folder = Folder::new();
     folder.add_client("alice");
     let server = Server::start(&folder, "");
-    folder.write_server_config("limits.streams = 0\n");
+    let hangup = || server.program.signal("HUP");
+    folder.write_server_config("limits.streams = 0\ntunnel.tls.cert = 'own.pem'\ntunnel.tls.key = 'own.key'\n");
+    hangup();
+    server.program.line("nothing was reloaded, and everything stays as it was");
+    let line = server.program.line("limits.streams: is 0");
+    assert!(line.contains("server.toml: "), "{line}");
+    // Of a good configuration the certificates are looked at, too.
+    folder.write_server_config("limits.streams = 10\ntunnel.tls.cert = 'own.pem'\ntunnel.tls.key = 'own.key'\n");
+    hangup();
+    server.program.lines("nothing was reloaded", 2);
+    server.program.line("tunnel.tls.cert: there is no file");
+    let good = "limits.streams = 10\nlimits.per_ip.burst = 1\nlog.level = 'debug'\npublic.domain = 'x.example'\n";
+    folder.write_server_config(good);
+    hangup();
+    let line = server.program.line("reloaded; changed: ");
+    let changed = "changed: limits.streams, limits.per_ip.burst, log.level; waiting for a restart: public.domain";
+    assert!(line.ends_with(changed), "{line}");
+    hangup();
+    server.program.line("reloaded; nothing has changed; waiting for a restart: public.domain");
+    // The new limit and the new level count, the new domain does not.
+    let asked: Vec<u16> = (0..20).map(|_| visit(&server.url("nobody", "/"), &[]).status).collect();
+    assert!(asked.contains(&404) && asked.iter().all(|status| [404, 429].contains(status)), "{asked:?}");
+    server.program.line("DEBUG");
+    folder.write_server_config(&good.replace("public.domain = 'x.example'\n", ""));
+    hangup();
+    let line = server.program.lines("reloaded; nothing has changed", 2).remove(1);
+    assert!(line.ends_with("nothing has changed"), "{line}");
+}
+
+#[test]
+fn a_servers_usual_file_that_is_gone_changes_nothing() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    fs::create_dir(folder.path("config")).unwrap();
+    let text = fs::read_to_string(folder.write_server_config("")).unwrap();
+    folder.write("config/server.toml", &text.replace("'clients.toml'", "'../clients.toml'"));
+    let mut command = adit();
+    command.arg("server").current_dir(folder.path(""));
+    let server = Server::start_command(command);
+    fs::remove_file(folder.path("config/server.toml")).unwrap();
     server.program.signal("HUP");
-    server.program.line("the server's configuration cannot be used; what it said before still counts");
-    server.program.line("limits.streams: is 0");
-    folder.write_server_config("limits.streams = 10\nlog.level = 'debug'\n");
-    server.program.signal("HUP");
-    server.program.line("what is logged has changed");
-    let line = server.program.line("count from the next start on");
-    assert!(line.contains("changes of limits count"), "{line}");
-    assert_eq!(visit(&format!("http://{}/health", server.public), &[]).status, 503);
+    server.program.line("nothing was reloaded, and everything stays as it was");
+    server.program.line("config/server.toml");
+}
+
+/// Says that something is over, also when a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn no_request_fails_while_a_server_takes_another_configuration_over() {
+    let scene = Scene::with("limits.per_ip.requests_per_second = 100000\n");
+    let url = scene.server.url("alice", "/hello.txt");
+    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // Two requests on one connection.
+                    let answer = visit(&url, &[&url]);
+                    assert!(answer.status == 200 && answer.body.starts_with(HELLO), "{answer:?}");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for round in 1..=5 {
+            let streams = 1000 + round;
+            scene.folder.write_server_config(&format!(
+                "limits.per_ip.requests_per_second = {}\nlimits.streams = {streams}\ntimeouts.idle = '{streams}s'\n",
+                100_000 + round
+            ));
+            let before = answered.load(Ordering::Relaxed);
+            scene.server.program.signal("HUP");
+            scene
+                .server
+                .program
+                .lines("reloaded; changed: timeouts.idle, limits.streams, limits.per_ip.requests", round);
+            until("some more requests", DEADLINE, || (answered.load(Ordering::Relaxed) > before + 6).then_some(()));
+        }
+    });
 }

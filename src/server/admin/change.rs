@@ -43,7 +43,7 @@ impl Admin {
         self: &Arc<Self>,
         edit: impl FnOnce(&std::path::Path) -> Result<T, EditError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let path = self.shared.config.clients.clone();
+        let path = self.shared.settings().config.clients.clone();
         let edited = tokio::task::spawn_blocking(move || edit(&path)).await;
         let outcome = edited.map_err(|error| ApiError::failed(&error))??;
         self.shared.clients_file.reload().await;

@@ -34,11 +34,11 @@ impl Admin {
         if self.token.matches(shown) || is_open {
             return Ok(());
         }
-        self.failures.allowed(from).map_err(|wait| {
+        self.shared.wrong_admin_tokens.allowed(from).map_err(|wait| {
             self.shared.metrics.limited(Limit::AdminTokens);
             ApiError::too_many_failures(wait.seconds())
         })?;
-        self.failures.failed(from);
+        self.shared.wrong_admin_tokens.failed(from);
         let refused = ApiError::bad_token();
         if !request.method().is_safe() {
             audit_refusal(from, request.method(), request.uri().path(), &refused);

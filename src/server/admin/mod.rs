@@ -43,7 +43,7 @@ use super::public::socket::{Turns, VisitorSocket};
 use super::public::wire::Wire;
 use super::{Shared, until_cut};
 use crate::auth::AdminToken;
-use crate::limits::{FailedLogins, Permits};
+use crate::limits::Permits;
 use crate::telemetry::LogLevel;
 use crate::values::{Fingerprint, RequestId};
 use answer::ApiError;
@@ -69,8 +69,6 @@ pub(super) struct Admin {
     pin: Option<Fingerprint>,
     /// What is logged, if that can be changed.
     log: Option<LogLevel>,
-    /// Wrong tokens of each address.
-    failures: FailedLogins,
     connections: Permits,
     changes: Permits,
     started: Instant,
@@ -90,24 +88,16 @@ impl Admin {
         pin: Option<Fingerprint>,
         log: Option<LogLevel>,
     ) -> Arc<Self> {
-        let per_ip = &shared.config.limits.per_ip;
-        let failures = FailedLogins::new(per_ip.logins_per_minute, per_ip.ipv6_prefix, super::REMEMBERED_ADDRESSES);
         Arc::new(Self {
             shared: Arc::clone(shared),
             token,
             pin,
             log,
-            failures,
             connections: Permits::new(CONNECTIONS),
             changes: Permits::new(CHANGES),
             started: Instant::now(),
             description: OnceLock::new(),
         })
-    }
-
-    /// Forgets the addresses whose failures are long past.
-    pub(super) fn evict_idle(&self) {
-        self.failures.evict_idle();
     }
 
     /// Takes connections in, each for `accept_loop` to hand over; does not wait.
@@ -131,9 +121,9 @@ impl Admin {
     /// Serves one connection, with the deadlines of a visitor's.
     async fn serve(self: Arc<Self>, router: axum::Router, socket: TcpStream, peer: SocketAddr) {
         let (shared, turns, unread) = (Arc::clone(&self.shared), Turns::default(), Unread::default());
-        let timeouts = &shared.config.timeouts;
+        let timeouts = shared.settings().config.timeouts;
         let signs = (Arc::new(AtomicBool::new(false)), turns.clone(), unread.clone());
-        let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, timeouts);
+        let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, &timeouts);
         let service = service_fn(move |request: Request<Incoming>| {
             let (admin, router, turn) = (Arc::clone(&self), router.clone(), turns.begin());
             let (unread, id) = (unread.clone(), RequestId::next());

@@ -37,7 +37,7 @@ impl Shared {
         };
         let token = Token::generate().map_err(|error| broken(&error))?;
         let redeemed = {
-            let (path, digest, client) = (self.config.clients.clone(), known.digest(), client.clone());
+            let (path, digest, client) = (self.settings().config.clients.clone(), known.digest(), client.clone());
             // Many may come with the same code at once, and a hash takes memory: they wait in line.
             let hashed = self.verifier.hash(token.as_secret()).await.map_err(|error| broken(&error))?;
             tokio::task::spawn_blocking(move || redeem_invite(&path, &digest, Some(&client), &hashed)).await

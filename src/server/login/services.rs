@@ -11,6 +11,7 @@ use super::super::Shared;
 use super::super::ports::OpenPort;
 use super::super::proofs::NotProved;
 use super::super::service::Service;
+use super::super::settings::Settings;
 use super::super::tunnel::Tunnel;
 use crate::access::Access;
 use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, Refusal, Refused, ServiceKind, ServiceOffer};
@@ -40,10 +41,12 @@ impl Shared {
         if offers.is_empty() || offers.len() > MAX_SERVICES {
             return Err(not_allowed(format!("an agent offers 1 to {MAX_SERVICES} services, not {}", offers.len())));
         }
+        let settings = self.settings();
+        let by_subdomain = settings.config.public.routing.contains(&RoutingMode::Subdomain);
         for (at, offer) in offers.iter().enumerate() {
             check_twice(offer, &offers[..at])?;
             self.check_name(client, offer)?;
-            self.check_kind(offer)?;
+            self.check_kind(offer, by_subdomain)?;
             if offer.domains.len() > MAX_DOMAINS {
                 return Err(not_allowed(format!("the service `{}` has more than {MAX_DOMAINS} domains", offer.name)));
             }
@@ -51,7 +54,7 @@ impl Shared {
         let unchanged = |offer: &ServiceOffer| before.iter().find(|service| service.offer() == offer);
         let changed =
             offers.iter().filter(|offer| unchanged(offer).is_none_or(|service| !self.may_still_have(client, service)));
-        let proved = self.check_domains(client, changed).await?;
+        let proved = self.check_domains(&settings, client, changed).await?;
         let make = |offer: &ServiceOffer| match unchanged(offer) {
             Some(unchanged) => Ok(Arc::clone(unchanged)),
             None => {
@@ -90,8 +93,7 @@ impl Shared {
         Ok(())
     }
 
-    fn check_kind(&self, offer: &ServiceOffer) -> Result<(), Refused> {
-        let by_subdomain = self.config.public.routing.contains(&RoutingMode::Subdomain);
+    fn check_kind(&self, offer: &ServiceOffer, by_subdomain: bool) -> Result<(), Refused> {
         let name = &offer.name;
         if offer.kind == ServiceKind::Tls && (self.https.is_none() || !by_subdomain) {
             return Err(not_allowed(format!(
@@ -122,23 +124,24 @@ impl Shared {
     /// [`PROOFS`]. Gives back those that were proved.
     async fn check_domains<'o>(
         &self,
+        settings: &Settings,
         client: &ClientId,
         offers: impl Iterator<Item = &'o ServiceOffer>,
     ) -> Result<HashSet<Domain>, Refused> {
         let mut unlisted = HashSet::new();
         for domain in offers.flat_map(|offer| &offer.domains) {
-            if domain.is_within(&self.config.public.domain) {
+            if domain.is_within(&settings.config.public.domain) {
                 return Err(not_allowed(format!("`{domain}` belongs to the server itself; claim a name instead")));
             }
             if !self.clients.may_have_domain(client, domain) {
                 // What the operator has given to somebody else is not to be had by any proof.
-                if self.proofs.is_none() || self.clients.owner_of_domain(domain.as_str()).is_some() {
+                if settings.proofs.is_none() || self.clients.owner_of_domain(domain.as_str()).is_some() {
                     return Err(not_allowed(not_listed(client, domain)));
                 }
                 unlisted.insert(domain.clone());
             }
         }
-        let Some(proofs) = self.proofs.as_ref().filter(|_| !unlisted.is_empty()) else { return Ok(unlisted) };
+        let Some(proofs) = settings.proofs.as_ref().filter(|_| !unlisted.is_empty()) else { return Ok(unlisted) };
         let prove = |domain: Domain| async move {
             proofs.check(client, &domain).await.map_err(|why| match why {
                 NotProved::No(how) => not_allowed(format!("{}, or {how}", not_listed(client, &domain))),

@@ -12,6 +12,7 @@ use super::answer::Failure;
 use super::body::{HoldError, RequestBody};
 use crate::access::{Access, Decision, NotLetIn, Signed, Verifier};
 use crate::server::login::unix_now;
+use crate::server::settings::Settings;
 use crate::values::Name;
 
 /// How fast a body that is held has to come, in bytes a second, on top of the time of a head.
@@ -20,7 +21,7 @@ const LEAST_RATE: u64 = 256 * 1024;
 /// Lets `visitor` through to the service `name`, or not. From a request that is let through, what it was let in with is
 /// taken off; if its body had to be read first, it goes on with the same bytes.
 pub(super) async fn check(
-    visit: &Visit,
+    (visit, settings): (&Visit, &Settings),
     (name, access): (&Name, &Access),
     request: &mut Request<RequestBody>,
     visitor: IpAddr,
@@ -34,7 +35,7 @@ pub(super) async fn check(
         Decision::WrongHeader => return Err(Failure::Forbidden),
         Decision::NoCredential => return Err(Failure::Unauthorized(name.clone())),
         Decision::Compare(credential) => {
-            let compared = shared.passwords.check(access, &credential, visitor, shared.config.timeouts.head).await;
+            let compared = shared.passwords.check(access, &credential, visitor, settings.config.timeouts.head).await;
             compared.map_err(|why| match why {
                 NotLetIn::Wrong => Failure::Unauthorized(name.clone()),
                 NotLetIn::TooOften(wait) => Failure::RateLimited(wait),
@@ -43,14 +44,14 @@ pub(super) async fn check(
         }
     }
     if let Some(signed) = access.signed() {
-        check_signature(visit, (name, signed), request).await?;
+        check_signature((visit, settings), (name, signed), request).await?;
     }
     access.strip(request.headers_mut());
     Ok(())
 }
 
 async fn check_signature(
-    visit: &Visit,
+    (visit, settings): (&Visit, &Settings),
     (name, signed): (&Name, &Signed),
     request: &mut Request<RequestBody>,
 ) -> Result<(), Failure> {
@@ -62,7 +63,7 @@ async fn check_signature(
     request.headers_mut().remove(UPGRADE);
     let mut verifier = signed.verifier(request.headers(), unix_now()).ok_or_else(bad_signature)?;
     if !request.body().is_end_stream() {
-        hold(visit, signed, request.body_mut(), &mut verifier).await?;
+        hold((visit, settings), signed, request.body_mut(), &mut verifier).await?;
         // The visitor was asked for its body already.
         request.headers_mut().remove(EXPECT);
     }
@@ -71,12 +72,12 @@ async fn check_signature(
 
 /// Reads a body to its end, past its verifier.
 async fn hold(
-    visit: &Visit,
+    (visit, settings): (&Visit, &Settings),
     signed: &Signed,
     body: &mut RequestBody,
     verifier: &mut Verifier<'_>,
 ) -> Result<(), Failure> {
-    let (timeouts, most) = (&visit.shared.config.timeouts, signed.max_body());
+    let (timeouts, most) = (&settings.config.timeouts, signed.max_body());
     let announced = body.size_hint();
     if announced.lower() > most as u64 {
         return Err(Failure::BodyTooLarge);

@@ -1,6 +1,7 @@
 //! A visitor's connection as HTTP, and how long it is kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -37,10 +38,9 @@ where
     }
 }
 
-/// Serves HTTP/1.1 and 1.0.
-pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket) {
+/// Serves HTTP/1.1 and 1.0, with heads of up to `head_size` bytes.
+pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket, head_size: usize) {
     let shared = Arc::clone(&visit.shared);
-    let config = &shared.config;
     let service = service_fn(move |mut request| {
         // Now: before the future runs, hyper wants its buffer back to listen for the visitor's leaving.
         copied::copy_head(&mut request);
@@ -49,8 +49,8 @@ pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket) {
     let connection = http1::Builder::new()
         // The socket watches over both: the head, and the time before it.
         .header_read_timeout(None)
-        .max_buf_size(config.limits.head_size)
-        .max_header_size(config.limits.head_size)
+        .max_buf_size(head_size)
+        .max_header_size(head_size)
         // The application's own date, or none: a proxy adds nothing that it can leave out.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(socket), service)
@@ -68,10 +68,14 @@ pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket) {
     }
 }
 
-/// Serves HTTP/2.
-pub(super) async fn serve_http2(visit: Arc<Visit>, mut socket: VisitorSocket) {
+/// Serves HTTP/2, with heads of up to `head_size` bytes, to a visitor that takes something of its answers within
+/// `patience`.
+pub(super) async fn serve_http2(
+    visit: Arc<Visit>,
+    mut socket: VisitorSocket,
+    (head_size, patience): (usize, Duration),
+) {
     let shared = Arc::clone(&visit.shared);
-    let config = &shared.config;
     let idle = socket.announce_idle();
     let watched = Arc::clone(&visit);
     let service = service_fn(move |request| request::serve(Arc::clone(&visit), request));
@@ -79,7 +83,7 @@ pub(super) async fn serve_http2(visit: Arc<Visit>, mut socket: VisitorSocket) {
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(HTTP2_STREAMS)
-        .max_header_list_size(u32::try_from(config.limits.head_size).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(head_size).unwrap_or(u32::MAX))
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
         .max_send_buf_size(HTTP2_SEND_BUFFER)
@@ -101,7 +105,7 @@ pub(super) async fn serve_http2(visit: Arc<Visit>, mut socket: VisitorSocket) {
     };
     let standstill = async {
         match &watched.stalls {
-            Some(stalls) => stalls.standstill(&watched.turns, config.timeouts.idle).await,
+            Some(stalls) => stalls.standstill(&watched.turns, patience).await,
             None => std::future::pending().await,
         }
     };

@@ -1,6 +1,7 @@
 //! Through which tunnel a request goes, and through which one next if nothing has come of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
@@ -19,18 +20,20 @@ const ATTEMPTS: usize = 3;
 pub(super) struct Course {
     now: Arc<Offered>,
     tried: Vec<TunnelId>,
+    /// How long opening a stream may take.
+    deadline: Duration,
 }
 
 impl Course {
-    /// It begins where the route leads.
-    pub(super) fn new(offered: &Arc<Offered>) -> Self {
-        Self { now: Arc::clone(offered), tried: Vec::new() }
+    /// It begins where the route leads. Opening a stream may take `deadline`.
+    pub(super) fn new(offered: &Arc<Offered>, deadline: Duration) -> Self {
+        Self { now: Arc::clone(offered), tried: Vec::new(), deadline }
     }
 
     /// Opens a stream and sends `first` on it. A tunnel that takes none is passed over, if there is another one.
     pub(super) async fn open(&mut self, shared: &Shared, first: &[u8]) -> Result<(MuxStream, StreamPermit), Failure> {
         loop {
-            match self.now.tunnel.open(first, shared.config.timeouts.head).await {
+            match self.now.tunnel.open(first, self.deadline).await {
                 Ok(opened) => return Ok(opened),
                 // The limit is the same wherever it goes.
                 Err(failure @ OpenFailure::ClientBusy) => return Err(failure.into()),

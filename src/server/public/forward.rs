@@ -30,6 +30,7 @@ use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
 use crate::routing::{self, RoutingMode};
 use crate::server::service::Offered;
+use crate::server::settings::Settings;
 use crate::server::until_cut;
 use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::{Way, both_ways};
@@ -72,13 +73,13 @@ impl Target {
 
 /// Takes a request to its agent and brings the answer back, its body still on the way.
 pub(super) async fn forward(
-    visit: &Arc<Visit>,
+    (visit, settings): (&Arc<Visit>, &Settings),
     target: Target,
     request: &mut Request<RequestBody>,
     reached: &mut Reached,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
-    let address = visit.stream()?;
+    let address = visit.stream(settings)?;
     let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
     let turn = visit.turns.begin();
     let entry = Entry::open(
@@ -86,35 +87,35 @@ pub(super) async fn forward(
             request_id: target.request_id,
             visitor: target.visitor,
             meter: Arc::clone(target.offered.service.meter()),
-            asked: Asked::Request(request.method().clone(), Path::of(request.uri(), shared.config.log.query)),
+            asked: Asked::Request(request.method().clone(), Path::of(request.uri(), settings.config.log.query)),
         },
         (server, address, Some(turn), shared.exchanges.token()),
         &shared.live,
     );
     *reached = Reached::Ledger;
-    exchange(visit, &target, request, &entry).await.inspect_err(|failure| {
+    exchange((visit, settings), &target, request, &entry).await.inspect_err(|failure| {
         entry.fail(failure.clone());
         entry.status(failure.status());
     })
 }
 
 async fn exchange(
-    visit: &Arc<Visit>,
+    (visit, settings): (&Arc<Visit>, &Settings),
     target: &Target,
     request: &mut Request<RequestBody>,
     entry: &Arc<Entry>,
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
-    let timeouts = &shared.config.timeouts;
+    let timeouts = &settings.config.timeouts;
     let asked = (request.method().clone(), request.version());
     let has_body = !request.body().is_end_stream();
     // The caller of a gRPC stream may have nothing to say for long.
     let upload_idle = if is_grpc(request.headers()) { timeouts.quiet_stream } else { timeouts.idle };
     let waits = has_body && asked.1 == Version::HTTP_11 && headers::expects_continue(request.headers());
-    let upgrade = rewrite(visit, target, request, has_body);
+    let upgrade = rewrite((visit, settings), target, request, has_body);
     let protocol = request.extensions_mut().remove::<Protocol>();
     let first = opening(visit, target, request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
-    let mut course = Course::new(&target.offered);
+    let mut course = Course::new(&target.offered, timeouts.head);
     let (mut stream, mut reader) = begin(visit, &mut course, &first, entry).await?;
     let writer = FrameWriter::new(stream.0.clone());
     let (mut sending, mut asks) = (None, None);
@@ -250,7 +251,12 @@ fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> 
 
 /// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade, or of an
 /// extended CONNECT.
-fn rewrite(visit: &Visit, target: &Target, request: &mut Request<RequestBody>, has_body: bool) -> Option<OnUpgrade> {
+fn rewrite(
+    (visit, settings): (&Visit, &Settings),
+    target: &Target,
+    request: &mut Request<RequestBody>,
+    has_body: bool,
+) -> Option<OnUpgrade> {
     let protocol = headers::strip_hop_by_hop(request.headers_mut());
     let upgrade = match protocol {
         _ if request.method() == Method::CONNECT => Some(hyper::upgrade::on(&mut *request)),
@@ -267,12 +273,12 @@ fn rewrite(visit: &Visit, target: &Target, request: &mut Request<RequestBody>, h
     let forwarding = Forwarding {
         visitor: target.visitor,
         peer: (visit.peer.ip(), &visit.peer_text),
-        peer_is_trusted: visit.peer_is_trusted(),
+        peer_is_trusted: visit.peer_is_trusted(settings),
         scheme: target.scheme,
         authority: target.authority.as_ref(),
         prefix: target.prefix(),
         request_id: target.request_id,
-        forwarded: visit.shared.config.public.forwarded,
+        forwarded: settings.config.public.forwarded,
     };
     headers::add_forwarding(request.headers_mut(), &forwarding);
     upgrade

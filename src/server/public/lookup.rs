@@ -34,7 +34,7 @@ pub(super) fn offered(shared: &Shared, route: &Route) -> Result<Arc<Offered>, Fa
 /// Whether visitors may ask for `host`, which is a host name: the domain itself, or one under which something is offered
 /// or could be.
 pub(in crate::server) fn is_served(shared: &Shared, host: &str) -> bool {
-    match shared.router.route(Asked { authority: Some(host), path: "/", header: None }) {
+    match shared.settings().router.route(Asked { authority: Some(host), path: "/", header: None }) {
         Route::Own => true,
         route => matches!(offered(shared, &route), Ok(_) | Err(Failure::TunnelOffline)),
     }

@@ -43,6 +43,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::metrics::Limit;
 use super::service::Offered;
+use super::settings::Settings;
 use crate::limits::{AddressPermit, Permit};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
@@ -95,20 +96,20 @@ impl Visit {
         Arc::new(Self { shared, peer, peer_text, local, scheme, cut, turns, unread, stalls, permits })
     }
 
-    fn peer_is_trusted(&self) -> bool {
-        is_trusted(&self.shared, self.peer.ip())
+    fn peer_is_trusted(&self, settings: &Settings) -> bool {
+        is_trusted(settings, self.peer.ip())
     }
 
     /// The share of one request in what its address may have open at once; a trusted proxy's requests have none.
-    fn stream(&self) -> Result<Option<Permit>, Failure> {
+    fn stream(&self, settings: &Settings) -> Result<Option<Permit>, Failure> {
         let Some(address) = &self.permits.1 else { return Ok(None) };
         let share = self.shared.streams.fair_share(SHARE, LEAST_STREAMS);
-        address.stream(self.shared.config.limits.per_ip.streams, share).map(Some).ok_or(Failure::AddressBusy)
+        address.stream(settings.config.limits.per_ip.streams, share).map(Some).ok_or(Failure::AddressBusy)
     }
 }
 
-fn is_trusted(shared: &Shared, ip: IpAddr) -> bool {
-    contains(&shared.config.public.trusted_proxies, ip)
+fn is_trusted(settings: &Settings, ip: IpAddr) -> bool {
+    contains(&settings.config.public.trusted_proxies, ip)
 }
 
 fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
@@ -134,6 +135,8 @@ pub(super) enum Door {
 #[derive(Debug)]
 struct Admission {
     shared: Arc<Shared>,
+    /// What it goes by for as long as nothing is known of what it wants, and a connection that is not HTTP to its end.
+    settings: Arc<Settings>,
     peer: SocketAddr,
     local: SocketAddr,
     /// Its share of all connections, and of its address's.
@@ -148,9 +151,9 @@ impl Admission {
             tracing::warn!(%peer, "closed a connection: there are as many as there may be (`limits.connections`)");
             return None;
         };
-        let local = canonical(socket.local_addr().ok()?);
-        let mut admission =
-            Self { shared: Arc::clone(shared), peer: canonical(peer), local, permits: (connection, None) };
+        let (peer, local) = (canonical(peer), canonical(socket.local_addr().ok()?));
+        let (shared, settings) = (Arc::clone(shared), shared.settings());
+        let mut admission = Self { shared, settings, peer, local, permits: (connection, None) };
         // Who a proxy speaks for is not known yet.
         if !admission.is_proxied() && !admission.count_address() {
             return None;
@@ -163,13 +166,13 @@ impl Admission {
 
     /// Whether the connection begins with a PROXY protocol header.
     fn is_proxied(&self) -> bool {
-        contains(&self.shared.config.public.proxy_protocol_from, self.peer.ip())
+        contains(&self.settings.config.public.proxy_protocol_from, self.peer.ip())
     }
 
     /// Takes the address's share; `false` if it has none left. A trusted proxy brings many visitors over one address.
     fn count_address(&mut self) -> bool {
-        let Self { shared, peer, permits, .. } = self;
-        if is_trusted(shared, peer.ip()) {
+        let Self { shared, settings, peer, permits, .. } = self;
+        if is_trusted(settings, peer.ip()) {
             return true;
         }
         let share = shared.connections.fair_share(SHARE, LEAST_CONNECTIONS);
@@ -215,10 +218,10 @@ enum Wanted {
 
 /// From a fresh connection to its end.
 async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
-    let shared = Arc::clone(&admission.shared);
+    let (shared, timeouts) = (Arc::clone(&admission.shared), admission.settings.config.timeouts);
     let wanted = tokio::select! {
         biased;
-        wanted = timeout(shared.config.timeouts.head, what_it_wants(&mut admission, socket, door)) => wanted,
+        wanted = timeout(timeouts.head, what_it_wants(&mut admission, socket, door)) => wanted,
         // Nothing was asked yet.
         () = shared.stop.cancelled() => return,
     };
@@ -228,14 +231,17 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
             let cut = Arc::new(AtomicBool::new(false));
             let (turns, unread) = (Turns::default(), Unread::default());
             let signs = (Arc::clone(&cut), turns.clone(), unread.clone());
-            let socket = VisitorSocket::new(wire, signs, &shared.config.timeouts);
+            let socket = VisitorSocket::new(wire, signs, &timeouts);
             let stalls = is_http2.then(Stalls::default);
-            let Admission { shared, peer, local, permits } = admission;
+            let Admission { shared, settings, peer, local, permits } = admission;
+            let head_size = settings.config.limits.head_size;
+            // Each request takes what counts by then.
+            drop(settings);
             let visit = Visit::new((shared, peer, local, scheme), (cut, turns, unread, stalls), permits);
             match is_http2 {
                 // In boxes, so that the many that are HTTP/1.1 do not take as much room.
-                true => Box::pin(connection::serve_http2(visit, socket)).await,
-                false => connection::serve_http1(visit, socket).await,
+                true => Box::pin(connection::serve_http2(visit, socket, (head_size, timeouts.idle))).await,
+                false => connection::serve_http1(visit, socket, head_size).await,
             }
         }
         Ok(Ok(Wanted::Tls(offered, socket, ahead))) => {
@@ -262,7 +268,7 @@ async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door)
     }
     let shared = &admission.shared;
     let TlsHello { name, handshake, ahead } = arrival.tls_hello().await?;
-    if let Some(offered) = name.and_then(|name| passes_through(shared, &name)) {
+    if let Some(offered) = name.and_then(|name| passes_through(admission, &name)) {
         return Ok(Wanted::Tls(offered, handshake.io, ahead));
     }
     let tls = shared.https.as_ref().ok_or_else(|| io::Error::other("there is no certificate"))?;
@@ -272,7 +278,7 @@ async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door)
 }
 
 /// The service whose own TLS a visitor of `host` gets, if there is one.
-fn passes_through(shared: &Shared, host: &str) -> Option<Arc<Offered>> {
-    let route = shared.router.route(Asked { authority: Some(host), path: "", header: None });
-    lookup::offered(shared, &route).ok().filter(|offered| offered.service.kind() == ServiceKind::Tls)
+fn passes_through(admission: &Admission, host: &str) -> Option<Arc<Offered>> {
+    let route = admission.settings.router.route(Asked { authority: Some(host), path: "", header: None });
+    lookup::offered(&admission.shared, &route).ok().filter(|offered| offered.service.kind() == ServiceKind::Tls)
 }

@@ -75,7 +75,8 @@ async fn open(
     (request_id, ahead): (RequestId, &[u8]),
     reached: &mut Reached,
 ) -> Result<Carrier, Failure> {
-    let Admission { shared, peer, local, .. } = admission;
+    let Admission { shared, settings, peer, local, .. } = admission;
+    let deadline = settings.config.timeouts.head;
     let (name, kind) = (offered.service.name(), offered.service.kind());
     shared.visitors.check(peer.ip()).map_err(Failure::RateLimited)?;
     // Of all that a service can ask, a connection can only have the right address.
@@ -97,13 +98,13 @@ async fn open(
         let mut first = BytesMut::with_capacity(256 + ahead.len());
         preface.put(&mut first).map_err(|_: WireError| Failure::TunnelLost)?;
         frame::put_data(&mut first, ahead);
-        let (stream, permit) = Course::new(offered).open(shared, &first).await?;
+        let (stream, permit) = Course::new(offered, deadline).open(shared, &first).await?;
         entry.hold(&stream, permit);
         // From here on, leaving early cuts the stream.
         let stream = Held(stream);
         let writer = FrameWriter::new(stream.0.clone());
         let mut reader = FrameReader::new(stream.0.clone(), Decoder::raw_response());
-        match timeout(shared.config.timeouts.head, reader.event()).await {
+        match timeout(deadline, reader.event()).await {
             Ok(Ok(Event::Status(Status::Accepted))) => Ok((reader, writer, stream)),
             Ok(Ok(Event::Status(status))) => Err(Failure::of_status(status)),
             Ok(_) => Err(Failure::TunnelLost),
@@ -126,7 +127,7 @@ impl Carrier {
         if let Err(error) = watched {
             tracing::debug!(%error, "a visitor that vanishes will be noticed late");
         }
-        let quiet = admission.shared.config.timeouts.quiet_stream;
+        let quiet = admission.settings.config.timeouts.quiet_stream;
         let meter = |way, bytes| entry.moved(way, bytes);
         match both_ways(socket, reader, writer, quiet, meter).await {
             Ok(()) => {

@@ -24,6 +24,7 @@ use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::Shared;
 use crate::server::metrics::Meter;
+use crate::server::settings::Settings;
 use crate::server::urls::with_port;
 use crate::values::{Name, RequestId};
 
@@ -42,15 +43,17 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
         visit.unread.begin(request_id, !request.body().is_end_stream());
     }
     let mut request = request.map(RequestBody::Coming);
+    // What counts now counts for all of this request.
+    let settings = visit.shared.settings();
     let visitor = {
-        let is_trusted = |ip| super::is_trusted(&visit.shared, ip);
+        let is_trusted = |ip| super::is_trusted(&settings, ip);
         headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted)
     };
-    let noted = Noted::new(&visit, &request);
+    let noted = Noted::new(&settings, &request);
     async move {
         let _turn = turn;
         let mut reached = Reached::Nobody;
-        let decided = decide(&visit, &mut request, (request_id, visitor), &mut reached).await;
+        let decided = decide((&visit, &settings), &mut request, (request_id, visitor), &mut reached).await;
         Ok(match decided {
             Ok(response) => {
                 noted.write((request_id, visitor), &reached, (response.status().as_u16(), "own"));
@@ -93,9 +96,8 @@ pub(super) fn count(shared: &Shared, failure: &Failure, reached: &Reached) {
 struct Noted(Option<(AskedFor, Instant)>);
 
 impl Noted {
-    fn new<B>(visit: &Visit, request: &Request<B>) -> Self {
-        let asked =
-            || AskedFor::Request(request.method().clone(), Path::of(request.uri(), visit.shared.config.log.query));
+    fn new<B>(settings: &Settings, request: &Request<B>) -> Self {
+        let asked = || AskedFor::Request(request.method().clone(), Path::of(request.uri(), settings.config.log.query));
         Self(ledger::is_read().then(|| (asked(), Instant::now())))
     }
 
@@ -112,7 +114,7 @@ impl Noted {
 }
 
 async fn decide(
-    visit: &Arc<Visit>,
+    (visit, settings): (&Arc<Visit>, &Settings),
     request: &mut Request<RequestBody>,
     (request_id, visitor): (RequestId, IpAddr),
     reached: &mut Reached,
@@ -127,7 +129,7 @@ async fn decide(
         return Err(Failure::BadRequest);
     }
     let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;
-    if let Some(location) = https_location(visit, request, authority.as_ref()) {
+    if let Some(location) = https_location((visit, settings), request, authority.as_ref()) {
         return Ok(answer::redirect(location, request_id).map(Either::Left));
     }
     let route = {
@@ -137,7 +139,7 @@ async fn decide(
             Some(authority) => Some(std::str::from_utf8(authority).map_err(|_| Failure::BadRequest)?),
             None => None,
         };
-        shared.router.route(Asked { authority, path: request.uri().path(), header })
+        settings.router.route(Asked { authority, path: request.uri().path(), header })
     };
     match route {
         Route::Service { .. } | Route::Domain(_) => {
@@ -147,14 +149,16 @@ async fn decide(
                 return Err(Failure::WrongKind);
             }
             let service = &offered.service;
-            access::check(visit, (service.name(), service.access()), request, visitor).await?;
+            access::check((visit, settings), (service.name(), service.access()), request, visitor).await?;
             offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
             let target = Target { offered, mode, authority, visitor, scheme: visit.scheme, request_id };
-            forward::forward(visit, target, request, reached).await.map(|response| response.map(Either::Right))
+            forward::forward((visit, settings), target, request, reached)
+                .await
+                .map(|response| response.map(Either::Right))
         }
         Route::AddSlash => add_slash(request, request_id).map(|response| response.map(Either::Left)),
         Route::Own => own_page(visit, request, request_id).map(|response| response.map(Either::Left)),
@@ -163,8 +167,12 @@ async fn decide(
 }
 
 /// Where a request over plain HTTP is sent that the operator wants over HTTPS.
-fn https_location(visit: &Visit, request: &Request<RequestBody>, authority: Option<&Bytes>) -> Option<HeaderValue> {
-    let public = &visit.shared.config.public;
+fn https_location(
+    (visit, settings): (&Visit, &Settings),
+    request: &Request<RequestBody>,
+    authority: Option<&Bytes>,
+) -> Option<HeaderValue> {
+    let public = &settings.config.public;
     let https = visit.shared.https.as_ref()?;
     if visit.scheme == Scheme::Https || public.redirect_to_https.is_empty() {
         return None;
@@ -172,7 +180,7 @@ fn https_location(visit: &Visit, request: &Request<RequestBody>, authority: Opti
     let host = routing::host_of(std::str::from_utf8(authority?).ok()?);
     let is_meant = public.redirect_to_https.iter().any(|pattern| pattern.matches(host));
     // A proxy in front may have ended TLS already.
-    if !is_meant || (visit.peer_is_trusted() && headers::came_over_https(request.headers())) {
+    if !is_meant || (visit.peer_is_trusted(settings) && headers::came_over_https(request.headers())) {
         return None;
     }
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };

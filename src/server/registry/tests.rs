@@ -303,3 +303,19 @@ fn the_operator_ends_what_drains_already() {
         assert_eq!(retired(&tunnel), Some(last));
     }
 }
+
+#[test]
+fn another_number_of_tunnels_counts_from_the_next_login_on() {
+    let house = House::of(1);
+    let alice = house.up(login("alice", &["alice"]));
+    assert_eq!(house.refusal(login("bob", &["bob"])), RegisterError::TooMany);
+    house.0.set_max_tunnels(2);
+    let bob = house.up(login("bob", &["bob"]));
+    house.0.set_max_tunnels(1);
+    assert_eq!((house.0.len(), retired(&alice), retired(&bob)), (2, None, None), "both stay");
+    assert_eq!(house.refusal(login("carol", &["carol"])), RegisterError::TooMany);
+    drop(alice);
+    assert_eq!(house.refusal(login("carol", &["carol"])), RegisterError::TooMany);
+    drop(bob);
+    assert!(house.register(login("carol", &["carol"])).is_ok());
+}

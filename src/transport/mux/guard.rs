@@ -46,10 +46,11 @@ const AGENT_STREAMS: u32 = 16;
 
 /// What waits to be read on the streams of several sessions together: bytes, and [`FRAME_COST`] for each frame.
 ///
-/// Beyond the limit, streams on which more than [`SPARED`] wait are cut as soon as more comes for them.
+/// Beyond the limit, which may change at any time, streams on which more than [`SPARED`] wait are cut as soon as more
+/// comes for them.
 #[derive(Debug)]
 pub struct Unread {
-    limit: usize,
+    limit: AtomicUsize,
     bytes: AtomicUsize,
     /// When the log was last told of that.
     told: Mutex<Option<Instant>>,
@@ -58,7 +59,16 @@ pub struct Unread {
 impl Unread {
     /// At most `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, bytes: AtomicUsize::new(0), told: Mutex::new(None) })
+        Arc::new(Self { limit: AtomicUsize::new(limit), bytes: AtomicUsize::new(0), told: Mutex::new(None) })
+    }
+
+    /// At most `limit` bytes from now on.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Something was cut because too much waits in all.
@@ -66,7 +76,7 @@ impl Unread {
         let mut told = self.told.lock();
         if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
             *told = Some(Instant::now());
-            let (unread, limit) = (self.bytes(), self.limit);
+            let (unread, limit) = (self.bytes(), self.limit());
             tracing::warn!(unread, limit, "too much waits for slow readers: those who hold most of it are cut");
         }
     }
@@ -170,7 +180,7 @@ impl Ledger {
             held.small += 1;
         }
         let all = self.unread.bytes.fetch_add(cost, Ordering::Relaxed) + cost;
-        held.small <= MAX_SMALL && (all <= self.unread.limit || held.bytes <= SPARED)
+        held.small <= MAX_SMALL && (all <= self.unread.limit() || held.bytes <= SPARED)
     }
 
     /// Whether a frame that comes for stream `id` may wait to be read. A stream that holds too much is cut.
@@ -181,7 +191,7 @@ impl Ledger {
             Some(true) => true,
             Some(false) => {
                 tracing::debug!(stream = id, "more waits on a stream than may: it is cut");
-                if self.unread.bytes() > self.unread.limit {
+                if self.unread.bytes() > self.unread.limit() {
                     self.unread.tell();
                 }
                 stream.cut();

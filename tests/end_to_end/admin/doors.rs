@@ -103,7 +103,7 @@ async fn what_is_asked_in_a_wrong_way_is_told_so() {
 async fn a_proxy_learns_for_which_hosts_it_may_get_a_certificate() {
     let operator = Operator::start(&[]);
     operator.write_file(&(super::clients() + "domains = [\"carol.example\", \"*.carol.example\"]\n"));
-    operator.server.clients_file.ask();
+    operator.server.clients_file.reload().await;
     // Carol's domains count as soon as the file is read.
     let asks = async |host: &str| {
         let told = operator.ask_with(Method::GET, &format!("/ask?domain={host}"), &[("host", "localhost")], "").await;
@@ -143,7 +143,7 @@ async fn a_clients_file_that_cannot_be_used_is_no_good_health() {
     );
     let broken = operator.file().replace("[clients.bob]", "[clients.bob]\nnamse = []");
     operator.write_file(&broken);
-    operator.server.clients_file.ask();
+    operator.server.clients_file.reload().await;
     let mut problems = operator.server.clients_file.problems();
     soon("a file that is found to be broken", problems.wait_for(Option::is_some)).await.unwrap();
     let health = operator.get("/healthz").await;

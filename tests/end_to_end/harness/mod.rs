@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use adit::agent::{Agent, Changes, GivenUp, State};
 use adit::auth::{Clients, ClientsOnDisk, Cost, Token, hash_at};
-use adit::config::{AgentConfig, ClientsFile, Environment, Flags, ServerConfig, ValueKind};
+use adit::config::{AgentConfig, ClientsFile, ConfigErrors, Environment, Flags, ServerConfig, ValueKind};
 use adit::server::registry::Registry;
+use adit::server::reload::{NotReloaded, Reloaded, Reloader};
 use adit::server::tunnel::Tunnel;
 use adit::server::{Drained, Server, StartError};
 use adit::transport::mux::Unread;
@@ -96,6 +97,11 @@ pub fn clients() -> String {
         .replace("[clients.bob]", "tcp_ports = [\"21000-21999\"]\n[clients.bob]")
 }
 
+/// What a configuration file of this text says, with these flags over it.
+pub fn server_config(file: &Path, text: &str, flags: &Flags) -> Result<ServerConfig, ConfigErrors> {
+    ServerConfig::from_text(file, text, &Environment::default(), flags)
+}
+
 /// What a clients file says.
 pub fn clients_file(text: &str) -> ClientsFile {
     ClientsFile::from_text(Path::new("clients.toml"), text).unwrap()
@@ -118,6 +124,9 @@ pub struct TestServer {
     pub open: TaskTracker,
     /// What has come from agents and waits for visitors.
     pub unread: Arc<Unread>,
+    reloader: Reloader,
+    /// With what it was started.
+    flags: Flags,
     dir: Arc<TempDir>,
     stop: CancellationToken,
     run: Option<JoinHandle<Drained>>,
@@ -181,7 +190,7 @@ impl TestServer {
         ];
         let flags = defaults.iter().chain(settings).fold(Flags::new(), |flags, (key, value)| flags.with(key, *value));
         let file = dir.path().join("server.toml");
-        let config = ServerConfig::from_text(&file, text, &Environment::default(), &flags).unwrap();
+        let config = server_config(&file, text, &flags).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let bound = {
             let _on = runtime.enter();
@@ -206,11 +215,33 @@ impl TestServer {
             clients_file: server.clients_file(),
             open: server.exchanges(),
             unread: server.unread(),
+            reloader: server.reloader(),
+            flags,
             dir,
             stop: stop.clone(),
             run: Some(runtime.spawn(async move { server.run(stop).await })),
             runtime: Some(runtime),
         })
+    }
+
+    /// Has it read everything again, with these settings over those it was started with, and the clients file.
+    pub async fn reload(&self, settings: &[(&str, &str)]) -> Result<Reloaded, NotReloaded> {
+        self.reload_with("", settings).await
+    }
+
+    /// The same with a configuration file of this text.
+    pub async fn reload_file(&self, text: &str) -> Result<Reloaded, NotReloaded> {
+        self.reload_with(text, &[]).await
+    }
+
+    async fn reload_with(&self, text: &str, settings: &[(&str, &str)]) -> Result<Reloaded, NotReloaded> {
+        let clients_file = self.dir.path().join("clients.toml");
+        if !clients_file.exists() {
+            std::fs::write(&clients_file, clients()).unwrap();
+        }
+        let flags = settings.iter().fold(self.flags.clone(), |flags, (key, value)| flags.with(key, *value));
+        let (file, text) = (self.dir.path().join("server.toml"), text.to_owned());
+        soon("a reload", self.reloader.reload(move || server_config(&file, &text, &flags))).await
     }
 
     /// Where its keys are.

@@ -128,6 +128,28 @@ async fn beyond_what_may_wait_in_all_the_streams_that_hold_much_are_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_limit_of_what_may_wait_counts_from_the_next_frame_on() {
+    let mut case = Case::new(Side::Server, CONFIG, usize::MAX, 16 * 1024 * 1024);
+    let (first, second) = (case.open().await, case.open().await);
+    let piece = |stream| data(ACK, stream, &[7; 50_000]);
+    for stream in [2, 4, 2, 4] {
+        case.say(&piece(stream)).await;
+    }
+    case.settle().await;
+    case.unread.set_limit(100_000);
+    case.settle().await;
+    assert!(!first.is_closed() && !second.is_closed(), "what waits already is not cut");
+    case.say(&piece(2)).await;
+    case.settle().await;
+    assert!(first.is_closed() && !second.is_closed());
+    case.unread.set_limit(300_000);
+    case.say(&piece(4)).await;
+    case.settle().await;
+    assert!(!second.is_closed());
+    assert_eq!(case.unread.bytes(), 3 * (50_000 + FRAME_COST));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_for_a_stream_that_is_gone_is_kept_by_nobody() {
     // The peer takes nothing at all: yamux keeps the streams, because it cannot say that they are gone.
     let mut case = Case::new(Side::Server, CONFIG, usize::MAX, 64);

@@ -1,0 +1,121 @@
+//! The end of a server: nobody comes any more, what is open ends.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::tunnel::Retired;
+use crate::protocol::control::Control;
+
+/// How long connections may take to end after the drain.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What was still going on when a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Visitors' connections that had to be cut.
+    pub visits_cut: usize,
+}
+
+impl Shared {
+    /// Ends everything that is open within the drain timeout, and cuts the rest.
+    pub(super) async fn drain(&self) -> Drained {
+        let limit = self.settings().config.tunnel.drain_timeout;
+        self.stop.cancel();
+        self.tasks.close();
+        self.visits.close();
+        let tunnels = self.registry.all();
+        tracing::info!(
+            tunnels = tunnels.len(),
+            visits = self.visits.len(),
+            "shutting down; open requests may take {limit:?}"
+        );
+        for lane in tunnels.iter().flat_map(|tunnel| tunnel.lanes()) {
+            lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
+        }
+        let visits_cut = if timeout(limit, self.visits.wait()).await.is_ok() { 0 } else { self.visits.len() };
+        self.drained.cancel();
+        // Those whose login was under way at the start of the drain are among them now.
+        for tunnel in self.registry.all() {
+            tunnel.retire(Retired::Draining);
+        }
+        if visits_cut > 0 || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            self.cut.cancel();
+            // What is left is told to end now; nothing of it waits for a peer.
+            let _ = timeout(LAST_WORDS, self.tasks.wait()).await;
+        }
+        tracing::info!(visits_cut, "shut down");
+        Drained { visits_cut }
+    }
+}
+
+/// Runs a task, but not beyond the end of the drain.
+pub(super) fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    // An asynchronous function would hold it twice: where it was passed in, and where it is polled.
+    let work = Box::pin(work);
+    async move {
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => {}
+            () = work => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::auth::{Clients, LaneSecret};
+    use crate::config::{ClientsFile, Environment, Flags, ServerConfig};
+    use crate::server::Server;
+    use crate::server::login::Authenticated;
+    use crate::server::tunnel::{Lane, Tunnel};
+    use crate::transport::mux::{self, MuxConfig, Side};
+    use crate::values::{InstanceId, LaneId, TunnelId};
+
+    fn server(dir: &std::path::Path) -> Server {
+        let flags = Flags::new()
+            .with("tunnel.listen", "127.0.0.1:0")
+            .with("public.http", "127.0.0.1:0")
+            .with("admin.listen", "127.0.0.1:0")
+            .with("tunnel.tls.dir", dir.to_str().unwrap());
+        let config = ServerConfig::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
+        let clients = ClientsFile::from_text(&dir.join("clients.toml"), "[clients]\n").unwrap();
+        Server::bind(config, Clients::new(clients)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_login_that_ends_during_the_drain_is_drained_too() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let shared = server(dir.path()).shared;
+        let visitor_leaves = Arc::new(Notify::new());
+        let left = Arc::clone(&visitor_leaves);
+        shared.visits.spawn(async move { left.notified().await });
+        let draining = async { shared.drain().await };
+        let late_login = async {
+            shared.stop.cancelled().await;
+            let login = Authenticated::for_tests("alice", InstanceId::random().unwrap(), &["alice"]);
+            let (id, secret) = (TunnelId::random().unwrap(), LaneSecret::random().unwrap());
+            let registration = shared.registry.register(login, |login| Tunnel::new(id, login, secret, 10)).unwrap();
+            let (pipe, _far) = tokio::io::duplex(64);
+            let config = MuxConfig { max_streams: 10, yield_first: false };
+            let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
+            let guard = registration.first_lane(Lane::new(LaneId::next(), session, 10, 1000).0).unwrap();
+            visitor_leaves.notify_one();
+            let mut retired = guard.tunnel().retired();
+            timeout(Duration::from_secs(10), retired.wait_for(Option::is_some))
+                .await
+                .expect("nobody drained it")
+                .unwrap()
+                .clone()
+        };
+        let (drained, retired) = tokio::join!(draining, late_login);
+        assert_eq!((drained, retired), (Drained { visits_cut: 0 }, Some(Retired::Draining)));
+    }
+}
