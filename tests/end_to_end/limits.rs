@@ -1,6 +1,7 @@
 //! Limits that hold, and do not spread.
 
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -160,6 +161,19 @@ async fn a_connection_may_rest_between_requests_for_longer_than_a_head_may_take(
     let mut idle = visitor::raw(server.public, ASK).await;
     visitor::read_until(&mut idle, "fine").await;
     assert!(visitor::read_to_end(&mut idle).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_rest_ends_after_a_request_that_took_long_too() {
+    let server = TestServer::start(&[("timeouts.head", "200ms"), ("timeouts.keep_alive", "300ms")]);
+    let slow = apps::with(|_| async {
+        tokio::time::sleep(std::time::Duration::from_millis(1000)).await;
+        Response::new(Full::from("fine"))
+    });
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", slow.await)]).await;
+    let mut socket = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    visitor::read_until(&mut socket, "fine").await;
+    assert!(visitor::read_to_end(&mut socket).await.unwrap().is_empty());
 }
 
 #[tokio::test]

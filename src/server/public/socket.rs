@@ -121,6 +121,11 @@ impl HeadClock {
     /// Ready when the head has taken too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_running() {
+            // Nobody comes back when the last request ends: it is looked again, and a rest may last up to twice as long.
+            self.idle.set_limit(self.keep_alive);
+            while self.idle.poll(cx).is_ready() {
+                self.idle.moved();
+            }
             return Poll::Pending;
         }
         let is_first = self.seen == 0;
