@@ -10,7 +10,7 @@
 //! - `raw`: layers; [`Environment`] and [`Flags`]
 //! - `table`: the walk, unknown keys, suggestions
 //! - `address`: hosts and ports; `secret`: files that hold one
-//! - `server` (with `public` and `admin`), `agent` (with `service`), `log`, `clients`: the resolved files
+//! - `server` (with `public`, `admin` and `traces`), `agent` (with `service`), `log`, `clients`: the resolved files
 //! - `saved`: the login that `adit login` has kept
 //! - `edit`: changing the clients file without disturbing what else is in it
 //! - `draft`: a client or an invitation that somebody asks for, held against the same rules
@@ -34,6 +34,7 @@ mod secret;
 mod server;
 mod service;
 mod table;
+mod traces;
 
 /// A value of a flag, as the configuration library holds it.
 pub use ::config::ValueKind;
@@ -57,3 +58,4 @@ pub use server::{
     TlsConfig, TunnelConfig,
 };
 pub use service::{HeaderCondition, HeaderRules, HostHeader, LocalTrust, ProxyProtocol, Rule, Service};
+pub use traces::{Ratio, TracesConfig};

@@ -43,7 +43,7 @@ use crate::config::ServerConfig;
 use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
 use crate::protocol::control::Control;
 use crate::routing::Router;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{LogLevel, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::mux::Unread;
@@ -84,6 +84,9 @@ const EVICTION: Duration = Duration::from_secs(60);
 /// How long connections may take to end after the drain.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long the last spans may take to reach their collector. All of the shutdown together is within what the unit allows.
+const LAST_SPANS: Duration = Duration::from_secs(3);
+
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -105,6 +108,9 @@ pub enum StartError {
     /// Domains are to be proved by DNS, and there is no DNS.
     #[error("domains cannot be proved by DNS: {0}")]
     Proofs(String),
+    /// Spans are to be exported, and cannot be.
+    #[error("traces cannot be exported: {0}")]
+    Traces(String),
     /// The system has no randomness, or a socket has no address.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -141,6 +147,7 @@ pub struct Shared {
     /// What visitors have open.
     live: Arc<LiveRequests>,
     metrics: Metrics,
+    traces: Traces,
     /// What the listeners show.
     certificates: Certificates,
     logins: Permits,
@@ -256,6 +263,7 @@ impl Server {
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
             metrics: Metrics::default(),
+            traces: Traces::start(&config.traces).map_err(StartError::Traces)?,
             certificates,
             logins: Permits::new(room.logins),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
@@ -446,6 +454,7 @@ impl Shared {
             // What is left is told to end now; nothing of it waits for a peer.
             let _ = timeout(LAST_WORDS, self.tasks.wait()).await;
         }
+        self.traces.stop(LAST_SPANS).await;
         tracing::info!(visits_cut, "shut down");
         Drained { visits_cut }
     }

@@ -63,6 +63,7 @@ fn needs_restart(started: &ServerConfig, now: &ServerConfig) -> Vec<&'static str
         ("admin", now.admin != started.admin),
         ("timeouts", now.timeouts != started.timeouts),
         ("limits", now.limits != started.limits),
+        ("traces", now.traces != started.traces),
         ("log (but for level and access)", lines(now) != lines(started)),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
