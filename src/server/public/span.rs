@@ -23,29 +23,29 @@ pub(super) fn begin<B>(visit: &Visit, request: &Request<B>, who: (RequestId, IpA
 fn describe<B>(visit: &Visit, request: &Request<B>, (id, visitor): (RequestId, IpAddr), facts: &mut Facts<'_>) {
     let method = request.method().as_str();
     let known = METHODS.iter().find(|known| **known == method).copied();
-    facts.text("http.request.method", known.unwrap_or("_OTHER"));
+    facts.word("http.request.method", known.unwrap_or("_OTHER"));
     match known {
         Some(known) => facts.name(known),
-        None => facts.text("http.request.method_original", method.to_owned()),
+        None => facts.text("http.request.method_original", method),
     }
-    facts.text("url.path", request.uri().path().to_owned());
-    facts.text("url.scheme", visit.scheme.as_str());
+    facts.text("url.path", request.uri().path());
+    facts.word("url.scheme", visit.scheme.as_str());
     if let Ok(Some(authority)) = headers::authority_of(request)
         && let Ok(authority) = std::str::from_utf8(&authority)
     {
-        facts.text("server.address", routing::host_of(authority).to_owned());
+        facts.text("server.address", routing::host_of(authority));
         if let Some(port) = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()) {
             facts.number("server.port", port.into());
         }
     }
-    facts.text("client.address", visitor.to_string());
+    facts.text("client.address", &visitor.to_string());
     let version = match request.version() {
         Version::HTTP_10 => "1.0",
         Version::HTTP_2 => "2",
         _ => "1.1",
     };
-    facts.text("network.protocol.version", version);
-    facts.text("adit.request_id", id.to_string());
+    facts.word("network.protocol.version", version);
+    facts.text("adit.request_id", &id.to_string());
 }
 
 /// How a request ended.
@@ -65,20 +65,20 @@ impl End<'_> {
     pub(super) fn tell(&self, facts: &mut Facts<'_>) {
         let Self { meter, status, outcome, answered } = *self;
         if let Some(meter) = meter {
-            facts.text("adit.client", meter.client().to_string());
-            facts.text("adit.service", meter.name().to_string());
+            facts.text("adit.client", meter.client().as_str());
+            facts.text("adit.service", meter.name().as_str());
         }
         if status > 0 {
             facts.number("http.response.status_code", status.into());
         }
-        facts.text("adit.outcome", outcome);
+        facts.word("adit.outcome", outcome);
         if let Some(ago) = answered {
             facts.event("adit.answer_began", ago);
         }
         let is_failure = !matches!(outcome, "ok" | "own" | "cut");
         match is_failure {
-            true => facts.text("error.type", outcome),
-            false if status >= 500 => facts.text("error.type", status.to_string()),
+            true => facts.word("error.type", outcome),
+            false if status >= 500 => facts.text("error.type", &status.to_string()),
             false => {}
         }
         // What the visitor has done wrong is no error of a server.

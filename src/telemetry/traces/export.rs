@@ -240,3 +240,6 @@ async fn greet(
     tasks.spawn(connection);
     Ok(sender)
 }
+
+#[cfg(test)]
+mod tests;
