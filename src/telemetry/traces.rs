@@ -117,6 +117,11 @@ impl fmt::Debug for RequestSpan {
 }
 
 impl RequestSpan {
+    /// Of what is not traced.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     /// Makes the application's spans children of this one, whether it is sampled or not. What the visitor says of its own
     /// trace (`tracestate`) stays, unless this is another trace.
     pub fn pass_on(&self, headers: &mut HeaderMap) {

@@ -90,7 +90,7 @@ async fn open(
         visitor: peer.ip(),
         meter: Arc::clone(offered.service.meter()),
         asked: Asked::Connection(kind),
-        span: RequestSpan::default(),
+        span: RequestSpan::none(),
     };
     let entry = Entry::open(about, (permit, None, None, shared.exchanges.token()), &shared.live);
     *reached = Reached::Ledger;
