@@ -176,3 +176,6 @@ impl Facts<'_> {
         self.0.set_status(Status::error(""));
     }
 }
+
+#[cfg(test)]
+mod tests;
