@@ -9,7 +9,7 @@ endif
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day metrics fidelity smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
+.PHONY: help build demo test scale day metrics traces fidelity smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
 	bench-pure bench-check reference pages install deb image proxies acceptance fmt check clean
 
 help: ## list the targets
@@ -50,6 +50,11 @@ metrics: ## metrics, alert rules and a real Prometheus; installs it first
 	@tests/metrics/install.sh
 	@$(CARGO) build --locked --release
 	@tests/metrics/run.sh target/release/adit
+
+traces: ## what the feature `otlp` adds: lints and tests of a build with it
+	@$(CARGO) clippy --locked --all-targets --features otlp -- -D warnings
+	@$(CARGO) test --locked --features otlp --lib -- telemetry::traces:: config:: server::ceiling::
+	@$(CARGO) test --locked --features otlp --test end_to_end -- traces:: exchanges::
 
 # Which groups of exchanges; all of them also write docs/fidelity.md.
 ONLY ?=

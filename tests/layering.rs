@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("auth", &["values", "files", "config"]),
     ("access", &["values", "protocol", "limits", "auth"]),
     ("transport", &["values", "protocol", "config", "certs"]),
-    ("telemetry", &["values", "config"]),
+    ("telemetry", &["values", "config", "transport"]),
     (
         "server",
         &["values", "protocol", "routing", "limits", "config", "certs", "auth", "access", "transport", "telemetry"],

@@ -11,7 +11,7 @@
 //! - `table`: the walk, unknown keys; `suggestion`: what they were meant to be
 //! - `reference`: what the walk says of each key, for documents
 //! - `address`: hosts and ports; `secret`: files that hold one
-//! - `server` (with `public` and `admin`), `agent` (with `service`), `log`, `clients`: the resolved files
+//! - `server` (with `public`, `admin` and `traces`), `agent` (with `service`), `log`, `clients`: the resolved files
 //! - `renewed`: what of `server.toml` counts at once when it is read again
 //! - `saved`: the login that `adit login` has kept
 //! - `edit`: changing the clients file without disturbing what else is in it
@@ -39,6 +39,7 @@ mod server;
 mod service;
 mod suggestion;
 mod table;
+mod traces;
 
 /// A value of a flag, as the configuration library holds it.
 pub use ::config::ValueKind;
@@ -64,3 +65,4 @@ pub use server::{
     TlsConfig, TunnelConfig,
 };
 pub use service::{HeaderCondition, HeaderRules, HostHeader, LocalTrust, ProxyProtocol, Rule, Service};
+pub use traces::{Ratio, TracesConfig};

@@ -44,6 +44,7 @@ impl ServerConfig {
             },
             admin: self.admin.clone(),
             log: LogConfig { format: log.format, file: log.file.clone(), ..read.log },
+            traces: self.traces.clone(),
             ..read
         }
     }
@@ -133,6 +134,8 @@ pub(super) const KEYS: &[Key] = &[
     part!("log.files", log.file, keep),
     key!(log.access),
     key!(log.query),
+    key!(traces.endpoint),
+    key!(traces.sample),
 ];
 
 #[cfg(test)]

@@ -14,12 +14,13 @@ use super::log::{self, LogConfig};
 use super::public::{self, PublicConfig, listen};
 use super::raw::{Environment, FileText, Flags, merge};
 use super::table::{Report, Table};
+use super::traces::{self, TracesConfig};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_SERVER_FILE: &str = "config/server.toml";
 
 /// The sections and keys at the top of the file.
-pub(super) const TOP_LEVEL: &[&str] = &["admin", "clients", "limits", "log", "public", "timeouts", "tunnel"];
+pub(super) const TOP_LEVEL: &[&str] = &["admin", "clients", "limits", "log", "public", "timeouts", "traces", "tunnel"];
 
 /// Everything `adit server` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct ServerConfig {
     pub limits: LimitConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Where spans of requests go.
+    pub traces: TracesConfig,
 }
 
 /// The `[tunnel]` section.
@@ -203,6 +206,7 @@ pub(super) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
         timeouts: timeouts(root.section("timeouts")),
         limits: limits(root.section("limits")),
         log: log::resolve_server(root.section("log")),
+        traces: traces::resolve(root.section("traces")),
     };
     let public = &config.public;
     let listeners = [

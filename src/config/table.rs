@@ -346,6 +346,24 @@ impl<'r> Entry<'r> {
         found
     }
 
+    /// A part of a whole, from 0 to 1. From the environment and the command line it arrives as text.
+    pub(super) fn fraction(self) -> Option<f64> {
+        let fraction = match &self.value.kind {
+            ValueKind::Float(fraction) => *fraction,
+            ValueKind::I64(number) => *number as f64,
+            ValueKind::String(text) if self.origin != Origin::File => text.trim().parse().unwrap_or(f64::NAN),
+            _ => {
+                self.wrong_kind("a fraction like 0.1");
+                return None;
+            }
+        };
+        let found = Some(fraction).filter(|fraction| (0.0..=1.0).contains(fraction));
+        if found.is_none() {
+            self.problem("must be a fraction between 0 and 1, like 0.1");
+        }
+        found
+    }
+
     /// The path, read from the file's directory when the file names it, and from the working directory otherwise.
     pub(super) fn path(self) -> Option<PathBuf> {
         let base = if self.origin == Origin::File { self.report.base.clone() } else { PathBuf::new() };

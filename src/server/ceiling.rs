@@ -21,6 +21,12 @@ const ADDRESS: usize = 4 * 100;
 /// Token comparisons and passwords at once, by what they may ask for at most.
 const COMPARISONS: usize = 2 * (256 + 64) * 1024 * 1024;
 
+/// What a span takes: three texts of a visitor's choice, what it says of its trace, and some twenty facts.
+const SPAN: usize = 8 * 1024;
+
+/// Spans that wait for their collector, and those of a batch as they are and as they are sent.
+const WAITING_SPANS: usize = 2048 + 2 * 512;
+
 /// What the process has before anything happens: code, certificates, runtime, allocator.
 const BASE: usize = 64 * 1024 * 1024;
 
@@ -45,7 +51,8 @@ impl Ceiling {
     /// What `config` allows.
     pub fn of(config: &ServerConfig) -> Self {
         let limits = &config.limits;
-        let request = 2 * limits.head_size + MOST_QUEUED + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED;
+        let span = if config.traces.endpoint.is_some() { SPAN } else { 0 };
+        let request = 2 * limits.head_size + MOST_QUEUED + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
         // HTTP/1 reads and writes into buffers of a head's size; HTTP/2 into its window.
         let http1 = 2 * limits.head_size + MAX_DATA;
         let http2 = HTTP2_CONNECTION_WINDOW as usize + limits.head_size;
@@ -56,7 +63,7 @@ impl Ceiling {
             visitors: product(limits.connections, TLS + http1.max(http2)),
             agents: product(lanes, lane),
             held: product(1, limits.unread_answers.saturating_add(limits.held_bodies)),
-            rest: product(1, BASE + COMPARISONS + REMEMBERED_ADDRESSES * ADDRESS),
+            rest: product(1, BASE + COMPARISONS + REMEMBERED_ADDRESSES * ADDRESS + WAITING_SPANS * span),
         }
     }
 
@@ -125,6 +132,14 @@ mod tests {
         let parts = [small_is.requests, small_is.visitors, small_is.agents, small_is.held, small_is.rest];
         assert_eq!(small_is.total().div_ceil(KIB * KIB), 1_407);
         assert_eq!(small_is.total(), parts.iter().sum::<u64>());
+    }
+
+    #[cfg(feature = "otlp")]
+    #[test]
+    fn spans_take_their_part() {
+        let (with, without) = (ceiling("[traces]\nendpoint = 'http://127.0.0.1:4318'"), ceiling(""));
+        assert_eq!(with.requests - without.requests, 16_384 * 8 * KIB);
+        assert_eq!(with.rest - without.rest, 24 * KIB * KIB);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::protocol::control::Control;
 /// How long connections may take to end after the drain.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long the last spans may take to reach their collector. All of the shutdown together is within what the unit allows.
+const LAST_SPANS: Duration = Duration::from_secs(3);
+
 /// What was still going on when a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
@@ -46,6 +49,7 @@ impl Shared {
             // What is left is told to end now; nothing of it waits for a peer.
             let _ = timeout(LAST_WORDS, self.tasks.wait()).await;
         }
+        self.traces.stop(LAST_SPANS).await;
         tracing::info!(visits_cut, "shut down");
         Drained { visits_cut }
     }

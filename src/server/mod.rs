@@ -45,7 +45,7 @@ use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey
 use crate::certs::CertError;
 use crate::config::ServerConfig;
 use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
-use crate::telemetry::LogLevel;
+use crate::telemetry::{LogLevel, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::mux::Unread;
@@ -106,6 +106,9 @@ pub enum StartError {
     /// Domains are to be proved by DNS, and there is no DNS.
     #[error("domains cannot be proved by DNS: {0}")]
     Proofs(String),
+    /// Spans are to be exported, and cannot be.
+    #[error("traces cannot be exported: {0}")]
+    Traces(String),
     /// The system has no randomness, or a socket has no address.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -143,6 +146,7 @@ pub struct Shared {
     /// What visitors have open.
     live: Arc<LiveRequests>,
     metrics: Metrics,
+    traces: Traces,
     /// What the listeners show.
     certificates: Certificates,
     logins: Permits,
@@ -248,6 +252,7 @@ impl Server {
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
             metrics: Metrics::default(),
+            traces: Traces::start(&config.traces).map_err(StartError::Traces)?,
             certificates,
             logins: Permits::new(room.logins),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),

@@ -1,9 +1,12 @@
-//! What the operator sees: logs, and what metrics are made of.
+//! What the operator sees: logs, what metrics are made of, and traces.
 
 mod histogram;
 mod logs;
 mod process;
+#[cfg_attr(not(feature = "otlp"), path = "no_traces.rs")]
+mod traces;
 
 pub use histogram::{Histogram, Observed};
 pub use logs::{ACCESS_LOG, AUDIT_LOG, LogError, LogLevel, Logs, start_logs};
 pub use process::{ProcessFigures, unix_time};
+pub use traces::{Facts, RequestSpan, Traces};

@@ -290,3 +290,22 @@ async fn fields_reach_the_application_as_they_were_and_answers_too() {
     assert!(is_in(b"HTTP/1.1 299 ") && is_in(b"x-b: \xe9\r\nx-b: 2\r\n"), "{:?}", String::from_utf8_lossy(&answer));
     assert!(!is_in(b"date:"), "no field is added");
 }
+
+#[tokio::test]
+async fn what_a_visitor_says_of_its_trace_passes_untouched() {
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    let mut traced = get("alice", "/");
+    let fields = [("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), ("tracestate", "a=1")];
+    for (name, value) in fields.into_iter().chain([("traceparent", "nonsense")]) {
+        traced.headers_mut().append(name, value.parse().unwrap());
+    }
+    let answer = visitor.ask(traced).await;
+    let told: Vec<_> = answer.text().lines().filter(|line| line.starts_with("trace")).collect();
+    let [parent, state] = fields.map(|(name, value)| format!("{name}: {value}"));
+    let expected = [parent.as_str(), "traceparent: nonsense", state.as_str()];
+    assert_eq!(told, expected);
+    let answer = visitor.ask(get("alice", "/")).await;
+    assert!(!answer.text().contains("\ntrace"), "{}", answer.text());
+}

@@ -33,4 +33,6 @@ mod scale;
 mod shutdown;
 mod takeover;
 mod tenants;
+#[cfg(feature = "otlp")]
+mod traces;
 mod upgrades;

@@ -32,6 +32,7 @@ use crate::routing::{self, RoutingMode};
 use crate::server::service::Offered;
 use crate::server::settings::Settings;
 use crate::server::until_cut;
+use crate::telemetry::RequestSpan;
 use crate::transport::body::{FrameBody, SendError, send_body};
 use crate::transport::copy::{Way, both_ways};
 use crate::transport::framed::{FrameReader, FrameWriter};
@@ -76,7 +77,7 @@ pub(super) async fn forward(
     (visit, settings): (&Arc<Visit>, &Settings),
     target: Target,
     request: &mut Request<RequestBody>,
-    reached: &mut Reached,
+    (reached, span): (&mut Reached, &mut RequestSpan),
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
     let address = visit.stream(settings)?;
@@ -88,6 +89,7 @@ pub(super) async fn forward(
             visitor: target.visitor,
             meter: Arc::clone(target.offered.service.meter()),
             asked: Asked::Request(request.method().clone(), Path::of(request.uri(), settings.config.log.query)),
+            span: std::mem::take(span),
         },
         (server, address, Some(turn), shared.exchanges.token()),
         &shared.live,
@@ -113,6 +115,7 @@ async fn exchange(
     let upload_idle = if is_grpc(request.headers()) { timeouts.quiet_stream } else { timeouts.idle };
     let waits = has_body && asked.1 == Version::HTTP_11 && headers::expects_continue(request.headers());
     let upgrade = rewrite((visit, settings), target, request, has_body);
+    entry.about().span.pass_on(request.headers_mut());
     let protocol = request.extensions_mut().remove::<Protocol>();
     let first = opening(visit, target, request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
     let mut course = Course::new(&target.offered, timeouts.head);

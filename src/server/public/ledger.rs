@@ -15,11 +15,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::answer::{Failure, code_number};
 use super::live::LiveRequests;
 use super::socket::Turn;
+use super::span::End;
 use crate::limits::Permit;
 use crate::protocol::login::ServiceKind;
 use crate::server::metrics::{Meter, Outcome};
 use crate::server::tunnel::StreamPermit;
-use crate::telemetry::ACCESS_LOG;
+use crate::telemetry::{ACCESS_LOG, RequestSpan};
 use crate::transport::copy::Way;
 use crate::transport::mux::MuxStream;
 use crate::values::RequestId;
@@ -32,6 +33,8 @@ pub(super) struct About {
     /// Whose service it is, and what counts it.
     pub(super) meter: Arc<Meter>,
     pub(super) asked: Asked,
+    /// What is traced of it. Of a connection nothing is.
+    pub(super) span: RequestSpan,
 }
 
 /// What a visitor asked for.
@@ -246,6 +249,12 @@ impl Entry {
         self.waited.store(micros.max(1), Ordering::Relaxed);
     }
 
+    /// How long the application took to begin its answer, if it has.
+    fn waited(&self) -> Option<Duration> {
+        let waited = self.waited.load(Ordering::Relaxed);
+        (waited > 0).then(|| Duration::from_micros(waited))
+    }
+
     /// So many bytes of the answer's body went to the visitor.
     pub(super) fn sent(&self, bytes: usize) {
         self.moved(Way::Out, bytes);
@@ -300,7 +309,8 @@ impl Drop for Entry {
             (None, true) => (Outcome::Whole, "ok"),
             (None, false) => (Outcome::Cut, "cut"),
         };
-        let About { request_id, visitor, meter, asked } = &self.about;
+        let span = std::mem::take(&mut self.about.span);
+        let About { request_id, visitor, meter, asked, .. } = &self.about;
         let (status, received, sent) = self.so_far();
         match asked {
             Asked::Request(method, _) => {
@@ -309,19 +319,23 @@ impl Drop for Entry {
             }
             Asked::Connection(_) => meter.connection_ended(outcome),
         }
+        let number = status.map_or(0, |status| status.as_u16());
+        span.end(|facts| {
+            let answered = self.waited().map(|waited| took.saturating_sub(waited));
+            End { meter: Some(meter), status: number, outcome: word, answered }.tell(facts);
+        });
         if !is_read() {
             return;
         }
-        let waited = self.waited.load(Ordering::Relaxed);
         let line = Line {
             request_id: *request_id,
             visitor: *visitor,
             meter: Some(meter),
             asked,
-            status: status.map_or(0, |status| status.as_u16()),
+            status: number,
             outcome: word,
             took,
-            waited: (waited > 0).then(|| Duration::from_micros(waited)),
+            waited: self.waited(),
             sent,
             received,
         };

@@ -5,7 +5,7 @@
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
 //! that), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
-//! ends; `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
+//! ends, with a `span` for those who trace; `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
 //! connections that are not HTTP.
 
 mod access;
@@ -25,6 +25,7 @@ mod raw;
 mod request;
 pub(super) mod rest;
 pub(super) mod socket;
+mod span;
 mod stalls;
 pub(super) mod wire;
 

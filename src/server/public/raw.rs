@@ -21,6 +21,7 @@ use crate::protocol::frame;
 use crate::protocol::frame::Status;
 use crate::protocol::preface::Preface;
 use crate::server::service::Offered;
+use crate::telemetry::RequestSpan;
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::values::RequestId;
@@ -90,6 +91,7 @@ async fn open(
         visitor: peer.ip(),
         meter: Arc::clone(offered.service.meter()),
         asked: Asked::Connection(kind),
+        span: RequestSpan::none(),
     };
     let entry = Entry::open(about, (permit, None, None, shared.exchanges.token()), &shared.live);
     *reached = Reached::Ledger;

@@ -18,6 +18,7 @@ use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
 use super::ledger::{self, Asked as AskedFor, Path};
+use super::span::{self, End};
 use super::{Visit, access, lookup};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
@@ -26,6 +27,7 @@ use crate::server::Shared;
 use crate::server::metrics::Meter;
 use crate::server::settings::Settings;
 use crate::server::urls::with_port;
+use crate::telemetry::RequestSpan;
 use crate::values::{Name, RequestId};
 
 /// There is always an answer.
@@ -49,11 +51,12 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
         let is_trusted = |ip| super::is_trusted(&settings, ip);
         headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted)
     };
-    let noted = Noted::new(&settings, &request);
+    let mut noted = Noted::new((&visit, &settings), &request, (request_id, visitor));
     async move {
         let _turn = turn;
         let mut reached = Reached::Nobody;
-        let decided = decide((&visit, &settings), &mut request, (request_id, visitor), &mut reached).await;
+        let decided =
+            decide((&visit, &settings), &mut request, (request_id, visitor), (&mut reached, &mut noted.span)).await;
         Ok(match decided {
             Ok(response) => {
                 noted.write((request_id, visitor), &reached, (response.status().as_u16(), "own"));
@@ -92,22 +95,29 @@ pub(super) fn count(shared: &Shared, failure: &Failure, reached: &Reached) {
     }
 }
 
-/// What the access log needs of a request that goes no further. Nothing, if nobody reads it.
-struct Noted(Option<(AskedFor, Instant)>);
+/// What is needed to tell of a request that goes no further.
+struct Noted {
+    /// For the access log. Nothing, if nobody reads it.
+    asked: Option<(AskedFor, Instant)>,
+    /// The ledger takes it, if the request gets that far.
+    span: RequestSpan,
+}
 
 impl Noted {
-    fn new<B>(settings: &Settings, request: &Request<B>) -> Self {
+    fn new<B>((visit, settings): (&Visit, &Settings), request: &Request<B>, who: (RequestId, IpAddr)) -> Self {
         let asked = || AskedFor::Request(request.method().clone(), Path::of(request.uri(), settings.config.log.query));
-        Self(ledger::is_read().then(|| (asked(), Instant::now())))
+        let asked = ledger::is_read().then(|| (asked(), Instant::now()));
+        Self { asked, span: span::begin(visit, request, who) }
     }
 
-    fn write(&self, who: (RequestId, IpAddr), reached: &Reached, (status, outcome): (u16, &str)) {
+    fn write(self, who: (RequestId, IpAddr), reached: &Reached, (status, outcome): (u16, &'static str)) {
         let meter = match reached {
             Reached::Ledger => return,
             Reached::Service(meter) => Some(&**meter),
             Reached::Nobody => None,
         };
-        if let Some((asked, began)) = &self.0 {
+        self.span.end(|facts| End { meter, status, outcome, answered: None }.tell(facts));
+        if let Some((asked, began)) = &self.asked {
             ledger::note(who, meter, asked, (status, outcome, began.elapsed()));
         }
     }
@@ -117,7 +127,7 @@ async fn decide(
     (visit, settings): (&Arc<Visit>, &Settings),
     request: &mut Request<RequestBody>,
     (request_id, visitor): (RequestId, IpAddr),
-    reached: &mut Reached,
+    (reached, span): (&mut Reached, &mut RequestSpan),
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
     shared.visitors.check(visitor).map_err(Failure::RateLimited)?;
@@ -156,7 +166,7 @@ async fn decide(
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
             let target = Target { offered, mode, authority, visitor, scheme: visit.scheme, request_id };
-            forward::forward((visit, settings), target, request, reached)
+            forward::forward((visit, settings), target, request, (reached, span))
                 .await
                 .map(|response| response.map(Either::Right))
         }
