@@ -15,7 +15,7 @@ use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
 use crate::transport::login::{ControlReader, ControlWriter};
-use crate::transport::mux::{self, MuxConfig, Session, Side};
+use crate::transport::mux::{self, MuxConfig, Session, Side, WINDOW_GROWTH};
 use crate::values::Secret;
 
 /// How long open requests may take to finish when the agent stops or is replaced.
@@ -99,7 +99,8 @@ impl Shared {
     pub(super) async fn lane(self, login: LoggedIn, to_say: mpsc::Receiver<Control>) -> String {
         let LoggedIn { pipe, welcome } = login;
         // The server may not exceed what it announced; the multiplexer's own limit is twice that and never reached.
-        let mux = MuxConfig { max_streams: welcome.max_streams.clamp(1, 8_000) * 2, yield_first: self.yield_first };
+        let max_streams = welcome.max_streams.clamp(1, 8_000) * 2;
+        let mux = MuxConfig { max_streams, yield_first: self.yield_first, window_growth: WINDOW_GROWTH };
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
         let (handler, exchanges) = (Arc::clone(&self.handler), self.exchanges.clone());
         let control = self.control(&session, &welcome, to_say);

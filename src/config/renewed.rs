@@ -127,6 +127,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(limits.per_tunnel.streams),
     key!(limits.per_tunnel.streams_per_lane),
     key!(limits.per_tunnel.lane_lifetime),
+    key!(limits.per_tunnel.lane_window),
     key!(log.format),
     key!(log.level),
     part!("log.file", log.file, path),

@@ -147,6 +147,9 @@ pub struct PerTunnelLimits {
     /// Streams that a lane opens in its life before a fresh lane takes its place. Default: 500,000,000, at most
     /// 1,000,000,000.
     pub lane_lifetime: u64,
+    /// What all answers in one lane may have waiting for their visitors beyond 256 KiB each, in bytes. Default: 16,777,216
+    /// (16 MiB), at most 1,073,741,824.
+    pub lane_window: usize,
 }
 
 impl ServerConfig {
@@ -316,6 +319,7 @@ fn per_tunnel(mut table: Table<'_>) -> PerTunnelLimits {
         streams: table.number("streams", 4_096, 1..=1_000_000),
         streams_per_lane: table.number("streams_per_lane", 1_000, 1..=4_000),
         lane_lifetime: table.number("lane_lifetime", 500_000_000, 1..=1_000_000_000) as u64,
+        lane_window: table.within(" bytes").number("lane_window", 16_777_216, 0..=1_073_741_824),
     }
 }
 

@@ -173,7 +173,7 @@ async fn first_words(
     send_encoded(&mut pipe, &answer).await?;
     let per_tunnel = &config.limits.per_tunnel;
     let max_streams = per_tunnel.streams_per_lane;
-    let mux = MuxConfig { max_streams, yield_first: shared.multi_thread };
+    let mux = MuxConfig { max_streams, yield_first: shared.multi_thread, window_growth: per_tunnel.lane_window };
     let (session, driver) = mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&shared.unread));
     let (lane, notices) = Lane::new(lane, session, max_streams, per_tunnel.lane_lifetime);
     let guard = match admitted {

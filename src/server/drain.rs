@@ -80,7 +80,7 @@ mod tests {
     use crate::server::Server;
     use crate::server::login::Authenticated;
     use crate::server::tunnel::{Lane, Tunnel};
-    use crate::transport::mux::{self, MuxConfig, Side};
+    use crate::transport::mux::{self, MuxConfig, Side, WINDOW_GROWTH};
     use crate::values::{InstanceId, LaneId, TunnelId};
 
     fn server(dir: &std::path::Path) -> Server {
@@ -108,7 +108,7 @@ mod tests {
             let (id, secret) = (TunnelId::random().unwrap(), LaneSecret::random().unwrap());
             let registration = shared.registry.register(login, |login| Tunnel::new(id, login, secret, 10)).unwrap();
             let (pipe, _far) = tokio::io::duplex(64);
-            let config = MuxConfig { max_streams: 10, yield_first: false };
+            let config = MuxConfig { max_streams: 10, yield_first: false, window_growth: WINDOW_GROWTH };
             let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
             let guard = registration.first_lane(Lane::new(LaneId::next(), session, 10, 1000).0).unwrap();
             visitor_leaves.notify_one();

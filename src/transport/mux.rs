@@ -38,11 +38,11 @@ const SPLIT_SEND: usize = 64 * 1024;
 pub const MOST_QUEUED: usize = 11 * SPLIT_SEND;
 
 /// What yamux promises each stream at least, whatever its configuration says.
-const STREAM_WINDOW: usize = 256 * 1024;
+pub const STREAM_WINDOW: usize = 256 * 1024;
 
-/// How far the windows of a session may grow in all beyond [`STREAM_WINDOW`] each. Enough for two streams that fill
-/// 400 Mbit/s at a round trip of 100 ms.
-const WINDOW_GROWTH: usize = 16 * 1024 * 1024;
+/// How far the windows of a session usually may grow in all beyond [`STREAM_WINDOW`] each. Enough for two streams that
+/// fill 400 Mbit/s at a round trip of 100 ms.
+pub const WINDOW_GROWTH: usize = 16 * 1024 * 1024;
 
 /// Which end of the session this is. Stream numbers depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,9 @@ pub struct MuxConfig {
     /// Let the tasks that are ready run before the driver works, so that what they write leaves together. For
     /// multi-thread runtimes; a single-threaded one batches by nature.
     pub yield_first: bool,
+    /// How many bytes the windows of all streams that come together may grow beyond [`STREAM_WINDOW`] each. One grows while
+    /// its reader takes all of it within two round trips; a reader that stops makes this side hold its window.
+    pub window_growth: usize,
 }
 
 /// Why a stream could not be opened.
@@ -139,7 +142,7 @@ pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread
     // In this order: each setter asserts against what the others have set so far.
     settings.set_max_connection_receive_window(None);
     settings.set_max_num_streams(streams);
-    settings.set_max_connection_receive_window(Some(streams * STREAM_WINDOW + WINDOW_GROWTH));
+    settings.set_max_connection_receive_window(Some(streams * STREAM_WINDOW + config.window_growth));
     settings.set_split_send_size(SPLIT_SEND);
     let mode = match side {
         Side::Agent => yamux::Mode::Client,

@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::Pipe;
 use super::framed::{FrameReader, FrameWriter};
-use super::mux::{Driver, Ended, MuxConfig, MuxStream, Session, Side, session};
+use super::mux::{Driver, Ended, MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH, session};
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead, Scheme};
 use crate::protocol::frame::{MAX_HEAD, Status};
@@ -24,7 +24,7 @@ use crate::values::{Name, RequestId};
 /// How long a goodbye may take.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
-pub(super) const CONFIG: MuxConfig = MuxConfig { max_streams: 1000, yield_first: false };
+pub(super) const CONFIG: MuxConfig = MuxConfig { max_streams: 1000, yield_first: false, window_growth: WINDOW_GROWTH };
 
 /// One end of two connected sessions.
 pub(super) struct End {

@@ -4,7 +4,7 @@ use super::*;
 use crate::auth::LaneSecret;
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{ServiceKind, ServiceOffer};
-use crate::transport::mux::{self, MuxConfig, Side};
+use crate::transport::mux::{self, MuxConfig, Side, WINDOW_GROWTH};
 use crate::values::{InstanceId, LaneId};
 
 /// A registry, and what agents do with it.
@@ -16,7 +16,7 @@ fn login(client: &str, names: &[&str]) -> Authenticated {
 
 fn lane() -> Arc<Lane> {
     let (pipe, _) = tokio::io::duplex(64);
-    let config = MuxConfig { max_streams: 10, yield_first: false };
+    let config = MuxConfig { max_streams: 10, yield_first: false, window_growth: WINDOW_GROWTH };
     let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
     Lane::new(LaneId::next(), session, 10, 1000).0
 }

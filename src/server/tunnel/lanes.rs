@@ -313,7 +313,7 @@ impl Drop for StreamPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::mux::{self, MuxConfig, MuxStream, Side};
+    use crate::transport::mux::{self, MuxConfig, MuxStream, Side, WINDOW_GROWTH};
 
     async fn open_more(lane: &Lane, streams: u64) -> Vec<MuxStream> {
         let mut opened = Vec::new();
@@ -330,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn a_worn_lane_asks_for_its_successor_until_it_is_heard() {
         let (pipe, _far) = tokio::io::duplex(1024);
-        let config = MuxConfig { max_streams: 100, yield_first: false };
+        let config = MuxConfig { max_streams: 100, yield_first: false, window_growth: WINDOW_GROWTH };
         let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
         let (lane, mut queue) = Lane::new(LaneId::next(), session, 100, 5);
         let mut open = open_more(&lane, 4).await;
@@ -354,7 +354,7 @@ mod tests {
 
     fn lane(max_streams: usize) -> Arc<Lane> {
         let (pipe, _far) = tokio::io::duplex(1024);
-        let config = MuxConfig { max_streams: 100, yield_first: false };
+        let config = MuxConfig { max_streams: 100, yield_first: false, window_growth: WINDOW_GROWTH };
         let (session, driver) = mux::session(Box::new(pipe), Side::Server, config);
         // The session lives as long as its driver.
         Box::leak(Box::new(driver));

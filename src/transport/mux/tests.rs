@@ -315,3 +315,31 @@ async fn the_limit_of_streams_is_not_the_end_of_the_session_and_twice_as_many_ar
     within(pair.server.session.ended()).await;
     within(pair.agent.session.ended()).await;
 }
+
+/// What comes of a stream whose reader is quick at first, and then stops.
+async fn held_by_a_reader_that_stops(window_growth: usize) -> usize {
+    let mut pair = Pair::with(MuxConfig { window_growth, ..CONFIG }, 256 * 1024);
+    let (near, far) = pair.stream().await;
+    let mut tasks = JoinSet::new();
+    let source = tasks.spawn(async move { while write(&far, &[0; 64 * 1024]).await.is_ok() {} });
+    for _ in 0..1000 {
+        read(&near).await.unwrap();
+    }
+    // The clock moves only when everybody waits: the source, too.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    source.abort();
+    let mut held = 0;
+    // At once, so that nothing more is asked for meanwhile.
+    while let Poll::Ready(Some(piece)) = poll_fn(|cx| Poll::Ready(near.poll_read(cx))).await {
+        held += piece.len();
+    }
+    held
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_holds_no_more_than_a_window_and_what_it_may_grow() {
+    for window_growth in [0, 1024 * 1024] {
+        let held = held_by_a_reader_that_stops(window_growth).await;
+        assert!(held >= STREAM_WINDOW / 2 && held <= STREAM_WINDOW + window_growth, "{held}");
+    }
+}

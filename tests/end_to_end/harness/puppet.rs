@@ -13,7 +13,7 @@ use adit::protocol::login::{
 };
 use adit::transport::framed::{FrameReader, FrameWriter};
 use adit::transport::login::{receive_answer, send};
-use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side};
+use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
 use adit::transport::tls;
 use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
 use bytes::{BufMut, Bytes};
@@ -103,7 +103,7 @@ impl Puppet {
             tunnel.is_some_and(|tunnel| tunnel.lanes().iter().any(|lane| lane.id() == welcome.lane_id))
         };
         until("a puppet's lane", &server.registry, has_lane).await;
-        let mux = MuxConfig { max_streams: 4000, yield_first: false };
+        let mux = MuxConfig { max_streams: 4000, yield_first: false, window_growth: WINDOW_GROWTH };
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
         let (sender, streams) = mpsc::unbounded_channel();
         spawn(driver.run(std::time::Duration::from_secs(1), move |stream| {

@@ -13,7 +13,7 @@ use adit::protocol::login::{
 use adit::protocol::preface::Preface;
 use adit::transport::framed::{FrameReader, FrameWriter};
 use adit::transport::login::{ControlReader, ControlWriter, receive, send};
-use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side};
+use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
 use adit::transport::tls;
 use adit::values::{Fingerprint, LaneId, RequestId, TunnelId};
 use bytes::Bytes;
@@ -101,7 +101,7 @@ impl Login {
             server_version: "0".to_owned(),
         };
         send(&mut self.pipe, &Answer::Welcome(welcome)).await.unwrap();
-        let mux = MuxConfig { max_streams: 4000, yield_first: false };
+        let mux = MuxConfig { max_streams: 4000, yield_first: false, window_growth: WINDOW_GROWTH };
         let (session, driver) = mux::session(Box::new(self.pipe), Side::Server, mux);
         let (sender, mut streams) = mpsc::unbounded_channel();
         let driver = spawn(driver.run(Duration::from_secs(1), move |stream| drop(sender.send(stream))));

@@ -15,7 +15,7 @@ use crate::harness::apps::{self, Script};
 use crate::harness::dns;
 use crate::harness::puppet::{self, hello, log_in};
 use crate::harness::visitor::{self, Answer, Visitor, fetch, get};
-use crate::harness::{TestAgent, TestServer, name, soon, until_idle};
+use crate::harness::{TestAgent, TestServer, name, until_idle};
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
 
