@@ -102,7 +102,7 @@ bench-quick: ## the core of that on the terminal, about 4 minutes
 	@$(CARGO) build --locked --release
 	@python3 bench --quick $(bench-options)
 
-bench-scale: ## many agents on one server, needs root (AGENTS=10000)
+bench-scale: ## many agents and visitors on one server, about ten minutes, needs root (AGENTS=10000)
 	@bench/install.sh scale
 	@$(CARGO) build --locked --release
 	@$(CARGO) build --quiet --locked --release --manifest-path bench/agents/Cargo.toml --target-dir target/bench/build

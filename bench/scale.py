@@ -5,6 +5,7 @@ All of it runs in a namespace of its own, in which a whole network is local: an 
 """
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -19,10 +20,13 @@ import contenders
 import terminal
 from contenders import DOMAIN, Adit, Way
 from local import Local, Place
-from programs import ROOT, WORK, Failed, Load, Program, cpu_seconds, free_port, load, memory, run
+from programs import HERE, WORK, Failed, Load, Program, cpu_seconds, free_port, load, memory, run
 
-PROGRAM = WORK / "build/release/bench-agents"
+AGENTS, VISITORS = (WORK / "build/release" / name for name in ("bench-agents", "bench-visitors"))
 OF_A_PROCESS, OF_A_CLIENT, OF_A_NETWORK = 2500, 50, 250
+# So many tunnels are asked once a second; so many WebSockets are open on each agent, but no more than that in all. Each takes
+# a file in its agents' process and one in that of its application, of which the system allows 20,000 to a process.
+ASKED, WEBSOCKETS, MOST_WEBSOCKETS = 5000, 8, 20_000
 # More than the slowest machine needs for a login, for each agent.
 PATIENCE = 0.25
 
@@ -65,7 +69,9 @@ class Scale:
             [public]
             domain = "{DOMAIN}"
             http = "127.0.0.1:{self.http}"
-            {contenders.LIMITS}
+            [limits]
+            streams = {2 * MOST_WEBSOCKETS}
+            {contenders.LIMITS.replace("streams = 16384", f"streams = {2 * MOST_WEBSOCKETS}")}
             """)
         self.way = Way("127.0.0.1", self.http, f"live.{DOMAIN}")
 
@@ -86,7 +92,10 @@ class Scale:
     def start_agents(self):
         self.agents = []
         for first in range(0, self.count, OF_A_PROCESS):
-            command = [PROGRAM, self.fingerprint, self.tunnel, first, min(OF_A_PROCESS, self.count - first)]
+            port = free_port()
+            app = Program(f"scale app {first}", [sys.executable, HERE / "app.py", "127.0.0.1", port], self.namespace)
+            self.opened.append(app.wait_for_port(port))
+            command = [AGENTS, self.fingerprint, self.tunnel, first, min(OF_A_PROCESS, self.count - first), self.local.files, port]
             self.agents.append(Program(f"scale agents {first}", command, self.namespace, env={"ADIT_TOKEN": self.token}))
             self.opened.append(self.agents[-1])
 
@@ -134,7 +143,43 @@ def measure(scale):
     time.sleep(10)
     idle = (cpu_seconds([scale.server]) - cpu) / (time.monotonic() - since)
     yield "server's processor time while all are idle", f"{idle * 100:.1f} % of a core"
+    yield from asked(scale)
+    yield from websockets(scale)
     yield from restart(scale)
+
+
+def asked(scale):
+    """Many tunnels with a little to do each."""
+    tunnels, seconds = min(ASKED, scale.count), 20
+    cpu = cpu_seconds([scale.server])
+    seen = json.loads(run([VISITORS, "ask", scale.http, DOMAIN, tunnels, seconds], namespace=scale.namespace))
+    cpu = (cpu_seconds([scale.server]) - cpu) / seconds
+    if seen["failures"] or seen["asked"] != tunnels * seconds:
+        raise Failed(f"not every tunnel has answered every second: {seen}")
+    yield f"{tunnels:,} tunnels, each asked once a second, p50 / p99", f"{shown(seen)}, at most {seen['most']:.1f} ms"
+    yield "server's processor time for that", f"{cpu * 100:.0f} % of a core"
+
+
+def websockets(scale):
+    """Idle WebSockets through every tunnel; each of them still carries a message at the end."""
+    count = min(MOST_WEBSOCKETS, WEBSOCKETS * scale.count)
+    before = memory([scale.server])["pss"]
+    command = [VISITORS, "hold", scale.http, DOMAIN, scale.count, count]
+    visitors = Program("scale visitors", command, scale.namespace, stdin=subprocess.PIPE)
+    scale.opened.append(visitors)
+    begin = time.monotonic()
+    visitors.wait("WebSockets", lambda: f"held {count}" in visitors.said(), seconds=300)
+    opened = time.monotonic() - begin
+    time.sleep(5)
+    each = (memory([scale.server])["pss"] - before) / count
+    yield f"{count:,} idle WebSockets over HTTP/2, opened in", f"{opened:.0f} s"
+    yield "of the server's memory for each of them", f"{each:.1f} KiB"
+    yield "small requests to the one meanwhile, p50 / p99", shown(load(scale.place, "pings", *scale.way.words(), "--seconds", 5))
+    visitors.process.stdin.write(b"and now?\n")
+    visitors.process.stdin.flush()
+    visitors.wait("every WebSocket", lambda: f"came back {count}" in visitors.said(), seconds=120)
+    yield "of these, alive at the end", f"{count:,}"
+    visitors.end()
 
 
 def restart(scale):

@@ -1,5 +1,5 @@
-//! `bench-agents FINGERPRINT PORT FIRST COUNT`: many agents in one process, each logged in over TLS and then idle. Their
-//! token comes from ADIT_TOKEN.
+//! `bench-agents FINGERPRINT PORT FIRST COUNT FILES APP`: many agents in one process, each logged in over TLS. Their token
+//! comes from ADIT_TOKEN. They lead to the application on the port FILES, and with `/echo` to the one on the port APP.
 //!
 //! Agent number `i` is a tunnel of the client `c{i / 50}` and offers the name `c{i / 50}-{i % 50}`. Each client dials the
 //! server at an address of its own, so that the server sees as many addresses (`bench/scale.py` says how). Whenever something
@@ -24,33 +24,35 @@ const OF_A_NETWORK: usize = 250;
 /// How often it is said what has changed.
 const EVERY: Duration = Duration::from_millis(20);
 
-const USAGE: &str = "usage: ADIT_TOKEN=… bench-agents FINGERPRINT PORT FIRST COUNT";
+const USAGE: &str = "usage: ADIT_TOKEN=… bench-agents FINGERPRINT PORT FIRST COUNT FILES APP";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [fingerprint, port, first, count] = words.as_slice() else { return Err(USAGE.into()) };
+    let [fingerprint, port, first, count, files, app] = words.as_slice() else { return Err(USAGE.into()) };
     let (port, first, count): (u16, usize, usize) = (port.parse()?, first.parse()?, count.parse()?);
     rlimit::increase_nofile_limit(u64::MAX)?;
     let environment = Environment::of_process();
     let agents = (first..first + count)
-        .map(|number| Ok(Agent::new(config(number, port, fingerprint, &environment)?)?))
+        .map(|number| Ok(Agent::new(config(number, (port, fingerprint), (files, app), &environment)?)?))
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(agents))
 }
 
 fn config(
     number: usize,
-    port: u16,
-    fingerprint: &str,
+    (port, fingerprint): (u16, &str),
+    (files, app): (&str, &str),
     environment: &Environment,
 ) -> Result<AgentConfig, Box<dyn Error>> {
     let client = number / OF_A_CLIENT;
     let server = format!("10.78.{}.{}:{port}", client / OF_A_NETWORK, client % OF_A_NETWORK + 1);
     let client = format!("c{client}");
+    let rule = [("path", "/echo"), ("local", app)].map(|(key, value)| (key.to_owned(), ValueKind::from(value)));
+    let rule = std::collections::HashMap::from(rule);
     let service = std::collections::HashMap::from([
         ("name".to_owned(), ValueKind::from(format!("{client}-{}", number % OF_A_CLIENT))),
-        // Nobody asks for it.
-        ("local".to_owned(), ValueKind::from("9")),
+        ("local".to_owned(), ValueKind::from(files)),
+        ("rules".to_owned(), ValueKind::from(vec![rule])),
     ]);
     let flags = Flags::new()
         .with("servers", vec![server])
