@@ -9,7 +9,7 @@ use rustls::client::danger::ServerCertVerified;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 
-use super::verifier::{Judge, Shown, judged_by};
+use super::verifier::{Judge, Shown, believing};
 use super::{TlsError, ca_file, certificates_in, provider, system_roots};
 use crate::config::LocalTrust;
 
@@ -22,8 +22,8 @@ pub fn local_client(trust: &LocalTrust, alpn: &[&[u8]]) -> Result<Arc<ClientConf
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
     let mut config = match trust {
         LocalTrust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
-        LocalTrust::CaFile(path) => judged_by(Vouched::new(path, provider())?, builder),
-        LocalTrust::Anybody => judged_by(Anybody, builder),
+        LocalTrust::CaFile(path) => believing(Vouched::new(path, provider())?, builder),
+        LocalTrust::Anybody => believing(Anybody, builder),
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))

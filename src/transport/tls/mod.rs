@@ -99,7 +99,7 @@ pub fn client(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let mut config = match trust {
         Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
         Trust::CaFile(path) => builder.with_root_certificates(ca_file(path)?).with_no_client_auth(),
-        Trust::Fingerprint(pin) => verifier::judged_by(Pinned(*pin), builder),
+        Trust::Fingerprint(pin) => verifier::believing(Pinned(*pin), builder),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))

@@ -33,7 +33,7 @@ impl Shown<'_> {
 }
 
 /// A client that believes whom `judge` believes.
-pub(super) fn judged_by(judge: impl Judge, builder: ConfigBuilder<ClientConfig, WantsVerifier>) -> ClientConfig {
+pub(super) fn believing(judge: impl Judge, builder: ConfigBuilder<ClientConfig, WantsVerifier>) -> ClientConfig {
     let provider = Arc::clone(builder.crypto_provider());
     let verifier = Arc::new(Verifier { judge, provider });
     builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
