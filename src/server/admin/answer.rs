@@ -213,6 +213,11 @@ impl From<PathRejection> for ApiError {
     }
 }
 
+/// The `what` that was looked for, unless there is no such one.
+pub(super) fn found<T>(what: &str, looked_for: Option<T>) -> Result<T, ApiError> {
+    looked_for.ok_or_else(|| ApiError::not_found(what))
+}
+
 /// For whatever is no page.
 pub(super) async fn no_such_page(uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "no_such_page", format!("there is no page `{}`", uri.path()))

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::answer::{self, ErrorView};
+use super::refusals::Refusals;
 use super::{Admin, BODY, ask, clients, health, invites, log, requests, services, tunnels};
 
 /// Where the description is.
@@ -24,6 +25,7 @@ pub(super) const DESCRIPTION: &str = "/api/v1/openapi.json";
     info(title = "adit admin", description = "Health, and the API for the operator's tools of an adit server."),
     security(("bearer" = [])),
     modifiers(&Bearer),
+    components(schemas(ErrorView)),
     tags(
         (name = "watching", description = "For programs that watch, or stand in front. They need no token from the same machine."),
         (name = "clients", description = "Who may log in."),
@@ -51,11 +53,7 @@ impl Modify for Bearer {
 /// Describes all of it, as OpenAPI
 #[utoipa::path(
     get, path = DESCRIPTION, tag = "watching", operation_id = "describe", security((), ("bearer" = [])),
-    responses(
-        (status = 200, body = Object, content_type = "application/json"),
-        (status = 401, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = Object, content_type = "application/json"), Refusals),
 )]
 async fn describe(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let text = admin.description.get().cloned().unwrap_or_default();

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
-use super::answer::{ApiError, ErrorView};
+use super::answer::{ApiError, found};
 use super::extract::InQuery;
+use super::refusals::{Misread, NotFound, Refusals};
 use crate::server::Shared;
 use crate::server::public::lookup;
 
@@ -46,13 +47,7 @@ pub(super) struct ServedView {
 /// host.
 #[utoipa::path(
     get, path = "/ask", tag = "watching", operation_id = "ask", security((), ("bearer" = [])), params(AskQuery),
-    responses(
-        (status = 200, body = ServedView),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = ServedView), Refusals, Misread, NotFound),
 )]
 pub(super) async fn ask(
     State(admin): State<Arc<Admin>>,
@@ -60,7 +55,8 @@ pub(super) async fn ask(
 ) -> Result<Json<ServedView>, ApiError> {
     let nonsense = || ApiError::bad_query("domain: is not a host name; write one like alice.tunnel.example.com");
     let domain = host_name(&query.domain).ok_or_else(nonsense)?;
-    if is_served(&admin.shared, &domain) { Ok(Json(ServedView { domain })) } else { Err(ApiError::not_found("host")) }
+    let served = is_served(&admin.shared, &domain).then_some(ServedView { domain });
+    found("host", served).map(Json)
 }
 
 /// In lower case, without a final dot; `None` if it is no host name.

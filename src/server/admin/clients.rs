@@ -12,14 +12,15 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, ErrorView};
+use super::answer::{ApiError, ErrorView, found};
 use super::extract::{InBody, InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
+use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::auth::Token;
 use crate::config::{ClientEntry, EntryDraft, NewClient, Problem, add_client, port_text, revoke_client, rotate_token};
 use crate::limits::Allowance;
-use crate::values::{ClientId, Secret};
+use crate::values::{ClientId, Name, Secret};
 
 /// How long a token that is rotated holds on, where nothing is said: as `adit token rotate` does it.
 const OVERLAP_S: u64 = 24 * 60 * 60;
@@ -139,9 +140,8 @@ impl Admin {
     fn client_view(&self, id: ClientId, entry: &ClientEntry) -> ClientView {
         let (now, shared) = (Timestamp::now(), &self.shared);
         let Allowance { requests_per_second, burst, streams } = shared.allowance(&id);
-        let below = entry.wildcards.iter().map(|name| format!("*.{name}"));
         ClientView {
-            names: entry.names.iter().map(ToString::to_string).chain(below).collect(),
+            names: claims(&entry.names, &entry.wildcards),
             domains: entry.domains.iter().map(ToString::to_string).collect(),
             tcp_ports: entry.tcp_ports.iter().map(port_text).collect(),
             expires: entry.expires.map(|end| end.to_string()),
@@ -175,20 +175,21 @@ impl Admin {
     }
 }
 
+/// Names, and then those below which every host belongs to the client, too.
+pub(super) fn claims(names: &[Name], wildcards: &[Name]) -> Vec<String> {
+    let below = wildcards.iter().map(|name| format!("*.{name}"));
+    names.iter().map(ToString::to_string).chain(below).collect()
+}
+
 /// What cannot be an id is nobody's.
 fn known(id: &str) -> Result<ClientId, ApiError> {
-    ClientId::new(id).map_err(|_| ApiError::not_found("client"))
+    found("client", ClientId::new(id).ok())
 }
 
 /// Lists the clients
 #[utoipa::path(
     get, path = "/api/v1/clients", tag = "clients", operation_id = "list_clients", params(PageQuery),
-    responses(
-        (status = 200, body = Page<ClientView>),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = Page<ClientView>), Refusals, Misread),
 )]
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
@@ -202,19 +203,13 @@ pub(super) async fn list(
 #[utoipa::path(
     get, path = "/api/v1/clients/{id}", tag = "clients", operation_id = "get_client",
     params(("id" = String, Path, description = "The client's id")),
-    responses(
-        (status = 200, body = ClientView),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = ClientView), Refusals, Misread, NotFound),
 )]
 pub(super) async fn get(
     State(admin): State<Arc<Admin>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<ClientView>, ApiError> {
-    admin.client(known(&id)?).map(Json).ok_or_else(|| ApiError::not_found("client"))
+    found("client", admin.client(known(&id)?)).map(Json)
 }
 
 /// Adds a client
@@ -224,13 +219,8 @@ pub(super) async fn get(
     post, path = "/api/v1/clients", tag = "clients", operation_id = "add_client", request_body = AddClient,
     responses(
         (status = 201, body = ClientWithToken, headers(("location" = String, description = "The client"))),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
         (status = 409, body = ErrorView, description = "Somebody has that id, or one of the names, domains or ports"),
-        (status = 413, body = ErrorView),
-        (status = 415, body = ErrorView),
-        (status = 422, body = ErrorView),
-        (status = 429, body = ErrorView),
+        Refusals, BadBody,
     ),
 )]
 pub(super) async fn add(
@@ -272,11 +262,8 @@ pub(super) async fn add(
     params(("id" = String, Path, description = "The client's id")),
     responses(
         (status = 204),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
         (status = 409, body = ErrorView, description = "The clients file cannot be used as it is"),
-        (status = 429, body = ErrorView),
+        Refusals, Misread, NotFound,
     ),
 )]
 pub(super) async fn remove(
@@ -302,14 +289,8 @@ pub(super) async fn remove(
     request_body = Option<RotateToken>,
     responses(
         (status = 200, body = ClientWithToken),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
         (status = 409, body = ErrorView, description = "The clients file cannot be used as it is"),
-        (status = 413, body = ErrorView),
-        (status = 415, body = ErrorView),
-        (status = 422, body = ErrorView),
-        (status = 429, body = ErrorView),
+        Refusals, NotFound, BadBody,
     ),
 )]
 pub(super) async fn rotate(
@@ -326,9 +307,7 @@ pub(super) async fn rotate(
             return Err(ApiError::invalid(vec![Problem { key: "overlap_s".to_owned(), message }]));
         }
         let id = id?;
-        if changing.shared.clients.entry(&id).is_none() {
-            return Err(ApiError::not_found("client"));
-        }
+        found("client", changing.shared.clients.entry(&id))?;
         let (token, token_hash) = changing.fresh_token().await?;
         let (whose, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
         changing.edit(move |path| rotate_token(path, &whose, &token_hash, Some(overlap))).await?;

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use super::answer::{ApiError, ErrorView};
+use super::refusals::Refusals;
 use crate::server::metrics;
 
 /// How the server is.
@@ -64,7 +65,7 @@ pub(super) enum Readiness {
 /// counts.
 #[utoipa::path(
     get, path = "/healthz", tag = "watching", operation_id = "health", security((), ("bearer" = [])),
-    responses((status = 200, body = HealthView), (status = 401, body = ErrorView), (status = 429, body = ErrorView)),
+    responses((status = 200, body = HealthView), Refusals),
 )]
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
     let shared = &admin.shared;
@@ -85,12 +86,7 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> 
 /// 503 from the moment it is told to stop; it still answers here while open requests end.
 #[utoipa::path(
     get, path = "/readyz", tag = "watching", operation_id = "ready", security((), ("bearer" = [])),
-    responses(
-        (status = 200, body = ReadyView),
-        (status = 401, body = ErrorView),
-        (status = 429, body = ErrorView),
-        (status = 503, body = ReadyView),
-    ),
+    responses((status = 200, body = ReadyView), (status = 503, body = ReadyView), Refusals),
 )]
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<ReadyView>) {
     match admin.shared.stop.is_cancelled() {
@@ -106,9 +102,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<
     get, path = "/metrics", tag = "watching", operation_id = "metrics", security((), ("bearer" = [])),
     responses(
         (status = 200, body = String, content_type = "text/plain; version=0.0.4; charset=utf-8"),
-        (status = 401, body = ErrorView),
-        (status = 429, body = ErrorView),
         (status = 500, body = ErrorView),
+        Refusals,
     ),
 )]
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, ApiError> {

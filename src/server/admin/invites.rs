@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{ApiError, ErrorView};
-use super::clients::ClaimText;
+use super::clients::{ClaimText, claims};
 use super::extract::{InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
+use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::auth::InviteCode;
 use crate::config::{EntryDraft, InviteEntry, NewInvite, add_invite, revoke_invite};
@@ -67,11 +68,10 @@ pub(super) struct InviteWithCode {
 }
 
 fn view(key: String, entry: &InviteEntry) -> InviteView {
-    let below = entry.wildcards.iter().map(|name| format!("*.{name}"));
     InviteView {
         key,
         id: entry.id.as_ref().map(ToString::to_string),
-        names: entry.names.iter().map(ToString::to_string).chain(below).collect(),
+        names: claims(&entry.names, &entry.wildcards),
         expires: entry.expires.to_string(),
         expired: entry.has_expired(Timestamp::now()),
     }
@@ -80,12 +80,7 @@ fn view(key: String, entry: &InviteEntry) -> InviteView {
 /// Lists the invitations
 #[utoipa::path(
     get, path = "/api/v1/invites", tag = "invites", operation_id = "list_invites", params(PageQuery),
-    responses(
-        (status = 200, body = Page<InviteView>),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = Page<InviteView>), Refusals, Misread),
 )]
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
@@ -102,13 +97,8 @@ pub(super) async fn list(
     post, path = "/api/v1/invites", tag = "invites", operation_id = "add_invite", request_body = Option<AddInvite>,
     responses(
         (status = 201, body = InviteWithCode),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
         (status = 409, body = ErrorView, description = "Somebody has that id or one of the names, or is invited for them"),
-        (status = 413, body = ErrorView),
-        (status = 415, body = ErrorView),
-        (status = 422, body = ErrorView),
-        (status = 429, body = ErrorView),
+        Refusals, BadBody,
     ),
 )]
 pub(super) async fn add(
@@ -142,11 +132,8 @@ pub(super) async fn add(
     params(("key" = String, Path, description = "The invitation's key")),
     responses(
         (status = 204),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
         (status = 409, body = ErrorView, description = "The clients file cannot be used as it is"),
-        (status = 429, body = ErrorView),
+        Refusals, Misread, NotFound,
     ),
 )]
 pub(super) async fn remove(

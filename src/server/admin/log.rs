@@ -7,8 +7,9 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, ErrorView};
+use super::answer::{ApiError, found};
 use super::extract::InBody;
+use super::refusals::{BadBody, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::config::{Problem, log_level};
 use crate::telemetry::LogLevel;
@@ -48,12 +49,7 @@ pub(super) struct LogChange {
 /// Says what is logged
 #[utoipa::path(
     get, path = "/api/v1/log", tag = "log", operation_id = "get_log",
-    responses(
-        (status = 200, body = LogView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = LogView), Refusals, NotFound),
 )]
 pub(super) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>, ApiError> {
     admin.log().map(|log| Json(LogView::of(log)))
@@ -64,16 +60,7 @@ pub(super) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>
 /// From the next line on, until the server ends; the configuration stays as it is.
 #[utoipa::path(
     put, path = "/api/v1/log", tag = "log", operation_id = "change_log", request_body = LogChange,
-    responses(
-        (status = 200, body = LogView),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
-        (status = 413, body = ErrorView),
-        (status = 415, body = ErrorView),
-        (status = 422, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = LogView), Refusals, NotFound, BadBody),
 )]
 pub(super) async fn change(
     State(admin): State<Arc<Admin>>,
@@ -98,6 +85,6 @@ pub(super) async fn change(
 
 impl Admin {
     fn log(&self) -> Result<&LogLevel, ApiError> {
-        self.log.as_ref().ok_or_else(|| ApiError::not_found("log"))
+        found("log", self.log.as_ref())
     }
 }

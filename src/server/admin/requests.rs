@@ -8,9 +8,10 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, ErrorView};
+use super::answer::{ApiError, found};
 use super::extract::{InPath, InQuery};
 use super::page::{ClientPageQuery, Page};
+use super::refusals::{Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::server::public::live::LiveRequest;
 use crate::values::RequestId;
@@ -62,12 +63,7 @@ impl From<LiveRequest> for RequestView {
 /// Upgraded connections (WebSocket) and connections to `tcp` and `tls` services are among them.
 #[utoipa::path(
     get, path = "/api/v1/requests", tag = "requests", operation_id = "list_requests", params(ClientPageQuery),
-    responses(
-        (status = 200, body = Page<RequestView>),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = Page<RequestView>), Refusals, Misread),
 )]
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
@@ -86,13 +82,7 @@ pub(super) async fn list(
 #[utoipa::path(
     delete, path = "/api/v1/requests/{id}", tag = "requests", operation_id = "cut_request",
     params(("id" = String, Path, description = "The request's id")),
-    responses(
-        (status = 204),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 204), Refusals, Misread, NotFound),
 )]
 pub(super) async fn cut(
     State(admin): State<Arc<Admin>>,
@@ -101,9 +91,8 @@ pub(super) async fn cut(
 ) -> Result<StatusCode, ApiError> {
     let (id, shared) = (on.clone(), Arc::clone(&admin.shared));
     let work = async move {
-        let id = id.parse::<RequestId>().ok();
-        let cut = id.is_some_and(|id| shared.live.cut(id));
-        if cut { Ok(()) } else { Err(ApiError::not_found("request")) }
+        let cut = id.parse::<RequestId>().is_ok_and(|id| shared.live.cut(id));
+        found("request", cut.then_some(()))
     };
     admin.change(peer, "request.cut", &on, work).await?;
     Ok(StatusCode::NO_CONTENT)

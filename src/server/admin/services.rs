@@ -8,10 +8,11 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Admin;
-use super::answer::{ApiError, ErrorView};
+use super::answer::ApiError;
 use super::extract::InQuery;
 use super::page::{ClientPageQuery, Page};
+use super::refusals::{Misread, Refusals};
+use super::{Admin, tunnels};
 use crate::protocol::login::ServiceKind;
 
 /// What is offered under one name.
@@ -60,12 +61,7 @@ impl From<ServiceKind> for KindView {
 /// One entry for each name that leads somewhere at the moment.
 #[utoipa::path(
     get, path = "/api/v1/services", tag = "tunnels", operation_id = "list_services", params(ClientPageQuery),
-    responses(
-        (status = 200, body = Page<ServiceView>),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = Page<ServiceView>), Refusals, Misread),
 )]
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
@@ -73,11 +69,9 @@ pub(super) async fn list(
 ) -> Result<Json<Page<ServiceView>>, ApiError> {
     let (page, client) = query.split()?;
     let shared = &admin.shared;
-    let registry = &shared.registry;
-    let tunnels = client.map_or_else(|| registry.all(), |client| registry.tunnels_of(&client));
     let mut by_name: BTreeMap<String, ServiceView> = BTreeMap::new();
-    for tunnel in tunnels {
-        for service in registry.held(&tunnel) {
+    for tunnel in tunnels::of(shared, client) {
+        for service in shared.registry.held(&tunnel) {
             let offer = service.offer();
             let view = by_name.entry(offer.name.to_string()).or_insert_with_key(|name| ServiceView {
                 name: name.clone(),

@@ -8,12 +8,14 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, ErrorView};
+use super::answer::{ApiError, found};
 use super::extract::{InPath, InQuery};
 use super::page::{ClientPageQuery, Page};
+use super::refusals::{Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::server::Shared;
 use crate::server::tunnel::{Retired, Tunnel};
+use crate::values::ClientId;
 
 /// A connected agent.
 #[derive(Debug, Serialize, ToSchema)]
@@ -89,28 +91,25 @@ fn view(shared: &Shared, tunnel: &Tunnel) -> TunnelView {
 }
 
 fn find(shared: &Shared, id: &str) -> Result<Arc<Tunnel>, ApiError> {
-    let found = shared.registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id);
-    found.ok_or_else(|| ApiError::not_found("tunnel"))
+    found("tunnel", shared.registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id))
+}
+
+/// The tunnels of a client, or all.
+pub(super) fn of(shared: &Shared, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
+    client.map_or_else(|| shared.registry.all(), |client| shared.registry.tunnels_of(&client))
 }
 
 /// Lists the connected agents
 #[utoipa::path(
     get, path = "/api/v1/tunnels", tag = "tunnels", operation_id = "list_tunnels", params(ClientPageQuery),
-    responses(
-        (status = 200, body = Page<TunnelView>),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = Page<TunnelView>), Refusals, Misread),
 )]
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<TunnelView>>, ApiError> {
     let (page, client) = query.split()?;
-    let registry = &admin.shared.registry;
-    let tunnels = client.map_or_else(|| registry.all(), |client| registry.tunnels_of(&client));
-    let all = tunnels.into_iter().map(|tunnel| (tunnel.id().to_string(), tunnel)).collect();
+    let all = of(&admin.shared, client).into_iter().map(|tunnel| (tunnel.id().to_string(), tunnel)).collect();
     page.cut(all, |tunnel| Some(view(&admin.shared, &tunnel))).map(Json)
 }
 
@@ -118,13 +117,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get, path = "/api/v1/tunnels/{id}", tag = "tunnels", operation_id = "get_tunnel",
     params(("id" = String, Path, description = "The tunnel's id")),
-    responses(
-        (status = 200, body = TunnelView),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 200, body = TunnelView), Refusals, Misread, NotFound),
 )]
 pub(super) async fn get(
     State(admin): State<Arc<Admin>>,
@@ -139,13 +132,7 @@ pub(super) async fn get(
 #[utoipa::path(
     delete, path = "/api/v1/tunnels/{id}", tag = "tunnels", operation_id = "disconnect_tunnel",
     params(("id" = String, Path, description = "The tunnel's id")),
-    responses(
-        (status = 204),
-        (status = 400, body = ErrorView),
-        (status = 401, body = ErrorView),
-        (status = 404, body = ErrorView),
-        (status = 429, body = ErrorView),
-    ),
+    responses((status = 204), Refusals, Misread, NotFound),
 )]
 pub(super) async fn disconnect(
     State(admin): State<Arc<Admin>>,

@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::super::coalesce::Coalesce;
-use super::{Halves, SPLIT_SEND, Side};
+use super::stream::Halves;
+use super::{SPLIT_SEND, Side};
 
 /// A frame's header: version, kind, flags (2), stream (4), length (4).
 const HEADER: usize = 12;

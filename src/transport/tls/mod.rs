@@ -1,27 +1,26 @@
 //! TLS: for the tunnel, who the server is and how an agent makes sure of it; for visitors; and, in `local`, for local
-//! applications.
+//! applications. `verifier` is what all have in common that do not leave it to authorities whom to believe.
 
 mod local;
+mod verifier;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerified;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, CertificateError, ClientConfig, OtherError, RootCertStore, ServerConfig};
 
 use crate::certs::{SniCertificates, fingerprint_of};
 use crate::config::Trust;
 use crate::protocol::ALPN;
 use crate::values::Fingerprint;
 pub use local::local_client;
+use verifier::{Judge, Shown};
 
 /// TLS cannot be set up as the configuration asks.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +99,7 @@ pub fn client(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let mut config = match trust {
         Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
         Trust::CaFile(path) => builder.with_root_certificates(ca_file(path)?).with_no_client_auth(),
-        Trust::Fingerprint(pin) => {
-            let verifier = Pinned { pin: *pin, provider: provider() };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-        }
+        Trust::Fingerprint(pin) => verifier::believing(Pinned(*pin), builder),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
@@ -141,10 +137,7 @@ fn certificates_in(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>
 
 /// Trusts one key: the server's own, or the CA's that the server sends along (then names and dates count as usual).
 #[derive(Debug)]
-struct Pinned {
-    pin: Fingerprint,
-    provider: Arc<CryptoProvider>,
-}
+struct Pinned(Fingerprint);
 
 /// The server showed other keys than the pinned one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -154,54 +147,23 @@ pub struct PinMismatch {
     pub shown: Fingerprint,
 }
 
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+impl Judge for Pinned {
+    fn judge(&self, shown: &Shown<'_>, provider: &Arc<CryptoProvider>) -> Result<ServerCertVerified, rustls::Error> {
         let bad = |_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
-        let mut shown = fingerprint_of(end_entity).map_err(bad)?;
-        if shown == self.pin {
+        let mut last = fingerprint_of(shown.end_entity).map_err(bad)?;
+        if last == self.0 {
             return Ok(ServerCertVerified::assertion());
         }
-        for certificate in intermediates {
-            shown = fingerprint_of(certificate).map_err(bad)?;
-            if shown == self.pin {
+        for certificate in shown.intermediates {
+            last = fingerprint_of(certificate).map_err(bad)?;
+            if last == self.0 {
                 let mut roots = RootCertStore::empty();
                 roots.add(certificate.clone().into_owned())?;
-                return WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-                    .build()
-                    .map_err(|error| rustls::Error::General(error.to_string()))?
-                    .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+                let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+                return shown.judged_by(&*signed.map_err(|error| rustls::Error::General(error.to_string()))?);
             }
         }
-        Err(CertificateError::Other(OtherError(Arc::new(PinMismatch { shown }))).into())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        Err(CertificateError::Other(OtherError(Arc::new(PinMismatch { shown: last }))).into())
     }
 }
 

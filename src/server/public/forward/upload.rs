@@ -1,0 +1,96 @@
+//! The body of a request, on its way to the agent.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body::Body;
+use tokio::sync::oneshot;
+
+use super::super::Visit;
+use super::super::answer::Failure;
+use super::super::body::RequestBody;
+use super::super::ledger::Entry;
+use crate::protocol::frame::Reset;
+use crate::server::until_cut;
+use crate::transport::body::{SendError, send_body};
+use crate::transport::copy::Way;
+use crate::transport::framed::FrameWriter;
+use crate::transport::mux::MuxStream;
+
+/// How long a request that waits to be asked for its body (`Expect: 100-continue`) is held back. The agent asks sooner;
+/// an application may do without asking (RFC 9110, section 10.1.1).
+const ASKED_FOR: Duration = Duration::from_secs(5);
+
+/// How often an upload that does not come on looks whether anybody still wants it.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Begins to send `body` after its head, in a task of its own; if it `waits`, not before the application asks for it.
+/// Gives back what is dropped when it is through, and where to say that it is asked for.
+pub(super) fn begin(
+    (visit, entry): (&Visit, &Arc<Entry>),
+    body: RequestBody,
+    waits: bool,
+    writer: FrameWriter,
+    idle: Duration,
+) -> (oneshot::Receiver<Infallible>, Option<oneshot::Sender<()>>) {
+    let (sender, sent) = oneshot::channel();
+    let (asks, asked_for) = waits.then(oneshot::channel).unzip();
+    let upload = upload(body, asked_for, writer, idle, Arc::clone(entry), sender);
+    let (unread, request_id) = (visit.unread.clone(), entry.about().request_id);
+    let upload = async move {
+        if upload.await {
+            unread.read(request_id);
+        }
+    };
+    visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), upload));
+    (sent, asks)
+}
+
+/// Sends the body of a request after its head, and drops `sending` when it is through. Where there is an `asked_for`, it
+/// is not sent before the application asks for it, and not at all if that refuses it. Says whether it was read to its
+/// end.
+async fn upload(
+    body: RequestBody,
+    asked_for: Option<oneshot::Receiver<()>>,
+    mut writer: FrameWriter,
+    idle: Duration,
+    entry: Arc<Entry>,
+    sending: oneshot::Sender<Infallible>,
+) -> bool {
+    let _sending = sending;
+    if let Some(asked_for) = asked_for
+        && let Ok(Err(_)) = tokio::time::timeout(ASKED_FOR, asked_for).await
+    {
+        return false;
+    }
+    let mut body = std::pin::pin!(body);
+    let stream = writer.stream().clone();
+    let sent = tokio::select! {
+        biased;
+        sent = send_body(body.as_mut(), &mut writer, Some(idle), |bytes| entry.moved(Way::In, bytes)) => sent,
+        () = unwanted(&stream) => return false,
+    };
+    match sent {
+        Ok(()) => return true,
+        // The agent wants no more of it: the answer says why.
+        Err(SendError::Stream(_)) => {}
+        Err(SendError::Body(_) | SendError::Trailers) => {
+            entry.fail(Failure::BadRequest);
+            writer.reset(Reset::RequestBroken);
+        }
+        Err(SendError::Idle) => {
+            entry.fail(Failure::RequestTimeout);
+            writer.reset(Reset::Idle);
+        }
+    }
+    body.is_end_stream()
+}
+
+/// Resolves when the agent has dropped the stream: the application wants no more of the request. Only who writes would
+/// notice, and a visitor may pause.
+async fn unwanted(stream: &MuxStream) {
+    while !stream.is_closed() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
