@@ -130,7 +130,7 @@ async fn http(
         asking.answered(answer, preface, writer)?
     };
     match answered {
-        Answered::Switches(response) => Box::pin(switch(response, asking.visitor, writer)).await,
+        Answered::Switches(response, _slot) => Box::pin(switch(response, asking.visitor, writer)).await,
         Answered::Body(ref mut answer) => deliver(answer, &mut asking.visitor, preface, writer).await,
     }
 }
@@ -147,8 +147,8 @@ struct Asking<'a> {
 
 /// What becomes of an exchange with its answer's head.
 enum Answered {
-    /// It is a connection from here on.
-    Switches(Response<AnswerBody>),
+    /// It is a connection from here on, which keeps the place of its request.
+    Switches(Response<AnswerBody>, Option<Slot>),
     /// The head waits in the writer for what comes.
     Body(Delivery),
 }
@@ -188,7 +188,7 @@ impl<'a> Asking<'a> {
         let Answer { mut response, rest, _slot } = answer;
         let switches = self.local.answer(&mut response, &self.switching);
         if switches.map_err(|error| unanswered(self.local, preface, &error))? {
-            return Ok(Answered::Switches(response));
+            return Ok(Answered::Switches(response, _slot));
         }
         let (status, body) = respond(response, writer)?;
         tracing::trace!(request = %preface.request_id, %status, "the local application answered");

@@ -46,8 +46,8 @@ impl Shared {
         }
         if visits_cut > 0 || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
             self.cut.cancel();
-            // What is left is told to end now; nothing of it waits for a peer.
-            let _ = timeout(LAST_WORDS, self.tasks.wait()).await;
+            // What is left is told to end now; nothing of it waits for a peer. The log and the traces have how it did.
+            let _ = timeout(LAST_WORDS, async { tokio::join!(self.tasks.wait(), self.exchanges.wait()) }).await;
         }
         self.traces.stop(LAST_SPANS).await;
         tracing::info!(visits_cut, "shut down");
@@ -121,5 +121,18 @@ mod tests {
         };
         let (drained, retired) = tokio::join!(draining, late_login);
         assert_eq!((drained, retired), (Drained { visits_cut: 0 }, Some(Retired::Draining)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_cut_is_over_before_the_server_is() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let shared = server(dir.path()).shared;
+        let exchange = shared.exchanges.token();
+        shared.visits.spawn(until_cut(shared.cut.clone(), async move {
+            let _exchange = exchange;
+            std::future::pending::<()>().await;
+        }));
+        assert_eq!(shared.drain().await, Drained { visits_cut: 1 });
+        assert!(shared.exchanges.is_empty(), "nobody has written down how it ended");
     }
 }

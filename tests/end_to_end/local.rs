@@ -390,6 +390,24 @@ async fn an_upgrade_to_a_websocket_is_an_extended_connect_to_an_h2c_application(
     until_idle(&server.open, PATIENCE).await;
 }
 
+#[tokio::test]
+async fn websockets_keep_their_places_on_a_connection_to_an_h2c_application() {
+    let server = TestServer::start(&[]);
+    let _agent = agent(&server, service("alice", &format!("h2c://{}", h2c_app().await), &[])).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    // One of the application's connections takes ten: what comes then goes over another one, and does not wait.
+    let mut open = Vec::new();
+    for number in 0..11 {
+        let answer = soon("a socket", visitor.begin(extended_connect())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{number}");
+        open.push(answer);
+    }
+    let (answer, _) = soon("an answer", visitor.ask(http2_request(Method::POST, "alice", "/", "body"))).await;
+    assert_eq!(answer.text(), "body");
+    drop((open, visitor));
+    until_idle(&server.open, PATIENCE).await;
+}
+
 const WAITS: &str = "POST / HTTP/1.1\r\nHost: alice.localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
 
 #[tokio::test]
