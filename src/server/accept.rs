@@ -187,5 +187,8 @@ async fn first_words(
     let guard = guard.ok_or(MessageError::Closed)?;
     // The operator may have changed its mind while the login was under way.
     shared.look_at(guard.tunnel());
+    if shared.settings().config.public != config.public {
+        shared.tell_services(guard.tunnel());
+    }
     Ok(LaneStart { guard, driver, notices, peer, heartbeat: config.tunnel.heartbeat })
 }

@@ -139,7 +139,7 @@ impl Reloader {
                     log.change(&config.log.level, config.log.access);
                 }
                 if changed.iter().any(|key| ["public.url", "public.routing"].contains(key)) {
-                    shared.tell_addresses();
+                    shared.registry.all().iter().for_each(|tunnel| shared.tell_services(tunnel));
                 }
                 Ok(Reloaded { changed, clients, certificates, waiting })
             }

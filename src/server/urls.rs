@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::service::Service;
+use super::tunnel::Tunnel;
 use crate::config::PublicConfig;
 use crate::protocol::control::Control;
 use crate::protocol::json::{self, JsonError};
@@ -78,16 +79,16 @@ impl Shared {
 }
 
 impl Shared {
-    /// Tells agents under which addresses their services are reached from now on.
-    pub(super) fn tell_addresses(&self) {
-        for tunnel in self.registry.all() {
-            let services = self.public_services(&self.registry.held(&tunnel));
-            let notice = Control::Offered { change: 0, services };
-            // An agent whose addresses do not fit into one message any more learns them when it comes again.
-            let fits = || json::encode_within(json::MAX_ANSWER, &notice).is_ok();
-            if matches!(&notice, Control::Offered { services, .. } if !services.is_empty()) && fits() {
-                tunnel.notify(&notice);
-            }
+    /// Tells an agent what it offers, and under which addresses that is reached.
+    pub(super) fn tell_services(&self, tunnel: &Tunnel) {
+        let services = self.public_services(&self.registry.held(tunnel));
+        if services.is_empty() {
+            return;
+        }
+        let notice = Control::Offered { change: 0, services };
+        // An agent whose addresses do not fit into one message any more learns them when it comes again.
+        if json::encode_within(json::MAX_ANSWER, &notice).is_ok() {
+            tunnel.notify(&notice);
         }
     }
 }

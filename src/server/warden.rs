@@ -8,7 +8,6 @@ use jiff::Timestamp;
 
 use super::Shared;
 use super::tunnel::{Retired, Tunnel};
-use crate::protocol::control::Control;
 
 /// Waits are cut into pieces: clocks are set, and computers sleep.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -52,9 +51,8 @@ impl Shared {
             (before, kept) if kept == before => {}
             (_, 0) => self.end(tunnel, "it may not offer anything any more"),
             _ => {
-                let services = self.public_services(&self.registry.held(tunnel));
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may not offer some of its services any more");
-                tunnel.notify(&Control::Offered { change: 0, services });
+                self.tell_services(tunnel);
             }
         }
     }
