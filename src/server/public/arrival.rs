@@ -15,6 +15,9 @@ use crate::transport::proxy_protocol;
 /// How an HTTP/2 connection begins (RFC 9113, section 3.4). No request of HTTP/1.1 does.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What is read at once: nearly every first request, or first message of TLS, comes whole.
+const FIRST_READ: usize = 2048;
+
 /// The most that is read to find the name in a TLS handshake. Visitors send less than 2 KiB.
 const MOST_OF_A_HELLO: usize = 16 * 1024;
 
@@ -38,7 +41,7 @@ pub(super) struct TlsHello {
 impl Arrival {
     /// Of a fresh connection.
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, ahead: BytesMut::new() }
+        Self { socket, ahead: BytesMut::with_capacity(FIRST_READ) }
     }
 
     /// Reads some more. The end of the connection is an error: something was still to come.
