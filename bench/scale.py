@@ -27,6 +27,8 @@ OF_A_PROCESS, OF_A_CLIENT, OF_A_NETWORK = 2500, 50, 250
 # So many tunnels are asked once a second; so many WebSockets are open on each agent, but no more than that in all. Each takes
 # a file in its agents' process and one in that of its application, of which the system allows 20,000 to a process.
 ASKED, WEBSOCKETS, MOST_WEBSOCKETS = 5000, 8, 20_000
+# From half of them on one address gets a small part of what is left, and here all visitors have one.
+STREAMS = 3 * MOST_WEBSOCKETS
 # More than the slowest machine needs for a login, for each agent.
 PATIENCE = 0.25
 
@@ -70,8 +72,8 @@ class Scale:
             domain = "{DOMAIN}"
             http = "127.0.0.1:{self.http}"
             [limits]
-            streams = {2 * MOST_WEBSOCKETS}
-            {contenders.LIMITS.replace("streams = 16384", f"streams = {2 * MOST_WEBSOCKETS}")}
+            streams = {STREAMS}
+            {contenders.LIMITS.replace("streams = 16384", f"streams = {STREAMS}")}
             """)
         self.way = Way("127.0.0.1", self.http, f"live.{DOMAIN}")
 
