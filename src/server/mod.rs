@@ -350,6 +350,11 @@ impl Server {
         Arc::clone(&self.shared.unread)
     }
 
+    /// What is held of requests until it is known whether they may go on.
+    pub fn held_bodies(&self) -> Budget {
+        self.shared.held_bodies.clone()
+    }
+
     /// The open exchanges: how many there are, and when the last one has ended.
     pub fn exchanges(&self) -> TaskTracker {
         self.shared.exchanges.clone()
