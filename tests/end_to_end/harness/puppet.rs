@@ -75,12 +75,21 @@ pub async fn ask(server: &super::TestServer, hello: &Hello) -> Result<Known, Ref
     }
 }
 
-/// Says hello and hears the answer.
+/// Says hello and hears the answer; the tunnel has its lane then.
 pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcome, TlsStream<TcpStream>), Refused> {
     let mut pipe = dial(server.tunnel, server.fingerprint).await;
     send(&mut pipe, hello).await.unwrap();
     match soon("the answer to a login", receive_answer(&mut pipe)).await.unwrap() {
-        Answer::Welcome(welcome) => Ok((welcome, pipe)),
+        Answer::Welcome(welcome) => {
+            // The server adds the lane a moment after it has welcomed the agent.
+            let has_lane = || {
+                let tunnels = server.registry.tunnels_of(&hello.client_id);
+                let tunnel = tunnels.iter().find(|tunnel| tunnel.id() == welcome.tunnel_id);
+                tunnel.is_none_or(|tunnel| tunnel.lanes().iter().any(|lane| lane.id() == welcome.lane_id))
+            };
+            until("the lane", &server.registry, has_lane).await;
+            Ok((welcome, pipe))
+        }
         Answer::Known(known) => panic!("no tunnel was asked for: {known:?}"),
         Answer::Refused(refused) => Err(refused),
     }
@@ -97,12 +106,6 @@ impl Puppet {
     /// Logs in and lays a session over it; opens no control stream.
     pub async fn connect(server: &super::TestServer, hello: &Hello) -> Self {
         let (welcome, pipe) = log_in(server, hello).await.expect("the login was refused");
-        // The server adds the lane a moment after it has welcomed the agent.
-        let has_lane = || {
-            let tunnel = server.registry.tunnel(&hello.client_id, welcome.tunnel_id);
-            tunnel.is_some_and(|tunnel| tunnel.lanes().iter().any(|lane| lane.id() == welcome.lane_id))
-        };
-        until("a puppet's lane", &server.registry, has_lane).await;
         let mux = MuxConfig { max_streams: 4000, yield_first: false, window_growth: WINDOW_GROWTH };
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
         let (sender, streams) = mpsc::unbounded_channel();
