@@ -135,6 +135,10 @@ fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
     for service in *public {
         let local = configured.iter().find(|local| local.name == service.name);
         let to = local.map_or_else(|| "?".to_owned(), |local| local_of(local.kind, &local.local));
+        // By header alone, or the server has taken that way away.
+        if service.public_urls.is_empty() {
+            text.push_str(&format!("  {bold}{}{bold:#}, without an address of its own  ->  {to}\n", service.name));
+        }
         for (i, url) in service.public_urls.iter().enumerate() {
             let url = harmless(url);
             text.push_str(&match i {
@@ -250,9 +254,10 @@ mod tests {
         let configured = configured(
             "[[services]]\nlocal = 3000\n[[services.rules]]\npath = '/api'\nlocal = 'h2c://app:1'\n\
              [[services.rules]]\npath = '/'\nheader = { name = 'X-V', value = '2' }\nlocal = 4000\n\
-             [[services]]\nname = 'db'\nkind = 'tcp'\nlocal = 5432",
+             [[services]]\nname = 'db'\nkind = 'tcp'\nlocal = 5432\n\
+             [[services]]\nname = 'own'\nkind = 'tls'\nlocal = 443",
         );
-        let public = [public("alice", &["http://alice.a/", "http://a/alice/"])];
+        let public = [public("alice", &["http://alice.a/", "http://a/alice/"]), public("own", &[])];
         let offered = Offered { public: &public, configured: &configured };
         let text = text_of(&News::Changed(offered), &ClientId::new("alice").unwrap());
         let plain = anstream::adapter::strip_str(&text).to_string();
@@ -260,6 +265,7 @@ mod tests {
             plain,
             "changed\n  http://alice.a/  ->  http://localhost:3000\n  or http://a/alice/\n     \
              /api  ->  h2c://app:1\n     / with x-v: 2  ->  http://localhost:4000\n  \
+             own, without an address of its own  ->  localhost:443\n  \
              db cannot be reached: the operator does not allow it any more\n"
         );
     }

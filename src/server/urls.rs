@@ -30,17 +30,21 @@ impl Shared {
     fn urls_in(&self, public: &PublicConfig, service: &Service) -> Vec<String> {
         let (domain, name) = (&public.domain, service.name());
         let offer = service.offer();
+        // A reload may have taken that away since the agent logged in.
+        let by_subdomain = public.routing.contains(&RoutingMode::Subdomain);
         match service.kind() {
             ServiceKind::Http => {
                 let mut urls = self.public_urls(public, name);
                 let hosts = offer.domains.iter().map(ToString::to_string);
                 let below = offer.wildcard.then(|| format!("*.{name}.{domain}"));
-                urls.extend(hosts.chain(below).map(|host| self.url_of_host(public, &host)));
+                if by_subdomain {
+                    urls.extend(hosts.chain(below).map(|host| self.url_of_host(public, &host)));
+                }
                 urls
             }
             ServiceKind::Tcp => service.port().iter().map(|port| format!("tcp://{domain}:{port}")).collect(),
             ServiceKind::Tls => {
-                let Some(https) = &self.https else { return Vec::new() };
+                let Some(https) = self.https.as_ref().filter(|_| by_subdomain) else { return Vec::new() };
                 let hosts = std::iter::once(format!("{name}.{domain}"))
                     .chain(offer.domains.iter().map(ToString::to_string))
                     .chain(offer.wildcard.then(|| format!("*.{name}.{domain}")));

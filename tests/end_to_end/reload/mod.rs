@@ -5,6 +5,7 @@ mod whole;
 use std::time::Duration;
 
 use adit::agent::State;
+use adit::config::ValueKind;
 use adit::protocol::login::{Hello, Refusal, ServiceKind, ServiceOffer};
 use adit::values::Domain;
 use http::{Method, StatusCode};
@@ -15,7 +16,7 @@ use crate::harness::apps::{self, Script};
 use crate::harness::dns;
 use crate::harness::puppet::{self, hello, log_in};
 use crate::harness::visitor::{self, Answer, Visitor, fetch, get};
-use crate::harness::{TestAgent, TestServer, name, until_idle};
+use crate::harness::{TestAgent, TestServer, clients, clients_file, name, service, until_idle};
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
 
@@ -191,6 +192,27 @@ async fn agents_learn_where_visitors_reach_them_from_now_on_and_new_lanes_what_c
     agent.reaches("another address", is_told).await;
     let (welcome, _pipe) = log_in(&server, &hello("bob", &["bob"])).await.unwrap();
     assert_eq!((welcome.heartbeat_s, welcome.connect_timeout_s), (1.234, 77.0));
+}
+
+#[tokio::test]
+async fn agents_are_told_no_names_that_lead_nowhere() {
+    let server = TestServer::start(&[("public.https", "127.0.0.1:0")]);
+    let listed = clients().replace("\"shop\"]", "\"shop\", \"*.blog\"]");
+    std::fs::write(server.dir().path().join("clients.toml"), &listed).unwrap();
+    server.clients.replace(clients_file(&listed));
+    let offers = [
+        service("alice", "443", &[("kind", ValueKind::from("tls"))]),
+        service("blog", "80", &[("wildcard", ValueKind::from(true))]),
+    ];
+    let mut agent = TestAgent::connect_with(&server, "alice", offers.to_vec()).await;
+    let told = |state: &State| match state {
+        State::Connected { services, .. } => services.iter().map(|service| service.public_urls.len()).collect(),
+        _ => Vec::new(),
+    };
+    // Over HTTPS and HTTP each; and whatever is below that name.
+    agent.reaches("all of them", |state| told(state) == [1, 5]).await;
+    server.reload(&[("public.routing", "path")]).await.unwrap();
+    agent.reaches("paths alone", |state| told(state) == [0, 2]).await;
 }
 
 #[tokio::test]
