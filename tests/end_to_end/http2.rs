@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Version};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use crate::harness::apps::{self, Script};
 use crate::harness::visitor::{self, Http2Visitor, StreamBody, http2_request};
@@ -38,6 +40,55 @@ async fn a_request_arrives_as_if_it_had_come_over_http_1_1() {
         assert!(text.contains(line), "{line} is not in {text}");
     }
     until_idle(&server.open, PATIENCE).await;
+}
+
+/// A request whose body is sent by and by.
+fn upload() -> (Request<StreamBody>, mpsc::Sender<Bytes>) {
+    let (sender, pieces) = mpsc::channel::<Bytes>(1);
+    let body = futures_util::stream::unfold(pieces, async |mut pieces| {
+        pieces.recv().await.map(|piece| (Ok(Frame::data(piece)), pieces))
+    });
+    let mut request = http2_request(Method::PUT, "alice", "/", "");
+    *request.body_mut() = http_body_util::StreamBody::new(body).boxed();
+    (request, sender)
+}
+
+/// Sends much more than any window.
+async fn send_much(body: mpsc::Sender<Bytes>) {
+    for _ in 0..64 {
+        let piece = Bytes::from_static(&[b'x'; 65_536]);
+        soon("room for more", body.send(piece)).await.expect("the request was reset");
+    }
+}
+
+// Some visitors lose an answer when their request is reset before all of it is sent, be that without an error.
+#[tokio::test]
+async fn the_rest_of_a_request_that_is_refused_is_taken() {
+    let server = TestServer::start(&[]);
+    let visitor = Http2Visitor::connect(server.public).await;
+    let (request, body) = upload();
+    let (answer, _) = visitor.ask(request).await;
+    assert_eq!(answer.header("x-adit-error"), "tunnel_offline");
+    send_much(body).await;
+    assert_eq!(visitor.ask(get("/")).await.0.header("x-adit-error"), "tunnel_offline");
+}
+
+#[tokio::test]
+async fn the_rest_of_a_request_that_the_application_does_not_read_is_taken() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    let (request, body) = upload();
+    let (answer, ()) = tokio::join!(visitor.ask(request), async {
+        let (mut local, _) = app.request().await;
+        let refusal = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbig\n";
+        local.write_all(refusal).await.unwrap();
+    });
+    assert_eq!(answer.0.status, StatusCode::PAYLOAD_TOO_LARGE);
+    // Which the agent has heard by then, and lets the stream go.
+    until_idle(&server.open, PATIENCE).await;
+    send_much(body).await;
 }
 
 #[tokio::test]

@@ -111,7 +111,8 @@ pub(super) struct Forwarding<'a> {
 }
 
 /// Tells the application who asks for what. What a visitor says of itself under these names is replaced, unless a
-/// trusted proxy says it.
+/// trusted proxy says it. The addresses of trusted proxies are left out: they are the operator's, and an application at
+/// home that does not know them would take the last of them for the visitor.
 pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id, forwarded } = *forwarding;
     remove_ours(headers, peer_is_trusted);
@@ -120,7 +121,8 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     if earlier.is_empty() {
         headers.insert(FORWARDED_FOR, peer_text.clone());
     } else {
-        let chain = format!("{}, {peer}", earlier.join(", "));
+        let said = earlier.join(", ");
+        let chain = if visitor == peer { format!("{said}, {peer}") } else { up_to(&said, visitor).to_owned() };
         put(headers, FORWARDED_FOR, chain);
     }
     if visitor == peer {
@@ -140,7 +142,14 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
         put(headers, REQUEST_ID, request_id.to_string());
     }
     if forwarded {
-        add_forwarded(headers, peer, scheme, authority);
+        // Of a proxy that does not speak in these words, what it has said in the others.
+        let is_first = visitor != peer && !headers.contains_key(FORWARDED);
+        let was_https = headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == Scheme::Https.as_str());
+        let (node, scheme) = match is_first {
+            true => (visitor, if was_https { Scheme::Https } else { Scheme::Http }),
+            false => (peer, scheme),
+        };
+        add_forwarded(headers, node, scheme, authority);
     }
     if let Some(name) = prefix {
         let before = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -197,6 +206,18 @@ pub(super) fn visitor_of(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(
     visitor
 }
 
+/// The part of `X-Forwarded-For` that ends with the visitor: behind it are trusted proxies.
+fn up_to(said: &str, visitor: IpAddr) -> &str {
+    let mut chain = said;
+    loop {
+        let (rest, last) = chain.rsplit_once(',').map_or(("", chain), |(rest, last)| (rest, last));
+        if rest.is_empty() || address_in(last.trim()).is_some_and(|ip| ip.to_canonical() == visitor) {
+            return chain.trim_end();
+        }
+        chain = rest;
+    }
+}
+
 /// An address as proxies write it: bare, in brackets, or with a port (as RFC 7239, section 6 has it).
 fn address_in(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(text);
@@ -244,8 +265,8 @@ pub(super) fn came_over_https(headers: &HeaderMap) -> bool {
 }
 
 /// Adds an element of `Forwarded` (RFC 7239, section 4) behind those of earlier proxies.
-fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, scheme: Scheme, authority: Option<&Bytes>) {
-    let node = match peer {
+fn add_forwarded(headers: &mut HeaderMap, node: IpAddr, scheme: Scheme, authority: Option<&Bytes>) {
+    let node = match node {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("\"[{ip}]\""),
     };

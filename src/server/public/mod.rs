@@ -97,6 +97,10 @@ impl Visit {
         Arc::new(Self { shared, peer, peer_text, local, scheme, cut, turns, unread, stalls, permits })
     }
 
+    fn is_http2(&self) -> bool {
+        self.stalls.is_some()
+    }
+
     fn peer_is_trusted(&self, settings: &Settings) -> bool {
         is_trusted(settings, self.peer.ip())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -19,14 +19,14 @@ use super::forwarded::ForwardedBody;
 use super::headers;
 use super::ledger::{self, Asked as AskedFor, Path};
 use super::span::{self, End};
-use super::{Visit, access, lookup};
+use super::{Visit, access, lookup, rest};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
-use crate::server::Shared;
 use crate::server::metrics::Meter;
 use crate::server::settings::Settings;
 use crate::server::urls::with_port;
+use crate::server::{Shared, until_cut};
 use crate::telemetry::RequestSpan;
 use crate::values::{Name, RequestId};
 
@@ -41,7 +41,7 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
     let turn = visit.turns.begin();
     let request_id = RequestId::next();
     let form = Form::of(request.headers());
-    if request.version() != Version::HTTP_2 {
+    if !visit.is_http2() {
         visit.unread.begin(request_id, !request.body().is_end_stream());
     }
     let mut request = request.map(RequestBody::Coming);
@@ -57,6 +57,10 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
         let mut reached = Reached::Nobody;
         let decided =
             decide((&visit, &settings), &mut request, (request_id, visitor), (&mut reached, &mut noted.span)).await;
+        // Over HTTP/1.1 the socket does it, when the connection ends.
+        if visit.is_http2() && !request.body().is_end_stream() {
+            visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), rest::discard(request.into_body())));
+        }
         Ok(match decided {
             Ok(response) => {
                 noted.write((request_id, visitor), &reached, (response.status().as_u16(), "own"));

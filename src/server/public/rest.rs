@@ -1,6 +1,7 @@
 //! The rest of a request that was answered before its body had come. A socket that is closed while bytes wait in it, or
 //! still come, ends with a reset, and a reset may overtake the answer or take it back from the visitor: so the rest is
-//! read and thrown away for a while (RFC 9112, section 9.6).
+//! read and thrown away for a while (RFC 9112, section 9.6). Over HTTP/2 it is a stream that is reset, without an error
+//! (RFC 9113, section 8.1), and there are visitors who lose the answer by that all the same.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body::Body;
+use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -41,6 +44,14 @@ impl Unread {
     pub(super) fn is_some(&self) -> bool {
         self.0.load(Ordering::Acquire) != 0
     }
+}
+
+/// Reads the rest of a body over HTTP/2 that nobody wants, for as long as [`Rest`] would.
+pub(super) async fn discard(body: impl Body) {
+    let mut body = std::pin::pin!(body);
+    let all = async { while let Ok(Some(Ok(_))) = tokio::time::timeout(QUIET, body.frame()).await {} };
+    // Whoever has the answer by then, or not, is reset.
+    let _ = tokio::time::timeout(AT_MOST, all).await;
 }
 
 /// Throws away what still comes after the last word was said.

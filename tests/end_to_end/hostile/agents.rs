@@ -140,7 +140,8 @@ async fn answers_beyond_what_may_wait_are_cut_and_not_kept() {
             }
             most = most.max(server.unread.bytes());
         });
-        heads.push(head.unwrap());
+        // One that is cut at once has none.
+        heads.push(head);
     }
     // All that was sent has come when this is answered.
     bob.say(&data(0, CONTROL, &heartbeat())).await;

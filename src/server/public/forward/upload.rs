@@ -11,6 +11,7 @@ use super::super::Visit;
 use super::super::answer::Failure;
 use super::super::body::RequestBody;
 use super::super::ledger::Entry;
+use super::super::rest;
 use crate::protocol::frame::Reset;
 use crate::server::until_cut;
 use crate::transport::body::{SendError, send_body};
@@ -36,11 +37,14 @@ pub(super) fn begin(
 ) -> (oneshot::Receiver<Infallible>, Option<oneshot::Sender<()>>) {
     let (sender, sent) = oneshot::channel();
     let (asks, asked_for) = waits.then(oneshot::channel).unzip();
-    let upload = upload(body, asked_for, writer, idle, Arc::clone(entry), sender);
     let (unread, request_id) = (visit.unread.clone(), entry.about().request_id);
+    let (is_http2, entry) = (visit.is_http2(), Arc::clone(entry));
     let upload = async move {
-        if upload.await {
+        let mut body = body;
+        if upload(&mut body, asked_for, writer, idle, entry, sender).await {
             unread.read(request_id);
+        } else if is_http2 {
+            rest::discard(body).await;
         }
     };
     visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), upload));
@@ -51,7 +55,7 @@ pub(super) fn begin(
 /// is not sent before the application asks for it, and not at all if that refuses it. Says whether it was read to its
 /// end.
 async fn upload(
-    body: RequestBody,
+    body: &mut RequestBody,
     asked_for: Option<oneshot::Receiver<()>>,
     mut writer: FrameWriter,
     idle: Duration,
@@ -64,7 +68,7 @@ async fn upload(
     {
         return false;
     }
-    let mut body = std::pin::pin!(body);
+    let mut body = std::pin::Pin::new(body);
     let stream = writer.stream().clone();
     let sent = tokio::select! {
         biased;

@@ -129,6 +129,29 @@ fn a_visitor_cannot_say_who_it_is_but_a_trusted_proxy_can() {
 }
 
 #[test]
+fn the_chain_ends_with_the_visitor_not_with_the_operators_proxies() {
+    let (peer, peer_text) = ([10, 0, 0, 1].into(), address_value([10, 0, 0, 1].into()));
+    let trusted = |ip: IpAddr| ip.to_string().starts_with("10.");
+    for (said, chain) in [
+        ("6.6.6.6", "6.6.6.6"),
+        ("1.1.1.1,6.6.6.6:80 , 10.0.0.3,10.0.0.2", "1.1.1.1,6.6.6.6:80"),
+        ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("1.1.1.1, unknown, 10.0.0.2", "1.1.1.1, unknown, 10.0.0.2"),
+        ("1.1.1.1, unknown", "1.1.1.1, unknown, 10.0.0.1"),
+    ] {
+        let mut fields = headers(&[("x-forwarded-for", said), ("x-forwarded-proto", "https")]);
+        let visitor = visitor_of(&fields, peer, trusted);
+        let forwarding =
+            Forwarding { visitor, peer_is_trusted: true, forwarded: true, ..on_behalf_of(peer, &peer_text) };
+        add_forwarding(&mut fields, &forwarding);
+        assert_eq!(text(&fields, "x-forwarded-for"), [chain]);
+        let node =
+            if visitor == peer { "for=10.0.0.1;proto=http".to_owned() } else { format!("for={visitor};proto=https") };
+        assert_eq!(text(&fields, "forwarded"), [node]);
+    }
+}
+
+#[test]
 fn the_visitor_is_the_last_address_that_nobody_vouches_for() {
     let trusted = |ip: IpAddr| ip.to_string().starts_with("10.");
     let said = headers(&[("x-forwarded-for", "1.1.1.1, 6.6.6.6"), ("x-forwarded-for", "10.0.0.2")]);
