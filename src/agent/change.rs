@@ -18,7 +18,7 @@ use super::tunnel::{Login, Tunnel};
 use super::{Wanted, log_in};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::login::{CAPABILITY_SERVICES, PublicService, Refused};
-use crate::values::{InstanceId, Name};
+use crate::values::InstanceId;
 
 /// How long to wait before a further login is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -42,12 +42,6 @@ impl UnderWay {
             Self::Renewing(_) => None,
         }
     }
-}
-
-/// The services of `offer` that nobody can reach.
-pub(super) fn missing<'a>(offer: &'a Offer, public: &[PublicService]) -> impl Iterator<Item = &'a Name> {
-    let names = offer.services.iter().map(|service| &service.name);
-    names.filter(|name| !public.iter().any(|public| public.name == **name))
 }
 
 impl Tunnel<'_> {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::change::{UnderWay, missing};
+use super::change::UnderWay;
 use super::connector::{ConnectError, Connector, LoggedIn};
 use super::handler::Handler;
 use super::lane::{Said, Shared, seconds};
@@ -17,6 +17,7 @@ use super::{Agent, State, Wanted};
 use crate::config::ServerAddress;
 use crate::protocol::control::Control;
 use crate::protocol::login::{Join, PublicService, Welcome};
+use crate::values::Name;
 
 /// Messages from lanes that may wait for the tunnel.
 const QUEUE: usize = 16;
@@ -181,14 +182,28 @@ impl<'a> Tunnel<'a> {
             Said::OpenLane => {}
             Said::Draining => tracing::info!(%server, "the server shuts down; open requests may finish"),
             Said::Offered { change: 0, services } => {
-                for name in missing(&self.offer, &services) {
-                    tracing::warn!(%server, "`{name}` cannot be reached any more: the operator has changed what is allowed");
-                }
+                self.tell_moved(&services);
                 self.public = services;
                 self.report();
             }
             Said::Offered { change, services } => self.on_offered(change, services),
             Said::NotOffered { change, refused } => self.on_not_offered(change, &refused),
+        }
+    }
+
+    /// Tells of names that lead elsewhere from now on, or here again.
+    fn tell_moved(&self, services: &[PublicService]) {
+        let server = &self.server;
+        let is_in = |list: &[PublicService], name: &Name| list.iter().any(|public| public.name == *name);
+        for name in self.offer.services.iter().map(|service| &service.name) {
+            match (is_in(&self.public, name), is_in(services, name)) {
+                (true, false) => tracing::warn!(
+                    %server,
+                    "`{name}` cannot be reached here any more: a newer agent of yours has the name, or the operator has changed what is allowed"
+                ),
+                (false, true) => tracing::info!(%server, "`{name}` can be reached here again"),
+                _ => {}
+            }
         }
     }
 

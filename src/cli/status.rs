@@ -146,13 +146,16 @@ fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
                 _ => format!("  or {url}\n"),
             });
         }
+        if service.taken_over {
+            text.push_str(&format!("     {yellow}until now another agent of yours had this name{yellow:#}\n"));
+        }
         for rule in local.iter().flat_map(|local| &local.rules) {
             text.push_str(&format!("     {}  ->  {}\n", condition_of(rule), local_of(ServiceKind::Http, &rule.local)));
         }
     }
     for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
         text.push_str(&format!(
-            "  {yellow}{} cannot be reached:{yellow:#} the operator does not allow it any more\n",
+            "  {yellow}{} cannot be reached here:{yellow:#} a newer agent of yours has the name, or the operator does not allow it any more\n",
             gone.name
         ));
     }
@@ -194,7 +197,7 @@ mod tests {
 
     fn public(name: &str, urls: &[&str]) -> PublicService {
         let public_urls = urls.iter().map(|url| (*url).to_owned()).collect();
-        PublicService { name: Name::new(name).unwrap(), public_urls }
+        PublicService { name: Name::new(name).unwrap(), public_urls, taken_over: false }
     }
 
     fn connected(server: &str, lanes: usize, services: Vec<PublicService>, refused: Option<&str>) -> State {
@@ -257,7 +260,9 @@ mod tests {
              [[services]]\nname = 'db'\nkind = 'tcp'\nlocal = 5432\n\
              [[services]]\nname = 'own'\nkind = 'tls'\nlocal = 443",
         );
-        let public = [public("alice", &["http://alice.a/", "http://a/alice/"]), public("own", &[])];
+        let mut own = public("own", &[]);
+        own.taken_over = true;
+        let public = [public("alice", &["http://alice.a/", "http://a/alice/"]), own];
         let offered = Offered { public: &public, configured: &configured };
         let text = text_of(&News::Changed(offered), &ClientId::new("alice").unwrap());
         let plain = anstream::adapter::strip_str(&text).to_string();
@@ -265,8 +270,9 @@ mod tests {
             plain,
             "changed\n  http://alice.a/  ->  http://localhost:3000\n  or http://a/alice/\n     \
              /api  ->  h2c://app:1\n     / with x-v: 2  ->  http://localhost:4000\n  \
-             own, without an address of its own  ->  localhost:443\n  \
-             db cannot be reached: the operator does not allow it any more\n"
+             own, without an address of its own  ->  localhost:443\n     \
+             until now another agent of yours had this name\n  \
+             db cannot be reached here: a newer agent of yours has the name, or the operator does not allow it any more\n"
         );
     }
 

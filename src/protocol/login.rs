@@ -153,6 +153,9 @@ pub struct PublicService {
     pub name: Name,
     /// Where it can be opened, most useful first.
     pub public_urls: Vec<String>,
+    /// Another agent of the same client has had the name until now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken_over: bool,
 }
 
 /// The login succeeded.

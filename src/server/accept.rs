@@ -143,6 +143,13 @@ struct Welcomed {
 fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) -> Result<Welcomed, Refused> {
     let tunnel = admitted.tunnel();
     let lane = LaneId::next();
+    let offered = tunnel.services();
+    let mut services = shared.public_services(&offered);
+    if matches!(admitted, Admitted::First(_)) {
+        for (public, service) in services.iter_mut().zip(offered.iter()) {
+            public.taken_over = shared.registry.takes_over(tunnel, service);
+        }
+    }
     let welcome = Welcome {
         tunnel_id: tunnel.id(),
         lane_id: lane,
@@ -151,7 +158,7 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) 
         node_id: shared.node_id.clone(),
         // A client that was removed a moment ago has its lane cut as soon as that is noticed.
         ticket: shared.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
-        services: shared.public_services(&tunnel.services()),
+        services,
         heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
         max_streams: config.limits.per_tunnel.streams_per_lane,
         connect_timeout_s: config.timeouts.connect.as_secs_f64(),

@@ -219,6 +219,10 @@ impl LaneControl<'_> {
                     self.on_retired(why).await
                 }
                 Some(notice) = notices.recv() => self.send(notice).await,
+                () = tunnel.until_names_move() => {
+                    self.shared.tell_services(tunnel);
+                    Ok(())
+                }
                 _ = beat.tick() => match spare.is_over(lane) && tunnel.let_go(lane) {
                     true => Err(End::Spare),
                     false => self.send(Control::Heartbeat).await,

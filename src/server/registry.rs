@@ -247,10 +247,10 @@ impl Registry {
         let older = self.tunnels_of(tunnel.client()).into_iter();
         for old in older.filter(|old| old.id() != tunnel.id() && old.has_been_up()) {
             if old.instance() == tunnel.instance() {
-                self.forget_names(&old);
+                self.forget_names(&mut books, &old);
                 old.retire(Retired::CameBack);
             } else {
-                self.retire_if_nameless(&old, tunnel.agent());
+                self.retire_if_nameless(&mut books, &old, tunnel.agent());
             }
         }
         drop(books);
@@ -276,9 +276,28 @@ impl Registry {
             for older in self.names.claim(name.clone(), tunnel, service) {
                 books.lost.remember(client, older.tunnel.instance(), name);
                 self.forget(&older.service, older.tunnel.id());
+                older.tunnel.names_moved();
+                let (from, to) = (older.tunnel.peer(), tunnel.peer());
+                tracing::info!(%client, %name, %from, %to, "a newer agent of the same client has taken a name over");
             }
             for domain in &service.offer().domains {
                 self.domains.claim(domain.clone(), tunnel, service);
+            }
+        }
+    }
+
+    /// Names that `gone` gave up go back to whoever of its client offers them, too, and has lost them to it: the newest.
+    fn give_back(&self, books: &mut Books, gone: &Tunnel, services: &[Arc<Service>]) {
+        let free = services.iter().map(|service| service.name()).filter(|name| !self.names.is_held(name));
+        for name in free {
+            let offered = |tunnel: &Arc<Tunnel>| tunnel.services().iter().find(|own| own.name() == name).cloned();
+            let others = self.tunnels_of(gone.client()).into_iter();
+            let serving = others.filter(|other| other.id() != gone.id() && other.is_serving());
+            let heirs = serving.filter_map(|other| offered(&other).map(|service| (other, service)));
+            if let Some((heir, service)) = heirs.max_by_key(|(heir, _)| heir.since()) {
+                self.claim_each(books, &heir, std::iter::once(&service));
+                heir.names_moved();
+                tracing::info!(client = %heir.client(), %name, to = %heir.peer(), "a name has gone back to an older agent");
             }
         }
     }
@@ -333,8 +352,9 @@ impl Registry {
         }
         tunnel.set_services(services.into());
         if is_up {
+            self.give_back(books, tunnel, &before);
             for other in self.tunnels_of(tunnel.client()).into_iter().filter(|other| other.id() != tunnel.id()) {
-                self.retire_if_nameless(&other, tunnel.agent());
+                self.retire_if_nameless(books, &other, tunnel.agent());
             }
         }
     }
@@ -350,16 +370,21 @@ impl Registry {
         services.iter().filter(|service| self.names.leads_to(service.name(), tunnel.id())).cloned().collect()
     }
 
+    /// Whether the tunnel, on its way in, takes the name of `service` from another agent of its client.
+    pub fn takes_over(&self, tunnel: &Tunnel, service: &Service) -> bool {
+        self.names.is_held_against(service.name(), tunnel.instance(), tunnel.client(), service)
+    }
+
     /// Whether this agent has lost the name of `service` to one that holds it still, and would not share it.
     fn is_barred(&self, books: &Books, client: &ClientId, instance: InstanceId, service: &Service) -> bool {
         books.lost.contains(client, instance, service.name())
             && self.names.is_held_against(service.name(), instance, client, service)
     }
 
-    fn retire_if_nameless(&self, old: &Arc<Tunnel>, by: &str) {
+    fn retire_if_nameless(&self, books: &mut Books, old: &Arc<Tunnel>, by: &str) {
         let services = old.services();
         if old.is_serving() && !services.iter().any(|service| self.names.leads_to(service.name(), old.id())) {
-            self.forget_names(old);
+            self.forget_names(books, old);
             old.retire(Retired::Replaced { by: by.to_owned() });
         }
     }
@@ -375,15 +400,15 @@ impl Registry {
 
     /// Takes a tunnel out of the way of new visitors; what is open on it goes on.
     pub fn withdraw(&self, tunnel: &Arc<Tunnel>) {
-        let books = self.books.lock();
-        self.forget_names(tunnel);
+        let mut books = self.books.lock();
+        self.forget_names(&mut books, tunnel);
         drop(books);
         self.changed();
     }
 
     fn remove(&self, tunnel: &Arc<Tunnel>) {
         let mut books = self.books.lock();
-        self.forget_names(tunnel);
+        self.forget_names(&mut books, tunnel);
         self.tunnels.remove_if_mut(tunnel.client(), |_, tunnels| {
             let before = tunnels.len();
             tunnels.retain(|other| other.id() != tunnel.id());
@@ -394,8 +419,10 @@ impl Registry {
         self.changed();
     }
 
-    fn forget_names(&self, tunnel: &Tunnel) {
-        tunnel.services().iter().for_each(|service| self.forget(service, tunnel.id()));
+    fn forget_names(&self, books: &mut Books, tunnel: &Tunnel) {
+        let services = tunnel.services();
+        services.iter().for_each(|service| self.forget(service, tunnel.id()));
+        self.give_back(books, tunnel, &services);
     }
 
     fn forget(&self, service: &Service, tunnel: TunnelId) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::login::Authenticated;
 use super::service::Service;
@@ -76,6 +76,7 @@ pub struct Tunnel {
     asked: LastAsked,
     permits: Permits,
     retired: watch::Sender<Option<Retired>>,
+    names_moved: Notify,
 }
 
 impl Tunnel {
@@ -91,6 +92,7 @@ impl Tunnel {
             asked: LastAsked::default(),
             permits: Permits::new(max_streams),
             retired: watch::Sender::new(None),
+            names_moved: Notify::new(),
         }
     }
 
@@ -197,6 +199,16 @@ impl Tunnel {
     /// Whether the tunnel can do without this lane, on which nothing is open: then it takes nothing any more.
     pub(super) fn let_go(&self, lane: &Lane) -> bool {
         self.lanes.write().let_go(lane)
+    }
+
+    /// Some of its names lead elsewhere from now on, or here again: its agent is to hear of it.
+    pub(super) fn names_moved(&self) {
+        self.names_moved.notify_one();
+    }
+
+    /// Resolves, for one of those who wait, when the agent is to hear what leads to it.
+    pub(super) async fn until_names_move(&self) {
+        self.names_moved.notified().await;
     }
 
     /// Takes no new visitors from now on. The first reason counts, but the operator's word ends what drains already.

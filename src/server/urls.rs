@@ -17,8 +17,11 @@ impl Shared {
     pub(super) fn public_services(&self, services: &[Arc<Service>]) -> Vec<PublicService> {
         let settings = self.settings();
         let urls = |service: &Service| self.urls_in(&settings.config.public, service);
-        let public =
-            |service: &Arc<Service>| PublicService { name: service.name().clone(), public_urls: urls(service) };
+        let public = |service: &Arc<Service>| PublicService {
+            name: service.name().clone(),
+            public_urls: urls(service),
+            taken_over: false,
+        };
         services.iter().map(public).collect()
     }
 

@@ -59,8 +59,9 @@ impl Shared {
 
     fn end(&self, tunnel: &Arc<Tunnel>, why: &str) {
         tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "a tunnel is cut: {why}");
-        self.registry.withdraw(tunnel);
+        // First it serves no more: then nothing gives it a name back.
         tunnel.retire(Retired::Revoked);
+        self.registry.withdraw(tunnel);
     }
 }
 

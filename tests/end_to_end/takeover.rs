@@ -1,6 +1,6 @@
 //! Two agents of one client: side by side, or one after the other.
 
-use adit::agent::GivenUp;
+use adit::agent::{GivenUp, State};
 use adit::protocol::login::Refusal;
 use http::StatusCode;
 use tokio::io::AsyncWriteExt;
@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::apps::{self, Script};
 use crate::harness::puppet::{hello, log_in};
 use crate::harness::visitor::{self, fetch};
-use crate::harness::{TestAgent, TestServer, clients, clients_file, name, soon, until};
+use crate::harness::{TestAgent, TestServer, clients, clients_file, name, service, soon, until};
 
 #[tokio::test]
 async fn different_names_live_side_by_side() {
@@ -45,19 +45,50 @@ async fn the_newest_login_takes_a_name_over_and_the_older_agent_ends() {
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "newer");
 }
 
+/// What leads to an agent, and whether it was another's before.
+fn names(state: &State) -> Vec<(&str, bool)> {
+    match state {
+        State::Connected { services, .. } => {
+            services.iter().map(|service| (service.name.as_str(), service.taken_over)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 #[tokio::test]
-async fn an_agent_that_keeps_a_name_goes_on() {
+async fn an_agent_that_keeps_a_name_goes_on_and_has_the_other_back_in_the_end() {
     let server = TestServer::start(&[]);
     let [one, two] = [apps::fixed("older").await, apps::fixed("newer").await];
-    let _older = TestAgent::connect(&server, "alice", &[("alice", one), ("blog", one)]).await;
-    let newer = TestAgent::connect(&server, "alice", &[("blog", two)]).await;
-    assert_eq!(fetch(server.public, "alice", "/").await.text(), "older");
-    assert_eq!(fetch(server.public, "blog", "/").await.text(), "newer");
-    // A name that was taken over does not fall back by itself.
-    newer.stop().await.unwrap();
-    until("one tunnel", &server.registry, || server.registry.len() == 1).await;
-    assert_eq!(fetch(server.public, "blog", "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(fetch(server.public, "alice", "/").await.text(), "older");
+    let mut older = TestAgent::connect(&server, "alice", &[("alice", one), ("blog", one)]).await;
+    assert_eq!(names(&older.state.borrow()), [("alice", false), ("blog", false)]);
+    for ends_in_order in [true, false] {
+        let newer = TestAgent::connect(&server, "alice", &[("blog", two)]).await;
+        assert_eq!(names(&newer.state.borrow()), [("blog", true)]);
+        older.reaches("the loss of a name", |state| names(state) == [("alice", false)]).await;
+        assert_eq!(fetch(server.public, "alice", "/").await.text(), "older");
+        assert_eq!(fetch(server.public, "blog", "/").await.text(), "newer");
+        if ends_in_order {
+            newer.stop().await.unwrap();
+        } else {
+            newer.crash().await;
+        }
+        older.reaches("the name again", |state| names(state).len() == 2).await;
+        assert_eq!(fetch(server.public, "blog", "/").await.text(), "older");
+        until("one tunnel", &server.registry, || server.registry.len() == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_an_agent_does_not_offer_any_more_goes_back() {
+    let server = TestServer::start(&[]);
+    let [one, two] = [apps::fixed("older").await, apps::fixed("newer").await];
+    let mut older = TestAgent::connect(&server, "alice", &[("alice", one), ("blog", one)]).await;
+    let newer = TestAgent::connect(&server, "alice", &[("blog", two), ("shop", two)]).await;
+    older.reaches("the loss of a name", |state| names(state).len() == 1).await;
+    assert!(newer.change(vec![service("shop", &two.to_string(), &[])]));
+    older.reaches("the name again", |state| names(state).len() == 2).await;
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "older");
+    assert_eq!(fetch(server.public, "shop", "/").await.text(), "newer");
 }
 
 #[tokio::test]

@@ -142,8 +142,9 @@ pub(super) async fn disconnect(
     let (id, shared) = (on.clone(), Arc::clone(&admin.shared));
     let work = async move {
         let tunnel = find(&shared, &id)?;
-        shared.registry.withdraw(&tunnel);
+        // First it serves no more: then nothing gives it a name back.
         tunnel.retire(Retired::Disconnected);
+        shared.registry.withdraw(&tunnel);
         // One that was retired before only drains, until now.
         if !tunnel.retired().borrow().as_ref().is_some_and(Retired::is_at_once) {
             tunnel.lanes().iter().for_each(|lane| lane.session().close());

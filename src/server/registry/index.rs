@@ -59,6 +59,10 @@ impl<K: Eq + Hash> Index<K> {
         self.0.get(key)?.choose(fits).cloned()
     }
 
+    pub(super) fn is_held(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Whether another client holds `key`.
     pub(super) fn is_foreign(&self, key: &K, client: &ClientId) -> bool {
         self.0.get(key).is_some_and(|holders| holders.members.iter().any(|held| held.tunnel.client() != client))

@@ -168,6 +168,28 @@ fn an_agent_that_missed_its_replacement_does_not_throw_the_newer_one_out() {
     assert!(matches!(retired(&back), Some(Retired::Replaced { .. })));
 }
 
+#[test]
+fn a_free_name_goes_back_to_the_newest_of_those_that_have_lost_it() {
+    let house = House::of(10);
+    let oldest = house.up(login("alice", &["blog", "one"]));
+    let older = house.up(login("alice", &["blog", "two"]));
+    let other = house.up(login("bob", &["bob"]));
+    let newest = house.up(login("alice", &["blog", "three"]));
+    assert_eq!(house.holder("blog"), Some(newest.tunnel().id()));
+    newest.tunnel().retire(Retired::Leaving);
+    house.0.withdraw(newest.tunnel());
+    assert_eq!(house.holder("blog"), Some(older.tunnel().id()));
+    assert_eq!(house.holder("three"), None);
+    // One that leaves is no heir.
+    older.tunnel().retire(Retired::Leaving);
+    house.0.withdraw(older.tunnel());
+    assert_eq!(house.holder("blog"), Some(oldest.tunnel().id()));
+    drop(newest);
+    assert_eq!(house.holder("blog"), Some(oldest.tunnel().id()));
+    drop((oldest, older));
+    assert_eq!((house.holder("blog"), house.holder("bob")), (None, Some(other.tunnel().id())));
+}
+
 fn offer(name: &str) -> ServiceOffer {
     ServiceOffer::new(Name::new(name).unwrap(), ServiceKind::Http)
 }
@@ -285,9 +307,12 @@ fn a_change_may_take_a_name_over_from_another_agent_of_the_client() {
     house.0.change_services(one.tunnel(), services).unwrap();
     assert_eq!((house.holder("b"), retired(&two)), (Some(one.tunnel().id()), None));
     assert_eq!(house.0.held(two.tunnel()).len(), 1, "c is left to it");
+    // What it does not offer any more goes back.
     house.0.change_services(one.tunnel(), vec![service(offer("c"))]).unwrap();
+    let holders = (house.holder("a"), house.holder("b"), house.holder("c"));
+    assert_eq!((holders, retired(&two)), ((None, Some(two.tunnel().id()), Some(one.tunnel().id())), None));
+    house.0.change_services(one.tunnel(), vec![service(offer("b")), service(offer("c"))]).unwrap();
     assert!(matches!(retired(&two), Some(Retired::Replaced { .. })));
-    assert_eq!((house.holder("a"), house.holder("b")), (None, None));
 }
 
 #[test]

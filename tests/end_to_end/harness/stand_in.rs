@@ -134,8 +134,11 @@ pub fn names(offers: &[ServiceOffer]) -> Vec<&str> {
 
 /// These services, each with an address.
 pub fn public(names: &[&str]) -> Vec<PublicService> {
-    let service =
-        |text: &&str| PublicService { name: name(text), public_urls: vec![format!("http://{text}.example/")] };
+    let service = |text: &&str| PublicService {
+        name: name(text),
+        public_urls: vec![format!("http://{text}.example/")],
+        taken_over: false,
+    };
     names.iter().map(service).collect()
 }
 
