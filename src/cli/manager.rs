@@ -1,6 +1,8 @@
 //! What the service manager is told (sd_notify(3)): that the program is ready, reads its configuration again, stops, and
 //! still lives. Nothing, where there is no systemd.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,22 +32,40 @@ pub(super) fn reloading() {
     }
 }
 
-/// Runs to the end; tells that it stops as soon as it is to.
+/// How much longer the manager is to wait, and how often it is told so: a drain may take longer than the unit allows
+/// (`TimeoutStopSec`), and whoever hangs is ended all the same.
+const PATIENCE: Duration = Duration::from_secs(30);
+const STILL_STOPPING: Duration = Duration::from_secs(10);
+
+/// Runs to the end; tells that it stops as soon as it is to, and that it still does.
 pub(super) async fn run_until<T>(stop: CancellationToken, run: impl Future<Output = T>) -> T {
     let mut run = std::pin::pin!(run);
     tokio::select! {
         biased;
-        () = stop.cancelled() => {
-            stopping();
-            run.await
+        () = stop.cancelled() => {}
+        ended = run.as_mut() => return ended,
+    }
+    stopping();
+    let mut beat = tokio::time::interval(STILL_STOPPING);
+    loop {
+        tokio::select! {
+            biased;
+            _ = beat.tick() => still_stopping(),
+            ended = run.as_mut() => return ended,
         }
-        ended = run.as_mut() => ended,
     }
 }
 
 fn stopping() {
     #[cfg(unix)]
     systemd::tell(&[sd_notify::NotifyState::Stopping]);
+}
+
+fn still_stopping() {
+    #[cfg(unix)]
+    if let Ok(more) = u32::try_from(PATIENCE.as_micros()) {
+        systemd::tell(&[sd_notify::NotifyState::ExtendTimeoutUsec(more)]);
+    }
 }
 
 /// Says again and again that the runtime still turns, if the manager wants to hear it (`WatchdogSec`).
@@ -56,7 +76,7 @@ pub(super) fn keep_awake(tasks: &TaskTracker) {
     if let Some(patience) = sd_notify::watchdog_enabled() {
         tasks.spawn(async move {
             // Twice as often as it has to be.
-            let mut beat = tokio::time::interval((patience / 2).max(std::time::Duration::from_millis(1)));
+            let mut beat = tokio::time::interval((patience / 2).max(Duration::from_millis(1)));
             loop {
                 beat.tick().await;
                 systemd::tell(&[sd_notify::NotifyState::Watchdog]);

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::public::live::LiveRequest;
 use super::tunnel::Retired;
 use crate::protocol::control::Control;
 
@@ -15,11 +16,14 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long the last spans may take to reach their collector. All of the shutdown together is within what the unit allows.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
+/// So many of those that are cut at the end are named in the log.
+const NAMED: usize = 20;
+
 /// What was still going on when a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Visitors' connections that had to be cut.
-    pub visits_cut: usize,
+    /// Requests, and connections that are not HTTP, that had to be cut.
+    pub requests_cut: usize,
 }
 
 impl Shared {
@@ -32,26 +36,43 @@ impl Shared {
         let tunnels = self.registry.all();
         tracing::info!(
             tunnels = tunnels.len(),
-            visits = self.visits.len(),
+            requests = self.exchanges.len(),
             "shutting down; open requests may take {limit:?}"
         );
         for lane in tunnels.iter().flat_map(|tunnel| tunnel.lanes()) {
             lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
         }
-        let visits_cut = if timeout(limit, self.visits.wait()).await.is_ok() { 0 } else { self.visits.len() };
+        let in_time = timeout(limit, self.visits.wait()).await.is_ok();
+        let requests_cut = if in_time { 0 } else { self.name_open() };
         self.drained.cancel();
         // Those whose login was under way at the start of the drain are among them now.
         for tunnel in self.registry.all() {
             tunnel.retire(Retired::Draining);
         }
-        if visits_cut > 0 || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+        if !in_time || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
             self.cut.cancel();
             // What is left is told to end now; nothing of it waits for a peer. The log and the traces have how it did.
             let _ = timeout(LAST_WORDS, async { tokio::join!(self.tasks.wait(), self.exchanges.wait()) }).await;
         }
         self.traces.stop(LAST_SPANS).await;
-        tracing::info!(visits_cut, "shut down");
-        Drained { visits_cut }
+        tracing::info!(requests_cut, "shut down");
+        Drained { requests_cut }
+    }
+
+    /// Tells what is open still; gives back how much that is.
+    fn name_open(&self) -> usize {
+        let open = self.live.ids(|_| true);
+        for request in open.iter().take(NAMED).filter_map(|id| self.live.get(*id)) {
+            let LiveRequest { id, client, name, method, path, visitor, started, received, sent, .. } = request;
+            tracing::warn!(
+                request = %id, %client, %name, method, path, %visitor, %started, received, sent,
+                "cut: it was open still when the time to drain was over"
+            );
+        }
+        if open.len() > NAMED {
+            tracing::warn!("and {} more were cut", open.len() - NAMED);
+        }
+        open.len()
     }
 }
 
@@ -120,7 +141,7 @@ mod tests {
                 .clone()
         };
         let (drained, retired) = tokio::join!(draining, late_login);
-        assert_eq!((drained, retired), (Drained { visits_cut: 0 }, Some(Retired::Draining)));
+        assert_eq!((drained, retired), (Drained { requests_cut: 0 }, Some(Retired::Draining)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -132,7 +153,7 @@ mod tests {
             let _exchange = exchange;
             std::future::pending::<()>().await;
         }));
-        assert_eq!(shared.drain().await, Drained { visits_cut: 1 });
+        assert_eq!(shared.drain().await, Drained { requests_cut: 1 });
         assert!(shared.exchanges.is_empty(), "nobody has written down how it ended");
     }
 }

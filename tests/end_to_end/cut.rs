@@ -206,7 +206,7 @@ async fn a_cut_answer_without_a_length_is_not_shown_as_complete_when_the_server_
     let (mut local, _) = app.request().await;
     local.write_all(UNTIL_CLOSE.as_bytes()).await.unwrap();
     visitor::read_until(&mut visitor, "some").await;
-    assert_eq!(server.stop().await.visits_cut, 1);
+    assert_eq!(server.stop().await.requests_cut, 1);
     let ended = visitor::read_to_end(&mut visitor).await;
     assert!(ended.is_err(), "a cut answer ended like a whole one");
 }

@@ -240,7 +240,7 @@ async fn a_server_that_stops_lets_open_requests_finish() {
         local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole").await.unwrap();
     });
     assert_eq!(answer.0.text(), "whole");
-    assert_eq!(server.stop().await.visits_cut, 0);
+    assert_eq!(server.stop().await.requests_cut, 0);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ async fn a_server_that_stops_lets_open_requests_finish() {
     crate::harness::soon("a closed public port", refused).await;
     local.write_all(ANSWER).await.unwrap();
     visitor::read_until(&mut visitor, "whole").await;
-    assert_eq!(server.stop().await.visits_cut, 0);
+    assert_eq!(server.stop().await.requests_cut, 0);
     agent.stop().await.unwrap();
 }
 
@@ -38,7 +38,7 @@ async fn a_server_does_not_wait_for_ever() {
     let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
     let mut visitor = visitor::raw(server.public, REQUEST).await;
     let (_local, _) = app.request().await;
-    assert_eq!(server.stop().await.visits_cut, 1);
+    assert_eq!(server.stop().await.requests_cut, 1);
     assert!(visitor::read_to_end(&mut visitor).await.unwrap_or_default().is_empty());
 }
 
@@ -96,5 +96,5 @@ async fn an_idle_agent_and_an_idle_server_stop_at_once() {
     tokio::time::timeout(quick, agent.stop()).await.expect("an idle agent stops at once").unwrap();
     let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::nothing().await)]).await;
     let drained = tokio::time::timeout(quick, server.stop()).await.expect("an idle server stops at once");
-    assert_eq!(drained.visits_cut, 0);
+    assert_eq!(drained.requests_cut, 0);
 }

@@ -2,7 +2,6 @@
 
 use adit::agent::{GivenUp, State};
 use adit::protocol::login::Refusal;
-use http::StatusCode;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::apps::{self, Script};

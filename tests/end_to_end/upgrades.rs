@@ -104,6 +104,6 @@ async fn an_upgraded_connection_does_not_outlive_the_drain() {
     let (mut local, _) = app.request().await;
     local.write_all(AGREE).await.unwrap();
     read_until(&mut visitor, "first").await;
-    assert_eq!(server.stop().await.visits_cut, 1);
+    assert_eq!(server.stop().await.requests_cut, 1);
     assert!(visitor::read_to_end(&mut visitor).await.is_err(), "a cut looked like an end");
 }

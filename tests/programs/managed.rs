@@ -47,6 +47,7 @@ fn a_service_manager_is_told_how_the_server_is() {
     manager.is_told("WATCHDOG=1");
     server.signal("TERM");
     manager.is_told("STOPPING=1");
+    manager.is_told("EXTEND_TIMEOUT_USEC=30000000");
     assert_eq!(server.ended().code, Some(0));
 }
 
@@ -73,6 +74,7 @@ fn a_service_manager_is_told_how_the_agent_is() {
     manager.is_told("WATCHDOG=1");
     agent.signal("TERM");
     manager.is_told("STOPPING=1");
+    manager.is_told("EXTEND_TIMEOUT_USEC=30000000");
     assert_eq!(agent.ended().code, Some(0));
 }
 

@@ -37,7 +37,7 @@ fn a_stopping_server_finishes_what_is_under_way() {
     assert_eq!((visitor.code, visitor.stdout.as_str()), (Some(0), WHOLE), "{visitor:?}");
     let server = scene.server.program.ended();
     assert_eq!(server.code, Some(0), "{server:?}");
-    assert!(server.stderr.contains("visits_cut=0"), "{server:?}");
+    assert!(server.stderr.contains("requests_cut=0"), "{server:?}");
     // The agent waits for the server to come back.
     scene.agent.line("not connected:");
 }
@@ -92,7 +92,7 @@ fn an_answer_that_the_drain_has_to_cut_is_never_shown_as_whole() {
     scene.server.program.signal("TERM");
     let server = scene.server.program.ended();
     assert_eq!(server.code, Some(0), "{server:?}");
-    assert!(server.stderr.contains("visits_cut=1"), "{server:?}");
+    assert!(server.stderr.contains("requests_cut=1"), "{server:?}");
     let visitor = visitor.ended();
     assert_ne!(visitor.code, Some(0), "{visitor:?}");
 }

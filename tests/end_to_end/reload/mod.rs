@@ -244,7 +244,7 @@ async fn a_login_and_a_drain_have_the_time_that_counts_when_they_begin() {
     let ended = tokio::io::AsyncReadExt::read_u8(&mut silent);
     assert!(tokio::time::timeout(Duration::from_secs(5), ended).await.expect("it may be silent for longer").is_err());
     let drained = tokio::time::timeout(Duration::from_secs(15), server.stop()).await.expect("it drains for longer");
-    assert_eq!(drained.visits_cut, 1);
+    assert_eq!(drained.requests_cut, 1);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ impl Traced {
     async fn spans(mut self) -> Vec<Span> {
         until_idle(&self.server.open, PATIENCE).await;
         let stopped = tokio::time::timeout(STOPS, self.server.stop()).await;
-        assert_eq!(stopped.expect("the server does not stop"), Drained { visits_cut: 0 });
+        assert_eq!(stopped.expect("the server does not stop"), Drained { requests_cut: 0 });
         self.collector.spans()
     }
 }
@@ -220,7 +220,7 @@ async fn nobody_waits_for_a_collector_that_is_away() {
     let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("here").await)]).await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "here");
     let stopped = tokio::time::timeout(STOPS, server.stop()).await;
-    assert_eq!(stopped.expect("the server does not stop").visits_cut, 0);
+    assert_eq!(stopped.expect("the server does not stop").requests_cut, 0);
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn nobody_waits_for_a_collector_that_does_not_answer() {
     assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
     drop(visitor);
     let stopped = tokio::time::timeout(STOPS, server.stop()).await;
-    assert_eq!(stopped.expect("the server does not stop").visits_cut, 0);
+    assert_eq!(stopped.expect("the server does not stop").requests_cut, 0);
 }
 
 #[tokio::test]
