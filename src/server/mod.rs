@@ -30,7 +30,7 @@ mod warden;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -45,7 +45,7 @@ use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey
 use crate::certs::CertError;
 use crate::config::ServerConfig;
 use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
-use crate::telemetry::{LogLevel, Traces};
+use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::mux::Unread;
@@ -147,6 +147,8 @@ pub struct Shared {
     live: Arc<LiveRequests>,
     metrics: Metrics,
     traces: Traces,
+    /// How the log is, if this server is the one that the process has it for.
+    log: OnceLock<LogState>,
     /// What the listeners show.
     certificates: Certificates,
     logins: Permits,
@@ -253,6 +255,7 @@ impl Server {
             live: Arc::default(),
             metrics: Metrics::default(),
             traces: Traces::start(&config.traces).map_err(StartError::Traces)?,
+            log: OnceLock::new(),
             certificates,
             logins: Permits::new(room.logins),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
@@ -278,9 +281,11 @@ impl Server {
         })
     }
 
-    /// Lets the operator's tools change what is logged.
-    pub fn with_log(self, log: LogLevel) -> Self {
-        Self { log: Some(log), ..self }
+    /// Lets the operator's tools change what is logged, and see how the log is.
+    pub fn with_log(self, level: LogLevel, state: LogState) -> Self {
+        // A second log would be the first one once more.
+        let _ = self.shared.log.set(state);
+        Self { log: Some(level), ..self }
     }
 
     /// Where agents dial.

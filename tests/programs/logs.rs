@@ -140,3 +140,53 @@ fn an_agent_writes_to_a_file_too_and_a_folder_that_is_not_there_is_named() {
     });
     assert!(!agent.printed().contains("DEBUG"), "{}", agent.printed());
 }
+
+/// A metric of the server, as its page has it.
+fn metric(server: &Server, name: &str) -> u64 {
+    let (admin, _) = operator(server);
+    let page = visit(&format!("{admin}metrics"), &[]).body;
+    let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {page}"));
+    line.trim().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn lines_that_a_full_disk_does_not_take_are_counted_and_the_server_is_not_well() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    // By a link of the test's own: should it be renamed after all, the machine keeps its device.
+    std::os::unix::fs::symlink("/dev/full", folder.path("adit.log")).unwrap();
+    let server = Server::start(&folder, "log.file = 'adit.log'\nlog.access = true\n");
+    for _ in 0..20 {
+        assert_eq!(visit(&server.url("nobody", "/"), &[]).status, 404);
+    }
+    until("the lines are counted", DEADLINE, || (metric(&server, "adit_log_lines_lost_total") >= 20).then_some(()));
+    let (admin, _) = operator(&server);
+    let health = visit(&format!("{admin}healthz"), &[]);
+    let health: Value = serde_json::from_str(&health.body).unwrap();
+    let problem = health["problems"][0].as_str().unwrap_or_default();
+    assert!(health["status"] == "degraded" && problem.contains("adit.log cannot be written"), "{health}");
+    let warnings = server.program.printed().matches("WARNING").count();
+    assert_eq!(warnings, 1, "{:?}", server.program);
+}
+
+#[test]
+fn a_file_that_cannot_make_room_is_complained_of_once_and_no_line_is_lost() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    std::fs::create_dir_all(folder.path("adit.log.1/not empty")).unwrap();
+    let settings =
+        "log.file = 'adit.log'\nlog.file_size = 1024\nlog.files = 1\nlog.format = 'json'\nlog.access = true\n";
+    let server = Server::start(&folder, settings);
+    let (admin, _) = operator(&server);
+    for _ in 0..40 {
+        assert_eq!(visit(&server.url("nobody", "/"), &[]).status, 404);
+    }
+    assert_eq!(requests(&folder.path("adit.log"), 40).len(), 40);
+    // Should this take longer than a minute, it is tried once more.
+    let warnings = server.program.printed().matches("WARNING").count();
+    assert!((1..=2).contains(&warnings), "{:?}", server.program);
+    let health = visit(&format!("{admin}healthz"), &[]).body;
+    assert!(health.contains("degraded") && health.contains("no other can be begun"), "{health}");
+    assert_eq!(metric(&server, "adit_log_lines_lost_total"), 0);
+}
