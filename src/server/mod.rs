@@ -44,7 +44,7 @@ use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
-use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
+use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, Seldom, VisitorRate};
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
@@ -79,6 +79,10 @@ const LOGINS_OF_AN_ADDRESS: NonZeroU32 = NonZeroU32::new(32).expect("32 is not z
 const LOGIN_SHARE: NonZeroUsize = NonZeroUsize::new(32).expect("32 is not zero");
 const LEAST_LOGINS: usize = 2;
 
+/// Refused logins that have a line of their own within a second; in the long run one a second has. More than one, because an
+/// operator who looks for the mistake of one agent must find it among those of others.
+const REFUSALS_AT_ONCE: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
+
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
 
@@ -112,6 +116,21 @@ pub enum StartError {
     /// The system has no randomness, or a socket has no address.
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+/// Lines of the log that strangers can cause as often as they like.
+#[derive(Debug)]
+struct Said {
+    /// A connection was closed because of `limits.connections`.
+    connection_closed: Seldom,
+    /// A login was refused.
+    login_refused: Seldom,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { connection_closed: Seldom::new(NonZeroU32::MIN), login_refused: Seldom::new(REFUSALS_AT_ONCE) }
+    }
 }
 
 /// What all connections of a server share.
@@ -149,6 +168,8 @@ pub struct Shared {
     traces: Traces,
     /// How the log is, if this server is the one that the process has it for.
     log: OnceLock<LogState>,
+    /// Lines of it that strangers can cause.
+    said: Said,
     /// What the listeners show.
     certificates: Certificates,
     logins: Permits,
@@ -256,6 +277,7 @@ impl Server {
             metrics: Metrics::default(),
             traces: Traces::start(&config.traces).map_err(StartError::Traces)?,
             log: OnceLock::new(),
+            said: Said::default(),
             certificates,
             logins: Permits::new(room.logins),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),

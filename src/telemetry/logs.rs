@@ -111,10 +111,13 @@ impl LogLevel {
     }
 }
 
-/// What the libraries have to say matters when something is wrong.
+/// What the libraries have to say matters when something is wrong; warnings of those that speak with strangers do not: one
+/// frame makes one of them, and a flood of frames would push everything else out of the log.
 fn filter(level: &str, access: bool) -> EnvFilter {
     let access = if access { "info" } else { "off" };
-    EnvFilter::new(format!("warn,yamux=error,adit={level},{AUDIT_LOG}=info,{ACCESS_LOG}={access}"))
+    EnvFilter::new(format!(
+        "warn,h2=error,rustls=error,yamux=error,adit={level},{AUDIT_LOG}=info,{ACCESS_LOG}={access}"
+    ))
 }
 
 /// Starts logging for the whole process. `RUST_LOG` decides in place of the configured level, if it is set.
@@ -214,5 +217,13 @@ mod tests {
         assert!(state.problems()[0].contains("more came than could be written"), "{:?}", state.problems());
         drop(held);
         drop(guard);
+    }
+
+    #[test]
+    fn nothing_of_libraries_that_a_stranger_can_repeat_at_will_is_logged() {
+        let filter = filter("info", false).to_string();
+        for library in ["h2=error", "rustls=error", "yamux=error"] {
+            assert!(filter.split(',').any(|part| part == library), "{filter}");
+        }
     }
 }

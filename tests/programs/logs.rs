@@ -1,6 +1,9 @@
 //! What is written to the log, and where.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -189,4 +192,56 @@ fn a_file_that_cannot_make_room_is_complained_of_once_and_no_line_is_lost() {
     let health = visit(&format!("{admin}healthz"), &[]).body;
     assert!(health.contains("degraded") && health.contains("no other can be begun"), "{health}");
     assert_eq!(metric(&server, "adit_log_lines_lost_total"), 0);
+}
+
+#[test]
+fn a_flood_of_connections_does_not_flood_the_log() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let server = Server::start(&folder, "limits.connections = 1\n");
+    let began = Instant::now();
+    let held = TcpStream::connect(&server.public).unwrap();
+    for _ in 0..300 {
+        drop(TcpStream::connect(&server.public).unwrap());
+    }
+    let hits = || metric(&server, "adit_limit_hits_total{limit=\"connections\"}");
+    until("all of them are turned away", DEADLINE, || (hits() >= 300).then_some(()));
+    drop(held);
+    let mut server = server;
+    server.program.signal("TERM");
+    let lines = server.program.ended().stderr.matches("closed a connection").count();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((1..=2 + seconds).contains(&lines), "{lines} lines in {seconds} s");
+}
+
+/// A frame of HTTP/2 on the connection (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, 0], payload].concat()
+}
+
+#[test]
+fn what_libraries_say_of_a_strangers_frames_is_not_in_the_log() {
+    const PING: u8 = 6;
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let mut server = Server::start(&folder, "");
+    let mut stranger = TcpStream::connect(&server.public).unwrap();
+    stranger.set_read_timeout(Some(DEADLINE)).unwrap();
+    // Answers to questions that nobody has asked, and a question of its own, whose answer comes after them.
+    let mut said = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, &[])].concat();
+    (0..100).for_each(|n| said.extend(frame(PING, 1, &[n; 8])));
+    said.extend(frame(PING, 0, b"question"));
+    stranger.write_all(&said).unwrap();
+    let (answer, mut heard) = (frame(PING, 1, b"question"), Vec::new());
+    while !heard.windows(answer.len()).any(|part| part == answer) {
+        let mut buffer = [0; 1024];
+        let n = stranger.read(&mut buffer).unwrap();
+        assert!(n > 0, "the connection was closed: {heard:?}");
+        heard.extend_from_slice(&buffer[..n]);
+    }
+    drop(stranger);
+    server.program.signal("TERM");
+    let ended = server.program.ended();
+    assert!(ended.stderr.contains("shut down") && !ended.stderr.to_lowercase().contains("ping"), "{ended:?}");
 }
