@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("certs", &["values", "files"]),
     ("auth", &["values", "files", "config"]),
     ("access", &["values", "protocol", "limits", "auth"]),
-    ("transport", &["values", "protocol", "config", "certs"]),
+    ("transport", &["values", "protocol", "limits", "config", "certs"]),
     ("telemetry", &["values", "config", "transport"]),
     (
         "server",

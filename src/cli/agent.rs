@@ -126,14 +126,14 @@ fn run_one(mut service: HashMap<String, ValueKind>, login: LoginArgs) -> Result<
 
 /// Runs an agent to its end; what changes in `file` is taken over meanwhile.
 fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
-    let _logs = start_logs(&config.log).map_err(Failure::other)?;
+    let logs = start_logs(&config.log).map_err(Failure::other)?;
     runtime::raise_file_limit();
     runtime::single_threaded()?.block_on(async {
         let client = config.client_id.clone();
         let token = config.token.clone();
         let agent = Agent::new(config.clone())?;
         let tasks = TaskTracker::new();
-        let stop = runtime::stop_on_signals(&tasks)?;
+        let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
         manager::keep_awake(&tasks);
         manager::ready();
         let status = tasks.spawn(show_status(agent.state(), client));

@@ -13,7 +13,7 @@ use crate::agent::{Agent, State};
 use crate::auth::{Clients, Token, hash};
 use crate::config::{AgentConfig, ClientsFile, Environment, Flags, LogConfig, ServerConfig, ValueKind};
 use crate::server::Server;
-use crate::telemetry::start_logs;
+use crate::telemetry::{LastLines, start_logs};
 use crate::transport::listen;
 
 /// The demo's client, and so its public name.
@@ -27,15 +27,15 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let _logs = start_logs(&LogConfig::plain("warn")).map_err(Failure::other)?;
+    let logs = start_logs(&LogConfig::plain("warn")).map_err(Failure::other)?;
     // Keys and tokens of the demo live as long as it does.
     let scratch = tempfile::tempdir().map_err(Failure::other)?;
-    runtime::for_server()?.block_on(show(args.port, scratch.path()))
+    runtime::for_server()?.block_on(show(args.port, scratch.path(), logs.last_lines()))
 }
 
-async fn show(port: u16, scratch: &Path) -> Result<(), Failure> {
+async fn show(port: u16, scratch: &Path, log: LastLines) -> Result<(), Failure> {
     let tasks = TaskTracker::new();
-    let stop = runtime::stop_on_signals(&tasks)?;
+    let stop = runtime::stop_on_signals(&tasks, log)?;
     let token = Token::generate().map_err(Failure::other)?;
     let server = start_server(port, scratch, &token)?;
     let public = server.public_address().map_err(Failure::other)?;

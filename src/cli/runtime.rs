@@ -1,12 +1,17 @@
 //! Runtimes and signals.
 
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Failure;
+use crate::telemetry::LastLines;
+
+/// How long the last lines of the log may take when the process is told to end at once.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// For the agent: one thread batches by nature and crosses no threads (`docs/performance.md`).
 pub(super) fn single_threaded() -> Result<Runtime, Failure> {
@@ -28,13 +33,14 @@ pub(super) fn raise_file_limit() -> Option<u64> {
         .ok()
 }
 
-/// A token that Ctrl-C and SIGTERM cancel. The second time ends the process at once.
+/// A token that Ctrl-C and SIGTERM cancel. The second time ends the process at once, with the exit code 1, as soon as the log
+/// is written.
 ///
 /// Must be called on a runtime.
 ///
 /// # Errors
 /// The system refuses to tell us of signals.
-pub(super) fn stop_on_signals(tasks: &TaskTracker) -> Result<CancellationToken, Failure> {
+pub(super) fn stop_on_signals(tasks: &TaskTracker, log: LastLines) -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
     let mut signals = Signals::new()?;
     let token = stop.clone();
@@ -43,6 +49,8 @@ pub(super) fn stop_on_signals(tasks: &TaskTracker) -> Result<CancellationToken, 
         token.cancel();
         signals.next().await;
         tracing::warn!("told to stop twice: not waiting any longer");
+        let written = tokio::task::spawn_blocking(move || log.write());
+        let _ = tokio::time::timeout(LAST_LINES, written).await;
         std::process::exit(1);
     });
     Ok(stop)

@@ -60,7 +60,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
     runtime::for_server()?.block_on(async {
         let (domain, token_file) = (config.public.domain.clone(), config.admin.token_file.clone());
-        let server = Server::bind_with(config, Clients::new(clients), &mut inherited)?.with_log(logs.level());
+        let server =
+            Server::bind_with(config, Clients::new(clients), &mut inherited)?.with_log(logs.level(), logs.state());
         for address in inherited.left() {
             tracing::warn!("the service manager listens on {address}, which is nobody's port in the configuration");
         }
@@ -68,7 +69,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         drop(inherited);
         print_start(&server, &domain, &token_file)?;
         let tasks = TaskTracker::new();
-        let stop = runtime::stop_on_signals(&tasks)?;
+        let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
         manager::keep_awake(&tasks);
         let reloader = server.reloader();
         let mut hangups = Hangups::new()?;

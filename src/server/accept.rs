@@ -87,7 +87,9 @@ async fn log_in(
         }
         Err(refused) => {
             *result = LoginResult::Refused(refused.code);
-            tracing::info!(%peer, %client, code = refused.code.word(), "refused a login: {}", refused.message);
+            if let Some(others) = shared.said.login_refused.turn() {
+                tracing::info!(%peer, %client, code = refused.code.word(), others, "refused a login: {}", refused.message);
+            }
             farewell(pipe, Answer::Refused(refused)).await?;
             Ok(None)
         }

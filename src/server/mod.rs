@@ -30,7 +30,7 @@ mod warden;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -44,8 +44,8 @@ use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
-use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, VisitorRate};
-use crate::telemetry::{LogLevel, Traces};
+use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, Seldom, VisitorRate};
+use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::mux::Unread;
@@ -78,6 +78,10 @@ const LOGINS_OF_AN_ADDRESS: NonZeroU32 = NonZeroU32::new(32).expect("32 is not z
 /// The part of the places that are left which one address may have, and how many it may have in any case.
 const LOGIN_SHARE: NonZeroUsize = NonZeroUsize::new(32).expect("32 is not zero");
 const LEAST_LOGINS: usize = 2;
+
+/// Refused logins that have a line of their own within a second; in the long run one a second has. More than one, because an
+/// operator who looks for the mistake of one agent must find it among those of others.
+const REFUSALS_AT_ONCE: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
@@ -114,6 +118,21 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+/// Lines of the log that strangers can cause as often as they like.
+#[derive(Debug)]
+struct Said {
+    /// A connection was closed because of `limits.connections`.
+    connection_closed: Seldom,
+    /// A login was refused.
+    login_refused: Seldom,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self { connection_closed: Seldom::new(NonZeroU32::MIN), login_refused: Seldom::new(REFUSALS_AT_ONCE) }
+    }
+}
+
 /// What all connections of a server share.
 #[derive(Debug)]
 pub struct Shared {
@@ -147,6 +166,10 @@ pub struct Shared {
     live: Arc<LiveRequests>,
     metrics: Metrics,
     traces: Traces,
+    /// How the log is, if this server is the one that the process has it for.
+    log: OnceLock<LogState>,
+    /// Lines of it that strangers can cause.
+    said: Said,
     /// What the listeners show.
     certificates: Certificates,
     logins: Permits,
@@ -253,6 +276,8 @@ impl Server {
             live: Arc::default(),
             metrics: Metrics::default(),
             traces: Traces::start(&config.traces).map_err(StartError::Traces)?,
+            log: OnceLock::new(),
+            said: Said::default(),
             certificates,
             logins: Permits::new(room.logins),
             logins_by_address: PerAddress::new(LOGINS_OF_AN_ADDRESS, prefix),
@@ -278,9 +303,11 @@ impl Server {
         })
     }
 
-    /// Lets the operator's tools change what is logged.
-    pub fn with_log(self, log: LogLevel) -> Self {
-        Self { log: Some(log), ..self }
+    /// Lets the operator's tools change what is logged, and see how the log is.
+    pub fn with_log(self, level: LogLevel, state: LogState) -> Self {
+        // A second log would be the first one once more.
+        let _ = self.shared.log.set(state);
+        Self { log: Some(level), ..self }
     }
 
     /// Where agents dial.

@@ -1,16 +1,18 @@
 //! Logs, on standard error or in files: text for people, JSON for machines.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_rolling_file::{RollingConditionBase, RollingFileAppender};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use super::LogState;
+use super::lines::Plain;
+use super::rolling::Rolling;
 use crate::config::{LogConfig, LogFile, LogFormat};
 
 /// The target of the access log: a line for each request.
@@ -36,14 +38,43 @@ pub enum LogError {
 /// The log of this process, for as long as this lives: dropping it writes the last lines.
 #[must_use = "the last lines are written when it is dropped"]
 pub struct Logs {
-    _writer: WorkerGuard,
+    last_lines: LastLines,
     level: LogLevel,
+    state: LogState,
 }
 
 impl Logs {
     /// What is logged, to be changed while the process runs.
     pub fn level(&self) -> LogLevel {
         self.level.clone()
+    }
+
+    /// How the log itself is.
+    pub fn state(&self) -> LogState {
+        self.state.clone()
+    }
+
+    /// What has the last lines written by whoever ends the process without dropping this.
+    pub fn last_lines(&self) -> LastLines {
+        self.last_lines.clone()
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        self.last_lines.write();
+    }
+}
+
+/// The end of the log.
+#[derive(Debug, Clone)]
+pub struct LastLines(Arc<Mutex<Option<WorkerGuard>>>);
+
+impl LastLines {
+    /// Has the lines written that wait; there are none after them. Blocks until that is done, or for a second.
+    pub fn write(&self) {
+        let writer = self.0.lock().take();
+        drop(writer);
     }
 }
 
@@ -80,10 +111,13 @@ impl LogLevel {
     }
 }
 
-/// What the libraries have to say matters when something is wrong.
+/// What the libraries have to say matters when something is wrong; warnings of those that speak with strangers do not: one
+/// frame makes one of them, and a flood of frames would push everything else out of the log.
 fn filter(level: &str, access: bool) -> EnvFilter {
     let access = if access { "info" } else { "off" };
-    EnvFilter::new(format!("warn,yamux=error,adit={level},{AUDIT_LOG}=info,{ACCESS_LOG}={access}"))
+    EnvFilter::new(format!(
+        "warn,h2=error,rustls=error,yamux=error,adit={level},{AUDIT_LOG}=info,{ACCESS_LOG}={access}"
+    ))
 }
 
 /// Starts logging for the whole process. `RUST_LOG` decides in place of the configured level, if it is set.
@@ -96,11 +130,12 @@ fn filter(level: &str, access: bool) -> EnvFilter {
 /// The file cannot be written, or logging was started before.
 pub fn start_logs(config: &LogConfig) -> Result<Logs, LogError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(&config.level, config.access));
+    let state = LogState::default();
     let (lines, is_terminal) = match &config.file {
-        Some(file) => (NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(open(file)?), false),
+        Some(file) => (queue(WAITING_LINES, open(file, &state)?, &state), false),
         None => {
-            let lines = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(io::stderr());
-            (lines, io::stderr().is_terminal())
+            let lines = Plain::new(io::stderr(), state.clone());
+            (queue(WAITING_LINES, lines, &state), io::stderr().is_terminal())
         }
     };
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -121,49 +156,74 @@ pub fn start_logs(config: &LogConfig) -> Result<Logs, LogError> {
         }
     };
     let now = Mutex::new((config.level.clone(), config.access));
-    Ok(Logs { _writer: guard, level: LogLevel(Arc::new(Inner { now, change })) })
+    let last_lines = LastLines(Arc::new(Mutex::new(Some(guard))));
+    Ok(Logs { last_lines, level: LogLevel(Arc::new(Inner { now, change })), state })
 }
 
-/// A file that makes room for the next one each day, and when it is large.
-fn open(file: &LogFile) -> Result<RollingFileAppender<RollingConditionBase>, LogError> {
-    let condition = RollingConditionBase::new().daily().max_size(file.size);
+/// Lines wait for a thread of their own that writes them; beyond `most` they are left out, and counted.
+fn queue(most: usize, to: impl Write + Send + 'static, state: &LogState) -> (NonBlocking, WorkerGuard) {
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(most).finish(to);
+    state.counts_with(writer.error_counter());
+    (writer, guard)
+}
+
+fn open(file: &LogFile, state: &LogState) -> Result<Rolling, LogError> {
     let cannot = |error| LogError::File(file.path.clone(), error);
-    // It would make directories that nobody has asked for.
+    // A folder that is not there is said to be, before the file.
     let folder = file.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::metadata(folder).map_err(cannot)?;
-    RollingFileAppender::new(&file.path, condition, file.keep).map_err(cannot)
+    Rolling::open(file, state.clone()).map_err(cannot)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::sync::mpsc;
 
     use super::*;
-
-    #[test]
-    fn a_file_makes_room_when_it_is_large_and_old_ones_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("adit.log");
-        let mut log = open(&LogFile { path: path.clone(), size: 100, keep: 2 }).unwrap();
-        for line in 0..10 {
-            // A line is written in one piece, as the log does.
-            log.write_all(format!("{line} {}\n", "x".repeat(70)).as_bytes()).unwrap();
-        }
-        log.flush().unwrap();
-        let mut names: Vec<_> = std::fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        assert_eq!(names, ["adit.log", "adit.log.1", "adit.log.2"]);
-        assert!(std::fs::read_to_string(&path).unwrap().contains("9 x"), "the newest lines are in the file itself");
-    }
 
     #[test]
     fn a_folder_that_is_not_there_is_not_made() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nowhere/adit.log");
-        let error = open(&LogFile { path, size: 100, keep: 2 }).unwrap_err().to_string();
+        let opened = open(&LogFile { path, size: 100, keep: 2 }, &LogState::default());
+        let error = opened.err().unwrap().to_string();
         assert!(error.contains("log.file") && !dir.path().join("nowhere").exists(), "{error}");
+    }
+
+    /// A disk that does not answer for as long as the other end lives.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_do_not_fit_among_those_that_wait_are_counted() {
+        let state = LogState::default();
+        let (held, stuck) = mpsc::channel();
+        let (mut writer, guard) = queue(2, Stuck(stuck), &state);
+        for _ in 0..10 {
+            writer.write_all(b"line\n").unwrap();
+        }
+        // One is being written, if its turn came that soon.
+        assert!((7..=8).contains(&state.lost_lines()), "{}", state.lost_lines());
+        assert!(state.problems()[0].contains("more came than could be written"), "{:?}", state.problems());
+        drop(held);
+        drop(guard);
+    }
+
+    #[test]
+    fn nothing_of_libraries_that_a_stranger_can_repeat_at_will_is_logged() {
+        let filter = filter("info", false).to_string();
+        for library in ["h2=error", "rustls=error", "yamux=error"] {
+            assert!(filter.split(',').any(|part| part == library), "{filter}");
+        }
     }
 }

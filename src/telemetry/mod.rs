@@ -1,12 +1,16 @@
 //! What the operator sees: logs, what metrics are made of, and traces.
 
 mod histogram;
+mod lines;
+mod log_state;
 mod logs;
 mod process;
+mod rolling;
 #[cfg_attr(not(feature = "otlp"), path = "no_traces.rs")]
 mod traces;
 
 pub use histogram::{Histogram, Observed};
-pub use logs::{ACCESS_LOG, AUDIT_LOG, LogError, LogLevel, Logs, start_logs};
+pub use log_state::LogState;
+pub use logs::{ACCESS_LOG, AUDIT_LOG, LastLines, LogError, LogLevel, Logs, start_logs};
 pub use process::{ProcessFigures, unix_time};
 pub use traces::{Facts, RequestSpan, Traces};

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+
+use crate::limits::Seldom;
 
 /// Connections the kernel holds for us until they are accepted.
 pub const BACKLOG: i32 = 4096;
@@ -78,6 +81,8 @@ pub async fn accept_loop(
     stop: CancellationToken,
     mut handle: impl FnMut(TcpStream, SocketAddr),
 ) {
+    // Strangers who take all descriptors must not fill the log, too.
+    let said = Seldom::new(NonZeroU32::MIN);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -94,7 +99,9 @@ pub async fn accept_loop(
             // The visitor was gone before we looked.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again shortly");
+                if let Some(others) = said.turn() {
+                    tracing::warn!(%error, others, "cannot accept a connection; trying again shortly");
+                }
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(EXHAUSTED_PAUSE) => {}

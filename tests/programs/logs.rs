@@ -1,6 +1,9 @@
 //! What is written to the log, and where.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -139,4 +142,106 @@ fn an_agent_writes_to_a_file_too_and_a_folder_that_is_not_there_is_named() {
         std::fs::read_to_string(scene.folder.path("agent.log")).ok().filter(|text| text.contains("adit::"))
     });
     assert!(!agent.printed().contains("DEBUG"), "{}", agent.printed());
+}
+
+/// A metric of the server, as its page has it.
+fn metric(server: &Server, name: &str) -> u64 {
+    let (admin, _) = operator(server);
+    let page = visit(&format!("{admin}metrics"), &[]).body;
+    let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {page}"));
+    line.trim().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn lines_that_a_full_disk_does_not_take_are_counted_and_the_server_is_not_well() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    // By a link of the test's own: should it be renamed after all, the machine keeps its device.
+    std::os::unix::fs::symlink("/dev/full", folder.path("adit.log")).unwrap();
+    let server = Server::start(&folder, "log.file = 'adit.log'\nlog.access = true\n");
+    for _ in 0..20 {
+        assert_eq!(visit(&server.url("nobody", "/"), &[]).status, 404);
+    }
+    until("the lines are counted", DEADLINE, || (metric(&server, "adit_log_lines_lost_total") >= 20).then_some(()));
+    let (admin, _) = operator(&server);
+    let health = visit(&format!("{admin}healthz"), &[]);
+    let health: Value = serde_json::from_str(&health.body).unwrap();
+    let problem = health["problems"][0].as_str().unwrap_or_default();
+    assert!(health["status"] == "degraded" && problem.contains("adit.log cannot be written"), "{health}");
+    let warnings = server.program.printed().matches("WARNING").count();
+    assert_eq!(warnings, 1, "{:?}", server.program);
+}
+
+#[test]
+fn a_file_that_cannot_make_room_is_complained_of_once_and_no_line_is_lost() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    std::fs::create_dir_all(folder.path("adit.log.1/not empty")).unwrap();
+    let settings =
+        "log.file = 'adit.log'\nlog.file_size = 1024\nlog.files = 1\nlog.format = 'json'\nlog.access = true\n";
+    let server = Server::start(&folder, settings);
+    let (admin, _) = operator(&server);
+    for _ in 0..40 {
+        assert_eq!(visit(&server.url("nobody", "/"), &[]).status, 404);
+    }
+    assert_eq!(requests(&folder.path("adit.log"), 40).len(), 40);
+    // Should this take longer than a minute, it is tried once more.
+    let warnings = server.program.printed().matches("WARNING").count();
+    assert!((1..=2).contains(&warnings), "{:?}", server.program);
+    let health = visit(&format!("{admin}healthz"), &[]).body;
+    assert!(health.contains("degraded") && health.contains("no other can be begun"), "{health}");
+    assert_eq!(metric(&server, "adit_log_lines_lost_total"), 0);
+}
+
+#[test]
+fn a_flood_of_connections_does_not_flood_the_log() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let server = Server::start(&folder, "limits.connections = 1\n");
+    let began = Instant::now();
+    let held = TcpStream::connect(&server.public).unwrap();
+    for _ in 0..300 {
+        drop(TcpStream::connect(&server.public).unwrap());
+    }
+    let hits = || metric(&server, "adit_limit_hits_total{limit=\"connections\"}");
+    until("all of them are turned away", DEADLINE, || (hits() >= 300).then_some(()));
+    drop(held);
+    let mut server = server;
+    server.program.signal("TERM");
+    let lines = server.program.ended().stderr.matches("closed a connection").count();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((1..=2 + seconds).contains(&lines), "{lines} lines in {seconds} s");
+}
+
+/// A frame of HTTP/2 on the connection (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, 0], payload].concat()
+}
+
+#[test]
+fn what_libraries_say_of_a_strangers_frames_is_not_in_the_log() {
+    const PING: u8 = 6;
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let mut server = Server::start(&folder, "");
+    let mut stranger = TcpStream::connect(&server.public).unwrap();
+    stranger.set_read_timeout(Some(DEADLINE)).unwrap();
+    // Answers to questions that nobody has asked, and a question of its own, whose answer comes after them.
+    let mut said = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, &[])].concat();
+    (0..100).for_each(|n| said.extend(frame(PING, 1, &[n; 8])));
+    said.extend(frame(PING, 0, b"question"));
+    stranger.write_all(&said).unwrap();
+    let (answer, mut heard) = (frame(PING, 1, b"question"), Vec::new());
+    while !heard.windows(answer.len()).any(|part| part == answer) {
+        let mut buffer = [0; 1024];
+        let n = stranger.read(&mut buffer).unwrap();
+        assert!(n > 0, "the connection was closed: {heard:?}");
+        heard.extend_from_slice(&buffer[..n]);
+    }
+    drop(stranger);
+    server.program.signal("TERM");
+    let ended = server.program.ended();
+    assert!(ended.stderr.contains("shut down") && !ended.stderr.to_lowercase().contains("ping"), "{ended:?}");
 }

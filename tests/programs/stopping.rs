@@ -1,6 +1,6 @@
 //! SIGTERM in the middle of a request: what is under way is finished, nothing new begins.
 
-use crate::processes::{DEADLINE, Program};
+use crate::processes::{DEADLINE, Program, until};
 use crate::setup::{Folder, Scene, python_app, start_agent};
 use crate::visitor::{curl, visit, visit_until};
 
@@ -95,4 +95,19 @@ fn an_answer_that_the_drain_has_to_cut_is_never_shown_as_whole() {
     assert!(server.stderr.contains("requests_cut=1"), "{server:?}");
     let visitor = visitor.ended();
     assert_ne!(visitor.code, Some(0), "{visitor:?}");
+}
+
+#[test]
+fn a_server_that_is_told_twice_ends_at_once_and_its_log_says_so() {
+    let settings = "log.file = 'adit.log'\nlog.access = true\ntunnel.drain_timeout = '10m'\n";
+    let mut scene = Scene::of(Folder::new(), python_app("two_parts.py"), settings);
+    let _visitor = begin(&scene);
+    let log = scene.folder.path("adit.log");
+    let said = |what: &str| std::fs::read_to_string(&log).unwrap().contains(what);
+    scene.server.program.signal("TERM");
+    until("the drain has begun", DEADLINE, || said("shutting down").then_some(()));
+    scene.server.program.signal("TERM");
+    let server = scene.server.program.ended();
+    assert_eq!(server.code, Some(1), "{server:?}");
+    assert!(said("told to stop twice"), "{}", std::fs::read_to_string(&log).unwrap());
 }

@@ -14,6 +14,7 @@ use super::Admin;
 use super::answer::{ApiError, ErrorView};
 use super::refusals::Refusals;
 use crate::server::metrics;
+use crate::telemetry::LogState;
 
 /// How the server is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,7 +63,7 @@ pub(super) enum Readiness {
 /// How the server is
 ///
 /// Always 200 while it can answer. `degraded`: the clients file on the disk cannot be used, and what it said before
-/// counts.
+/// counts; lines of the log were lost within the last ten minutes; or its file cannot make room for another one.
 #[utoipa::path(
     get, path = "/healthz", tag = "watching", operation_id = "health", security((), ("bearer" = [])),
     responses((status = 200, body = HealthView), Refusals),
@@ -70,7 +71,8 @@ pub(super) enum Readiness {
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
     let shared = &admin.shared;
     let problems = shared.clients_file.problems().borrow().as_ref().map(ToString::to_string);
-    let problems: Vec<String> = problems.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+    let mut problems: Vec<String> = problems.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+    problems.extend(shared.log.get().map(LogState::problems).unwrap_or_default());
     Json(HealthView {
         status: if problems.is_empty() { Health::Ok } else { Health::Degraded },
         version: env!("CARGO_PKG_VERSION"),

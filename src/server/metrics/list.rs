@@ -71,6 +71,8 @@ metrics! {
         "From an agent's connection to the end of its login, TLS included";
     LANES_ENDED Counter "adit_lanes_ended_total" ["reason"]
         "Connections of agents that have ended";
+    LOG_LINES_LOST Counter "adit_log_lines_lost_total" []
+        "Lines of the log that could not be written, or that came faster than they could be";
     TUNNELS Gauge "adit_tunnels" []
         "Connected agents";
     LANES Gauge "adit_lanes" []

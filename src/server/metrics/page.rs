@@ -13,7 +13,7 @@ use super::meter::CLASSES;
 use super::{LaneEnd, Limit, LoginResult, Meter, Shown};
 use crate::server::Shared;
 use crate::server::public::CODES;
-use crate::telemetry::{Histogram, ProcessFigures};
+use crate::telemetry::{Histogram, LogState, ProcessFigures};
 
 /// All metrics as text, and its type. Walks everything that is connected, and asks the system: not for a thread that
 /// serves others.
@@ -90,7 +90,8 @@ fn write_events(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     sheet.write(&list::LOGINS, logins)?;
     sheet.histogram(&list::LOGIN_TIME, &metrics.login_time)?;
     let ended = LaneEnd::WORDS.iter().zip(metrics.lanes_ended.iter());
-    sheet.write(&list::LANES_ENDED, ended.map(|(reason, count)| ([("reason", *reason)], Value::Whole(count))))
+    sheet.write(&list::LANES_ENDED, ended.map(|(reason, count)| ([("reason", *reason)], Value::Whole(count))))?;
+    sheet.one(&list::LOG_LINES_LOST, Value::Whole(shared.log.get().map_or(0, LogState::lost_lines)))
 }
 
 fn write_state(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {

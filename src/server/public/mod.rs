@@ -153,7 +153,9 @@ impl Admission {
     fn new(shared: &Arc<Shared>, socket: &TcpStream, peer: SocketAddr) -> Option<Self> {
         let Some(connection) = shared.connections.try_acquire() else {
             shared.metrics.limited(Limit::Connections);
-            tracing::warn!(%peer, "closed a connection: there are as many as there may be (`limits.connections`)");
+            if let Some(others) = shared.said.connection_closed.turn() {
+                tracing::warn!(%peer, others, "closed a connection: there are as many as there may be (`limits.connections`)");
+            }
             return None;
         };
         let (peer, local) = (canonical(peer), canonical(socket.local_addr().ok()?));
