@@ -139,7 +139,7 @@ impl Reloader {
                     log.change(&config.log.level, config.log.access);
                 }
                 if changed.iter().any(|key| ["public.url", "public.routing"].contains(key)) {
-                    shared.registry.all().iter().for_each(|tunnel| shared.tell_services(tunnel));
+                    shared.tell_all_where_they_are_reached();
                 }
                 Ok(Reloaded { changed, clients, certificates, waiting })
             }

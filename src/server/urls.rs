@@ -86,6 +86,21 @@ impl Shared {
 }
 
 impl Shared {
+    /// Tells every agent where visitors reach it from now on, and the log which of them nobody reaches any more.
+    pub(super) fn tell_all_where_they_are_reached(&self) {
+        let by_subdomain = self.settings().config.public.routing.contains(&RoutingMode::Subdomain);
+        for tunnel in self.registry.all() {
+            let services = tunnel.services();
+            let lost = services.iter().filter(|service| !by_subdomain && needs_subdomain(service));
+            let lost = lost.map(|service| service.name().as_str()).collect::<Vec<_>>().join(",");
+            if !lost.is_empty() {
+                let client = tunnel.client();
+                tracing::warn!(%client, names = lost, "these services need routing by subdomain, which was taken away: TLS of their own and hosts of their own lead nowhere now, and the agent's next login is refused");
+            }
+            self.tell_services(&tunnel);
+        }
+    }
+
     /// Tells an agent what it offers, and under which addresses that is reached.
     pub(super) fn tell_services(&self, tunnel: &Tunnel) {
         let services = self.public_services(&self.registry.held(tunnel));
@@ -98,6 +113,12 @@ impl Shared {
             tunnel.notify(&notice);
         }
     }
+}
+
+/// Whether it has hosts that no other way leads to.
+fn needs_subdomain(service: &Service) -> bool {
+    let offer = service.offer();
+    service.kind() == ServiceKind::Tls || offer.wildcard || !offer.domains.is_empty()
 }
 
 /// What an agent is told whose services have more public addresses than one message can list.
