@@ -105,6 +105,7 @@ impl Reloader {
             Ok(reloaded) => tracing::info!("reloaded; {reloaded}"),
             Err(problems) => tracing::error!("nothing was reloaded, and everything stays as it was:\n{problems}"),
         }
+        *self.shared.refused_reload.lock() = reloaded.as_ref().err().cloned();
         reloaded
     }
 
