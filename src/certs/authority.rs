@@ -64,9 +64,9 @@ impl Authority {
         Self::new(dir, key, pem, now).map(|authority| Self { created, ..authority })
     }
 
-    /// Whether there is anything of an authority in `dir`.
+    /// Whether there is anything of an authority in `dir`; also if this user may not look.
     pub(super) fn is_there(dir: &Path) -> bool {
-        [CERT_FILE, KEY_FILE].iter().any(|file| dir.join(file).exists())
+        [CERT_FILE, KEY_FILE].iter().any(|file| dir.join(file).try_exists().unwrap_or(true))
     }
 
     /// What [`Authority::load_or_make`] would find wrong; makes nothing.

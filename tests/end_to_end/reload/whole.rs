@@ -136,11 +136,13 @@ async fn every_problem_of_the_set_is_named_at_once() {
 async fn what_waits_for_a_restart_has_to_be_right_already() {
     let house = House::new();
     let waits = TEXT.replace("tls.dir = '.'", "tls.dir = '.'\ntls.cert = 'own.pem'\ntls.key = 'own.key'");
-    house.write("server.toml", &format!("clients = 'others.toml'\n{waits}{}", certificate("a")));
+    let others = format!("clients = 'others.toml'\n{waits}{}", certificate("a"));
+    house.write("server.toml", &format!("{others}[log]\nfile = 'nowhere/adit.log'\n"));
     house.write("others.toml", "[clients.bob]\n");
     let mut keys = house.refused().await;
     keys.sort();
-    assert_eq!(keys, ["clients.bob.token_hash", "tunnel.tls.cert", "tunnel.tls.key"]);
+    assert_eq!(keys, ["clients.bob.token_hash", "log.file", "tunnel.tls.cert", "tunnel.tls.key"]);
+    house.write("server.toml", &others);
     bring(house.dir.path(), "own", &["tunnel.test"]);
     house.write("others.toml", &fewer());
     let reloaded = house.reload().await.unwrap();
