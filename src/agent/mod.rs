@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AgentConfig, ServerAddress, Service};
+use crate::config::{AgentConfig, Problem, ServerAddress, Service};
 use crate::protocol::login::{Proof, PublicService, Refusal, Refused};
 use crate::transport::tls::{self, TlsError};
 use crate::values::{InstanceId, Secret};
@@ -93,6 +93,18 @@ pub enum SetUpError {
     /// The system has no randomness.
     #[error("the system has no randomness: {0}")]
     Randomness(#[from] getrandom::Error),
+}
+
+/// What would keep an agent with this configuration from being set up: all of it, by key path. Reads the files that it
+/// names, and dials nobody.
+pub fn check(config: &AgentConfig) -> Vec<Problem> {
+    let problem = |key: String, error: TlsError| Problem { key, message: error.to_string() };
+    let server = tls::client(&config.trust).err().map(|error| problem("ca".to_owned(), error));
+    let services = config.services.iter().enumerate().filter_map(|(at, service)| {
+        let error = Offer::prepare(0, vec![service.clone()]).err()?;
+        Some(problem(format!("services[{at}].ca"), error))
+    });
+    server.into_iter().chain(services).collect()
 }
 
 /// What an agent should be from the next occasion on.

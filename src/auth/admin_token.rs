@@ -54,14 +54,23 @@ impl AdminToken {
     /// The file cannot be read or written, or what is in it is no token; it is then left as it is.
     pub fn load_or_create(path: &Path) -> Result<Self, AdminTokenError> {
         let _lock = Lock::wait(files::directory_of(path))?;
-        if let Some(bytes) = files::read_if_there(path)?.map(Zeroizing::new) {
-            let text = std::str::from_utf8(&bytes).unwrap_or_default();
-            return Self::parse(text).ok_or_else(|| AdminTokenError::NotAToken(path.to_owned()));
+        if let Some(token) = Self::look(path)? {
+            return Ok(token);
         }
         let token = Self::generate()?;
         let line = Zeroizing::new(format!("{}\n", token.text.expose()));
         files::replace(path, line.as_bytes(), Readers::Owner)?;
         Ok(token)
+    }
+
+    /// Reads the token in the file at `path`, if there is one. Blocks.
+    ///
+    /// # Errors
+    /// As [`AdminToken::load_or_create`].
+    pub fn look(path: &Path) -> Result<Option<Self>, AdminTokenError> {
+        let Some(bytes) = files::read_if_there(path)?.map(Zeroizing::new) else { return Ok(None) };
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        Self::parse(text).map(Some).ok_or_else(|| AdminTokenError::NotAToken(path.to_owned()))
     }
 
     fn generate() -> Result<Self, getrandom::Error> {

@@ -72,13 +72,22 @@ impl TicketKey {
     /// The file cannot be read or written, or what is there is not 32 bytes long; it is then left as it is.
     pub fn load_or_create(path: &Path) -> Result<Self, TicketKeyError> {
         let _lock = Lock::wait(files::directory_of(path))?;
-        if let Some(bytes) = files::read_if_there(path)?.map(Zeroizing::new) {
-            return Self::from_bytes(&bytes, path);
+        if let Some(key) = Self::look(path)? {
+            return Ok(key);
         }
         let mut bytes = Zeroizing::new([0_u8; KEY]);
         getrandom::fill(&mut *bytes)?;
         files::replace(path, &*bytes, Readers::Owner)?;
         Self::from_bytes(&*bytes, path)
+    }
+
+    /// Reads the key at `path`, if there is one. Blocks.
+    ///
+    /// # Errors
+    /// As [`TicketKey::load_or_create`].
+    pub fn look(path: &Path) -> Result<Option<Self>, TicketKeyError> {
+        let bytes = files::read_if_there(path)?.map(Zeroizing::new);
+        bytes.map(|bytes| Self::from_bytes(&bytes, path)).transpose()
     }
 
     fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, TicketKeyError> {

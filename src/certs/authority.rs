@@ -51,21 +51,35 @@ impl Authority {
     /// certificate is written anew: whoever trusts the key or the old certificate trusts this one too. The caller
     /// holds the lock of `dir`.
     pub(super) fn load_or_make(dir: &Path, now: u64) -> Result<Self, CertError> {
+        let Files { key, pem } = Files::read(dir)?;
+        let created = key.is_none();
+        let key = match key {
+            Some(key) => key,
+            None => new_key(&dir.join(KEY_FILE))?,
+        };
+        let pem = match pem {
+            Some(pem) => pem,
+            None => new_certificate(&key, &dir.join(CERT_FILE), now)?,
+        };
+        Self::new(dir, key, pem, now).map(|authority| Self { created, ..authority })
+    }
+
+    /// Whether there is anything of an authority in `dir`; also if this user may not look.
+    pub(super) fn is_there(dir: &Path) -> bool {
+        [CERT_FILE, KEY_FILE].iter().any(|file| dir.join(file).try_exists().unwrap_or(true))
+    }
+
+    /// What [`Authority::load_or_make`] would find wrong; makes nothing.
+    pub(super) fn look(dir: &Path, now: u64) -> Result<(), CertError> {
+        match Files::read(dir)? {
+            Files { key: Some(key), pem: Some(pem) } => Self::new(dir, key, pem, now).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn new(dir: &Path, key: KeyPair, pem: Vec<u8>, now: u64) -> Result<Self, CertError> {
         let (cert_path, key_path) = (dir.join(CERT_FILE), dir.join(KEY_FILE));
-        let wrong = |file: &Path, problem| CertError::Authority { file: file.to_owned(), problem };
-        let cert_text = files::read_if_there(&cert_path)?;
-        let key_text = files::read_if_there(&key_path)?.map(Zeroizing::new);
-        let created = cert_text.is_none() && key_text.is_none();
-        let key = match key_text {
-            Some(text) => key_pair(&text).ok_or_else(|| wrong(&key_path, "holds no usable key"))?,
-            None if created => new_key(&key_path)?,
-            None => return Err(wrong(&key_path, "is missing")),
-        };
-        let text = match cert_text {
-            Some(text) => text,
-            None => new_certificate(&key, &cert_path, now)?,
-        };
-        let pem = String::from_utf8(text).map_err(|_| wrong(&cert_path, "is not a text in PEM form"))?;
+        let pem = String::from_utf8(pem).map_err(|_| wrong(&cert_path, "is not a text in PEM form"))?;
         let cert = match facts::chain_in(pem.as_bytes(), &cert_path).as_deref() {
             Ok([cert]) => cert.clone(),
             _ => return Err(wrong(&cert_path, "does not hold one certificate in PEM form")),
@@ -80,7 +94,7 @@ impl Authority {
             return Err(CertError::AuthorityExpired(cert_path));
         }
         let issuer = Issuer::from_ca_cert_der(&cert, key)?;
-        Ok(Self { cert, pem, issuer, expires_unix, created })
+        Ok(Self { cert, pem, issuer, expires_unix, created: false })
     }
 
     /// Makes a key and a certificate for a server of these names.
@@ -108,6 +122,30 @@ impl Authority {
                 .and_then(|cert| verify_server_cert_signed_by_trust_anchor(&cert, &roots, &[], at, algorithms))
                 .is_ok()
     }
+}
+
+/// What is there of an authority.
+struct Files {
+    key: Option<KeyPair>,
+    /// Only with the key.
+    pem: Option<Vec<u8>>,
+}
+
+impl Files {
+    fn read(dir: &Path) -> Result<Self, CertError> {
+        let key_path = dir.join(KEY_FILE);
+        let pem = files::read_if_there(&dir.join(CERT_FILE))?;
+        let key = match files::read_if_there(&key_path)?.map(Zeroizing::new) {
+            Some(text) => Some(key_pair(&text).ok_or_else(|| wrong(&key_path, "holds no usable key"))?),
+            None if pem.is_none() => None,
+            None => return Err(wrong(&key_path, "is missing")),
+        };
+        Ok(Self { key, pem })
+    }
+}
+
+fn wrong(file: &Path, problem: &'static str) -> CertError {
+    CertError::Authority { file: file.to_owned(), problem }
 }
 
 /// The fingerprint of the authority in `dir`, which is only looked at; `None` if there is none yet.

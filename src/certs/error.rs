@@ -42,6 +42,12 @@ pub enum CertError {
         /// What is the matter with it.
         problem: &'static str,
     },
+    /// There is nothing yet that could be renewed.
+    #[error(
+        "there is no authority in {} (tunnel.tls.dir) that could make a certificate: start `adit server` once, which makes \
+         both, or name the server's configuration with --config", .0.display()
+    )]
+    NothingToRenew(PathBuf),
     /// The authority has come to its end.
     #[error("{} has expired: delete ca.pem and ca.key to start over (each agent then needs the new ca.pem or fingerprint)", .0.display())]
     AuthorityExpired(PathBuf),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 use rustls::server::ParsedCertificate;
 use x509_parser::extensions::GeneralName;
 
@@ -65,8 +65,16 @@ pub(super) fn is_pair(
     (key, key_place): (&PrivateKeyDer<'_>, &Path),
 ) -> Result<bool, CertError> {
     let parsed = ParsedCertificate::try_from(cert).map_err(|error| CertError::unreadable(cert_place, error))?;
-    let unusable = |reason: String| CertError::UnusableKey(key_place.to_owned(), reason);
+    Ok(public_half(key, key_place)? == parsed.subject_public_key_info())
+}
+
+/// The public half of `key`, which is of a kind that can be used; the place is for the message.
+pub(super) fn public_half(
+    key: &PrivateKeyDer<'_>,
+    place: &Path,
+) -> Result<SubjectPublicKeyInfoDer<'static>, CertError> {
+    let unusable = |reason: String| CertError::UnusableKey(place.to_owned(), reason);
     let signer = any_supported_type(key).map_err(|error| unusable(error.to_string()))?;
     let public = signer.public_key().ok_or_else(|| unusable("it has no public half".to_owned()))?;
-    Ok(public == parsed.subject_public_key_info())
+    Ok(public.into_owned())
 }

@@ -23,7 +23,7 @@ mod watched;
 pub use authority::authority_fingerprint;
 pub use error::CertError;
 pub use fingerprint::fingerprint_of;
-pub use own::Own;
+pub use own::{Own, OwnFile};
 pub use self_made::SelfMade;
 pub use sni::{NamedChain, SniCertificates};
 pub use watched::WatchedFiles;

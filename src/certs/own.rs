@@ -26,25 +26,73 @@ pub struct Own {
     pub expires_unix: u64,
 }
 
+/// Which of the two files a problem is with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnFile {
+    /// That of the chain.
+    Cert,
+    /// That of the key.
+    Key,
+}
+
 impl Own {
     /// Loads the chain in `cert` and the key in `key`. Blocks.
     ///
     /// # Errors
     /// A file is missing or cannot be read, holds nothing of its kind, or the two do not belong together.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, CertError> {
-        let read = |path: &Path| files::read_if_there(path)?.ok_or_else(|| CertError::Missing(path.to_owned()));
-        let chain = facts::chain_in(&read(cert)?, cert)?;
-        let private = facts::key_in(&Zeroizing::new(read(key)?), key)?;
-        let (Some(first), Some(last)) = (chain.first(), chain.last()) else {
-            return Err(CertError::NoCertificate(cert.to_owned()));
-        };
-        if !facts::is_pair((first, cert), (&private, key))? {
-            return Err(CertError::NotAPair { cert: cert.to_owned(), key: key.to_owned() });
-        }
-        let Facts { names, expires_unix } = Facts::of(first, cert)?;
-        let fingerprint = fingerprint_of(last)?;
-        Ok(Self { names: names.into_iter().collect(), fingerprint, expires_unix, key: private, chain })
+        let first = |problems: Vec<(OwnFile, CertError)>| problems.into_iter().next().map(|(_, error)| error);
+        // There is at least one.
+        Self::read(cert, key)
+            .map_err(|problems| first(problems).unwrap_or_else(|| CertError::NoCertificate(cert.to_owned())))
     }
+
+    /// The same, and an error is everything that is wrong with the two files.
+    ///
+    /// # Errors
+    /// As [`Own::load`].
+    pub fn read(cert: &Path, key: &Path) -> Result<Self, Vec<(OwnFile, CertError)>> {
+        let (chain, private) = match (chain_of(cert), key_of(key)) {
+            (Ok(chain), Ok(private)) => (chain, private),
+            (chain, private) => {
+                let chain = chain.err().map(|error| (OwnFile::Cert, error));
+                return Err(chain.into_iter().chain(private.err().map(|error| (OwnFile::Key, error))).collect());
+            }
+        };
+        let own = || {
+            let (Some(first), Some(last)) = (chain.first(), chain.last()) else {
+                return Err(CertError::NoCertificate(cert.to_owned()));
+            };
+            let is_pair = facts::is_pair((first, cert), (&private, key))?;
+            let Facts { names, expires_unix } = Facts::of(first, cert)?;
+            Ok((is_pair, names, expires_unix, fingerprint_of(last)?))
+        };
+        match own() {
+            Ok((true, names, expires_unix, fingerprint)) => {
+                let names = names.into_iter().collect();
+                Ok(Self { chain, key: private, fingerprint, names, expires_unix })
+            }
+            Ok((false, ..)) => {
+                Err(vec![(OwnFile::Key, CertError::NotAPair { cert: cert.to_owned(), key: key.to_owned() })])
+            }
+            Err(error) => Err(vec![(OwnFile::Cert, error)]),
+        }
+    }
+}
+
+fn chain_of(cert: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
+    facts::chain_in(&read(cert)?, cert)
+}
+
+/// A key that can be used.
+fn key_of(key: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
+    let private = facts::key_in(&Zeroizing::new(read(key)?), key)?;
+    facts::public_half(&private, key)?;
+    Ok(private)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CertError> {
+    files::read_if_there(path)?.ok_or_else(|| CertError::Missing(path.to_owned()))
 }
 
 #[cfg(test)]
@@ -85,6 +133,8 @@ mod tests {
         let pem = CertificateParams::new(["a.example".to_owned()]).unwrap().self_signed(&pair).unwrap().pem();
 
         assert!(matches!(Own::load(&cert, &key), Err(CertError::Missing(path)) if path == cert));
+        let both = Own::read(&cert, &key).unwrap_err();
+        assert!(matches!(&both[..], [(OwnFile::Cert, _), (OwnFile::Key, CertError::Missing(path))] if *path == key));
         fs::write(&cert, pair.serialize_pem()).unwrap();
         assert!(matches!(Own::load(&cert, &key), Err(CertError::NoCertificate(path)) if path == cert));
         fs::write(&cert, &pem).unwrap();

@@ -62,13 +62,28 @@ impl SelfMade {
         Self::ensure_at(dir, names, &own_addresses(), now)
     }
 
-    /// The same, but the server certificate is made anew in any case.
+    /// The same, but the server certificate is made anew in any case, and no authority is made.
+    ///
+    /// # Errors
+    /// As [`SelfMade::ensure`], and there is no authority.
+    pub fn renew(dir: &Path, names: &[String]) -> Result<Self, CertError> {
+        if !Authority::is_there(dir) {
+            return Err(CertError::NothingToRenew(dir.to_owned()));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self::make_at(dir, names, &own_addresses(), (now, true))
+    }
+
+    /// What [`SelfMade::ensure`] would stumble over in what is there already; nothing of it is made or renewed. Blocks.
     ///
     /// # Errors
     /// As [`SelfMade::ensure`].
-    pub fn renew(dir: &Path, names: &[String]) -> Result<Self, CertError> {
+    pub fn check(dir: &Path, names: &[String]) -> Result<(), CertError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self::make_at(dir, names, &own_addresses(), (now, true))
+        wanted_names(names, &[])?;
+        Lock::look(dir)?;
+        Authority::look(dir, now)?;
+        Pair::load(dir).map(drop)
     }
 
     /// What is in `dir`, without making anything; `None` if nothing that could be used is there. Blocks.
@@ -339,6 +354,57 @@ mod tests {
         let same = ensure(dir.path(), &[], NOW).unwrap();
         assert_eq!((same.chain, same.renewed), (first.chain, false));
         assert!(matches!(ensure(dir.path(), &[], NOW + 3_653 * DAY), Err(CertError::AuthorityExpired(_))));
+    }
+
+    #[test]
+    fn a_look_names_what_a_start_would_and_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("certs");
+        SelfMade::check(&below, &[]).unwrap();
+        assert!(!below.exists());
+        assert!(matches!(SelfMade::check(&below, &["a b".to_owned()]), Err(CertError::Name(_))));
+        SelfMade::ensure(&below, &[]).unwrap();
+        SelfMade::check(&below, &[]).unwrap();
+        fs::write(below.join("ca.key"), "rubbish").unwrap();
+        assert!(matches!(SelfMade::check(&below, &[]), Err(CertError::Authority { .. })));
+        fs::remove_file(below.join("ca.key")).unwrap();
+        assert!(SelfMade::check(&below, &[]).unwrap_err().to_string().contains("ca.key is missing"));
+        assert!(!below.join("ca.key").exists());
+    }
+
+    #[test]
+    fn without_an_authority_nothing_is_renewed_or_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let certs = dir.path().join("certs");
+        let refused = SelfMade::renew(&certs, &[]).unwrap_err();
+        assert!(matches!(&refused, CertError::NothingToRenew(named) if *named == certs), "{refused}");
+        assert!(!certs.exists());
+        fs::create_dir(&certs).unwrap();
+        assert!(matches!(SelfMade::renew(&certs, &[]), Err(CertError::NothingToRenew(_))));
+        assert_eq!(fs::read_dir(&certs).unwrap().count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_root_renews_stays_the_servers() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        let dir = tempfile::tempdir().unwrap();
+        SelfMade::ensure(dir.path(), &[]).unwrap();
+        let of_the_server = |path: &Path| chown(path, Some(4711), Some(4712)).is_ok();
+        let files = ["ca.key", "ca.pem", "server.key", "server.pem", ".lock"].map(|file| dir.path().join(file));
+        // Only root may give files away.
+        if !of_the_server(dir.path()) || !files.iter().all(|file| of_the_server(file)) {
+            return;
+        }
+        assert!(SelfMade::renew(dir.path(), &[]).unwrap().renewed);
+        for file in files {
+            let now = fs::metadata(&file).unwrap();
+            assert_eq!((now.uid(), now.gid()), (4711, 4712), "{}", file.display());
+        }
+        // Started by root, it makes what is missing for the owner of the folder.
+        fs::remove_file(dir.path().join("server.key")).unwrap();
+        assert!(SelfMade::ensure(dir.path(), &[]).unwrap().renewed);
+        assert_eq!(fs::metadata(dir.path().join("server.key")).unwrap().uid(), 4711);
     }
 
     #[test]

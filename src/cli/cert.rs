@@ -46,7 +46,8 @@ fn show(config: &ServerConfig) -> Result<(), Failure> {
     let Some(certificate) = ServerCertificate::look(config).map_err(StartError::Certificate)? else {
         let dir = config.tunnel.tls.dir.display();
         println!(
-            "there is no certificate in {dir} yet: `adit server` makes one when it starts, or `adit cert renew` now"
+            "there is no certificate in {dir} yet: `adit server` makes one when it starts; if it has, name its \
+             configuration with --config"
         );
         return Ok(());
     };

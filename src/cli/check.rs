@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 
-use super::Failure;
+use super::{Failure, runtime};
 use crate::auth::load_clients;
-use crate::config::{Flags, Kind, ServerConfig, check};
+use crate::config::{AgentConfig, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check};
 use crate::server::ceiling::Ceiling;
+use crate::telemetry::check_log_file;
+use crate::{agent, server};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -17,10 +19,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let checked = check(&args.file)?;
-    if checked.kind == Kind::Clients {
-        load_clients(&args.file)?;
-    }
+    let runtime = runtime::single_threaded()?;
+    let _here = runtime.enter();
+    let looks = Looks { clients: &load_clients, server: &server::check, agent: &look_at_agent };
+    let checked = check(&args.file, &looks).map_err(with_advice)?;
     let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     for warning in &checked.warnings {
@@ -31,4 +33,21 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     println!("{green}fine:{green:#} {} ({})", args.file.display(), checked.kind);
     Ok(())
+}
+
+fn look_at_agent(config: &AgentConfig) -> Vec<Problem> {
+    let log = check_log_file(&config.log).err();
+    let log = log.map(|error| Problem { key: "log.file".to_owned(), message: error.to_string() });
+    agent::check(config).into_iter().chain(log).collect()
+}
+
+/// What this user may not read, the user that the file is for may.
+fn with_advice(mut errors: ConfigErrors) -> ConfigErrors {
+    for problem in &mut errors.problems {
+        // As the system says it (EACCES), whoever has put it into which words.
+        if problem.message.contains("Permission denied") {
+            problem.message.push_str("; the user who runs this check may not: run it as the user who is to run adit");
+        }
+    }
+    errors
 }

@@ -43,35 +43,61 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
+/// How the rooms above look at what the files lead to; nothing is made by looking.
+#[derive(Clone, Copy)]
+pub struct Looks<'a> {
+    /// Reads a clients file, and looks at its hashes.
+    pub clients: &'a dyn Fn(&Path) -> Result<ClientsFile, ConfigErrors>,
+    /// What would keep a server with this configuration from starting.
+    pub server: &'a dyn Fn(&ServerConfig) -> Vec<Problem>,
+    /// What would keep an agent with this configuration from starting.
+    pub agent: &'a dyn Fn(&AgentConfig) -> Vec<Problem>,
+}
+
 /// Validates the file at `path` wholly, with the process's environment over it and a kept login under it, as it would be
-/// in use.
+/// in use, and looks at what it names.
 ///
-/// A server file brings the clients file it names along, if that exists.
+/// A server file brings the clients file it names along.
 ///
 /// # Errors
 /// Everything that is wrong, at once; or that nothing tells which kind of file it is.
-pub fn check(path: &Path) -> Result<Checked, ConfigErrors> {
-    check_over(path, &Environment::of_process(), SavedLogin::folder().as_deref())
+pub fn check(path: &Path, looks: &Looks<'_>) -> Result<Checked, ConfigErrors> {
+    check_over(path, &Environment::of_process(), SavedLogin::folder().as_deref(), looks)
 }
 
-/// Like [`check`], with an environment of the caller's choice, and without a kept login.
+/// Like [`check`], with an environment of the caller's choice, without a kept login, and without a look at files that are
+/// named, but for a clients file that is there.
 ///
 /// # Errors
 /// As [`check`].
 pub fn check_with(path: &Path, environment: &Environment) -> Result<Checked, ConfigErrors> {
-    check_over(path, environment, None)
+    let clients = |path: &Path| if path.exists() { ClientsFile::load(path) } else { Ok(ClientsFile::default()) };
+    let looks = Looks { clients: &clients, server: &|_| Vec::new(), agent: &|_| Vec::new() };
+    check_over(path, environment, None, &looks)
 }
 
-fn check_over(path: &Path, environment: &Environment, saved: Option<&Path>) -> Result<Checked, ConfigErrors> {
+fn check_over(
+    path: &Path,
+    environment: &Environment,
+    saved: Option<&Path>,
+    looks: &Looks<'_>,
+) -> Result<Checked, ConfigErrors> {
     let file = FileText::read(path, "name a server, agent or clients file")?;
     let kind = kind(&file)?;
     let mut warnings = Vec::new();
     match kind {
-        Kind::Server => warnings.extend(check_server(&file, environment)?),
-        Kind::Agent => drop(AgentConfig::from_file(&file, environment, &Flags::new(), saved)?),
-        Kind::Clients => drop(ClientsFile::from_file(&file)?),
+        Kind::Server => warnings.extend(check_server(&file, environment, looks)?),
+        Kind::Agent => {
+            let agent = AgentConfig::from_file(&file, environment, &Flags::new(), saved)?;
+            right(&file, (looks.agent)(&agent))?;
+        }
+        Kind::Clients => drop((looks.clients)(path)?),
     }
     Ok(Checked { kind, warnings })
+}
+
+fn right(file: &FileText, problems: Vec<Problem>) -> Result<(), ConfigErrors> {
+    if problems.is_empty() { Ok(()) } else { Err(ConfigErrors { file: Some(file.path.clone()), problems }) }
 }
 
 /// A warning for a server on which path routing makes several clients share one browser origin.
@@ -90,36 +116,19 @@ pub fn shared_origin_warning(server: &ServerConfig, clients: &ClientsFile) -> Op
     })
 }
 
-fn check_server(file: &FileText, environment: &Environment) -> Result<Vec<String>, ConfigErrors> {
-    let server = ServerConfig::from_text(&file.path, &file.text, environment, &Flags::new());
-    // With other mistakes in the file, its clients file is still looked at, so that nothing comes to light only later.
-    let clients_path = match &server {
-        Ok(server) => server.clients.clone(),
-        Err(_) => named_clients(file),
-    };
-    let clients = clients_path.exists().then(|| ClientsFile::load(&clients_path));
-    match (server, clients) {
-        (Ok(server), Some(Ok(clients))) => {
-            Ok(shared_origin_warning(&server, &clients).into_iter().chain(open_admin_warning(&server)).collect())
-        }
-        (Ok(server), None) => Ok(open_admin_warning(&server).into_iter().collect()),
-        (server, clients) => {
-            let mut problems = server.err().map(|errors| errors.problems).unwrap_or_default();
-            let inner = clients.and_then(Result::err).map(|errors| errors.problems).unwrap_or_default();
-            problems.extend(inner.into_iter().map(|problem| Problem {
-                key: "clients".to_owned(),
-                message: format!("{}: {problem}", clients_path.display()),
-            }));
-            Err(ConfigErrors { file: Some(file.path.clone()), problems })
-        }
-    }
-}
-
-/// The clients file as far as a server file with mistakes tells.
-fn named_clients(file: &FileText) -> std::path::PathBuf {
-    let document = check_syntax(file).ok();
-    let named = document.as_ref().and_then(|document| document.get("clients")?.as_str());
-    file.path.parent().unwrap_or(Path::new("")).join(named.unwrap_or("clients.toml"))
+fn check_server(file: &FileText, environment: &Environment, looks: &Looks<'_>) -> Result<Vec<String>, ConfigErrors> {
+    // With mistakes in the file, what it names is still looked at, so that nothing comes to light only later.
+    let (server, mut problems) = ServerConfig::draft(file, environment)?;
+    problems.extend((looks.server)(&server));
+    let clients = (looks.clients)(&server.clients).map_err(|errors| {
+        problems.extend(errors.problems.into_iter().map(|problem| Problem {
+            key: "clients".to_owned(),
+            message: format!("{}: {problem}", server.clients.display()),
+        }));
+    });
+    right(file, problems)?;
+    let shared_origin = clients.ok().and_then(|clients| shared_origin_warning(&server, &clients));
+    Ok(shared_origin.into_iter().chain(open_admin_warning(&server)).collect())
 }
 
 /// The kind whose keys the file has most of; without a winner, the kind its name tells.

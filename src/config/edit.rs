@@ -242,7 +242,7 @@ fn change<T, E: From<EditError>>(
         NOBODY.clone_into(&mut text.text);
     }
     ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
-    files::replace(&text.path, text.text.as_bytes(), Readers::AsBefore).map_err(EditError::Io)?;
+    files::replace(&text.path, text.text.as_bytes(), Readers::Owner).map_err(EditError::Io)?;
     Ok(outcome)
 }
 

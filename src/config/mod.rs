@@ -46,7 +46,7 @@ pub use ::config::ValueKind;
 pub use address::{DEFAULT_TUNNEL_PORT, LocalScheme, LocalUrl, Place, ServerAddress};
 pub use admin::{AdminConfig, open_admin_warning};
 pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, Trust};
-pub use check::{Checked, Kind, check, check_with, shared_origin_warning};
+pub use check::{Checked, Kind, Looks, check, check_with, shared_origin_warning};
 pub use clients::{Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key, port_text};
 pub use draft::{ClientDraft, EntryDraft, InviteDraft};
 pub use edit::{

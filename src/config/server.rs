@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::address::dns_name;
 use super::admin::{self, AdminConfig};
 use super::clients::{self, ClientLimits};
-use super::error::ConfigErrors;
+use super::error::{ConfigErrors, Problem};
 use super::log::{self, LogConfig};
 use super::public::{self, PublicConfig, listen};
 use super::raw::{Environment, FileText, Flags, merge};
@@ -180,6 +180,15 @@ impl ServerConfig {
     pub fn from_text(file: &Path, text: &str, environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
         from_layers(Some(&FileText { path: file.to_owned(), text: text.to_owned() }), environment, flags)
     }
+
+    /// What `file` says, with the defaults in place of what is wrong; and everything that is.
+    ///
+    /// # Errors
+    /// There is nothing to make sense of.
+    pub(super) fn draft(file: &FileText, environment: &Environment) -> Result<(Self, Vec<Problem>), ConfigErrors> {
+        let (config, report) = walk(Some(file), environment, &Flags::new())?;
+        Ok((config, report.into_problems()))
+    }
 }
 
 fn from_layers(
@@ -187,13 +196,22 @@ fn from_layers(
     environment: &Environment,
     flags: &Flags,
 ) -> Result<ServerConfig, ConfigErrors> {
+    let (config, report) = walk(file, environment, flags)?;
+    report.finish(Some(config))
+}
+
+fn walk(
+    file: Option<&FileText>,
+    environment: &Environment,
+    flags: &Flags,
+) -> Result<(ServerConfig, Report), ConfigErrors> {
     let values = merge(file, environment, flags)?;
     let path = file.map(|file| file.path.as_path());
     // Without a file the defaults are those of an empty one in its usual place.
     let base = path.unwrap_or(Path::new(DEFAULT_SERVER_FILE)).parent().unwrap_or(Path::new(""));
     let report = Report::new(path, base);
     let config = resolve(report.root(values), path.is_some());
-    report.finish(Some(config))
+    Ok((config, report))
 }
 
 pub(super) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {

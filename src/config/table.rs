@@ -74,6 +74,15 @@ impl Report {
 
     /// `value`, if nothing was wrong and no key was left over.
     pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigErrors> {
+        let file = self.file.clone();
+        match (value, self.into_problems()) {
+            (Some(value), problems) if problems.is_empty() => Ok(value),
+            (_, problems) => Err(ConfigErrors { file, problems }),
+        }
+    }
+
+    /// Everything that was wrong, keys that were left over among it.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
         let (asked, left) = (self.asked.into_inner(), self.left.into_inner());
         let known = if left.is_empty() { Known::default() } else { Known::new(&asked) };
@@ -82,10 +91,7 @@ impl Report {
             let message = format!("unknown key{}{hint}", origin.suffix(&key));
             Problem { key, message }
         }));
-        match value {
-            Some(value) if problems.is_empty() => Ok(value),
-            _ => Err(ConfigErrors { file: self.file, problems }),
-        }
+        problems
     }
 
     /// Every key path that was asked for, with `[]` for the elements of lists of tables.

@@ -1,9 +1,11 @@
 //! Small files that must be whole or absent, and secret where they hold a key.
 //!
 //! [`replace`] writes one so that no reader ever sees half of it; [`Lock`] keeps two processes from making the same
-//! file at once. Both block: they are for start-up and for the command line. [`Watch`] tells when a file has changed, and
-//! does not block. No room above is imported.
+//! file at once. Both block: they are for start-up and for the command line. `owner` sees to it that root leaves nothing
+//! behind which the server cannot read. [`Watch`] tells when a file has changed, and does not block. No room above is
+//! imported.
 
+mod owner;
 mod watch;
 
 use std::fs::{self, File, OpenOptions};
@@ -12,23 +14,23 @@ use std::path::{Path, PathBuf};
 
 pub use watch::Watch;
 
-/// Who may read a file.
+/// Who may read a file that is made anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
     /// Its owner alone (mode 0600).
     Owner,
     /// Whoever gets at it (mode 0644, less what the umask takes away).
     Everyone,
-    /// Whoever could read the file that is replaced: its owner, group and mode stay. Without one, its owner alone.
-    AsBefore,
 }
 
 /// Writes `contents` to `path`, in place of what may be there, so that a reader finds the old file or the new one
-/// and never a part. On systems without Unix modes the file gets the rights that its directory hands down.
+/// and never a part. A file that is replaced keeps its owner, group and mode; a new one is for `readers` and belongs to
+/// the owner of its folder, if this process may give files away. On systems without Unix modes the file gets the rights
+/// that its directory hands down.
 ///
 /// # Errors
 /// As the file system reports them, with the path in the message. The old file is then untouched. One of them is that
-/// [`Readers::AsBefore`] is wanted for a file whose owner this process may not hand files to.
+/// the old file's owner is somebody to whom this process may not give files, and the folder is not its own.
 pub fn replace(path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
     let named = |error| with_path(error, "cannot write", path);
     let temporary = beside(path).map_err(named)?;
@@ -59,6 +61,9 @@ pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 #[must_use = "a lock that is dropped at once protects nothing"]
 pub struct Lock(#[expect(dead_code, reason = "the lock is held for as long as the file is open")] File);
 
+/// In each directory that was ever locked.
+const LOCK_FILE: &str = ".lock";
+
 impl Lock {
     /// Waits for the lock on `directory`, which is made if it is missing.
     ///
@@ -66,12 +71,33 @@ impl Lock {
     /// The directory cannot be made or written to, or its file system knows no locks.
     pub fn wait(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory).map_err(|error| with_path(error, "cannot make the directory", directory))?;
-        let path = directory.join(".lock");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        set_mode(&mut options, Readers::Owner);
-        let lock = options.open(&path).and_then(|file| file.lock().map(|()| file));
+        let path = directory.join(LOCK_FILE);
+        let lock = open_lock(&path, directory).and_then(|file| file.lock().map(|()| file));
         lock.map(Self).map_err(|error| with_path(error, "cannot lock", &path))
+    }
+
+    /// Whether a lock that is there could be had, sooner or later. Makes nothing.
+    ///
+    /// # Errors
+    /// As [`Lock::wait`].
+    pub fn look(directory: &Path) -> io::Result<()> {
+        let path = directory.join(LOCK_FILE);
+        match OpenOptions::new().write(true).open(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(with_path(error, "cannot lock", &path)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn open_lock(path: &Path, directory: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    set_mode(&mut options, Readers::Owner);
+    match options.open(path) {
+        // Only one that was made just now is given away: another one may be a link to anywhere.
+        Ok(file) => owner::give_to_owner_of(&file, directory).map(|()| file),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => OpenOptions::new().write(true).open(path),
+        Err(error) => Err(error),
     }
 }
 
@@ -96,34 +122,15 @@ fn write_new(path: &Path, contents: &[u8], readers: Readers, before: &Path) -> i
     set_mode(&mut options, readers);
     let mut file = options.open(path)?;
     file.write_all(contents)?;
-    if readers == Readers::AsBefore {
-        match fs::metadata(before) {
-            Ok(before) => keep_access(&file, &before)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
+    owner::settle(&file, before, directory_of(before))?;
     file.sync_all()
-}
-
-/// Gives `file` the owner, group and permissions that `before` describes.
-fn keep_access(file: &File, before: &fs::Metadata) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let made = file.metadata()?;
-        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-            std::os::unix::fs::fchown(file, Some(before.uid()), Some(before.gid()))?;
-        }
-    }
-    file.set_permissions(before.permissions())
 }
 
 #[cfg(unix)]
 fn set_mode(options: &mut OpenOptions, readers: Readers) {
     use std::os::unix::fs::OpenOptionsExt as _;
     options.mode(match readers {
-        Readers::Owner | Readers::AsBefore => 0o600,
+        Readers::Owner => 0o600,
         Readers::Everyone => 0o644,
     });
 }
@@ -175,7 +182,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let path = dir.path().join("key");
-        fs::write(&path, "old and readable").unwrap();
         replace(&path, b"secret", Readers::Owner).unwrap();
         assert_eq!(mode(&path), 0o600);
         let public = dir.path().join("public");
@@ -190,12 +196,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("clients.toml");
         let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
-        replace(&path, b"first", Readers::AsBefore).unwrap();
+        replace(&path, b"first", Readers::Owner).unwrap();
         assert_eq!(mode(), 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
         // Only root may give a file away; for anyone else the owner stays anyway.
         let given_away = std::os::unix::fs::chown(&path, Some(4711), Some(4712)).is_ok();
-        replace(&path, b"second", Readers::AsBefore).unwrap();
+        replace(&path, b"second", Readers::Owner).unwrap();
         assert_eq!(mode(), 0o664, "no umask takes a bit away");
         if given_away {
             let now = fs::metadata(&path).unwrap();

@@ -9,7 +9,7 @@ use crate::certs::{CertError, NamedChain, Own, SelfMade};
 use crate::config::OwnCertificate;
 use crate::config::ServerConfig;
 use crate::values::Fingerprint;
-pub(super) use shown::{Certificates, check};
+pub(super) use shown::{Certificates, check, check_all};
 
 /// What the tunnel listener shows.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod admin;
 pub mod ceiling;
 pub mod certificate;
 mod change;
+mod check;
 mod drain;
 mod lane;
 pub mod login;
@@ -53,6 +54,7 @@ use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use admin::Admin;
 use certificate::{Certificates, Origin, ServerCertificate};
+pub use check::check;
 pub use drain::Drained;
 use drain::until_cut;
 use metrics::{Limit, Metrics};
@@ -60,7 +62,7 @@ use ports::{OpenPort, Ports};
 use public::Door;
 use public::live::LiveRequests;
 use registry::Registry;
-use reload::Reloader;
+use reload::{NotReloaded, Reloader};
 use room::Room;
 use settings::Settings;
 use usages::Usages;
@@ -139,6 +141,8 @@ pub struct Shared {
     settings: ArcSwap<Settings>,
     /// Held by whoever exchanges them.
     reloading: tokio::sync::Mutex<()>,
+    /// Why the latest reload was refused, if it was.
+    refused_reload: parking_lot::Mutex<Option<NotReloaded>>,
     public_port: u16,
     https: Option<Https>,
     ports: Ports,
@@ -233,7 +237,7 @@ impl Server {
         let admin = config.admin.listen.map(|address| listen(address, "admin.listen")).transpose()?;
         let (certificates, certificate) = Certificates::load(&config)?;
         let tls = tls::tunnel_server(certificates.tunnel())?;
-        let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join("ticket.key"))?;
+        let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join(check::TICKET_KEY))?;
         let with_token = |listener| Ok((listener, AdminToken::load_or_create(&config.admin.token_file)?));
         let admin = admin.map(with_token).transpose().map_err(StartError::AdminToken)?;
         let public_tls = match (&https, certificates.https()) {
@@ -289,6 +293,7 @@ impl Server {
             cut: CancellationToken::new(),
             multi_thread,
             reloading: tokio::sync::Mutex::default(),
+            refused_reload: parking_lot::Mutex::default(),
             settings: ArcSwap::from_pointee(Settings::new(config, None).map_err(StartError::Proofs)?),
         };
         Ok(Self {

@@ -9,7 +9,7 @@ use super::certificate;
 use super::settings::Settings;
 use crate::auth::load_clients;
 use crate::config::{ConfigErrors, Problem, Renewed, ServerConfig, shared_origin_warning};
-use crate::telemetry::LogLevel;
+use crate::telemetry::{LogLevel, check_log_file};
 
 /// Takes over what the operator has changed, for as long as it lives.
 #[derive(Debug)]
@@ -82,6 +82,11 @@ impl Draft {
         if renewed.waiting.iter().any(|key| key.starts_with("tunnel.tls.") || *key == "public.certificates") {
             problems.extend(of_keys(certificate::check(&read)));
         }
+        if renewed.waiting.contains(&"log.file")
+            && let Err(error) = check_log_file(&read.log)
+        {
+            problems.extend(of_keys(vec![problem("log.file", error.to_string())]));
+        }
         Self { renewed, settings, problems }
     }
 }
@@ -105,6 +110,7 @@ impl Reloader {
             Ok(reloaded) => tracing::info!("reloaded; {reloaded}"),
             Err(problems) => tracing::error!("nothing was reloaded, and everything stays as it was:\n{problems}"),
         }
+        *self.shared.refused_reload.lock() = reloaded.as_ref().err().cloned();
         reloaded
     }
 

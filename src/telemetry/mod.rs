@@ -2,6 +2,7 @@
 
 mod histogram;
 mod lines;
+mod log_file;
 mod log_state;
 mod logs;
 mod process;
@@ -10,6 +11,7 @@ mod rolling;
 mod traces;
 
 pub use histogram::{Histogram, Observed};
+pub use log_file::check_log_file;
 pub use log_state::LogState;
 pub use logs::{ACCESS_LOG, AUDIT_LOG, LastLines, LogError, LogLevel, Logs, start_logs};
 pub use process::{ProcessFigures, unix_time};

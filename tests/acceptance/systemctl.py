@@ -57,14 +57,22 @@ class Unit:
         for file in self.values.get("EnvironmentFile", []):
             pairs += [pair for line in pathlib.Path(file.lstrip("-")).read_text().splitlines()
                       if line.strip() and not line.startswith("#") for pair in ["".join(shlex.split(line))]]
-        return dict(pair.split("=", 1) for pair in pairs)
+        return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR": "1",
+                **dict(pair.split("=", 1) for pair in pairs)}
 
     def words(self, key, **variables):
-        return [word for part in shlex.split(self.last(key))
+        return self.split(self.last(key), **variables)
+
+    def split(self, line, **variables):
+        return [word for part in shlex.split(line)
                 for word in (variables.get(part[1:], "").split() if re.fullmatch(r"\$\w+", part) else [part])]
 
     def seconds(self, key, default):
         return float(self.last(key, default).removesuffix("s"))
+
+    def whose(self):
+        user = pwd.getpwnam(self.last("User", "root"))
+        return user, grp.getgrnam(self.last("Group") or grp.getgrgid(user.pw_gid).gr_name)
 
     @property
     def state(self):
@@ -116,8 +124,7 @@ def start(unit):
 
 def supervise(unit):
     """Runs the program and waits for its end: systemd's part."""
-    user = pwd.getpwnam(unit.last("User", "root"))
-    group = grp.getgrnam(unit.last("Group") or grp.getgrgid(user.pw_gid).gr_name)
+    user, group = unit.whose()
     for key, base in (("StateDirectory", "/var/lib"), ("LogsDirectory", "/var/log")):
         for name in unit.last(key).split():
             path = pathlib.Path(base, name)
@@ -129,7 +136,7 @@ def supervise(unit):
     pathlib.Path(address).unlink(missing_ok=True)
     notify.bind(address)
     os.chmod(address, 0o777)
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "NO_COLOR": "1", **unit.environment()}
+    environment = unit.environment()
     if unit.last("Type") == "notify":
         environment["NOTIFY_SOCKET"] = address
         if unit.last("WatchdogSec"):
@@ -173,7 +180,14 @@ def as_user(unit, user, group):
 
 def reload(unit):
     before = unit.told().count("READY=1")
-    subprocess.run(unit.words("ExecReload", MAINPID=str(unit.pid())), check=True)
+    environment = {**unit.environment(), "MAINPID": str(unit.pid())}
+    with open(unit.state / "log", "ab") as log:
+        for line in unit.values.get("ExecReload", []):
+            # One that fails is the end of it.
+            command = as_user(unit, *unit.whose()) + unit.split(line, **environment)
+            code = subprocess.run(command, env=environment, stdout=log, stderr=log, cwd=unit.last("WorkingDirectory", "/")).returncode
+            if code:
+                sys.exit(f"Job for {unit.name}.service failed: {line} has ended with {code}")
     if unit.last("Type", "simple") == "notify":
         until(f"{unit.name} to be ready again", lambda: unit.told().count("READY=1") > before)
 

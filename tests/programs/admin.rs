@@ -35,6 +35,7 @@ fn a_server_says_where_its_tools_ask_and_where_their_token_is() {
 #[test]
 fn an_admin_port_that_others_can_reach_is_warned_of() {
     let folder = Folder::new();
+    folder.add_client("alice");
     let mut command = adit();
     command.arg("check").arg(folder.write("server.toml", "[admin]\nlisten = '0.0.0.0:9091'\n"));
     let ended = run("adit check", command);

@@ -49,6 +49,22 @@ fn a_certificate_of_ones_own_is_not_renewed_and_none_is_made_by_looking() {
 }
 
 #[test]
+fn without_a_server_nothing_is_renewed_shown_or_made() {
+    let folder = Folder::new();
+    for command in [&[][..], &["show"], &["renew"]] {
+        let mut adit = adit();
+        adit.arg("cert").args(command).current_dir(folder.path("."));
+        let ended = run("adit cert", adit);
+        let refused = command == ["renew"];
+        assert_eq!(ended.code, Some(i32::from(refused)), "{ended:?}");
+        let said = if refused { &ended.stderr } else { &ended.stdout };
+        assert!(said.contains(" in certs ") && said.contains("--config"), "{ended:?}");
+        assert!(!refused || said.contains("start `adit server` once"), "{ended:?}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path(".")).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
 fn a_certificate_that_has_ended_is_named_in_the_log() {
     let folder = Folder::new();
     folder.add_client("alice");

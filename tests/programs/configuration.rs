@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::processes::{Ended, adit, run};
+use crate::processes::{Ended, adit, run, tool};
 use crate::setup::{Folder, serve};
 
 fn check(file: &Path, token: Option<&str>) -> Ended {
@@ -121,6 +121,120 @@ fn a_certificate_that_cannot_be_used_is_a_mistake_in_the_configuration() {
         assert_eq!(ended.code, Some(78), "{ended:?}");
         assert!(ended.stderr.contains(problem) && ended.stderr.contains(&*cert.to_string_lossy()), "{}", ended.stderr);
     }
+}
+
+/// The key paths that a check names, in their order.
+fn keys(ended: &Ended, file: &Path) -> Vec<String> {
+    let start = format!("{}: ", file.display());
+    let lines = ended.stderr.lines().filter_map(|line| line.strip_prefix(&start));
+    lines.map(|line| line.split(": ").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn check_names_what_a_start_would_stumble_over_and_makes_nothing() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let before = std::fs::read_dir(folder.path(".")).unwrap().count() + 1;
+    let own = "[[public.certificates]]\ncert = 'c.pem'\nkey = 'k.pem'\n";
+    let file = folder.write_server_config(&format!("public.https = '127.0.0.1:0'\nlog.file = 'logs/adit.log'\n{own}"));
+    let ended = check(&file, None);
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert_eq!(keys(&ended, &file), ["public.certificates[0].cert", "public.certificates[0].key", "log.file"]);
+    assert_eq!(std::fs::read_dir(folder.path(".")).unwrap().count(), before, "something was made");
+    // With a mistake elsewhere in the file they are named all the same.
+    let mistake = std::fs::read_to_string(&file).unwrap().replace("log.file", "limits.streams = 0\nlog.file");
+    folder.write("server.toml", &mistake);
+    assert_eq!(keys(&check(&file, None), &file).len(), 4);
+    // Junk is no key, and no server starts with it.
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    folder.write("c.pem", &params.self_signed(&pair).unwrap().pem());
+    folder.write("k.pem", "junk");
+    let file = folder.write_server_config(&format!("public.https = '127.0.0.1:0'\n{own}"));
+    assert_eq!(keys(&check(&file, None), &file), ["public.certificates[0].key"]);
+    assert_eq!(run("adit server", serve(&file)).code, Some(78));
+    folder.write("k.pem", &pair.serialize_pem());
+    let fine = check(&file, None);
+    assert_eq!(fine.code, Some(0), "{fine:?}");
+}
+
+#[test]
+fn check_looks_at_what_the_server_has_made_for_itself() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let file = folder.write_server_config("");
+    assert_eq!(check(&file, None).code, Some(0), "what is made at the start need not be there");
+    assert!(!folder.path("certs").exists());
+    std::fs::create_dir(folder.path("certs")).unwrap();
+    for (name, key) in
+        [("ca.pem", "tunnel.tls.dir"), ("ticket.key", "tunnel.tls.dir"), ("admin-token", "admin.token_file")]
+    {
+        let junk = folder.write(&format!("certs/{name}"), "junk");
+        let ended = check(&file, None);
+        assert_eq!((ended.code, keys(&ended, &file)), (Some(78), vec![key.to_owned()]), "{name}: {ended:?}");
+        std::fs::remove_file(junk).unwrap();
+    }
+}
+
+#[test]
+fn check_reads_the_clients_file_as_the_server_does() {
+    let folder = Folder::new();
+    let file = folder.write_server_config("");
+    let refused = |what: &str| {
+        let ended = check(&file, None);
+        assert_eq!((ended.code, keys(&ended, &file)), (Some(78), vec!["clients".to_owned()]), "{ended:?}");
+        assert!(ended.stderr.contains(what), "{ended:?}");
+        assert_eq!(run("adit server", serve(&file)).code, Some(78));
+    };
+    refused("make one with `adit token new");
+    // It looks like a hash, and is none.
+    folder.write("clients.toml", "[clients.alice]\ntoken_hash = '$argon2id$x'\n");
+    refused("clients.alice.token_hash");
+}
+
+#[test]
+fn check_looks_at_the_files_that_an_agent_trusts() {
+    let folder = Folder::new();
+    folder.write("empty.pem", "");
+    let agent = "servers = ['a.example']\nclient_id = 'alice'\nca = 'nowhere.pem'\nlog.file = 'nowhere/adit.log'\n\
+                 [[services]]\nlocal = 1\n[[services]]\nname = 'web'\nlocal = 'https://localhost:1'\nca = 'empty.pem'\n";
+    let file = folder.write("agent.toml", agent);
+    let ended = check(&file, Some("t"));
+    assert_eq!(
+        (ended.code, keys(&ended, &file)),
+        (Some(78), ["ca", "services[1].ca", "log.file"].map(String::from).into())
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn check_says_so_if_it_is_the_users_permission() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let folder = Folder::new();
+    folder.add_client("alice");
+    folder.write("c.pem", "");
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(folder.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let file = folder.write_server_config("tunnel.tls.cert = 'c.pem'\ntunnel.tls.key = 'c.pem'\n");
+    for (name, bits) in [(".", 0o755), ("server.toml", 0o644), ("clients.toml", 0o644), ("c.pem", 0)] {
+        mode(name, bits);
+    }
+    // Root may read everything; and nobody else need get at where the program is built.
+    let is_root = std::fs::read(folder.path("c.pem")).is_ok();
+    std::fs::copy(env!("CARGO_BIN_EXE_adit"), folder.path("adit")).unwrap();
+    let mut command = tool(&folder.text("adit"));
+    command.arg("check").arg(&file).env("NO_COLOR", "1");
+    if is_root {
+        command.uid(65_534).gid(65_534);
+    }
+    let ended = run("adit check", command);
+    assert_eq!(
+        (ended.code, keys(&ended, &file)),
+        (Some(78), ["tunnel.tls.cert", "tunnel.tls.key"].map(String::from).into())
+    );
+    assert_eq!(ended.stderr.matches("the user who runs this check may not").count(), 2, "{ended:?}");
 }
 
 #[test]

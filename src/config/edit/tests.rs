@@ -414,6 +414,22 @@ fn writers_take_turns() {
 
 #[cfg(unix)]
 #[test]
+fn a_file_that_root_makes_is_for_the_owner_of_its_folder() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let (directory, path) = scratch();
+    // Only root may give a file away.
+    if chown(directory.path(), Some(4711), Some(4712)).is_err() {
+        return;
+    }
+    add(&path, "alice").unwrap();
+    for file in [path.clone(), directory.path().join(".lock")] {
+        let made = fs::metadata(&file).unwrap();
+        assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (4711, 4712, 0o600), "{}", file.display());
+    }
+}
+
+#[cfg(unix)]
+#[test]
 fn a_link_and_the_permissions_survive() {
     use std::os::unix::fs::PermissionsExt as _;
     let (directory, path) = scratch();

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::answer::{ApiError, ErrorView};
 use super::refusals::Refusals;
-use crate::server::metrics;
+use crate::server::{Shared, metrics};
 use crate::telemetry::LogState;
 
 /// How the server is.
@@ -62,17 +62,16 @@ pub(super) enum Readiness {
 
 /// How the server is
 ///
-/// Always 200 while it can answer. `degraded`: the clients file on the disk cannot be used, and what it said before
-/// counts; lines of the log were lost within the last ten minutes; or its file cannot make room for another one.
+/// Always 200 while it can answer. `degraded`: the clients file or the certificates on the disk cannot be used, and what
+/// they said before counts; the latest reload was refused; lines of the log were lost within the last ten minutes; or its
+/// file cannot make room for another one.
 #[utoipa::path(
     get, path = "/healthz", tag = "watching", operation_id = "health", security((), ("bearer" = [])),
     responses((status = 200, body = HealthView), Refusals),
 )]
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
     let shared = &admin.shared;
-    let problems = shared.clients_file.problems().borrow().as_ref().map(ToString::to_string);
-    let mut problems: Vec<String> = problems.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
-    problems.extend(shared.log.get().map(LogState::problems).unwrap_or_default());
+    let problems = problems(shared);
     Json(HealthView {
         status: if problems.is_empty() { Health::Ok } else { Health::Degraded },
         version: env!("CARGO_PKG_VERSION"),
@@ -81,6 +80,18 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> 
         clients: shared.clients.len(),
         problems,
     })
+}
+
+/// A line for each. What is wrong now comes before what a reload has found: that may have been mended since.
+fn problems(shared: &Shared) -> Vec<String> {
+    let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let clients = shared.clients_file.problems().borrow().as_ref().map(ToString::to_string);
+    let certificates = shared.certificates.problems().into_iter().map(|problem| problem.to_string());
+    let mut problems: Vec<String> = clients.into_iter().chain(certificates).flat_map(lines).collect();
+    problems.extend(shared.log.get().map(LogState::problems).unwrap_or_default());
+    let refused = shared.refused_reload.lock().as_ref().map(ToString::to_string);
+    problems.extend(refused.into_iter().flat_map(lines).map(|line| format!("the latest reload was refused: {line}")));
+    problems
 }
 
 /// Whether the server takes visitors and agents

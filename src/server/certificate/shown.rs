@@ -13,11 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::login::unix_now;
 use super::{ServerCertificate, public_chains, self_made_names};
-use crate::certs::{CertError, NamedChain, SelfMade, SniCertificates, WatchedFiles};
+use crate::certs::{CertError, NamedChain, Own, OwnFile, SelfMade, SniCertificates, WatchedFiles};
 use crate::config::{OwnCertificate, Problem, ServerConfig};
 
 /// How often the ends of certificates are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// The same, while the files cannot be used: what is wrong may be mended without a change of theirs.
+const LOOK_SOON: Duration = Duration::from_secs(60);
 
 /// Whoever brings a new certificate writes two files, one after the other.
 const SECOND_FILE: Duration = Duration::from_secs(1);
@@ -53,6 +56,8 @@ struct Inner {
     tunnel: Arc<SniCertificates>,
     https: Option<Arc<SniCertificates>>,
     shown: RwLock<Vec<Shown>>,
+    /// Why the files of now are not what is shown; nothing, if they are.
+    problems: Mutex<Vec<Problem>>,
     /// What names them. Whoever reads them holds it.
     config: tokio::sync::Mutex<Arc<ServerConfig>>,
     /// The files that are to be watched from now on, until somebody does.
@@ -90,7 +95,7 @@ impl Loaded {
         if makes_one(&config)
             && let Err(error) = SelfMade::ensure(&tls.dir, &self_made_names(&config))
         {
-            problems.push(problem("tunnel.tls.dir", &error));
+            problems.push(self_made_problem(&error));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -120,6 +125,9 @@ impl ReadCertificates<'_> {
     fn show(self) -> bool {
         let Self { of, mut turn, loaded: Loaded { config, tunnel, https, shown: now, watched } } = self;
         *turn = config;
+        if !std::mem::take(&mut *of.problems.lock()).is_empty() {
+            tracing::info!("the certificates on the disk can be used again");
+        }
         if let Some(watched) = watched {
             *of.watched.lock() = Some(watched);
         }
@@ -156,6 +164,7 @@ impl Certificates {
             tunnel: Arc::new(SniCertificates::new(vec![agents])?),
             https: visitors.map(|chains| SniCertificates::new(chains).map(Arc::new)).transpose()?,
             shown: RwLock::new(shown),
+            problems: Mutex::default(),
             config: tokio::sync::Mutex::new(Arc::new(config.clone())),
             watched: Mutex::new(Some(watched)),
             taken_over: Notify::new(),
@@ -176,13 +185,26 @@ impl Certificates {
         self.0.shown.read().clone()
     }
 
+    /// Why the files on the disk cannot be taken over; nothing, if what they hold is shown.
+    pub(in crate::server) fn problems(&self) -> Vec<Problem> {
+        self.0.problems.lock().clone()
+    }
+
     /// Reads those that `config` names, for whoever takes them over together with something else.
     ///
     /// # Errors
     /// Everything that is wrong with them, at once.
     pub(in crate::server) async fn read(&self, config: ServerConfig) -> Result<ReadCertificates<'_>, Vec<Problem>> {
         let turn = self.0.config.lock().await;
-        self.read_in_turn(turn, Arc::new(config)).await
+        let are_the_same = files_of(&turn) == files_of(&config);
+        let read = self.read_in_turn(turn, Arc::new(config)).await;
+        // Other ones are a matter of the configuration that names them.
+        if let Err(problems) = &read
+            && are_the_same
+        {
+            self.0.problems.lock().clone_from(problems);
+        }
+        read
     }
 
     async fn read_in_turn<'a>(
@@ -202,6 +224,7 @@ impl Certificates {
         let mut watched = self.0.watched.lock().take().unwrap_or_else(|| WatchedFiles::new([]));
         loop {
             self.warn_of_ends();
+            let quiet = if self.0.problems.lock().is_empty() { LOOK_AGAIN } else { LOOK_SOON };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = watched.changed() => {}
@@ -212,29 +235,27 @@ impl Certificates {
                     watched.forget();
                     continue;
                 }
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(quiet) => {}
             }
             if let Err(first) = self.look().await {
-                tracing::debug!("the certificates cannot be used as they are, looking again: {first}");
+                tracing::debug!("the certificates cannot be used as they are, looking again: {}", in_a_line(&first));
                 tokio::time::sleep(SECOND_FILE).await;
                 if let Err(problems) = self.look().await {
-                    tracing::warn!("the certificates stay as they were: {problems}");
+                    let before = std::mem::replace(&mut *self.0.problems.lock(), problems.clone());
+                    if before != problems {
+                        tracing::warn!("the certificates stay as they were: {}", in_a_line(&problems));
+                    }
                 }
             }
         }
     }
 
     /// All of them, or none.
-    async fn look(&self) -> Result<(), String> {
+    async fn look(&self) -> Result<(), Vec<Problem>> {
         let turn = self.0.config.lock().await;
         let config = Arc::clone(&turn);
-        match self.read_in_turn(turn, config).await {
-            Ok(read) => {
-                read.show();
-                Ok(())
-            }
-            Err(problems) => Err(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")),
-        }
+        self.read_in_turn(turn, config).await?.show();
+        Ok(())
     }
 
     fn warn_of_ends(&self) {
@@ -257,11 +278,37 @@ fn shown(agents: &NamedChain, visitors: Option<&[NamedChain]>) -> Vec<Shown> {
 
 /// What is wrong with the operator's own certificates that `config` names, all of it. Blocks on files.
 pub(in crate::server) fn check(config: &ServerConfig) -> Vec<Problem> {
-    let tunnel = config.tunnel.tls.own.iter().map(|own| ("tunnel.tls.cert".to_owned(), own));
+    let tunnel = config.tunnel.tls.own.iter().map(|own| ("tunnel.tls".to_owned(), own));
     let public = config.public.certificates.iter().enumerate();
     let public = public.map(|(at, own)| (format!("public.certificates[{at}]"), own));
-    let look = |(key, own): (String, &OwnCertificate)| Some(problem(&key, &ServerCertificate::own(own).err()?));
-    tunnel.chain(public).filter_map(look).collect()
+    let look = |(key, own): (String, &OwnCertificate)| {
+        let problems = Own::read(&own.cert, &own.key).err().unwrap_or_default();
+        problems.into_iter().map(move |(file, error)| match file {
+            OwnFile::Cert => problem(&format!("{key}.cert"), &error),
+            OwnFile::Key => problem(&format!("{key}.key"), &error),
+        })
+    };
+    tunnel.chain(public).flat_map(look).collect()
+}
+
+/// The same, and what is wrong with the one of the server's own making, if there is to be one. Makes nothing. Blocks on
+/// files.
+pub(in crate::server) fn check_all(config: &ServerConfig) -> Vec<Problem> {
+    let mut problems = check(config);
+    if makes_one(config)
+        && let Err(error) = SelfMade::check(&config.tunnel.tls.dir, &self_made_names(config))
+    {
+        problems.push(self_made_problem(&error));
+    }
+    problems
+}
+
+fn self_made_problem(error: &CertError) -> Problem {
+    problem(if matches!(error, CertError::Name(_)) { "tunnel.tls.names" } else { "tunnel.tls.dir" }, error)
+}
+
+fn in_a_line(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn problem(key: &str, error: &dyn std::fmt::Display) -> Problem {

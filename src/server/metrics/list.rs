@@ -103,6 +103,10 @@ metrics! {
         "Clients that are listed";
     FILE_OK Gauge "adit_clients_file_ok" []
         "1 if the clients file on the disk counts, 0 if it cannot be used";
+    RELOAD_OK Gauge "adit_reload_ok" []
+        "1, or 0 since the configuration was to be read again and was refused";
+    CERTIFICATES_OK Gauge "adit_certificates_ok" []
+        "1, or 0 while the certificates on the disk cannot be taken over, or none can be made";
     CERTIFICATE_EXPIRES Gauge "adit_certificate_expires_timestamp_seconds" ["of", "name"]
         "The last second at which a certificate is good, by where it is shown and its first name";
     DRAINING Gauge "adit_draining" []

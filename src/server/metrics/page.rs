@@ -138,13 +138,26 @@ fn write_guards(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     sheet.one(&list::CLIENTS, Value::Whole(shared.clients.len() as u64))?;
     let file_is_good = shared.clients_file.problems().borrow().is_none();
     sheet.one(&list::FILE_OK, Value::Whole(file_is_good.into()))?;
-    let certificates = shared.certificates.shown();
-    let expires = certificates
-        .into_iter()
-        .map(|shown| ([("of", shown.of.to_owned()), ("name", shown.name)], Value::Whole(shown.expires_unix)));
-    sheet.write(&list::CERTIFICATE_EXPIRES, expires)?;
+    sheet.one(&list::RELOAD_OK, Value::Whole(shared.refused_reload.lock().is_none().into()))?;
+    sheet.one(&list::CERTIFICATES_OK, Value::Whole(shared.certificates.problems().is_empty().into()))?;
+    let certificates = shared.certificates.shown().into_iter();
+    let expires = earliest_ends(certificates.map(|shown| ((shown.of, shown.name), shown.expires_unix)));
+    let expires = expires.into_iter().map(|((of, name), end)| ([("of", of.to_owned()), ("name", name)], end));
+    sheet.write(&list::CERTIFICATE_EXPIRES, expires.map(|(labels, end)| (labels, Value::Whole(end))))?;
     sheet.one(&list::DRAINING, Value::Whole(shared.stop.is_cancelled().into()))?;
     sheet.write(&list::BUILD, [([("version", env!("CARGO_PKG_VERSION"))], Value::Whole(1))])
+}
+
+/// Of certificates that are shown in the same place with the same first name (RSA beside ECDSA) the one that ends first: a
+/// series has one value.
+fn earliest_ends(
+    certificates: impl Iterator<Item = ((&'static str, String), u64)>,
+) -> BTreeMap<(&'static str, String), u64> {
+    let mut ends = BTreeMap::new();
+    for (shown, end) in certificates {
+        ends.entry(shown).and_modify(|earliest: &mut u64| *earliest = end.min(*earliest)).or_insert(end);
+    }
+    ends
 }
 
 fn write_process(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {

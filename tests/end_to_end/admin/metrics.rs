@@ -8,7 +8,7 @@ use http_body_util::Full;
 use super::Operator;
 use crate::harness::apps;
 use crate::harness::visitor::{Visitor, fetch, get, raw, read_to_end, request};
-use crate::harness::{TestAgent, until, until_idle};
+use crate::harness::{TestAgent, soon, until, until_idle};
 
 /// The page, by series.
 async fn scrape(operator: &Operator) -> BTreeMap<String, f64> {
@@ -146,4 +146,88 @@ async fn the_state_of_the_server_is_there() {
     operator.write_file("nonsense");
     operator.server.clients_file.reload().await;
     assert_eq!(scrape(&operator).await["adit_clients_file_ok"], 0.0);
+}
+
+/// Writes a certificate for these names that ends with this year, and its key.
+fn bring(operator: &Operator, file: &str, names: &[&str], year: i32) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.not_after = rcgen::date_time_ymd(year, 12, 31);
+    let dir = operator.server.dir();
+    std::fs::write(dir.path().join(format!("{file}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(dir.path().join(format!("{file}.key")), key.serialize_pem()).unwrap();
+}
+
+fn certificate(file: &str) -> String {
+    format!("[[public.certificates]]\ncert = '{file}.pem'\nkey = '{file}.key'\n")
+}
+
+/// What `/healthz` says is wrong.
+async fn problems(operator: &Operator) -> Vec<String> {
+    let health = operator.get("/healthz").await.body;
+    let problems = health["problems"].as_array().unwrap();
+    assert_eq!(health["status"] == "ok", problems.is_empty(), "{health}");
+    problems.iter().map(|problem| problem.as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn two_certificates_of_one_name_are_one_series_with_the_earlier_end() {
+    let operator = Operator::start(&[("public.https", "127.0.0.1:0")]);
+    bring(&operator, "rsa", &["a.test"], 2031);
+    bring(&operator, "ecdsa", &["a.test", "b.test"], 2030);
+    operator.server.reload_file(&format!("{}{}", certificate("rsa"), certificate("ecdsa"))).await.unwrap();
+    let request = Request::builder().uri("/metrics").header("host", "localhost").body(Full::default()).unwrap();
+    let page = Visitor::connect(operator.address).await.ask(request).await;
+    let series: Vec<&str> = page.text().lines().filter(|line| line.contains(r#"of="https""#)).collect();
+    let end: jiff::Timestamp = "2030-12-31T00:00:00Z".parse().unwrap();
+    let [series] = series[..] else { panic!("{series:?}") };
+    let (labels, value) = series.rsplit_once(' ').unwrap();
+    assert_eq!(labels, r#"adit_certificate_expires_timestamp_seconds{of="https",name="a.test"}"#);
+    assert_eq!(value.parse::<f64>().unwrap(), end.as_second() as f64);
+}
+
+#[tokio::test]
+async fn a_refused_reload_is_shown_until_one_is_good() {
+    let operator = Operator::start(&[]);
+    assert_eq!(scrape(&operator).await["adit_reload_ok"], 1.0);
+    operator.server.reload_file("limits.streams = 0\n").await.unwrap_err();
+    assert_eq!(scrape(&operator).await["adit_reload_ok"], 0.0);
+    let said = problems(&operator).await;
+    assert!(said.len() == 1 && said[0].starts_with("the latest reload was refused: "), "{said:?}");
+    assert!(said[0].contains("server.toml: limits.streams: is 0"), "{said:?}");
+    operator.server.reload_file("").await.unwrap();
+    assert_eq!((scrape(&operator).await["adit_reload_ok"], problems(&operator).await.len()), (1.0, 0));
+}
+
+#[tokio::test]
+async fn certificates_that_cannot_be_taken_over_are_shown_until_they_can() {
+    let operator = Operator::start(&[("public.https", "127.0.0.1:0")]);
+    bring(&operator, "a", &["a.test"], 2031);
+    operator.server.reload_file(&certificate("a")).await.unwrap();
+    let ok = async |wanted: f64| {
+        while scrape(&operator).await["adit_certificates_ok"] != wanted {}
+    };
+    assert_eq!(scrape(&operator).await["adit_certificates_ok"], 1.0);
+    // One that another configuration would bring is no matter of the files that count.
+    operator.server.reload_file(&certificate("nowhere")).await.unwrap_err();
+    let page = scrape(&operator).await;
+    assert_eq!((page["adit_certificates_ok"], page["adit_reload_ok"]), (1.0, 0.0));
+    operator.server.reload_file(&certificate("a")).await.unwrap();
+    // Nobody asks for it: the files are watched.
+    let key = operator.server.dir().path().join("a.key");
+    std::fs::write(&key, "nonsense").unwrap();
+    soon("a broken certificate", ok(0.0)).await;
+    let said = problems(&operator).await;
+    assert!(said.len() == 1 && said[0].starts_with("public.certificates[0].key: "), "{said:?}");
+    assert_eq!(scrape(&operator).await["adit_reload_ok"], 1.0);
+    bring(&operator, "a", &["a.test"], 2032);
+    soon("a good one", ok(1.0)).await;
+    assert!(problems(&operator).await.is_empty());
+    // A reload finds out as well, and does not wait for a second look.
+    std::fs::write(&key, "nonsense").unwrap();
+    operator.server.reload_file(&certificate("a")).await.unwrap_err();
+    let page = scrape(&operator).await;
+    assert_eq!((page["adit_certificates_ok"], page["adit_reload_ok"]), (0.0, 0.0));
+    assert_eq!(problems(&operator).await.len(), 2);
 }

@@ -107,11 +107,11 @@ async fn whatever_is_broken_nothing_of_the_set_counts() {
     let further = format!("{TEXT}{}{}[limits]\nstreams = 5\n", certificate("a"), certificate("c"));
     house.write("server.toml", &further);
     house.write("clients.toml", &fewer());
-    assert_eq!(house.refused().await, ["public.certificates[1]"]);
+    assert_eq!(house.refused().await, ["public.certificates[1].cert", "public.certificates[1].key"]);
     // A certificate that is there, while its configuration is the same.
     house.write("server.toml", &changed);
     house.write("a.pem", "nonsense");
-    assert_eq!(house.refused().await, ["public.certificates[0]"]);
+    assert_eq!(house.refused().await, ["public.certificates[0].cert"]);
     bring(house.dir.path(), "a", &["other.test"]);
     // Nothing of all that has counted in the meantime.
     let reloaded = house.reload().await.unwrap();
@@ -128,7 +128,7 @@ async fn every_problem_of_the_set_is_named_at_once() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() == 3 && lines[0].contains("server.toml: limits.streams: is 0"), "{text}");
     assert!(lines[1].contains("clients.toml: clients.bob.namse: unknown key"), "{text}");
-    assert!(lines[2].starts_with("public.certificates[0]: ") && lines[2].contains("a.key"), "{text}");
+    assert!(lines[2].starts_with("public.certificates[0].key: ") && lines[2].contains("a.key"), "{text}");
     assert!(house.clients.lists(&clients_file(&clients())));
 }
 
@@ -136,11 +136,13 @@ async fn every_problem_of_the_set_is_named_at_once() {
 async fn what_waits_for_a_restart_has_to_be_right_already() {
     let house = House::new();
     let waits = TEXT.replace("tls.dir = '.'", "tls.dir = '.'\ntls.cert = 'own.pem'\ntls.key = 'own.key'");
-    house.write("server.toml", &format!("clients = 'others.toml'\n{waits}{}", certificate("a")));
+    let others = format!("clients = 'others.toml'\n{waits}{}", certificate("a"));
+    house.write("server.toml", &format!("{others}[log]\nfile = 'nowhere/adit.log'\n"));
     house.write("others.toml", "[clients.bob]\n");
     let mut keys = house.refused().await;
     keys.sort();
-    assert_eq!(keys, ["clients.bob.token_hash", "tunnel.tls.cert"]);
+    assert_eq!(keys, ["clients.bob.token_hash", "log.file", "tunnel.tls.cert", "tunnel.tls.key"]);
+    house.write("server.toml", &others);
     bring(house.dir.path(), "own", &["tunnel.test"]);
     house.write("others.toml", &fewer());
     let reloaded = house.reload().await.unwrap();

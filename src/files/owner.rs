@@ -1,0 +1,134 @@
+//! Whose a file is. Root may run what writes it, while a server that is not root has to read it later.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// Gives `file` the owner, group and permissions that `before` has, if there is such a file; otherwise the owner of
+/// `folder`, in which it is.
+///
+/// Where this process may not give files away, what replaces another one stays its own only in a folder of its own: it
+/// then has the permissions of a new file.
+pub(super) fn settle(file: &File, before: &Path, folder: &Path) -> io::Result<()> {
+    match fs::metadata(before) {
+        Ok(before) => match give(file, &before) {
+            Ok(()) => file.set_permissions(permissions_of(&before)),
+            Err(error) if is_refused(&error) && is_owned_alike(&file.metadata()?, &fs::metadata(folder)?) => Ok(()),
+            Err(error) => Err(error),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => give_to_owner_of(file, folder),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives `file` to the owner of `folder`, if this process may do so.
+pub(super) fn give_to_owner_of(file: &File, folder: &Path) -> io::Result<()> {
+    let folder = fs::metadata(folder)?;
+    if is_owned_alike(&file.metadata()?, &folder) {
+        return Ok(());
+    }
+    match give(file, &folder) {
+        Err(error) if is_refused(&error) => Ok(()),
+        given => given,
+    }
+}
+
+/// Only root gives away; some container's root may not, or knows the other user by no number.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
+}
+
+#[cfg(unix)]
+fn give(file: &File, to: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let made = file.metadata()?;
+    if (made.uid(), made.gid()) != (to.uid(), to.gid()) {
+        std::os::unix::fs::fchown(file, Some(to.uid()), Some(to.gid()))?;
+    }
+    Ok(())
+}
+
+/// Whether both have the same owner; the group may be another one.
+#[cfg(unix)]
+fn is_owned_alike(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    one.uid() == other.uid()
+}
+
+/// Without what lets a program run as its owner.
+#[cfg(unix)]
+fn permissions_of(file: &fs::Metadata) -> fs::Permissions {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    fs::Permissions::from_mode(file.mode() & 0o777)
+}
+
+#[cfg(not(unix))]
+fn permissions_of(file: &fs::Metadata) -> fs::Permissions {
+    file.permissions()
+}
+
+#[cfg(not(unix))]
+fn give(_: &File, _: &fs::Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn is_owned_alike(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    true
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+
+    use super::super::{Lock, Readers, replace};
+    use super::*;
+
+    /// Somebody else's; `None` if these tests may not give files away, because root does not run them.
+    fn somebodys_folder() -> Option<tempfile::TempDir> {
+        let dir = tempfile::tempdir().unwrap();
+        chown(dir.path(), Some(4711), Some(4712)).is_ok().then_some(dir)
+    }
+
+    fn owner(path: &Path) -> (u32, u32) {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.uid(), metadata.gid())
+    }
+
+    #[test]
+    fn what_root_makes_anew_belongs_to_the_owner_of_the_folder() {
+        let Some(dir) = somebodys_folder() else { return };
+        let path = dir.path().join("server.key");
+        replace(&path, b"key", Readers::Owner).unwrap();
+        assert_eq!(owner(&path), (4711, 4712));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        drop(Lock::wait(dir.path()).unwrap());
+        assert_eq!(owner(&dir.path().join(".lock")), (4711, 4712));
+    }
+
+    #[test]
+    fn a_lock_that_is_a_link_gives_nothing_away() {
+        let Some(dir) = somebodys_folder() else { return };
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        let before = owner(elsewhere.path());
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(".lock")).unwrap();
+        drop(Lock::wait(dir.path()).unwrap());
+        assert_eq!(owner(elsewhere.path()), before);
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_owner_and_mode_whoever_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, readers) in [("key", Readers::Owner), ("certificate", Readers::Everyone)] {
+            let path = dir.path().join(name);
+            fs::write(&path, "before").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            let given_away = chown(&path, Some(4711), Some(4712)).is_ok();
+            replace(&path, b"now", readers).unwrap();
+            let now = fs::metadata(&path).unwrap();
+            assert_eq!(now.mode() & 0o777, 0o640, "{name}");
+            assert!(!given_away || owner(&path) == (4711, 4712), "{name}");
+        }
+    }
+}
