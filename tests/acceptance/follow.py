@@ -260,6 +260,51 @@ def back():
     return "the site is back, by a server without any capability"
 
 
+def lost():
+    run("systemctl", "stop", "adit-server")
+    for place in ("etc/adit", "var/lib/adit"):
+        pathlib.Path("/", place).rename(HERE / place.replace("/", "-"))
+    return "the server is stopped, and its folders are gone"
+
+
+def restored():
+    until("the site", lambda: run("curl", "-s", f"https://{SITE}/") == "Hello from home\n")
+    return "the site is back; its agent knows the server"
+
+
+def processes():
+    return {path.parent.name: json.loads(path.read_text())["pid"] for path in pathlib.Path("/run/units").glob("adit-*/main")}
+
+
+class Upgrade:
+    """A package of the same with a higher version in the place of the one that is installed."""
+
+    def prepare(self):
+        # By this maintainers' scripts see that systemd runs.
+        pathlib.Path("/run/systemd/system").mkdir(parents=True)
+        (package,) = HOME.glob("adit_*.deb")
+        run("dpkg-deb", "-R", package, HERE / "newer")
+        control = HERE / "newer/DEBIAN/control"
+        control.write_text(re.sub(r"^(Version: .*)$", r"\1+newer", control.read_text(), flags=re.M))
+        package.unlink()
+        run("dpkg-deb", "-Zgzip", "-z1", "-b", HERE / "newer", package)
+        self.before = processes()
+
+    def done(self):
+        version = run("dpkg-query", "-W", "-f", "${Version}", "adit")
+        if not version.endswith("+newer"):
+            raise NotTrue(f"{version} is installed")
+        until("the site", lambda: run("curl", "-s", f"https://{SITE}/") == "Hello from home\n")
+        now = processes()
+        stayed = {unit for unit, pid in self.before.items() if now.get(unit) == pid}
+        if stayed != {"adit-server.socket"}:
+            raise NotTrue(f"not restarted: {sorted(stayed)}")
+        return f"{version}; server and agent are other processes, the socket is still open"
+
+
+UPGRADE = Upgrade()
+
+
 def stopped():
     for unit in ("adit-agent", "adit-server"):
         code, told = ((pathlib.Path("/run/units") / unit / name).read_text() for name in ("code", "told"))
@@ -282,8 +327,10 @@ CHECKS = {
     (8, 1): [("a second tenant, taken over live", let_in)],
     (8, 2): [("limits and level of the log, taken over live", reloaded)],
     (8, 3): [("and away again", sent_away)],
-    (9, 1): [("what is kept", backed_up)],
+    (9, 1): [("what is kept", backed_up), ("another machine, or this one after an accident", lost)],
+    (9, 2): [("what has come back", restored)],
     (10, 1): [("sockets that systemd holds", back)],
+    (11, 1): [("what runs", UPGRADE.done)],
     (12, 1): [("how they stopped", stopped)],
 }
 
@@ -298,6 +345,7 @@ def main():
             seen = title
             if section == 9:
                 follow_runbook(table, shell)
+                table.step("what the visitors got since the logs", lambda: end(load))
             table.section(title)
             if section == 6:
                 load = subprocess.Popen([sys.executable, HERE / "load.py", SITE, AUTHORITY], stdout=subprocess.PIPE, text=True)
@@ -305,8 +353,9 @@ def main():
             if section == 7:
                 table.step("somebody has renewed the certificate", lambda: certificate(2))
             if section == 10:
-                table.step("what the visitors got since the logs", lambda: end(load))
                 table.step("without the socket unit, a visitor that comes during a restart", refused_without_sockets)
+            if section == 11:
+                table.step("a newer package is there", UPGRADE.prepare)
         newcomer = Newcomer() if (section, number) == (10, 2) else None
         first = next(line for line in block.splitlines() if line.strip())
         table.step(f"$ {first[:80]}{' …' if block.count(chr(10)) > 1 else ''}", lambda: shell.run(block))

@@ -18,7 +18,8 @@ tar -C "$root" -xf "$top/target/acceptance/root.tar"
 cp "$package" "$root/root/"
 mkdir "$root/acceptance"
 cp "$top"/docs/{operate,runbook,firewall}.md "$top"/tests/acceptance/*.py "$root/acceptance/"
-install -m 755 "$top/tests/acceptance/systemctl.py" "$root/usr/local/bin/systemctl"
+# Where maintainers' scripts find it, too.
+install -m 755 "$top/tests/acceptance/systemctl.py" "$root/usr/bin/systemctl"
 # In there nothing is known of this environment.
 colours=never
 [ -t 1 ] && colours=always

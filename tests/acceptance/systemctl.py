@@ -254,12 +254,12 @@ def stop(unit):
 
 
 def main():
-    verb, *names = [word for word in sys.argv[1:] if word not in ("--now", "--quiet", "--system")]
+    verb, *names = [word for word in sys.argv[1:] if word not in ("--now", "--quiet", "--system", "--")]
     units = [Unit(name) for name in names]
     for unit in units:
         if verb == "enable" and "--now" in sys.argv or verb == "start":
             start(unit)
-        elif verb == "restart":
+        elif verb == "restart" or verb == "try-restart" and unit.pid() and unit.code() is None:
             stop(unit)
             start(unit)
         elif verb == "reload":
@@ -268,7 +268,7 @@ def main():
             stop(unit)
         elif verb == "is-active":
             sys.exit(0 if unit.pid() and unit.code() is None else 3)
-        elif verb != "enable":
+        elif verb not in ("enable", "try-restart"):
             sys.exit(f"{verb}: this stand-in does not know it")
 
 
