@@ -171,7 +171,7 @@ proxies: ## nginx and Caddy in front, as the documents configure them; installs 
 	@$(CARGO) build --locked
 	@tests/proxies/run.sh target/debug/adit
 
-acceptance: ## docs/operate.md, followed to the letter on a bare Debian in a chroot; needs root, about 3 minutes
+acceptance: ## docs/operate.md and docs/runbook.md, followed to the letter on a bare Debian in a chroot, docs/firewall.md; needs root, about 3 minutes
 	@tests/acceptance/install.sh
 	@$(MAKE) --no-print-directory deb
 	@tests/acceptance/run.sh target/debian/adit_*.deb

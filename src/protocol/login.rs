@@ -351,6 +351,16 @@ mod tests {
         }
     }
 
+    /// What `docs/protocol.md` says of an older server, and why it is to be upgraded before its agents.
+    #[test]
+    fn a_later_condition_is_passed_over_and_a_later_kind_cannot_be_read() {
+        let offering =
+            |service: Value| serde_json::from_value::<Hello>(with(hello(), json!({ "services": [service] })));
+        let later = json!({ "name": "blog", "kind": "http", "access": { "moon_phase": "full" } });
+        assert!(offering(later).unwrap().services[0].access.is_open());
+        assert!(offering(json!({ "name": "blog", "kind": "udp" })).is_err());
+    }
+
     #[test]
     fn an_answer_comes_back_as_it_was() {
         let welcome = json!({ "welcome": {

@@ -1,5 +1,6 @@
 """Follows /acceptance/operate.md: runs its `sh` blocks one after another in one shell, and looks after each at what has
-come of it. Runs in the root file system that run.sh has prepared.
+come of it. While the server is up and visitors ask, it runs the commands of /acceptance/runbook.md, too. Runs in the root file
+system that run.sh has prepared.
 """
 
 import json
@@ -14,21 +15,11 @@ import time
 import urllib.parse
 import urllib.request
 
-HERE = pathlib.Path("/acceptance")
-HOME = pathlib.Path("/root")
-DOMAIN = "tunnel.example.com"
-SITE = f"alice.{DOMAIN}"
-AUTHORITY = HERE / "authority.pem"
-PATIENCE = 40
+from basics import AUTHORITY, DOMAIN, HERE, HOME, PATIENCE, SITE, NotTrue, explained, none_of, run, until
+from held import Newcomer
+from runbook import follow_runbook
+
 COLOURS = sys.argv[1:] == ["always"]
-
-
-class NotTrue(Exception):
-    pass
-
-
-def explained(error):
-    return f"{error} {getattr(error, 'stderr', '') or ''}"
 
 
 class Table:
@@ -87,19 +78,6 @@ def blocks():
         title = part.splitlines()[0]
         for number, block in enumerate(re.findall(r"^```sh\n(.*?)^```", part, flags=re.M | re.S), 1):
             yield title, number, block
-
-
-def run(*command, **options):
-    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
-
-
-def until(what, done):
-    end = time.monotonic() + PATIENCE
-    while not (found := done()):
-        if time.monotonic() > end:
-            raise NotTrue(f"waited in vain for: {what}")
-        time.sleep(0.1)
-    return found
 
 
 # What the operator brings along: names that lead here, an authority that the system trusts, a certificate by it.
@@ -191,6 +169,15 @@ def served():
     return "the tenant's page by the certificate from the files; plain HTTP is redirected"
 
 
+def smaller_logs():
+    """Nobody waits until the visitors of this test have filled 100 MiB: a file is full after one."""
+    file = pathlib.Path("/etc/adit/server.toml")
+    file.write_text(file.read_text().replace('server.log" ', 'server.log"\nfile_size = 1048576 ', 1))
+    if "file_size = 1048576" not in file.read_text():
+        raise NotTrue("the guide names no file for the log")
+    return "a file of the log is full after 1 MiB"
+
+
 def scraped():
     until("the target to be up", lambda: value('up{job="adit"}') == 1)
     return "up is 1"
@@ -258,6 +245,66 @@ def backed_up():
     return f"{len(kept.split())} entries"
 
 
+def refused_without_sockets():
+    newcomer = Newcomer()
+    run("systemctl", "restart", "adit-server")
+    return newcomer.expect("refused")
+
+
+def back():
+    until("the site", lambda: run("curl", "-s", f"https://{SITE}/") == "Hello from home\n")
+    pid = json.loads(pathlib.Path("/run/units/adit-server/main").read_text())["pid"]
+    rights = re.search(r"^CapBnd:\t(\w+)$", pathlib.Path(f"/proc/{pid}/status").read_text(), flags=re.M)[1]
+    if int(rights, 16):
+        raise NotTrue(f"its capabilities are bound by {rights}")
+    return "the site is back, by a server without any capability"
+
+
+def lost():
+    run("systemctl", "stop", "adit-server")
+    for place in ("etc/adit", "var/lib/adit"):
+        pathlib.Path("/", place).rename(HERE / place.replace("/", "-"))
+    return "the server is stopped, and its folders are gone"
+
+
+def restored():
+    until("the site", lambda: run("curl", "-s", f"https://{SITE}/") == "Hello from home\n")
+    return "the site is back; its agent knows the server"
+
+
+def processes():
+    return {path.parent.name: json.loads(path.read_text())["pid"] for path in pathlib.Path("/run/units").glob("adit-*/main")}
+
+
+class Upgrade:
+    """A package of the same with a higher version in the place of the one that is installed."""
+
+    def prepare(self):
+        # By this maintainers' scripts see that systemd runs.
+        pathlib.Path("/run/systemd/system").mkdir(parents=True)
+        (package,) = HOME.glob("adit_*.deb")
+        run("dpkg-deb", "-R", package, HERE / "newer")
+        control = HERE / "newer/DEBIAN/control"
+        control.write_text(re.sub(r"^(Version: .*)$", r"\1+newer", control.read_text(), flags=re.M))
+        package.unlink()
+        run("dpkg-deb", "-Zgzip", "-z1", "-b", HERE / "newer", package)
+        self.before = processes()
+
+    def done(self):
+        version = run("dpkg-query", "-W", "-f", "${Version}", "adit")
+        if not version.endswith("+newer"):
+            raise NotTrue(f"{version} is installed")
+        until("the site", lambda: run("curl", "-s", f"https://{SITE}/") == "Hello from home\n")
+        now = processes()
+        stayed = {unit for unit, pid in self.before.items() if now.get(unit) == pid}
+        if stayed != {"adit-server.socket"}:
+            raise NotTrue(f"not restarted: {sorted(stayed)}")
+        return f"{version}; server and agent are other processes, the socket is still open"
+
+
+UPGRADE = Upgrade()
+
+
 def stopped():
     for unit in ("adit-agent", "adit-server"):
         code, told = ((pathlib.Path("/run/units") / unit / name).read_text() for name in ("code", "told"))
@@ -268,6 +315,7 @@ def stopped():
 
 CHECKS = {
     (1, 1): [("the package is installed", installed)],
+    (2, 1): [("a smaller log, for section 6", smaller_logs)],
     (2, 3): [("who owns what", configured)],
     (3, 1): [("the unit's program", started)],
     (4, 3): [("the site over HTTPS", served)],
@@ -279,8 +327,11 @@ CHECKS = {
     (8, 1): [("a second tenant, taken over live", let_in)],
     (8, 2): [("limits and level of the log, taken over live", reloaded)],
     (8, 3): [("and away again", sent_away)],
-    (9, 1): [("what is kept", backed_up)],
-    (10, 1): [("how they stopped", stopped)],
+    (9, 1): [("what is kept", backed_up), ("another machine, or this one after an accident", lost)],
+    (9, 2): [("what has come back", restored)],
+    (10, 1): [("sockets that systemd holds", back)],
+    (11, 1): [("what runs", UPGRADE.done)],
+    (12, 1): [("how they stopped", stopped)],
 }
 
 
@@ -292,6 +343,9 @@ def main():
         section = int(title.split(".")[0])
         if title != seen:
             seen = title
+            if section == 9:
+                follow_runbook(table, shell)
+                table.step("what the visitors got since the logs", lambda: end(load))
             table.section(title)
             if section == 6:
                 load = subprocess.Popen([sys.executable, HERE / "load.py", SITE, AUTHORITY], stdout=subprocess.PIPE, text=True)
@@ -299,13 +353,17 @@ def main():
             if section == 7:
                 table.step("somebody has renewed the certificate", lambda: certificate(2))
             if section == 10:
-                table.step("what the visitors got since the logs", lambda: end(load))
+                table.step("without the socket unit, a visitor that comes during a restart", refused_without_sockets)
+            if section == 11:
+                table.step("a newer package is there", UPGRADE.prepare)
+        newcomer = Newcomer() if (section, number) == (10, 2) else None
         first = next(line for line in block.splitlines() if line.strip())
         table.step(f"$ {first[:80]}{' …' if block.count(chr(10)) > 1 else ''}", lambda: shell.run(block))
+        if newcomer:
+            table.step("a visitor that came meanwhile", lambda: newcomer.expect("308 "))
         for what, check in checks.pop((section, number), []):
             table.step(what, check)
-    if checks:
-        table.step("blocks that are gone from the guide", lambda: (_ for _ in ()).throw(NotTrue(str(sorted(checks)))))
+    table.step("every block that is looked at is there", lambda: none_of(checks))
     print("\nthe guide holds")
 
 

@@ -16,7 +16,7 @@ done
 [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
 
 root=target/acceptance/root.tar
-packages=systemd,procps,ca-certificates,curl,openssl,python3,prometheus,iproute2
+packages=systemd,procps,ca-certificates,curl,openssl,python3,prometheus,iproute2,nftables,ufw,firewalld
 # Made anew when the list changes.
 [ -f "$root" ] && [ "$(cat "$root.packages" 2>/dev/null)" = "$packages" ] && exit 0
 mkdir -p target/acceptance

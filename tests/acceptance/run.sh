@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docs/operate.md, followed to the letter on a bare Debian.
+# docs/operate.md and docs/runbook.md, followed to the letter on a bare Debian, and the firewalls of docs/firewall.md.
 #
 #     tests/acceptance/run.sh target/debian/adit_0.1.0-1_amd64.deb
 #
@@ -17,8 +17,9 @@ mkdir "$root"
 tar -C "$root" -xf "$top/target/acceptance/root.tar"
 cp "$package" "$root/root/"
 mkdir "$root/acceptance"
-cp "$top/docs/operate.md" "$top"/tests/acceptance/*.py "$root/acceptance/"
-install -m 755 "$top/tests/acceptance/systemctl.py" "$root/usr/local/bin/systemctl"
+cp "$top"/docs/{operate,runbook,firewall}.md "$top"/tests/acceptance/*.py "$root/acceptance/"
+# Where maintainers' scripts find it, too.
+install -m 755 "$top/tests/acceptance/systemctl.py" "$root/usr/bin/systemctl"
 # In there nothing is known of this environment.
 colours=never
 [ -t 1 ] && colours=always
@@ -31,5 +32,6 @@ unshare --net --mount --pid --ipc --uts --fork --kill-child env -i HOME=/root PA
         mount -t tmpfs tmpfs "$1/run"
         mount --rbind /dev "$1/dev"
         ip link set lo up
+        chroot "$1" python3 /acceptance/firewall.py
         exec chroot "$1" python3 /acceptance/follow.py "$2"
     ' sh "$root" "$colours"

@@ -3,8 +3,10 @@
 
 It reads the units that are installed, drop-ins included, and keeps to what concerns how a program is started, told and
 stopped: ExecStart, ExecReload, Type, User, Group, Environment, EnvironmentFile, StateDirectory, LogsDirectory,
-WorkingDirectory, UMask, LimitNOFILE, AmbientCapabilities, CapabilityBoundingSet, NoNewPrivileges, WatchdogSec, TimeoutStopSec. What hides the
-system from the program (Protect…, Private…, SystemCallFilter) is not done here, and nothing is restarted.
+WorkingDirectory, UMask, LimitNOFILE, AmbientCapabilities, CapabilityBoundingSet, NoNewPrivileges, WatchdogSec, TimeoutStopSec. Of a
+socket unit: ListenStream with ports, and Backlog; a process of its own holds the sockets, and hands them to the service whenever
+that starts. What hides the system from the program (Protect…, Private…, SystemCallFilter) is not done here, and nothing is
+restarted or started by itself.
 """
 
 import grp
@@ -23,17 +25,32 @@ import time
 
 STATE = pathlib.Path("/run/units")
 PATIENCE = 30
+# Runs a command with the descriptors before `--` in the places where sd_listen_fds(3) looks for them.
+HAND_OVER = """
+import os, sys
+split = sys.argv.index("--")
+# First out of the way.
+moved = [os.dup2(int(fd), 100 + at) for at, fd in enumerate(sys.argv[1:split])]
+for at, fd in enumerate(moved):
+    os.dup2(fd, 3 + at)
+os.closerange(3 + len(moved), 100 + len(moved))
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(moved))}
+os.execvp(sys.argv[split + 1], sys.argv[split + 1:])
+"""
 
 
 class Unit:
-    def __init__(self, name):
+    def __init__(self, name, missing_ok=False):
         self.name = name.removesuffix(".service")
-        file = f"{self.name}.service"
+        self.is_socket = name.endswith(".socket")
+        file = self.name if self.is_socket else f"{self.name}.service"
         places = [pathlib.Path(place) / "systemd/system" for place in ("/etc", "/usr/lib", "/lib")]
         found = next((place / file for place in places if (place / file).exists()), None)
+        self.values = {}
+        if found is None and missing_ok:
+            return
         if found is None:
             sys.exit(f"Unit {file} not found.")
-        self.values = {}
         drop_ins = [path for place in places for path in sorted((place / f"{file}.d").glob("*.conf"))]
         for path in [found, *dict.fromkeys(path.resolve() for path in drop_ins)]:
             self.read(path.read_text())
@@ -44,7 +61,7 @@ class Unit:
             line = line.strip()
             if line.startswith("["):
                 section = line
-            elif section == "[Service]" and "=" in line and line[0] not in "#;":
+            elif section == ("[Socket]" if self.is_socket else "[Service]") and "=" in line and line[0] not in "#;":
                 key, value = (part.strip() for part in line.split("=", 1))
                 # An empty value takes back what was said before.
                 self.values[key] = [*self.values.get(key, []), value] if value else []
@@ -105,7 +122,48 @@ def until(what, done, patience=PATIENCE):
         time.sleep(0.02)
 
 
+def hold(unit):
+    """Opens the sockets of a socket unit, and hands them to whoever asks, until this is killed."""
+    if unit.pid() and unit.code() is None:
+        return
+    unit.state.mkdir(parents=True, exist_ok=True)
+    (unit.state / "code").unlink(missing_ok=True)
+    sockets = []
+    for port in unit.values["ListenStream"]:
+        try:
+            sockets.append(socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True,
+                                                backlog=int(unit.last("Backlog", "4096"))))
+        except OSError as error:
+            sys.exit(f"{unit.name}: {port}: {error}")
+    (unit.state / "door").unlink(missing_ok=True)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(str(unit.state / "door"))
+    door.listen()
+    if pid := os.fork():
+        (unit.state / "main").write_text(json.dumps({"pid": pid}))
+        return
+    os.setsid()
+    for stream in (0, 1, 2):
+        os.dup2(os.open("/dev/null", os.O_RDWR), stream)
+    while True:
+        asks, _ = door.accept()
+        socket.send_fds(asks, [b"-"], [held.fileno() for held in sockets])
+        asks.close()
+
+
+def handed_to(unit):
+    """The descriptors that the socket unit of this service holds."""
+    held_by = Unit(f"{unit.name}.socket", missing_ok=True)
+    if held_by.pid() is None or held_by.code() is not None:
+        return []
+    with socket.socket(socket.AF_UNIX) as door:
+        door.connect(str(held_by.state / "door"))
+        return socket.recv_fds(door, 1, 16)[1]
+
+
 def start(unit):
+    if unit.is_socket:
+        return hold(unit)
     if unit.pid() and unit.code() is None:
         return
     unit.state.mkdir(parents=True, exist_ok=True)
@@ -142,9 +200,14 @@ def supervise(unit):
         if unit.last("WatchdogSec"):
             environment["WATCHDOG_USEC"] = str(int(unit.seconds("WatchdogSec", "0") * 1e6))
     with open(unit.state / "log", "ab") as log, open("/dev/null", "rb") as nothing:
+        handed = handed_to(unit)
+        hand_over = [sys.executable, "-c", HAND_OVER, *map(str, handed), "--"] if handed else []
         process = subprocess.Popen(
-            as_user(unit, user, group) + unit.words("ExecStart", **environment), env=environment, stdin=nothing,
-            stdout=log, stderr=log, cwd=unit.last("WorkingDirectory", "/"), umask=int(unit.last("UMask", "0022"), 8))
+            hand_over + as_user(unit, user, group) + unit.words("ExecStart", **environment), env=environment, stdin=nothing,
+            stdout=log, stderr=log, cwd=unit.last("WorkingDirectory", "/"), umask=int(unit.last("UMask", "0022"), 8),
+            pass_fds=handed)
+    for descriptor in handed:
+        os.close(descriptor)
     for stream in (0, 1, 2):
         os.dup2(os.open("/dev/null", os.O_RDWR), stream)
     (unit.state / "new").write_text(json.dumps({"pid": process.pid}))
@@ -196,18 +259,21 @@ def stop(unit):
     if unit.pid() is None or unit.code() is not None:
         return
     os.kill(unit.pid(), signal.SIGTERM)
+    if unit.is_socket:
+        (unit.state / "code").write_text("0")
+        return
     until(f"the end of {unit.name}", lambda: unit.code() is not None, unit.seconds("TimeoutStopSec", "90"))
     if unit.code() not in (0, -signal.SIGTERM):
         sys.exit(f"{unit.name} has ended with {unit.code()}")
 
 
 def main():
-    verb, *names = [word for word in sys.argv[1:] if word not in ("--now", "--quiet", "--system")]
-    units = [Unit(name) for name in names if not name.endswith(".socket")]
+    verb, *names = [word for word in sys.argv[1:] if word not in ("--now", "--quiet", "--system", "--")]
+    units = [Unit(name) for name in names]
     for unit in units:
         if verb == "enable" and "--now" in sys.argv or verb == "start":
             start(unit)
-        elif verb == "restart":
+        elif verb == "restart" or verb == "try-restart" and unit.pid() and unit.code() is None:
             stop(unit)
             start(unit)
         elif verb == "reload":
@@ -216,6 +282,8 @@ def main():
             stop(unit)
         elif verb == "is-active":
             sys.exit(0 if unit.pid() and unit.code() is None else 3)
+        elif verb not in ("enable", "try-restart"):
+            sys.exit(f"{verb}: this stand-in does not know it")
 
 
 main()

@@ -54,11 +54,7 @@ fn of_adit(words: &[String]) -> Option<Vec<String>> {
             _ => return None,
         }
     }
-    // In the runbook it is a function that asks the server; `adit CA` is a name.
-    words
-        .peek()
-        .is_some_and(|first| first.starts_with(|letter: char| letter == '-' || letter.is_ascii_lowercase()))
-        .then(|| words.map(fitting).collect())
+    Some(words.map(fitting).collect())
 }
 
 fn is_of_a_name(letter: char) -> bool {
@@ -132,6 +128,8 @@ fn a_command_line_that_the_program_does_not_take_is_noticed() {
         ("A=$(adit http PORT --sever HOST:8080)", true),
         ("adit http PORT --server HOST:8080 \\\n  --id ID --token TOKEN", false),
         ("adit http --id x", true),
+        // A function of that name would hide the program in the lines that follow.
+        ("adit() { curl -sS \"http://127.0.0.1:9091$1\"; }", true),
     ] {
         assert_eq!(refused(&format!("```sh\n{command}\n```\n")), is_refused, "{command}");
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 mod commands;
+mod memory;
 mod reference;
 mod shell;
 
