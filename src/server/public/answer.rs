@@ -185,13 +185,29 @@ main{max-width:30rem;padding:2rem}\
 h1{margin:.25rem 0 1rem;font-size:1.5rem}\
 .small{margin-top:2rem;font-size:.8rem;opacity:.6;font-family:ui-monospace,monospace}";
 
-/// `GET /health` on the bare domain or address.
-pub(super) fn health(connected: bool, request_id: RequestId) -> Response<Full<Bytes>> {
+/// What `/health` was asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// An agent is there.
+    Connected,
+    /// None is.
+    Disconnected,
+    /// No client may have that name.
+    Unknown,
+}
+
+/// `GET /health` on the bare domain or address. It has two answers; of a name that no client may have, a field says so,
+/// too.
+pub(super) fn health(health: Health, request_id: RequestId) -> Response<Full<Bytes>> {
+    let connected = health == Health::Connected;
     let text = if connected { "Tunnel: Connected\n" } else { "Tunnel: Disconnected\n" };
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     if !connected {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(AGENTS_COME_BACK));
+    }
+    if health == Health::Unknown {
+        response.headers_mut().insert(ERROR_CODE, HeaderValue::from_static(Failure::UnknownName.code()));
     }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
