@@ -62,6 +62,7 @@ use public::live::LiveRequests;
 use registry::Registry;
 use reload::Reloader;
 use room::Room;
+pub use room::connections_within;
 use settings::Settings;
 use usages::Usages;
 
