@@ -63,10 +63,11 @@ pub enum NoPort {
 }
 
 impl NoPort {
-    /// What the operator gives to `adit token set … --tcp-ports` to allow it, if that is what is needed.
-    pub fn allowed_by(&self) -> Option<String> {
+    /// What the operator gives to `adit token set … --tcp-ports` to allow the port that was wanted, or any, if that is what
+    /// is needed.
+    pub fn allowed_by(&self, wanted: Option<u16>) -> Option<String> {
         match self {
-            Self::None => Some("20000-20010".to_owned()),
+            Self::None => Some(wanted.map_or_else(|| "20000-20010".to_owned(), |port| port.to_string())),
             Self::NotAllowed { wanted, .. } => Some(format!("+{wanted}")),
             Self::InUse(_) | Self::AllInUse(_) => None,
         }
@@ -202,9 +203,9 @@ mod tests {
         let (client, [db, _]) = ids();
         let ports = Ports::new([127, 0, 0, 1].into());
         let none = ports.acquire((&client, &db), None, &[]).unwrap_err();
-        assert!(none.allowed_by().unwrap().contains('-') && none.refusal() == Refusal::NotAllowed);
+        assert!(none.allowed_by(Some(22)).as_deref() == Some("22") && none.refusal() == Refusal::NotAllowed);
         let other = ports.acquire((&client, &db), Some(22), &[20_000..=20_010, 25_565..=25_565]).unwrap_err();
         assert_eq!(other.to_string(), "the client may not have the public port 22, only: 20000-20010, 25565");
-        assert_eq!((other.refusal(), other.allowed_by()), (Refusal::NotAllowed, Some("+22".to_owned())));
+        assert_eq!((other.refusal(), other.allowed_by(Some(22))), (Refusal::NotAllowed, Some("+22".to_owned())));
     }
 }

@@ -165,7 +165,9 @@ impl Shared {
         let allowed = self.clients.tcp_ports(client);
         let (port, listener) =
             self.ports.acquire((client, &offer.name), offer.remote_port, &allowed).map_err(|why| {
-                let how = why.allowed_by().map(|ports| format!("; {}", allowed_by(client, "tcp-ports", &ports)));
+                let how = why
+                    .allowed_by(offer.remote_port)
+                    .map(|ports| format!("; {}", allowed_by(client, "tcp-ports", &ports)));
                 let how = how.unwrap_or_default();
                 Refused::new(why.refusal(), format!("the service `{}` gets no port: {why}{how}", offer.name))
             })?;
