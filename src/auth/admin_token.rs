@@ -1,5 +1,6 @@
 //! The secret of the operator's tools.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -34,7 +35,7 @@ pub struct AdminToken {
 pub enum AdminTokenError {
     /// The file cannot be read or written; the message names it.
     #[error(transparent)]
-    File(#[from] std::io::Error),
+    File(#[from] io::Error),
     /// There is a file, but no token in it.
     #[error(
         "{} holds no admin token (`adit_admin_…`), or a mistyped one: delete the file to have a new one made",
@@ -71,6 +72,20 @@ impl AdminToken {
         let Some(bytes) = files::read_if_there(path)?.map(Zeroizing::new) else { return Ok(None) };
         let text = std::str::from_utf8(&bytes).unwrap_or_default();
         Self::parse(text).map(Some).ok_or_else(|| AdminTokenError::NotAToken(path.to_owned()))
+    }
+
+    /// Reads the token in the file at `path`, for whoever asks the server that made it. Blocks.
+    ///
+    /// # Errors
+    /// There is no such file, it cannot be read, or what is in it is no token.
+    pub fn read(path: &Path) -> Result<Self, AdminTokenError> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no {}", path.display()));
+        Self::look(path)?.ok_or_else(|| missing().into())
+    }
+
+    /// The token as it is sent.
+    pub fn as_secret(&self) -> &Secret {
+        &self.text
     }
 
     fn generate() -> Result<Self, getrandom::Error> {

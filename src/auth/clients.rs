@@ -4,13 +4,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::{InviteCode, check_hash};
@@ -34,7 +34,25 @@ pub fn hash_problems(file: &ClientsFile) -> Vec<Problem> {
 #[derive(Debug)]
 pub struct Clients {
     listed: RwLock<Arc<Listed>>,
+    /// Those that were taken off the list, and when; the latest at the end.
+    removed: Mutex<VecDeque<(ClientId, Timestamp)>>,
     changes: watch::Sender<()>,
+}
+
+/// How many clients are remembered that were taken off the list: whoever reads the log asks about the latest.
+const REMEMBERED: usize = 256;
+
+/// How a client stands, for the operator: whoever logs in is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It may log in.
+    Listed,
+    /// It is listed, and has expired at that moment.
+    Expired(Timestamp),
+    /// It was taken off the list at that moment.
+    Removed(Timestamp),
+    /// Nobody remembers it.
+    Unknown,
 }
 
 /// A token hash that holds at present.
@@ -118,13 +136,21 @@ impl Listed {
 impl Clients {
     /// The store of what `file` lists.
     pub fn new(file: ClientsFile) -> Self {
-        Self { listed: RwLock::new(Listed::new(file)), changes: watch::Sender::new(()) }
+        let listed = RwLock::new(Listed::new(file));
+        Self { listed, removed: Mutex::default(), changes: watch::Sender::new(()) }
     }
 
     /// Takes over another list: from the next login and the next request on, it alone counts.
     pub fn replace(&self, file: ClientsFile) {
         let listed = Listed::new(file);
-        *self.listed.write() = listed;
+        let before = std::mem::replace(&mut *self.listed.write(), Arc::clone(&listed));
+        let now = Timestamp::now();
+        let mut removed = self.removed.lock();
+        let gone = before.clients.keys().filter(|id| !listed.clients.contains_key(*id)).take(REMEMBERED);
+        removed.extend(gone.map(|id| (id.clone(), now)));
+        let too_many = removed.len().saturating_sub(REMEMBERED);
+        drop(removed.drain(..too_many));
+        drop(removed);
         self.changes.send_replace(());
     }
 
@@ -185,6 +211,16 @@ impl Clients {
         });
         let current = Credential { hash: Arc::clone(&entry.token_hash), until: entry.expires };
         std::iter::once(current).chain(previous).collect()
+    }
+
+    /// How a client stands at `now`.
+    pub fn standing(&self, client: &ClientId, now: Timestamp) -> Standing {
+        if let Some(entry) = self.entry(client) {
+            return entry.expires.filter(|end| *end <= now).map_or(Standing::Listed, Standing::Expired);
+        }
+        let removed = self.removed.lock();
+        let last = removed.iter().rev().find(|(id, _)| id == client);
+        last.map_or(Standing::Unknown, |(_, when)| Standing::Removed(*when))
     }
 
     /// The names that a client may claim.

@@ -24,7 +24,7 @@ mod ticket;
 mod token;
 
 pub use admin_token::{AdminToken, AdminTokenError};
-pub use clients::{Clients, Credential, Invited, hash_problems};
+pub use clients::{Clients, Credential, Invited, Standing, hash_problems};
 pub use hash::{Cost, HashError, TokenVerifier, Work, check_hash, hash, hash_at, work_of};
 pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;

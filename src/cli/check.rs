@@ -30,6 +30,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     if checked.kind == Kind::Server {
         println!("memory: {}", Ceiling::of(&ServerConfig::load(Some(&args.file), &Flags::new())?));
+        println!(
+            "        a busy server takes a few per cent of that; lower limits.connections, limits.streams and \
+             tunnel.max_tunnels to bound it (docs/capacity.md)"
+        );
     }
     println!("{green}fine:{green:#} {} ({})", args.file.display(), checked.kind);
     Ok(())

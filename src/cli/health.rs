@@ -51,7 +51,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Where a program on the same machine reaches what listens there.
-fn from_here(listens: SocketAddr) -> SocketAddr {
+pub(super) fn from_here(listens: SocketAddr) -> SocketAddr {
     let ip = match listens.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         // `[::]` takes IPv4 too, and is `0.0.0.0` where there is no IPv6.

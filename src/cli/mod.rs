@@ -1,5 +1,6 @@
 //! The command line: one file for each sub-command. The only room that knows both the server and the agent.
 
+mod admin;
 mod agent;
 mod cert;
 mod check;
@@ -13,7 +14,9 @@ mod password;
 mod reload;
 mod runtime;
 mod server;
+mod server_status;
 mod status;
+mod table;
 mod terminal;
 mod token;
 
@@ -51,6 +54,8 @@ enum Command {
     Cert(cert::Args),
     /// Check a configuration file and name every problem in it
     Check(check::Args),
+    /// Show how a running server is, and who is connected
+    Status(server_status::Args),
     /// Ask a server on this machine whether it is ready: for health checks of containers and monitors
     Health(health::Args),
     /// Show it working: server, agent and a small site in one process
@@ -74,6 +79,7 @@ impl Cli {
             Command::Token(args) => token::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Check(args) => check::run(&args),
+            Command::Status(args) => server_status::run(args),
             Command::Health(args) => health::run(args),
             Command::Demo(args) => demo::run(args),
         }

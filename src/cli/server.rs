@@ -2,17 +2,22 @@
 
 mod advice;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anstream::println;
+use anstream::print;
 use anstyle::Style;
 use tokio_util::task::TaskTracker;
 
 use super::runtime::Hangups;
 use super::{Failure, manager, runtime};
 use crate::auth::{Clients, load_clients};
-use crate::config::{DEFAULT_SERVER_FILE, Flags, ServerConfig, open_admin_warning, shared_origin_warning};
+use crate::certs::authority_fingerprint;
+use crate::config::{
+    ClientsFile, DEFAULT_SERVER_FILE, Flags, PublicConfig, ServerConfig, begin_clients_file, open_admin_warning,
+    shared_origin_warning,
+};
 use crate::server::Server;
 use crate::server::certificate::Origin;
 use crate::telemetry::start_logs;
@@ -44,30 +49,29 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let usual = || Some(PathBuf::from(DEFAULT_SERVER_FILE)).filter(|path| path.exists());
     let file = args.config.or_else(usual);
     let config = ServerConfig::load(file.as_deref(), &flags)?;
-    let clients = load_clients(&config.clients)?;
+    let clients = clients_of(&config, file.as_deref())?;
     let logs = start_logs(&config.log).map_err(Failure::other)?;
-    for warning in [shared_origin_warning(&config, &clients), open_admin_warning(&config)].into_iter().flatten() {
-        tracing::warn!("{warning}");
-    }
-    strange.iter().for_each(|message| tracing::warn!("{message}"));
+    // They come after what the server says of itself, each in one line.
+    let mut warnings: Vec<_> =
+        [shared_origin_warning(&config, &clients), open_admin_warning(&config)].into_iter().flatten().collect();
+    warnings.extend(strange);
+    let invite = invite_command(file.as_deref());
     if clients.clients.is_empty() {
-        let file = config.clients.display();
-        tracing::warn!("no client may log in yet: make a token with `adit token new ID --clients {file}`");
+        warnings.push(format!("no client may log in yet: invite one with `{invite}`"));
     }
-    let files = runtime::raise_file_limit();
-    if let Some(advice) = advice::System::look(files).advice(&config) {
-        tracing::warn!("{advice}");
-    }
+    warnings.extend(advice::System::look(runtime::raise_file_limit()).advice(&config));
     runtime::for_server()?.block_on(async {
-        let (domain, token_file) = (config.public.domain.clone(), config.admin.token_file.clone());
+        let (public, token_file) = (config.public.clone(), config.admin.token_file.clone());
         let server =
             Server::bind_with(config, Clients::new(clients), &mut inherited)?.with_log(logs.level(), logs.state());
-        for address in inherited.left() {
-            tracing::warn!("the service manager listens on {address}, which is nobody's port in the configuration");
-        }
+        let left = inherited.left().into_iter();
+        warnings.extend(left.map(|address| {
+            format!("the service manager listens on {address}, which is nobody's port in the configuration")
+        }));
         // Nobody would ever take what waits in them.
         drop(inherited);
-        print_start(&server, &domain, &token_file)?;
+        print!("{}", banner(&server, &public, &token_file, &invite).map_err(Failure::other)?);
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
         manager::keep_awake(&tasks);
@@ -90,31 +94,64 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     })
 }
 
-fn print_start(server: &Server, domain: &str, token_file: &Path) -> Result<(), Failure> {
+/// Who may log in. At the very first start, with nothing made yet, the clients file in its usual place is begun.
+fn clients_of(config: &ServerConfig, file: Option<&Path>) -> Result<ClientsFile, Failure> {
+    let usual = file.unwrap_or(Path::new(DEFAULT_SERVER_FILE)).with_file_name("clients.toml");
+    let tls = &config.tunnel.tls;
+    // Later, or in another place, one that is not there was more likely lost, or is mistyped.
+    let is_first_start = || tls.own.is_none() && matches!(authority_fingerprint(&tls.dir), Ok(None));
+    if config.clients == usual && !usual.exists() && is_first_start() {
+        begin_clients_file(&usual)?;
+    }
+    Ok(load_clients(&config.clients)?)
+}
+
+/// How somebody is invited to the server with this configuration file.
+fn invite_command(file: Option<&Path>) -> String {
+    match file.filter(|file| *file != Path::new(DEFAULT_SERVER_FILE)) {
+        Some(file) => format!("adit token invite alice --config {}", file.display()),
+        None => "adit token invite alice".to_owned(),
+    }
+}
+
+/// What the server says of itself when it starts.
+fn banner(server: &Server, public: &PublicConfig, token_file: &Path, invite: &str) -> io::Result<String> {
     let bold = Style::new().bold();
-    let tunnel = server.tunnel_address().map_err(Failure::other)?;
-    let public = server.public_address().map_err(Failure::other)?;
+    let tunnel = server.tunnel_address()?;
     let certificate = server.certificate();
-    let origin = match certificate.origin {
-        Origin::Own => "your own",
-        Origin::Made => "made just now, with a new authority",
-        Origin::Renewed => "renewed just now; agents need nothing new",
-        Origin::Kept => "made at an earlier start",
+    let (origin, note) = match certificate.origin {
+        Origin::Own => ("your own", ""),
+        Origin::Made => ("made just now, with a new authority", ""),
+        Origin::Renewed => ("renewed just now", "; agents need nothing new"),
+        Origin::Kept => ("made earlier", ""),
     };
-    println!("{bold}adit server{bold:#} {}", env!("CARGO_PKG_VERSION"));
-    println!("  agents dial   {tunnel}");
-    println!("  visitors      {}", visitor_url(("http", 80), domain, public));
-    if let Some(https) = server.https_address().map_err(Failure::other)? {
-        println!("                {}", visitor_url(("https", 443), domain, https));
+    let mut text = format!("{bold}adit server{bold:#} {}\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |label: &str, words: &str| text.push_str(&format!("  {label:<13} {words}\n"));
+    line("agents dial", &tunnel.to_string());
+    for (label, words) in ["visitors", ""].into_iter().zip(visitors(server, public)?) {
+        line(label, &words);
     }
-    if let Some(admin) = server.admin_address().map_err(Failure::other)? {
-        println!("  admin         http://{admin}/ (token: {})", token_file.display());
+    if let Some(admin) = server.admin_address()? {
+        line("admin", &format!("http://{admin}/ (token: {})", token_file.display()));
     }
-    println!("  certificate   {origin}, for {}", certificate.names.join(", "));
-    println!("  fingerprint   {bold}{}{bold:#}", server.fingerprint());
-    println!("  at home       adit http 3000 --server {domain}:{} --id ID --token TOKEN \\", tunnel.port());
-    println!("                  --fingerprint {}", server.fingerprint());
-    Ok(())
+    line("certificate", &format!("{origin}, for {}{note}", certificate.names.join(", ")));
+    line("fingerprint", &format!("{bold}{}{bold:#}", server.fingerprint()));
+    line("to invite", invite);
+    line("at home", &format!("adit login {}:{} --invite CODE", public.domain, tunnel.port()));
+    Ok(text)
+}
+
+/// Where visitors go: what stands in front, and otherwise the listeners.
+fn visitors(server: &Server, public: &PublicConfig) -> io::Result<Vec<String>> {
+    let http = server.public_address()?;
+    let https = server.https_address()?;
+    if let Some(url) = &public.url {
+        let listens = https.map(|https| format!(", https on {https}")).unwrap_or_default();
+        let behind = format!("(public.url; behind it http on {http}{listens})");
+        return Ok(vec![url.replace("{name}", "NAME"), behind]);
+    }
+    let https = https.map(|https| visitor_url(("https", 443), &public.domain, https));
+    Ok(std::iter::once(visitor_url(("http", 80), &public.domain, http)).chain(https).collect())
 }
 
 fn visitor_url((scheme, own_port): (&str, u16), domain: &str, listens: SocketAddr) -> String {

@@ -1,9 +1,12 @@
 //! `adit token`
 
+mod files;
 mod invite;
 mod list;
+mod set;
 
-use std::path::{Path, PathBuf};
+use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use anstream::{eprintln, println};
@@ -13,21 +16,17 @@ use jiff::Timestamp;
 
 use super::Failure;
 use crate::auth::{Token, hash};
-use crate::config::{Claim, EditError, NewClient, add_client, revoke_client, revoke_invite, rotate_token};
-use crate::values::{ClientId, Secret};
+use crate::certs::authority_fingerprint;
+use crate::config::{
+    Claim, EditError, NewClient, ServerConfig, add_client, port_range, revoke_client, revoke_invite, rotate_token,
+};
+use crate::values::{ClientId, Domain, Secret};
+use files::{Files, Site};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
-}
-
-/// The file that all of them are about.
-#[derive(Debug, clap::Args)]
-struct File {
-    /// The clients file
-    #[arg(long, value_name = "FILE", default_value = "config/clients.toml")]
-    clients: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,25 +36,33 @@ enum Command {
         /// The client's id, which is also its first public name
         id: ClientId,
         #[command(flatten)]
-        file: File,
+        files: Files,
         /// The names it may claim, e.g. `alice,blog,*.blog` [default: its id]
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         names: Vec<Claim>,
+        /// The domains its services may have, e.g. `alice.example,*.alice.example` [default: none]
+        #[arg(long, value_name = "DOMAINS", value_delimiter = ',', value_parser = |text: &str| Domain::new(text))]
+        domains: Vec<Domain>,
+        /// The public ports its services may have, e.g. `20000-20010,25565` [default: none]
+        #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port_range)]
+        tcp_ports: Vec<RangeInclusive<u16>>,
         /// When it may no longer log in: `2027-01-01T00:00:00Z`, or `30d` from now [default: never]
         #[arg(long, value_name = "WHEN", value_parser = end)]
         expires: Option<Timestamp>,
     },
-    /// Show the clients and invitations; a table on a terminal, and otherwise lines with tabs
+    /// Change what a client may have: its names, domains and public ports, and when it expires
+    Set(set::Args),
+    /// Show the clients and invitations, and who is connected; a table on a terminal, and otherwise lines with tabs
     List {
         #[command(flatten)]
-        file: File,
+        files: Files,
     },
     /// Give a client a new token and print it, this once; the old one holds for a while
     Rotate {
         /// The client's id
         id: ClientId,
         #[command(flatten)]
-        file: File,
+        files: Files,
         /// How long the old token holds; `0s` ends it at once
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
         overlap: Duration,
@@ -65,7 +72,7 @@ enum Command {
         /// The client's id, or the invitation's key as `adit token list` shows it
         id: String,
         #[command(flatten)]
-        file: File,
+        files: Files,
     },
     /// Invite somebody: print a code that buys a token, once
     Invite(invite::Args),
@@ -73,23 +80,40 @@ enum Command {
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::New { id, file, names, expires } => new(&file.clients, &id, names, expires),
-        Command::List { file } => list::run(&file.clients),
-        Command::Rotate { id, file, overlap } => rotate(&file.clients, &id, overlap),
-        Command::Revoke { id, file } => revoke(&file.clients, &id),
+        Command::New { id, files, names, domains, tcp_ports, expires } => {
+            let client = NewClient { names, domains, tcp_ports, expires, ..NewClient::default() };
+            new(&files.site()?, &id, client)
+        }
+        Command::Set(args) => set::run(args),
+        Command::List { files } => list::run(&files.site()?),
+        Command::Rotate { id, files, overlap } => rotate(&files.site()?.clients, &id, overlap),
+        Command::Revoke { id, files } => revoke(&files.site()?.clients, &id),
         Command::Invite(args) => invite::run(args),
     }
 }
 
-fn new(file: &Path, id: &ClientId, names: Vec<Claim>, expires: Option<Timestamp>) -> Result<(), Failure> {
+fn new(site: &Site, id: &ClientId, client: NewClient) -> Result<(), Failure> {
     let (token, token_hash) = fresh_token()?;
-    add_client(file, id, &NewClient { token_hash, names, expires, ..NewClient::default() })?;
-    done("added", &format!("the client `{id}` to {}", file.display()));
+    add_client(&site.clients, id, &NewClient { token_hash, ..client })?;
+    done("added", &format!("the client `{id}` to {}", site.clients.display()));
     print_secret(token.as_secret());
-    eprintln!("This is the only time the token is shown. At home:");
-    eprintln!("  adit http 3000 --server HOST:8080 --id {id} --token TOKEN --fingerprint sha256:…");
+    eprintln!("This is the only time the token is shown. At home, where `adit login` asks for it:");
+    eprintln!("  adit login {} --id {id}{}", site.dialled(), pin_flag(site.server()));
+    eprintln!("  adit http 3000");
     taken_over();
     Ok(())
+}
+
+/// How an agent is told by which key it knows the server; one with a certificate of the operator's own needs nothing.
+fn pin_flag(server: Option<&ServerConfig>) -> String {
+    match server.map(|server| &server.tunnel.tls) {
+        Some(tls) if tls.own.is_some() => String::new(),
+        Some(tls) => match authority_fingerprint(&tls.dir) {
+            Ok(Some(fingerprint)) => format!(" --fingerprint {fingerprint}"),
+            Ok(None) | Err(_) => " --fingerprint sha256:…".to_owned(),
+        },
+        None => " --fingerprint sha256:…".to_owned(),
+    }
 }
 
 fn rotate(file: &Path, id: &ClientId, overlap: Duration) -> Result<(), Failure> {

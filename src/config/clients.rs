@@ -320,8 +320,11 @@ pub fn port_text(range: &RangeInclusive<u16>) -> String {
     }
 }
 
-/// `20000-20010`, or one port.
-fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+/// Reads `20000-20010`, or one port.
+///
+/// # Errors
+/// It is neither; the message says how to write one.
+pub fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse(), last.trim().parse()) {
         (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(first..=last),

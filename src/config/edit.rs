@@ -8,10 +8,12 @@ mod error;
 mod places;
 #[cfg(test)]
 mod properties;
+mod set;
 #[cfg(test)]
 mod tests;
 mod text;
 
+use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::files::{self, Lock, Readers};
 use crate::values::{ClientId, Domain, Fingerprint, Name};
 
 pub use error::{EditError, RedeemError};
+pub use set::{ClientChange, Listing, listing, set_client};
 
 use self::text::{Comments, NotThere, add, inline, insert_after, list, quoted, remove, set};
 use super::clients::{Claim, ClientsFile, claims_of, invite_key, port_text};
@@ -70,8 +73,8 @@ pub struct Redeemed {
     pub names: Vec<Name>,
 }
 
-/// Adds a client to the clients file at `path`, and makes the file (0600) if there is none. Invitations that have
-/// expired go, so that none of them is in the way.
+/// Adds a client to the clients file at `path`, and makes the file (0600) if there is none, and the folder that it is to be
+/// in. Invitations that have expired go, so that none of them is in the way.
 ///
 /// # Errors
 /// The client or an invitation for it is there already, something of it belongs to somebody else, or the file cannot
@@ -82,6 +85,14 @@ pub fn add_client(path: &Path, id: &ClientId, client: &NewClient) -> Result<(), 
         draft.refuse_taken(path, id)?;
         draft.add_client(id, client)
     })
+}
+
+/// Begins a clients file at `path`, as [`add_client`] makes one, in which nobody is. One that is there stays as it is.
+///
+/// # Errors
+/// The file cannot be used or written.
+pub fn begin_clients_file(path: &Path) -> Result<(), EditError> {
+    change(path, Missing::MakeOne, |_| Ok(()))
 }
 
 /// Gives the client `id` another token. The one it has now holds on for `overlap`, in whole seconds, and the answer says
@@ -138,8 +149,36 @@ pub fn revoke_client(path: &Path, id: &ClientId) -> Result<(), EditError> {
 /// # Errors
 /// As [`add_client`].
 pub fn add_invite(path: &Path, invite: &NewInvite) -> Result<String, EditError> {
+    invite_with(path, invite, |_| Ok(()))
+}
+
+/// As [`add_invite`], in place of an invitation of the same id that nobody has used. Gives the key, and that of the one
+/// before.
+///
+/// # Errors
+/// As [`add_client`], but for that invitation.
+pub fn replace_invite(path: &Path, invite: &NewInvite) -> Result<(String, Option<String>), EditError> {
+    let mut before = None;
+    let key = invite_with(path, invite, |draft| {
+        let unused = invite.id.as_ref().and_then(|id| draft.invite_of(id)).cloned();
+        if let Some(key) = &unused {
+            draft.edit(|text| remove(text, &["invites", key], Comments::Go))?;
+            draft.file.invites.remove(key);
+        }
+        before = unused;
+        Ok(())
+    })?;
+    Ok((key, before))
+}
+
+fn invite_with(
+    path: &Path,
+    invite: &NewInvite,
+    before: impl FnOnce(&mut Draft) -> Result<(), EditError>,
+) -> Result<String, EditError> {
     change(path, Missing::MakeOne, |draft| {
         draft.remove_expired_invites(Timestamp::now())?;
+        before(draft)?;
         if let Some(id) = &invite.id {
             draft.refuse_taken(path, id)?;
         }
@@ -228,7 +267,7 @@ fn change<T, E: From<EditError>>(
 ) -> Result<T, E> {
     // The file behind a link is the one to change, and its directory the one to write in.
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let _lock = lock_beside(&target).map_err(EditError::Io)?;
+    let _lock = lock_beside(&target, missing).map_err(EditError::Io)?;
     let hint = format!("make one with `adit token new ID --clients {}`", path.display());
     let text = match FileText::read(&target, &hint) {
         Err(_) if missing == Missing::MakeOne && !target.exists() => FileText { path: target, text: String::new() },
@@ -236,6 +275,10 @@ fn change<T, E: From<EditError>>(
     };
     let file = ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
     let mut draft = Draft { text, file };
+    if draft.text.text == NOBODY {
+        // What comes now would make a lie of it.
+        draft.text.text.clear();
+    }
     let outcome = edit(&mut draft)?;
     let mut text = draft.text;
     if text.text.is_empty() {
@@ -246,9 +289,13 @@ fn change<T, E: From<EditError>>(
     Ok(outcome)
 }
 
-/// A directory that is not there is more likely a mistyped path than one to be made.
-fn lock_beside(file: &Path) -> io::Result<Lock> {
+/// The folder is made with the file, like `config` in a new place. A longer path that is not there is more likely mistyped.
+fn lock_beside(file: &Path, missing: Missing) -> io::Result<Lock> {
     let directory = files::directory_of(file);
+    if missing == Missing::MakeOne && !directory.exists() && files::directory_of(directory).is_dir() {
+        fs::create_dir(directory)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+    }
     directory.metadata().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
     Lock::wait(directory)
 }
@@ -284,10 +331,16 @@ impl Draft {
         if self.file.clients.contains_key(id) {
             return Err(EditError::ClientExists { file: file(), id: id.clone() });
         }
-        match self.file.invites.iter().find(|(_, invite)| invite.id.as_ref() == Some(id)) {
-            Some((key, _)) => Err(EditError::Invited { file: file(), id: id.clone(), key: key.clone() }),
+        match self.invite_of(id) {
+            Some(key) => Err(EditError::Invited { file: file(), id: id.clone(), key: key.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// The key of the invitation for `id`, if there is one.
+    fn invite_of(&self, id: &ClientId) -> Option<&String> {
+        let mut invites = self.file.invites.iter();
+        invites.find(|(_, invite)| invite.id.as_ref() == Some(id)).map(|(key, _)| key)
     }
 
     /// Whether somebody is called `id`, will be, or may claim that name.

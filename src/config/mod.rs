@@ -47,11 +47,13 @@ pub use address::{DEFAULT_TUNNEL_PORT, LocalScheme, LocalUrl, Place, ServerAddre
 pub use admin::{AdminConfig, open_admin_warning};
 pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, Trust};
 pub use check::{Checked, Kind, Looks, check, check_with, shared_origin_warning};
-pub use clients::{Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key, port_text};
+pub use clients::{
+    Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key, port_range, port_text,
+};
 pub use draft::{ClientDraft, EntryDraft, InviteDraft};
 pub use edit::{
-    EditError, NewClient, NewInvite, RedeemError, Redeemed, add_client, add_invite, redeem_invite, revoke_client,
-    revoke_invite, rotate_token,
+    ClientChange, EditError, Listing, NewClient, NewInvite, RedeemError, Redeemed, add_client, add_invite,
+    begin_clients_file, listing, redeem_invite, replace_invite, revoke_client, revoke_invite, rotate_token, set_client,
 };
 pub use error::{ConfigErrors, Problem};
 pub use log::{LOG_LEVELS, LogConfig, LogFile, LogFormat, log_level};

@@ -109,6 +109,30 @@ pub fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// Whether what this process makes in `directory`, or on the way to it, would belong to the same user as the directory, or
+/// what there is of the way. A key that root makes in the folder of somebody else is of no use there. Where the system does
+/// not tell, it is taken to be so.
+pub fn is_ours(directory: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut there = directory;
+        while !there.exists() && there != Path::new(".") {
+            there = directory_of(there);
+        }
+        let owner = |path: &Path| fs::metadata(path).map(|facts| facts.uid()).ok();
+        match (owner(Path::new("/proc/self")), owner(there)) {
+            (Some(us), Some(owner)) => us == owner,
+            _ => true,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = directory;
+        true
+    }
+}
+
 /// A fresh name in the directory of `path`, so that renaming stays within one file system.
 fn beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
@@ -238,6 +262,19 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_folder_of_somebody_else_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(
+            is_ours(dir.path()) && is_ours(&dir.path().join("certs/deeper")) && is_ours(Path::new("no-such/folder"))
+        );
+        // Only root may give a folder away.
+        if std::os::unix::fs::chown(dir.path(), Some(4711), None).is_ok() {
+            assert!(!is_ours(dir.path()) && !is_ours(&dir.path().join("certs/deeper")));
+        }
     }
 
     #[test]

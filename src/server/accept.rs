@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::lane::{LaneStart, serve_lane};
-use super::login::{Authenticated, Granted};
+use super::login::{Authenticated, Declined, Granted};
 use super::metrics::{LoginResult, Shown};
 use super::registry::Registration;
 use super::tunnel::{Lane, Tunnel};
@@ -73,11 +73,11 @@ async fn log_in(
             farewell(pipe, Answer::Known(known)).await?;
             return Ok(None);
         }
-        Ok(Granted::Lane(tunnel)) => welcome((shared, config), Admitted::Further(tunnel)),
-        Ok(Granted::Tunnel(login)) => {
-            admit((shared, config), login).and_then(|admitted| welcome((shared, config), admitted))
-        }
-        Err(refused) => Err(refused),
+        Ok(Granted::Lane(tunnel)) => welcome((shared, config), Admitted::Further(tunnel)).map_err(Declined::from),
+        Ok(Granted::Tunnel(login)) => admit((shared, config), login)
+            .and_then(|admitted| welcome((shared, config), admitted))
+            .map_err(Declined::from),
+        Err(declined) => Err(declined),
     };
     match welcomed {
         Ok(welcomed) => {
@@ -85,12 +85,14 @@ async fn log_in(
             *result = LoginResult::Ok;
             Ok(Some(start))
         }
-        Err(refused) => {
-            *result = LoginResult::Refused(refused.code);
+        Err(declined) => {
+            let code = declined.refused.code;
+            *result = LoginResult::Refused(code);
             if let Some(others) = shared.said.login_refused.turn() {
-                tracing::info!(%peer, %client, code = refused.code.word(), others, "refused a login: {}", refused.message);
+                let why = declined.for_the_log();
+                tracing::info!(%peer, %client, code = code.word(), others, "refused a login: {why}");
             }
-            farewell(pipe, Answer::Refused(refused)).await?;
+            farewell(pipe, Answer::Refused(declined.refused)).await?;
             Ok(None)
         }
     }

@@ -86,8 +86,9 @@ impl fmt::Display for Ceiling {
         };
         write!(
             f,
-            "{} at most, with everything full that the limits allow (requests {}, visitors' connections {}, \
-             agents' connections {}, answers and bodies that wait {}, the rest {})",
+            "{} if everybody means harm at once: as many visitors and agents as the limits allow, each holding all it \
+             may (requests {}, visitors' connections {}, agents' connections {}, answers and bodies that wait {}, the \
+             rest {})",
             of(self.total()),
             of(self.requests),
             of(self.visitors),
@@ -152,6 +153,9 @@ mod tests {
     #[test]
     fn it_is_told_in_words() {
         let text = ceiling("").to_string();
-        assert!(text.starts_with("50 GiB at most") && text.contains("agents' connections 14 GiB"), "{text}");
+        assert!(
+            text.starts_with("50 GiB if everybody means harm at once") && text.contains("agents' connections 14 GiB"),
+            "{text}"
+        );
     }
 }

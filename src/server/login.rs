@@ -21,6 +21,7 @@ use crate::protocol::VERSION;
 use crate::protocol::login::{Hello, Known, MAX_CLOCK_SKEW_S, Proof, Refusal, Refused};
 use crate::values::{ClientId, InstanceId};
 
+pub(super) use proof::Declined;
 pub use proof::TICKET_LIFETIME;
 
 /// An agent has proved that it acts for this client, and may offer these services. Made here and nowhere else.
@@ -126,17 +127,18 @@ pub enum Granted {
 impl Shared {
     /// Decides on a login. A wrong proof counts against the address; everything that only its owner may learn is looked
     /// at after the proof.
-    pub(super) async fn check_login(self: &Arc<Self>, hello: &Hello, peer: SocketAddr) -> Result<Granted, Refused> {
+    pub(super) async fn check_login(self: &Arc<Self>, hello: &Hello, peer: SocketAddr) -> Result<Granted, Declined> {
         self.check_draining()?;
         if hello.protocol != VERSION {
             let message = format!("the server speaks version {VERSION} of the protocol, the agent {}", hello.protocol);
-            return Err(Refused::new(Refusal::Version, message));
+            return Err(Refused::new(Refusal::Version, message).into());
         }
         if let Some(missing) = hello.required.first() {
             return Err(Refused::new(
                 Refusal::Version,
                 format!("the server lacks `{missing}`, which the agent requires"),
-            ));
+            )
+            .into());
         }
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, peer.ip()).map(Granted::Lane);

@@ -64,6 +64,7 @@ use public::live::LiveRequests;
 use registry::Registry;
 use reload::{NotReloaded, Reloader};
 use room::Room;
+pub use room::connections_within;
 use settings::Settings;
 use usages::Usages;
 

@@ -44,7 +44,7 @@ impl OpenPort {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoPort {
     /// The client may have none at all.
-    #[error("the client may have no public ports; the operator can add `tcp_ports` to it in the clients file")]
+    #[error("the client may have no public ports")]
     None,
     /// The client may have others.
     #[error("the client may not have the public port {wanted}, only: {allowed}")]
@@ -63,6 +63,16 @@ pub enum NoPort {
 }
 
 impl NoPort {
+    /// What the operator gives to `adit token set … --tcp-ports` to allow the port that was wanted, or any, if that is what
+    /// is needed.
+    pub fn allowed_by(&self, wanted: Option<u16>) -> Option<String> {
+        match self {
+            Self::None => Some(wanted.map_or_else(|| "20000-20010".to_owned(), |port| port.to_string())),
+            Self::NotAllowed { wanted, .. } => Some(format!("+{wanted}")),
+            Self::InUse(_) | Self::AllInUse(_) => None,
+        }
+    }
+
     /// What it is in a login.
     pub fn refusal(&self) -> Refusal {
         match self {
@@ -193,9 +203,9 @@ mod tests {
         let (client, [db, _]) = ids();
         let ports = Ports::new([127, 0, 0, 1].into());
         let none = ports.acquire((&client, &db), None, &[]).unwrap_err();
-        assert!(none.to_string().contains("tcp_ports") && none.refusal() == Refusal::NotAllowed);
+        assert!(none.allowed_by(Some(22)).as_deref() == Some("22") && none.refusal() == Refusal::NotAllowed);
         let other = ports.acquire((&client, &db), Some(22), &[20_000..=20_010, 25_565..=25_565]).unwrap_err();
         assert_eq!(other.to_string(), "the client may not have the public port 22, only: 20000-20010, 25565");
-        assert_eq!(other.refusal(), Refusal::NotAllowed);
+        assert_eq!((other.refusal(), other.allowed_by(Some(22))), (Refusal::NotAllowed, Some("+22".to_owned())));
     }
 }

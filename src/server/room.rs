@@ -16,14 +16,19 @@ impl Room {
         let wanted = Self { connections: limits.connections, logins: super::LOGINS_UNDER_WAY };
         // Where the system does not tell, its own limit is all there is.
         let files = rlimit::Resource::NOFILE.get_soft().ok().and_then(|files| usize::try_from(files).ok());
-        let room = files.map_or(wanted, |files| wanted.within(files));
-        if room.connections < wanted.connections {
+        files.map_or(wanted, |files| wanted.within(files))
+    }
+
+    /// As [`Room::of`], and the log says so if that is less: when the limits of a running server change. At its start
+    /// whoever starts it says so.
+    pub(super) fn of_changed(limits: &LimitConfig) -> Self {
+        let room = Self::of(limits);
+        if room.connections < limits.connections {
             tracing::warn!(
-                "this process may open {} files only, so `limits.connections` is {} and not {}; raise the limit of the \
+                "this process may open too few files: `limits.connections` is {} and not {}; raise the limit of the \
                  system (`ulimit -n`, `LimitNOFILE=`)",
-                files.unwrap_or_default(),
                 room.connections,
-                wanted.connections
+                limits.connections
             );
         }
         room
@@ -32,6 +37,11 @@ impl Room {
     fn within(self, files: usize) -> Self {
         Self { connections: self.connections.min(files / 4 * 3), logins: self.logins.min(files / 8) }
     }
+}
+
+/// How many visitors' connections a process that may open so many files takes, if `wanted` are configured.
+pub fn connections_within(files: u64, wanted: usize) -> usize {
+    Room { connections: wanted, logins: 0 }.within(usize::try_from(files).unwrap_or(usize::MAX)).connections
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Shared {
         self.logins_by_address.change(LOGINS_OF_AN_ADDRESS, prefix);
         // A line in the log says so if there are fewer files than that.
         if limits.connections != before.config.limits.connections {
-            self.connections.set_capacity(Room::of(limits).connections);
+            self.connections.set_capacity(Room::of_changed(limits).connections);
         }
         self.streams.set_capacity(limits.streams);
         self.held_bodies.set_capacity(limits.held_bodies);

@@ -120,6 +120,15 @@ ended "$reading" 0
 [ "$(cat logs/reading)" = "first half, second half" ] || wrong "the visitor has read: $(cat logs/reading)"
 fine "the visitor of the other service has read to the end"
 
+step "The operator looks who is there, and gives alice one more name"
+"$adit" status --set "admin.listen=$admin" >logs/status
+sed 's/^/      /' logs/status
+grep -qE '^alice +alice,alice-shop +0 +serving ' logs/status || wrong "alice is not in it"
+"$adit" token set alice --names +alice-lab 2>>logs/operator | sed 's/^/      /'
+taken_over
+grep -qF '"alice-shop", "alice-lab"]' config/clients.toml || wrong "the name is not there"
+shows alice alice-site
+
 step "Bob claims a name of alice's, and is refused"
 cp bob/agent.toml bob/before.toml
 services bob "$bobs" bob-shop "$shop" alice "$bobs" >bob/agent.toml

@@ -8,7 +8,7 @@ use adit::server::ceiling::Ceiling;
 
 use super::{configurations, documents, top};
 
-/// The comment that says it: `# adit check says: 1012 MiB at most`.
+/// The comment that says it: `# adit check says: 1012 MiB if everybody means harm at once`.
 const SAID: &str = "# adit check says: ";
 
 /// What is said of a block, and what `adit check` would say.
@@ -25,7 +25,7 @@ fn the_memory_that_a_document_promises_is_what_check_says() {
         for (line, block) in configurations(&fs::read_to_string(&document).unwrap()) {
             let Some((said, is)) = said_and_true(&block) else { continue };
             checked += 1;
-            if !is.starts_with(&format!("{said},")) {
+            if !is.starts_with(&format!("{said}:")) {
                 wrong.push(format!("{}:{line}: not {said}, but {is}", document.strip_prefix(top()).unwrap().display()));
             }
         }

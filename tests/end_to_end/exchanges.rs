@@ -243,8 +243,17 @@ async fn the_servers_own_pages() {
     let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("application").await)]).await;
     assert_eq!(health("/health").await.text().trim(), "Tunnel: Connected");
     assert_eq!(health("/health?tunnel=alice").await.status, StatusCode::OK);
-    assert_eq!(health("/health?tunnel=bob").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(health("/").await.header("x-adit-error"), "not_found");
+    for nobody in ["/health?tunnel=nobody", "/health?tunnel=No_One"] {
+        let slip = health(nobody).await;
+        assert_eq!((slip.status, slip.text().trim()), (StatusCode::SERVICE_UNAVAILABLE, "Tunnel: Disconnected"));
+        assert_eq!(slip.header("x-adit-error"), "unknown_name", "{nobody}");
+    }
+    let listed = health("/health?tunnel=bob").await;
+    assert!(listed.status == StatusCode::SERVICE_UNAVAILABLE && !listed.headers.contains_key("x-adit-error"));
+    let front = health("/").await;
+    assert_eq!((front.status, front.header("x-adit-error")), (StatusCode::NOT_FOUND, "not_found"));
+    assert!(front.text().contains("This is a tunnel server, and it works."), "{}", front.text());
+    assert!(health("/health/x").await.text().contains("no such page"));
     assert_eq!(fetch(server.public, "alice", "/health").await.text(), "application", "there it is the application's");
     let redirect = health("/alice?x=1").await;
     assert_eq!((redirect.status, redirect.header("location")), (StatusCode::PERMANENT_REDIRECT, "/alice/?x=1"));

@@ -101,6 +101,27 @@ async fn plain_http_is_sent_to_https_where_the_operator_wants_it() {
 }
 
 #[tokio::test]
+async fn health_of_an_address_is_answered_where_all_else_is_sent_to_https() {
+    let server = TestServer::start(&[HTTPS[0], HTTPS[1], ("public.redirect_to_https", "*")]);
+    let ask = |host: &'static str, path: &'static str, name: Option<&'static str>| {
+        let mut request = get("alice", path);
+        request.headers_mut().insert("host", host.parse().unwrap());
+        if let Some(name) = name {
+            request.headers_mut().insert("x-tunnel-id", name.parse().unwrap());
+        }
+        async move { Visitor::connect(server.public).await.ask(request).await.status }
+    };
+    for address in ["127.0.0.1:9090", "[::1]"] {
+        assert_eq!(ask(address, "/health?tunnel=alice", None).await, StatusCode::SERVICE_UNAVAILABLE, "{address}");
+        assert_eq!(ask(address, "/", None).await, StatusCode::PERMANENT_REDIRECT, "{address}");
+        assert_eq!(ask(address, "/health", Some("alice")).await, StatusCode::PERMANENT_REDIRECT, "it is alice's page");
+    }
+    for host in ["tunnel.test", "alice.tunnel.test", "other.example"] {
+        assert_eq!(ask(host, "/health", None).await, StatusCode::PERMANENT_REDIRECT, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_that_ended_tls_already_is_not_redirected() {
     let settings = [
         HTTPS[0],

@@ -142,7 +142,9 @@ async fn an_agent_that_comes_back_has_the_same_port_and_one_that_leaves_none() {
 async fn a_port_must_be_the_clients_own() {
     let server = TestServer::start(&[]);
     let local = apps::nothing().await.to_string();
-    for (client, port, says) in [("alice", 22, "only: 21000-21999"), ("bob", 21_000, "tcp_ports")] {
+    for (client, port, says) in
+        [("alice", 22, "set alice --tcp-ports +22`"), ("bob", 21_000, "set bob --tcp-ports 21000`")]
+    {
         let entry = tcp(client, &local, &[("remote_port", ValueKind::from(i64::from(port)))]);
         let agent = TestAgent::start_with(&[server.tunnel], server.fingerprint, client, vec![entry]);
         let error = agent.ended().await.unwrap_err().to_string();

@@ -154,9 +154,15 @@ async fn what_is_not_listed_may_not_be_claimed() {
         Hello { services: vec![offer], ..hello("alice", &["alice"]) }
     };
     for (hello, says) in [
-        (offer(|offer| offer.wildcard = true), "`*.alice` to `names`"),
-        (offer(|offer| offer.domains = vec![Domain::new("bob.example").unwrap()]), "`domains` in the clients file"),
-        (offer(|offer| offer.domains = vec![Domain::new("*.blog.alice.example").unwrap()]), "may not claim the domain"),
+        (offer(|offer| offer.wildcard = true), "`adit token set alice --names '+*.alice'`"),
+        (
+            offer(|offer| offer.domains = vec![Domain::new("bob.example").unwrap()]),
+            "`adit token set alice --domains +bob.example`",
+        ),
+        (
+            offer(|offer| offer.domains = vec![Domain::new("*.blog.alice.example").unwrap()]),
+            "--domains '+*.blog.alice.example'`",
+        ),
         (offer(|offer| offer.domains = vec![Domain::new("bob.localhost").unwrap()]), "belongs to the server itself"),
     ] {
         let refused = log_in(&server, &hello).await.expect_err(says);

@@ -1,7 +1,7 @@
 //! The operator's port, as tools on the same machine use it.
 
 use crate::processes::{adit, run};
-use crate::setup::{Folder, Server};
+use crate::setup::{Folder, Server, python_site, start_agent};
 use crate::visitor::visit;
 
 #[test]
@@ -71,4 +71,58 @@ fn a_health_check_needs_no_other_program() {
     assert_eq!(server.program.ended().code, Some(0));
     let ended = health(&[&admin]);
     assert!(ended.code == Some(1) && ended.stderr.contains("the server does not answer at http://"), "{ended:?}");
+}
+
+#[test]
+fn the_operator_sees_who_is_connected() {
+    let folder = Folder::new();
+    let site = python_site(&folder);
+    let token = folder.add_client("alice");
+    folder.add_client("bob");
+    let mut server = Server::start(&folder, "");
+    let line = server.program.line("  admin  ");
+    let (_, rest) = line.split_once("http://").unwrap();
+    let address = rest.split('/').next().unwrap().to_owned();
+    // From now on the file says where it really is.
+    let file = std::fs::read_to_string(folder.path("server.toml")).unwrap();
+    folder.write("server.toml", &file.replace("admin.listen = '127.0.0.1:0'", &format!("admin.listen = '{address}'")));
+    let status = || {
+        let mut command = adit();
+        command.arg("status").arg("--config").arg(folder.path("server.toml"));
+        run("adit status", command)
+    };
+    let list = || {
+        let mut command = adit();
+        command.args(["token", "list", "--clients", &folder.text("clients.toml")]);
+        run("adit token list", command).stdout
+    };
+    assert!(status().stdout.ends_with("No agent is connected.\n"), "{:?}", status());
+    let mut command = server.http_command("alice", site.port);
+    command.env("ADIT_TOKEN", &token);
+    let _agent = start_agent(command);
+    let shown = status();
+    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""), "{shown:?}");
+    let of_alice = shown.stdout.lines().last().unwrap();
+    assert!(of_alice.starts_with("alice   alice     0     serving  2"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("  health        ok\n") && shown.stdout.contains("  tunnels       1\n"), "{shown:?}");
+    let listed = list();
+    let since: Vec<_> = listed.lines().map(|line| line.split('\t').nth(5).unwrap()).collect();
+    assert!(since[0].starts_with('2') && since[1] == "-", "{listed}");
+    let clients = std::fs::read_to_string(folder.path("clients.toml")).unwrap();
+    folder.write("clients.toml", &format!("{clients}nonsense = 1\n"));
+    server.program.line("cannot be used");
+    assert!(status().stdout.contains("problem       ") && status().stdout.contains("nonsense"), "{:?}", status());
+    folder.write("clients.toml", &clients);
+
+    let kept = std::fs::read_to_string(folder.path("certs/admin-token")).unwrap();
+    folder.write("certs/admin-token", "adit_admin_mistyped\n");
+    let ended = status();
+    assert!(ended.code == Some(1) && ended.stderr.contains("holds no admin token"), "{ended:?}");
+    folder.write("certs/admin-token", &kept);
+    server.program.signal("TERM");
+    server.program.ended();
+    let ended = status();
+    assert!(ended.code == Some(1) && ended.stderr.contains("is it running?"), "{ended:?}");
+    assert!(!format!("{shown:?}{ended:?}").contains(kept.trim()));
+    assert_eq!(list().lines().next().unwrap().split('\t').count(), 5, "as before, if nobody can be asked");
 }

@@ -20,7 +20,7 @@ fn visitors_leave_file_descriptors_for_agents() {
         };
     }
     let server = Server::start_command(command);
-    server.program.line("may open 128 files only, so `limits.connections` is 96 and not 16384");
+    server.program.line("128 open files, so `limits.connections` is 96 and not 16384");
     let visitors: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&server.public).unwrap()).collect();
     let mut agent = server.http_command("alice", 1);
     agent.env("ADIT_TOKEN", token);

@@ -134,3 +134,56 @@ fn is_reachable_in_all_three_ways(server: &Server, name: &str) {
 fn printed_url(agent: &Program) -> String {
     agent.line("  ->  ").trim().split_once(' ').unwrap().0.to_owned()
 }
+
+#[test]
+fn the_banner_leads_with_an_invitation_and_shows_no_place_for_a_token() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let settings = "public.domain = 'tunnel.example.com'\npublic.url = 'https://{name}.tunnel.example.com/'\n\
+                    tunnel.tls.names = ['other.example']\n";
+    let config = folder.write_server_config(settings);
+    let start = || {
+        let mut command = adit();
+        command.arg("server").arg("--config").arg(&config);
+        Program::start("adit server", command)
+    };
+    let (mut first, mut second) = (start(), None);
+    let port = first.line("agents dial").rsplit_once(':').unwrap().1.to_owned();
+    let at_home = first.line("  at home ");
+    assert!(at_home.ends_with(&format!("adit login tunnel.example.com:{port} --invite CODE")), "{at_home}");
+    assert!(first.line("  to invite ").ends_with(&format!("adit token invite alice --config {}", config.display())));
+    assert!(first.line("  visitors ").ends_with("https://NAME.tunnel.example.com/"), "{first:?}");
+    assert!(!first.printed().contains("--token"), "{first:?}");
+    first.signal("TERM");
+    first.ended();
+    folder.write_server_config(&settings.replace("'other.example'", "'another.example'"));
+    let renewed = second.insert(start()).line("  certificate ");
+    assert!(renewed.contains("renewed just now, for ") && renewed.ends_with("; agents need nothing new"), "{renewed}");
+    let mut token = adit();
+    token.args(["token", "new", "bob", "--clients", &folder.text("clients.toml")]);
+    let ended = run("adit token new", token);
+    assert!(ended.stderr.contains("  adit login tunnel.example.com:PORT --id bob --fingerprint sha256:"), "{ended:?}");
+    assert!(!ended.stderr.contains("--token") && !ended.stderr.contains("sha256:…"), "{ended:?}");
+}
+
+#[test]
+fn warnings_come_after_what_the_server_says_of_itself_and_the_demo_has_none() {
+    let folder = Folder::new();
+    folder.write("clients.toml", "# nobody\n");
+    let config = folder.write_server_config("");
+    let with_few_files = |command: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n 400; exec \"$0\" {command} 2>&1"), env!("CARGO_BIN_EXE_adit")]);
+        shell.env("NO_COLOR", "1");
+        Program::start(command, shell)
+    };
+    let server = with_few_files(&format!("server --config {}", config.display()));
+    server.line("400 open files, so `limits.connections` is 300 and not 16384");
+    let printed = server.printed();
+    let at = |text: &str| printed.find(text).unwrap_or_else(|| panic!("{text}: {printed}"));
+    assert!(at("  at home ") < at(" WARN ") && printed.matches("open files").count() == 1, "{printed}");
+    assert!(!printed.contains("may open"), "{printed}");
+    let demo = with_few_files("demo --port 0");
+    demo.line("Ctrl-C ends it");
+    assert!(demo.printed().starts_with("The tunnel is up."), "{}", demo.printed());
+}

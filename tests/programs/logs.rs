@@ -49,6 +49,9 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
     assert!(of(0, "wait_ms").is_u64() && of(0, "ms").is_u64(), "{lines:?}");
     assert_eq!((of(1, "client"), of(1, "path"), of(1, "status")), ("".into(), "/x".into(), 404.into()));
     assert_eq!((of(1, "outcome"), of(1, "wait_ms")), ("unknown_name".into(), Value::Null));
+    let (_, port) = server.public.split_once(':').unwrap();
+    assert_eq!(of(1, "host"), format!("nobody.localhost:{port}").as_str(), "nothing else says what was asked for");
+    assert_eq!((of(0, "host"), of(2, "host")), (Value::Null, server.public.as_str().into()));
     assert_eq!((of(2, "path"), of(2, "outcome")), ("/health".into(), "own".into()));
     let ids: std::collections::HashSet<String> = lines.iter().map(|line| line["request"].to_string()).collect();
     assert_eq!(ids.len(), 3, "{lines:?}");

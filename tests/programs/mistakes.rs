@@ -66,6 +66,39 @@ fn a_wrong_token_and_an_unknown_client_are_refused_for_good_in_the_same_words() 
 }
 
 #[test]
+fn the_servers_log_says_which_of_the_things_it_was_that_the_agent_is_told_in_one_way() {
+    let folder = Folder::new();
+    let [wrong, expired, revoked] = ["alice", "zed", "bob"].map(|id| folder.add_client(id));
+    let clients = folder.path("clients.toml");
+    let text = std::fs::read_to_string(&clients).unwrap();
+    let text = text.replace("[clients.zed]\n", "[clients.zed]\nexpires = 2026-01-01T00:00:00Z\n");
+    std::fs::write(&clients, &text).unwrap();
+    let server = Server::start(&folder, "");
+    let mut revoke = adit();
+    revoke.args(["token", "revoke", "bob", "--clients", &folder.text("clients.toml")]);
+    assert_eq!(run("adit token revoke", revoke).code, Some(0));
+    server.program.line("the clients file has changed and counts");
+    let wrong = format!("{}x", &wrong[..wrong.len() - 1]);
+    let answers: Vec<String> = [("zed", &expired), ("nobody", &expired), ("alice", &wrong), ("bob", &revoked)]
+        .map(|(id, token)| run("adit http", with_token(&server, id, token)).stderr)
+        .into_iter()
+        .map(|said| said.lines().find(|line| line.contains("refused the login")).unwrap_or_default().to_owned())
+        .collect();
+    assert!(answers.iter().all(|said| *said == answers[0] && said.contains("bad_token")), "{answers:?}");
+    for said in [
+        "the client `zed` has expired since 2026-01-01T00:00:00Z",
+        "there is no client `nobody` in the clients file",
+        "a wrong token for `alice`",
+        "the client `bob` was revoked at 2",
+    ] {
+        let line = server.program.line(said);
+        assert!(line.contains("refused a login: ") && line.contains("code=\"bad_token\""), "{line}");
+    }
+    let log = server.program.printed();
+    assert!(![wrong, expired, revoked].iter().any(|token| log.contains(token.as_str())), "{log}");
+}
+
+#[test]
 fn a_mistyped_token_is_told_from_a_wrong_one() {
     let folder = Folder::new();
     let token = folder.add_client("alice");

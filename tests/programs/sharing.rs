@@ -78,7 +78,9 @@ fn a_name_that_is_not_the_clients_is_not_allowed() {
     let shared = shared();
     let ended = run("adit http", shared.command(9, "shop"));
     assert_eq!(ended.code, Some(77), "{ended:?}");
-    for part in ["not_allowed", "`shop`", "alice, blog", "the operator can add it"] {
+    for part in
+        ["not_allowed", "`shop`", "alice, blog", "the operator allows it with `adit token set alice --names +shop`"]
+    {
         assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
     }
 }

@@ -120,15 +120,18 @@ fn an_invitation_pins_the_server_by_what_its_configuration_says() {
     let invite = |arguments: &[&str]| {
         let outcome = did(&folder, &[&["invite"][..], arguments].concat());
         let code = InviteCode::parse(&secret(&folder, &outcome)).unwrap();
-        assert!(outcome.1.contains("adit login HOST:8080 --invite CODE"), "{}", outcome.1);
-        assert_eq!(outcome.1.contains("does not say by which key"), code.pin().is_none(), "{}", outcome.1);
+        assert!(outcome.1.contains("adit login localhost:PORT --invite CODE"), "{}", outcome.1);
+        let warned = outcome.1.find("will not say by which key");
+        assert_eq!(warned.is_some(), code.pin().is_none(), "{}", outcome.1);
+        assert!(warned < outcome.1.find("invited"), "it is said before anything is written: {}", outcome.1);
         (code, outcome.1)
     };
     let (code, stderr) = invite(&["--config", &config]);
-    assert!(code.pin().is_none() && stderr.contains("start the server once"), "{stderr}");
-    assert!(!folder.path("certs").exists(), "it only looks");
+    assert!(stderr.contains("made the server's authority"), "before the first start of the server: {stderr}");
+    let made = code.pin().map(|pin| pin.to_string());
 
     let server = Server::start(&folder, "");
+    assert_eq!(made.as_ref(), Some(&server.fingerprint), "and the server takes it");
     let (code, stderr) = invite(&["bob", "--config", &config, "--expires", "2999-01-01T00:00:00Z"]);
     assert_eq!(code.pin().map(|pin| pin.to_string()).as_ref(), Some(&server.fingerprint));
     assert_eq!(code.id().map(|id| id.as_str()), Some("bob"));
@@ -141,6 +144,99 @@ fn an_invitation_pins_the_server_by_what_its_configuration_says() {
     let own = folder.write_server_config("tunnel.tls.cert = 'own.pem'\ntunnel.tls.key = 'own.key'\n");
     let (code, stderr) = invite(&["--config", &own.display().to_string()]);
     assert!(code.pin().is_none() && stderr.contains("a certificate of your own"), "{stderr}");
+}
+
+#[test]
+fn a_second_invitation_takes_the_place_of_one_that_nobody_has_used() {
+    let folder = Folder::new();
+    folder.write("clients.toml", "# mine\n");
+    let first = did(&folder, &["invite", "bob"]);
+    // There is no configuration beside the file: where to dial and whom to trust cannot be known.
+    assert!(
+        first.1.contains("adit login HOST:8080 --invite CODE") && first.1.contains("name it (--config)"),
+        "{first:?}"
+    );
+    let key = did(&folder, &["list"]).0.split('\t').next().unwrap().to_owned();
+    let fingerprint = format!("sha256:{}", "ab".repeat(32));
+    let second = did(&folder, &["invite", "bob", "--fingerprint", &fingerprint]);
+    assert!(second.1.contains(&format!("in place of the invitation {key}, whose code buys nothing")), "{second:?}");
+    let code = InviteCode::parse(&secret(&folder, &second)).unwrap();
+    assert!(file(&folder).contains(&code.digest().to_string()) && file(&folder).matches("[invites.").count() == 1);
+}
+
+#[test]
+fn a_client_can_be_changed_and_the_refusal_says_how() {
+    let folder = Folder::new();
+    let site = python_site(&folder);
+    let of_alice = folder.add_client("alice");
+    let with_comment = file(&folder).replace("[clients.alice]", "# from work\n[clients.alice]");
+    folder.write("clients.toml", &with_comment);
+    let server = Server::start(&folder, "");
+    let agent = |name: &str| {
+        let mut command = server.http_command("alice", site.port);
+        command.args(["--name", name]).env("ADIT_TOKEN", &of_alice);
+        command
+    };
+    let refused = run("adit http", agent("shop"));
+    let line = refused.stderr.lines().find(|line| line.contains("not_allowed")).unwrap_or_default();
+    let command = line.split("`adit token ").nth(1).and_then(|rest| rest.split('`').next()).unwrap_or_default();
+    assert_eq!((refused.code, command), (Some(77), "set alice --names +shop"), "{refused:?}");
+    server.program.line(&format!("adit token {command}"));
+    // Exactly as it says.
+    let (stdout, stderr) = did(&folder, &command.split(' ').collect::<Vec<_>>());
+    assert!(
+        stdout.starts_with("alice\talice,shop\t") && stderr.contains("changed the client `alice`"),
+        "{stdout}{stderr}"
+    );
+    server.program.line("the clients file has changed and counts");
+    let _agent = start_agent(agent("shop"));
+    assert_eq!(visit(&server.url("shop", "/hello.txt"), &[]).status, 200);
+
+    let changes = [
+        "set",
+        "alice",
+        "--tcp-ports",
+        "22,20000-20010",
+        "--domains",
+        "a.example",
+        "--expires",
+        "2999-01-01T00:00:00Z",
+    ];
+    let (stdout, _) = did(&folder, &changes);
+    assert_eq!(stdout, "alice\talice,shop\ta.example,22,20000-20010\t2999-01-01T00:00:00Z\tactive\n");
+    let (stdout, _) =
+        did(&folder, &["set", "alice", "--tcp-ports", "", "--domains", "", "--names", "", "--expires", "never"]);
+    assert_eq!(stdout, "alice\talice\t-\tnever\tactive\n");
+    assert_eq!(file(&folder), with_comment, "nothing of it is left");
+    assert_fails(&token(&folder, &["set", "bob", "--names", "bob"]), 1, "there is no client `bob`");
+    assert_fails(&token(&folder, &["set", "alice"]), 2, "--expires");
+    assert_fails(&token(&folder, &["set", "alice", "--tcp-ports", "x"]), 2, "is not a range of ports");
+}
+
+#[test]
+fn the_first_client_of_an_empty_folder_needs_no_folder_and_the_server_no_file() {
+    let folder = Folder::new();
+    let inside = |arguments: &[&str]| {
+        let mut command = adit();
+        command.args(arguments).current_dir(folder.path("."));
+        command
+    };
+    let ended = run("adit token new", inside(&["token", "new", "alice", "--tcp-ports", "20000-20010,22"]));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let text = fs::read_to_string(folder.path("config/clients.toml")).unwrap();
+    assert!(text.contains("tcp_ports = [\"20000-20010\", \"22\"]"), "{text}");
+    fs::remove_dir_all(folder.path("config")).unwrap();
+    let free = ["tunnel.listen", "public.http", "admin.listen"].map(|key| format!("{key}=127.0.0.1:0"));
+    let serve = || inside(&["server", "--set", &free[0], "--set", &free[1], "--set", &free[2]]);
+    let server = Server::start_command(serve());
+    server.program.line("no client may log in yet: invite one with `adit token invite alice`");
+    assert_eq!(run("adit token invite", inside(&["token", "invite", "alice"])).code, Some(0));
+    server.program.line("the clients file has changed and counts");
+    drop(server);
+    // One that was there and is not any more is another matter.
+    fs::remove_file(folder.path("config/clients.toml")).unwrap();
+    let ended = run("adit server", serve());
+    assert!(ended.code == Some(78) && ended.stderr.contains("there is no such file"), "{ended:?}");
 }
 
 #[test]

@@ -233,3 +233,23 @@ async fn a_client_that_is_taken_away_right_after_it_was_added_is_not_overlooked(
     let both = async { tokio::join!(keeping_up, operator) };
     tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("bob may still log in");
 }
+
+#[test]
+fn the_operator_is_told_how_a_client_stands() {
+    let one = |id: &str, more: &str| format!("[clients.{id}]\ntoken_hash = \"$argon2id$a\"\n{more}");
+    let (end, now) = (moment("2001-01-01T00:00:00Z"), Timestamp::now());
+    let expired = one("zed", "expires = 2001-01-01T00:00:00Z\n");
+    let store = Clients::new(clients(&(one("alice", "") + &one("bob", "") + &expired)));
+    store.replace(clients(&(one("alice", "") + &expired)));
+    let standing = |client| store.standing(&id(client), now);
+    assert_eq!((standing("alice"), standing("nobody")), (Standing::Listed, Standing::Unknown));
+    assert_eq!(standing("zed"), Standing::Expired(end));
+    assert!(matches!(standing("bob"), Standing::Removed(when) if when >= now));
+    // Only the latest are remembered.
+    let crowd: String = (0..REMEMBERED).map(|number| one(&format!("c{number}"), "")).collect();
+    store.replace(clients(&crowd));
+    store.replace(clients(""));
+    assert_eq!(store.standing(&id("bob"), now), Standing::Unknown);
+    assert!(matches!(store.standing(&id("c7"), now), Standing::Removed(_)));
+    assert_eq!(store.removed.lock().len(), REMEMBERED);
+}

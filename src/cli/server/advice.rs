@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::config::ServerConfig;
+use crate::server::connections_within;
 use crate::transport::listen::BACKLOG;
 
 /// Files of the process that are neither visitors nor agents: listeners, logs, the runtime's own.
@@ -51,10 +52,12 @@ impl System {
         let wanted = connections.saturating_add(OTHERS);
         let backlog = u64::from(BACKLOG.unsigned_abs());
         let files = self.files.filter(|files| *files < wanted).map(|files| {
-            format!(
-                "{files} open files, and limits.connections and tunnel.max_tunnels come to {wanted} \
-                 (raise LimitNOFILE of the unit or `ulimit -n`, or lower these)"
-            )
+            let (all, taken) = (config.limits.connections, connections_within(files, config.limits.connections));
+            let what = match taken < all {
+                true => format!("so `limits.connections` is {taken} and not {all}"),
+                false => format!("and limits.connections and tunnel.max_tunnels come to {wanted}"),
+            };
+            format!("{files} open files, {what} (raise LimitNOFILE of the unit or `ulimit -n`, or lower these limits)")
         });
         let queue = self.queue.filter(|queue| *queue < backlog).map(|queue| {
             format!("{queue} connections in a listener's queue instead of {backlog} (sysctl net.core.somaxconn)")
@@ -119,6 +122,11 @@ mod tests {
         assert_eq!(advice(System::default()), None);
         let files = advice(System { files: Some(1599), ..ENOUGH }).unwrap();
         assert!(files.contains("1599 open files") && files.contains("1600") && !files.contains("queue"), "{files}");
+        let few = advice(System { files: Some(400), ..ENOUGH }).unwrap();
+        assert!(
+            few.contains("400 open files, so `limits.connections` is 300 and not 1000") && !few.contains("1600"),
+            "{few}"
+        );
         let both = advice(System { files: Some(1024), queue: Some(128), ..ENOUGH }).unwrap();
         assert!(both.contains("1024 open files") && both.contains("128 connections"), "{both}");
         assert_eq!(both.lines().count(), 1);

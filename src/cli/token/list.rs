@@ -1,23 +1,43 @@
 //! `adit token list`
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
+use super::files::Site;
 use crate::cli::Failure;
-use crate::config::{Claim, ClientEntry, ClientsFile, InviteEntry};
+use crate::cli::admin::AdminPort;
+use crate::cli::table::{Cell, table};
+use crate::config::{Claim, ClientEntry, ClientsFile, InviteEntry, port_text};
 use crate::values::{ClientId, Name};
 
 const COLUMNS: usize = 5;
 const HEADER: [&str; COLUMNS] = ["ID", "NAMES", "DOMAINS AND PORTS", "EXPIRES", "STATE"];
-/// Between two columns of the table.
-const GAP: &str = "  ";
+/// Behind the others, if the server could be asked.
+const CONNECTED: &str = "CONNECTED";
 
-pub(super) fn run(file: &Path) -> Result<(), Failure> {
+/// Since when whoever is connected is, by id.
+type Connected = BTreeMap<String, String>;
+
+pub(super) fn run(site: &Site) -> Result<(), Failure> {
+    let rows = rows(&ClientsFile::load(&site.clients)?, Timestamp::now());
+    // Who cannot ask sees what is in the file: `adit status` says why.
+    let connected = site.server().and_then(|server| connected(&AdminPort::of(server).ok()?));
+    print(&rows, connected.as_ref())
+}
+
+/// Shows the client `id` alone.
+pub(super) fn show(file: &Path, id: &ClientId) -> Result<(), Failure> {
     let rows = rows(&ClientsFile::load(file)?, Timestamp::now());
-    let text = if io::stdout().is_terminal() { table(&rows) } else { plain(&rows) };
+    let its: Vec<_> = rows.into_iter().filter(|row| row.cells[0] == id.as_str()).collect();
+    print(&its, None)
+}
+
+fn print(rows: &[Row], connected: Option<&Connected>) -> Result<(), Failure> {
+    let text = if io::stdout().is_terminal() { for_people(rows, connected) } else { plain(rows, connected) };
     match anstream::stdout().lock().write_all(text.as_bytes()) {
         // Whoever reads has had enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
@@ -25,11 +45,33 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Asks the running server; of several agents of a client, the one that has been here longest.
+fn connected(port: &AdminPort) -> Option<Connected> {
+    let mut connected = Connected::new();
+    for tunnel in port.tunnels().ok()? {
+        let since: Timestamp = tunnel.since.parse().ok()?;
+        let since = Timestamp::from_second(since.as_second()).ok()?.to_string();
+        let first = connected.entry(tunnel.client).or_insert_with(|| since.clone());
+        if since < *first {
+            *first = since;
+        }
+    }
+    Some(connected)
+}
+
 /// A client or an invitation, cell by cell; what is empty is `-`. All of it is ASCII: labels, domains, numbers.
 #[derive(Debug)]
 struct Row {
     cells: [String; COLUMNS],
     colour: AnsiColor,
+    is_client: bool,
+}
+
+impl Row {
+    /// Since when it is connected; an invitation never is.
+    fn since<'a>(&self, connected: &'a Connected) -> &'a str {
+        connected.get(&self.cells[0]).filter(|_| self.is_client).map_or("-", String::as_str)
+    }
 }
 
 fn rows(file: &ClientsFile, now: Timestamp) -> Vec<Row> {
@@ -39,10 +81,7 @@ fn rows(file: &ClientsFile, now: Timestamp) -> Vec<Row> {
 
 fn client(id: &ClientId, entry: &ClientEntry, now: Timestamp) -> Row {
     let domains = entry.domains.iter().map(ToString::to_string);
-    let ports = entry.tcp_ports.iter().map(|range| match (range.start(), range.end()) {
-        (first, last) if first == last => first.to_string(),
-        (first, last) => format!("{first}-{last}"),
-    });
+    let ports = entry.tcp_ports.iter().map(port_text);
     let expires = entry.expires.map_or_else(|| "never".to_owned(), |expires| expires.to_string());
     let (state, colour) = match entry.overlapping(now) {
         _ if entry.has_expired(now) => ("expired".to_owned(), AnsiColor::Red),
@@ -50,7 +89,7 @@ fn client(id: &ClientId, entry: &ClientEntry, now: Timestamp) -> Row {
         None => ("active".to_owned(), AnsiColor::Green),
     };
     let names = names(&entry.names, &entry.wildcards);
-    Row { cells: [id.to_string(), names, joined(domains.chain(ports)), expires, state], colour }
+    Row { cells: [id.to_string(), names, joined(domains.chain(ports)), expires, state], colour, is_client: true }
 }
 
 fn invite(key: &str, entry: &InviteEntry, now: Timestamp) -> Row {
@@ -60,7 +99,7 @@ fn invite(key: &str, entry: &InviteEntry, now: Timestamp) -> Row {
         false => (format!("invitation for {whom}"), AnsiColor::Cyan),
     };
     let names = names(&entry.names, &entry.wildcards);
-    Row { cells: [key.to_owned(), names, joined([]), entry.expires.to_string(), state], colour }
+    Row { cells: [key.to_owned(), names, joined([]), entry.expires.to_string(), state], colour, is_client: false }
 }
 
 fn names(names: &[Name], wildcards: &[Name]) -> String {
@@ -76,33 +115,26 @@ fn joined(words: impl IntoIterator<Item = String>) -> String {
 }
 
 /// For programs: a line for each, its cells with tabs between them.
-fn plain(rows: &[Row]) -> String {
-    rows.iter().map(|row| row.cells.join("\t") + "\n").collect()
+fn plain(rows: &[Row], connected: Option<&Connected>) -> String {
+    let line = |row: &Row| {
+        let since = connected.map(|connected| format!("\t{}", row.since(connected)));
+        format!("{}{}\n", row.cells.join("\t"), since.unwrap_or_default())
+    };
+    rows.iter().map(line).collect()
 }
 
-/// For people.
-fn table(rows: &[Row]) -> String {
-    let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| row.cells[column].len());
-        cells.max().unwrap_or_default().max(HEADER[column].len())
-    });
-    let bold = Style::new().bold();
-    let line = |cells: [&str; COLUMNS], styles: [Style; COLUMNS]| {
-        let cell = |column: usize| {
-            let style = styles[column];
-            format!("{style}{}{style:#}{:2$}", cells[column], "", widths[column] - cells[column].len())
-        };
-        let cells: Vec<_> = (0..COLUMNS).map(cell).collect();
-        format!("{}\n", cells.join(GAP).trim_end())
-    };
-    let header = line(HEADER, [bold; COLUMNS]);
-    let rows = rows.iter().map(|row| {
-        let mut styles = [Style::new(); COLUMNS];
-        styles[0] = bold;
-        styles[COLUMNS - 1] = Style::new().fg_color(Some(row.colour.into()));
-        line(std::array::from_fn(|column| row.cells[column].as_str()), styles)
-    });
-    std::iter::once(header).chain(rows).collect()
+fn for_people(rows: &[Row], connected: Option<&Connected>) -> String {
+    let header: Vec<_> = HEADER.into_iter().chain(connected.map(|_| CONNECTED)).collect();
+    let rows: Vec<_> = rows.iter().map(|row| cells(row, connected)).collect();
+    table(&header, &rows)
+}
+
+fn cells(row: &Row, connected: Option<&Connected>) -> Vec<Cell> {
+    let mut cells: Vec<_> = row.cells.iter().map(Cell::plain).collect();
+    cells[0].style = Style::new().bold();
+    cells[COLUMNS - 1].style = Style::new().fg_color(Some(row.colour.into()));
+    cells.extend(connected.map(|connected| Cell::plain(row.since(connected))));
+    cells
 }
 
 #[cfg(test)]
@@ -128,10 +160,11 @@ mod tests {
     fn programs_get_a_line_for_each_with_tabs() {
         let [open, old] = [(); 2].map(|()| InviteCode::generate(None, None).unwrap().digest());
         let (first, second) = (invite_key(&open), invite_key(&old));
-        let plain = plain(&rows_of(&format!(
+        let rows = rows_of(&format!(
             "[invites.{first}]\ncode_hash = '{open}'\nid = 'dave'\nexpires = 2027-01-01T00:00:00Z\n\
              [invites.{second}]\ncode_hash = '{old}'\nexpires = 2026-01-01T00:00:00Z\n"
-        )));
+        ));
+        let plain = plain(&rows, None);
         let mut lines: Vec<_> = plain.lines().collect();
         let invites = lines.split_off(3);
         assert_eq!(
@@ -151,12 +184,24 @@ mod tests {
 
     #[test]
     fn people_get_columns_one_below_the_other() {
-        let table = anstream::adapter::strip_str(&table(&rows_of(""))).to_string();
+        let table = anstream::adapter::strip_str(&for_people(&rows_of(""), None)).to_string();
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines.len(), 4);
         assert!(lines[0].starts_with("ID     NAMES              DOMAINS AND PORTS"), "{table}");
         for (line, state) in lines[1..].iter().zip(["active", "expired", "rotating"]) {
             assert_eq!(line.find(state), lines[0].find("STATE"), "{table}");
         }
+    }
+
+    #[test]
+    fn who_is_connected_stands_in_a_column_of_its_own_if_the_server_was_asked() {
+        let connected = Connected::from([("carol".to_owned(), "2026-05-01T00:00:00Z".to_owned())]);
+        let text = plain(&rows_of(""), Some(&connected));
+        let last: Vec<_> = text.lines().map(|line| line.split('\t').nth(COLUMNS).unwrap()).collect();
+        assert_eq!(last, ["-", "-", "2026-05-01T00:00:00Z"]);
+        let table = anstream::adapter::strip_str(&for_people(&rows_of(""), Some(&connected))).to_string();
+        let lines: Vec<_> = table.lines().collect();
+        assert!(lines[0].ends_with("  CONNECTED"), "{table}");
+        assert_eq!(lines[3].find("2026-05-01"), lines[0].find("CONNECTED"), "{table}");
     }
 }

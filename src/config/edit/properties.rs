@@ -26,6 +26,7 @@ enum Edit {
     Invite(u8, bool),
     RevokeInvite(u8),
     Redeem(u8, u8),
+    Set(u8, bool),
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -37,6 +38,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         (who(), any::<bool>()).prop_map(|(who, named)| Edit::Invite(who, named)),
         who().prop_map(Edit::RevokeInvite),
         (who(), who()).prop_map(|(invite, who)| Edit::Redeem(invite, who)),
+        (who(), any::<bool>()).prop_map(|(who, more)| Edit::Set(who, more)),
     ]
 }
 
@@ -118,6 +120,16 @@ fn make(path: &Path, edit: &Edit) -> Option<u8> {
             drop(add_invite(path, &invite));
         }
         Edit::RevokeInvite(who) => drop(revoke_invite(path, &invite_key(&Fingerprint([who; 32])))),
+        Edit::Set(who, more) => {
+            let names = if more { format!("+x{who}") } else { String::new() };
+            let changes = ClientChange {
+                names: listing(&names, str::parse).ok(),
+                tcp_ports: Some(Listing::Add(vec![u16::from(who) + 1..=u16::from(who) + 1])),
+                expires: Some(more.then_some(expires)),
+                ..ClientChange::default()
+            };
+            drop(set_client(path, &id(who), &changes));
+        }
         Edit::Redeem(invite, who) => drop(redeem_invite(path, &Fingerprint([invite; 32]), Some(&id(who)), HASH)),
     }
     None

@@ -374,14 +374,47 @@ fn an_invitation_buys_nothing_but_what_it_says() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_not_made() {
+fn the_folder_is_made_with_the_first_client_but_no_longer_path() {
     let (directory, _) = scratch();
-    let path = directory.path().join("typo/clients.toml");
-    let error = add(&path, "alice").unwrap_err();
+    let typo = directory.path().join("typo/config/clients.toml");
+    let error = add(&typo, "alice").unwrap_err();
     assert!(matches!(error, EditError::Io(_)), "{error}");
     let message = error.to_string();
-    assert!(message.contains("typo: ") && message.contains("check that the directory exists"), "{message}");
+    assert!(message.contains("config: ") && message.contains("check that the directory exists"), "{message}");
     assert!(!directory.path().join("typo").exists());
+    let path = directory.path().join("config/clients.toml");
+    assert!(revoke_client(&path, &id("alice")).is_err() && !directory.path().join("config").exists());
+    add(&path, "alice").unwrap();
+    assert!(ClientsFile::load(&path).unwrap().clients.contains_key("alice"));
+}
+
+#[test]
+fn a_file_that_is_begun_lets_nobody_in_and_says_so_until_somebody_comes() {
+    let (directory, _) = scratch();
+    let path = directory.path().join("config/clients.toml");
+    begin_clients_file(&path).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), NOBODY);
+    assert!(ClientsFile::load_again(&path).unwrap().clients.is_empty());
+    add(&path, "alice").unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("[clients.alice]"), "{text}");
+    begin_clients_file(&path).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn an_invitation_that_nobody_has_used_can_be_replaced() {
+    let (_directory, path) = scratch();
+    add(&path, "alice").unwrap();
+    let replace = |byte, whom| replace_invite(&path, &invitation(byte, whom, &[], LATER));
+    assert_eq!(replace(1, Some("bob")).unwrap(), ("01010101".to_owned(), None));
+    assert_eq!(replace(2, Some("bob")).unwrap(), ("02020202".to_owned(), Some("01010101".to_owned())));
+    let keys = || ClientsFile::load(&path).unwrap().invites.into_keys().collect::<Vec<_>>();
+    assert_eq!(keys(), ["02020202"]);
+    // One for anybody is in nobody's place, and a client is no invitation.
+    assert_eq!(replace(3, None).unwrap().1, None);
+    assert_eq!(keys().len(), 2);
+    assert!(matches!(replace(4, Some("alice")).unwrap_err(), EditError::ClientExists { .. }));
 }
 
 #[test]

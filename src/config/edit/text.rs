@@ -52,6 +52,14 @@ pub(super) fn set(text: &str, path: &[&str], value: &str) -> Result<String, NotT
     Ok(format!("{}{value}{}", &text[..span.start], &text[span.end..]))
 }
 
+/// Adds `values` to the list at `path`, behind its last one; the list has one at least.
+pub(super) fn append(text: &str, path: &[&str], values: &[String]) -> Result<String, NotThere> {
+    let document = parse(text)?;
+    let last = at(&document, path).and_then(Item::as_array).and_then(|list| list.iter().last());
+    let end = last.and_then(Value::span).ok_or(NotThere)?.end;
+    Ok(format!("{}, {}{}", &text[..end], values.join(", "), &text[end..]))
+}
+
 /// Writes `key = value` after what is at `sibling`, in the way that is written.
 pub(super) fn insert_after(text: &str, sibling: &[&str], key: &str, value: &str) -> Result<String, NotThere> {
     let document = parse(text)?;

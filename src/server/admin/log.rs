@@ -68,7 +68,7 @@ pub(super) async fn change(
     InBody(change): InBody<LogChange>,
 ) -> Result<Json<LogView>, ApiError> {
     let log = admin.log()?.clone();
-    let on = format!("{} access={:?}", change.level.as_deref().unwrap_or("-"), change.access);
+    let on = change.in_words();
     let work = async move {
         let (level, access) = log.now();
         let level = change
@@ -83,8 +83,30 @@ pub(super) async fn change(
     admin.change(peer, "log.change", &on, work).await.map(Json)
 }
 
+impl LogChange {
+    /// As the audit log has it.
+    fn in_words(&self) -> String {
+        let level = self.level.iter().map(|level| format!("level={level}"));
+        let access = self.access.iter().map(|access| format!("access={access}"));
+        level.chain(access).collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl Admin {
     fn log(&self) -> Result<&LogLevel, ApiError> {
         found("log", self.log.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_log_says_in_words_what_is_changed() {
+        let words = |text: &str| serde_json::from_str::<LogChange>(text).unwrap().in_words();
+        assert_eq!(words(r#"{"access":true}"#), "access=true");
+        assert_eq!(words(r#"{"level":"debug","access":false}"#), "level=debug access=false");
+        assert_eq!(words("{}"), "");
     }
 }

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::Shared;
+use super::Declined;
 use crate::auth::{InviteCode, Token};
-use crate::config::{RedeemError, Redeemed, redeem_invite};
+use crate::config::{RedeemError, Redeemed, invite_key, redeem_invite};
 use crate::protocol::login::{Known, Refusal, Refused};
 use crate::values::{ClientId, Secret};
 
@@ -24,12 +25,12 @@ impl Shared {
         code: &Secret,
         client: &ClientId,
         from: IpAddr,
-    ) -> Result<Known, Refused> {
+    ) -> Result<Known, Declined> {
         self.check_failures(from)?;
-        let known = InviteCode::parse(code.expose()).ok().filter(|_| self.clients.invite(code).is_some());
-        let Some(known) = known else {
+        let known = InviteCode::parse(code.expose()).ok();
+        let Some(known) = known.as_ref().filter(|_| self.clients.invite(code).is_some()) else {
             self.failed_logins.failed(from);
-            return Err(bad_invite());
+            return Err(Declined::because(bad_invite(), self.why_no_invite(known.as_ref())));
         };
         let broken = |error: &dyn std::fmt::Display| {
             tracing::error!(%client, "an invitation could not be redeemed: {error}");
@@ -44,13 +45,25 @@ impl Shared {
         };
         let Redeemed { id, names } = match redeemed {
             Ok(Ok(redeemed)) => redeemed,
-            Ok(Err(RedeemError::NoSuchInvite | RedeemError::Expired)) => return Err(bad_invite()),
-            Ok(Err(RedeemError::Edit(error))) => return Err(broken(&error)),
-            Ok(Err(error)) => return Err(Refused::new(Refusal::NotAllowed, error.to_string())),
-            Err(error) => return Err(broken(&error)),
+            Ok(Err(error @ (RedeemError::NoSuchInvite | RedeemError::Expired))) => {
+                return Err(Declined::because(bad_invite(), error.to_string()));
+            }
+            Ok(Err(RedeemError::Edit(error))) => return Err(broken(&error).into()),
+            Ok(Err(error)) => return Err(Refused::new(Refusal::NotAllowed, error.to_string()).into()),
+            Err(error) => return Err(broken(&error).into()),
         };
         self.clients_file.reload().await;
         tracing::info!(client = %id, %from, "a new client has redeemed an invitation");
         Ok(Known { client_id: id, token: Some(token.into()), names })
+    }
+
+    /// For the log: what is wrong with a code that buys nothing.
+    fn why_no_invite(&self, code: Option<&InviteCode>) -> String {
+        let Some(digest) = code.map(InviteCode::digest) else { return "this is no code of an invitation".to_owned() };
+        let key = invite_key(&digest);
+        match self.clients.invites().get(&key).filter(|invite| invite.code_hash == digest) {
+            Some(invite) => format!("the invitation {key} has expired since {}", invite.expires),
+            None => format!("there is no invitation {key}: it was used, was ended, or is of another server"),
+        }
     }
 }

@@ -4,22 +4,68 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::super::Shared;
 use super::super::metrics::Limit;
 use super::super::tunnel::{MAX_LANES, Tunnel};
 use super::unix_now;
-use crate::auth::{Credential, Ticket};
+use crate::auth::{Credential, Standing, Ticket};
 use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
-use crate::values::Secret;
+use crate::values::{ClientId, Secret};
 
 /// How long a ticket lets an agent back in without its token being checked. Refreshed on the control stream.
 pub const TICKET_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// A login that is declined: what the agent is told, which is one answer for many reasons, and which of them it is, for
+/// the operator's log alone.
+#[derive(Debug)]
+pub(in crate::server) struct Declined {
+    /// What the agent is told.
+    pub(in crate::server) refused: Refused,
+    why: Option<String>,
+}
+
+impl From<Refused> for Declined {
+    fn from(refused: Refused) -> Self {
+        Self { refused, why: None }
+    }
+}
+
+impl Declined {
+    /// What the log says. It holds no secret.
+    pub(in crate::server) fn for_the_log(&self) -> &str {
+        self.why.as_deref().unwrap_or(&self.refused.message)
+    }
+
+    pub(super) fn because(refused: Refused, why: impl Into<String>) -> Self {
+        Self { refused, why: Some(why.into()) }
+    }
+}
 
 fn bad_token() -> Refused {
     Refused::new(
         Refusal::BadToken,
         "the client id or the token is wrong, or was revoked; ask the operator for a new one (`adit token new`)",
     )
+}
+
+/// Why a proof of `client` was not good.
+fn why_not(client: &ClientId, proof: Option<&Proof>, standing: Standing) -> String {
+    match (standing, proof) {
+        (Standing::Unknown, _) => format!("there is no client `{client}` in the clients file"),
+        (Standing::Removed(when), _) => format!("the client `{client}` was revoked at {when:.0}"),
+        (Standing::Expired(end), _) => format!(
+            "the client `{client}` has expired since {end}; `adit token set {client} --expires WHEN` lets it in again"
+        ),
+        (Standing::Listed, Some(Proof::Ticket(_))) => format!(
+            "the ticket of `{client}` holds no more: its token was changed, or it is too old; the agent shows its token next"
+        ),
+        (Standing::Listed, Some(Proof::Token(_))) => {
+            format!("a wrong token for `{client}`; `adit token rotate {client}` makes a new one")
+        }
+        (Standing::Listed, Some(Proof::Invite(_)) | None) => format!("no proof for `{client}`"),
+    }
 }
 
 impl Shared {
@@ -36,7 +82,7 @@ impl Shared {
     }
 
     /// What of the client's the proof was made with. A wrong one counts against `from`.
-    pub(super) async fn check_proof(&self, hello: &Hello, from: IpAddr) -> Result<Credential, Refused> {
+    pub(super) async fn check_proof(&self, hello: &Hello, from: IpAddr) -> Result<Credential, Declined> {
         if let Some(Proof::Token(_)) = hello.proof {
             self.check_failures(from)?;
         }
@@ -48,7 +94,9 @@ impl Shared {
         };
         proved.ok_or_else(|| {
             self.failed_logins.failed(from);
-            bad_token()
+            // All have been compared by now: what the log says makes no difference to when the answer leaves.
+            let standing = self.clients.standing(&hello.client_id, Timestamp::now());
+            Declined::because(bad_token(), why_not(&hello.client_id, hello.proof.as_ref(), standing))
         })
     }
 
@@ -77,17 +125,18 @@ impl Shared {
         None
     }
 
-    pub(super) fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, Refused> {
+    pub(super) fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, Declined> {
         let tunnel = self.registry.tunnel(&hello.client_id, join.tunnel_id);
         let Some(tunnel) = tunnel.filter(|tunnel| self.is_still_good(tunnel)) else {
-            return Err(Refused::new(Refusal::WrongNode, "the tunnel that this lane wants to join is not here"));
+            return Err(Refused::new(Refusal::WrongNode, "the tunnel that this lane wants to join is not here").into());
         };
         if !tunnel.secret().matches(&join.lane_secret) {
             self.failed_logins.failed(from);
-            return Err(bad_token());
+            let why = format!("a lane wanted to join a tunnel of `{}` with a wrong secret", hello.client_id);
+            return Err(Declined::because(bad_token(), why));
         }
         if !tunnel.has_room_for_a_lane() {
-            return Err(Refused::new(Refusal::TooMany, format!("the tunnel has {MAX_LANES} lanes already")));
+            return Err(Refused::new(Refusal::TooMany, format!("the tunnel has {MAX_LANES} lanes already")).into());
         }
         Ok(tunnel)
     }
@@ -102,5 +151,32 @@ impl Shared {
     pub(in crate::server) fn ticket(&self, tunnel: &Tunnel) -> Option<Secret> {
         let until = unix_now() + TICKET_LIFETIME.as_secs();
         self.is_still_good(tunnel).then(|| self.tickets.issue(tunnel.client(), &tunnel.credential().hash, until))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_apart_what_the_agent_is_told_in_one_way() {
+        let client = ClientId::new("bob").unwrap();
+        let moment: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
+        let token = Proof::Token(Secret::new("adit_secret"));
+        let whole = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (standing, said) in [
+            (Standing::Unknown, "there is no client `bob`"),
+            (Standing::Removed(moment), "was revoked at 2026-01-01T00:00:00Z"),
+            (Standing::Expired(whole), "has expired since 2026-01-01T00:00:00Z; `adit token set bob"),
+            (Standing::Listed, "a wrong token for `bob`"),
+        ] {
+            let declined = Declined::because(bad_token(), why_not(&client, Some(&token), standing));
+            assert!(declined.for_the_log().contains(said), "{}", declined.for_the_log());
+            assert!(!declined.for_the_log().contains("secret"));
+            assert_eq!(declined.refused.message, bad_token().message);
+        }
+        let ticket = Proof::Ticket(Secret::new("t"));
+        assert!(why_not(&client, Some(&ticket), Standing::Listed).contains("the ticket of `bob`"));
+        assert_eq!(Declined::from(bad_token()).for_the_log(), bad_token().message);
     }
 }

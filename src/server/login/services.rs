@@ -81,13 +81,15 @@ impl Shared {
         let name = &offer.name;
         if !self.clients.may_claim(client, name) {
             return Err(not_allowed(format!(
-                "the client `{client}` may not claim the name `{name}`, only: {}; the operator can add it to `names` in the clients file",
-                list(&self.clients.names(client))
+                "the client `{client}` may not claim the name `{name}`, only: {}; {}",
+                list(&self.clients.names(client)),
+                allowed_by(client, "names", &format!("+{name}"))
             )));
         }
         if offer.wildcard && !self.clients.may_be_wildcard(client, name) {
             return Err(not_allowed(format!(
-                "the client `{client}` may not claim all hosts below `{name}`; the operator can add `*.{name}` to `names` in the clients file"
+                "the client `{client}` may not claim all hosts below `{name}`; {}",
+                allowed_by(client, "names", &format!("'+*.{name}'"))
             )));
         }
         Ok(())
@@ -161,10 +163,14 @@ impl Shared {
             return Ok(None);
         }
         let allowed = self.clients.tcp_ports(client);
-        let (port, listener) = self
-            .ports
-            .acquire((client, &offer.name), offer.remote_port, &allowed)
-            .map_err(|why| Refused::new(why.refusal(), format!("the service `{}` gets no port: {why}", offer.name)))?;
+        let (port, listener) =
+            self.ports.acquire((client, &offer.name), offer.remote_port, &allowed).map_err(|why| {
+                let how = why
+                    .allowed_by(offer.remote_port)
+                    .map(|ports| format!("; {}", allowed_by(client, "tcp-ports", &ports)));
+                let how = how.unwrap_or_default();
+                Refused::new(why.refusal(), format!("the service `{}` gets no port: {why}{how}", offer.name))
+            })?;
         if let Some(listener) = listener {
             self.serve_port(&port, listener);
         }
@@ -172,10 +178,16 @@ impl Shared {
     }
 }
 
+/// The command by which the operator allows it; whoever reads the refusal at home passes it on.
+fn allowed_by(client: &ClientId, flag: &str, value: &str) -> String {
+    format!("the operator allows it with `adit token set {client} --{flag} {value}`")
+}
+
 fn not_listed(client: &ClientId, domain: &Domain) -> String {
-    format!(
-        "the client `{client}` may not claim the domain `{domain}`; the operator can add it to `domains` in the clients file"
-    )
+    // An asterisk is the shell's, too.
+    let quote = if domain.is_wildcard() { "'" } else { "" };
+    let how = allowed_by(client, "domains", &format!("{quote}+{domain}{quote}"));
+    format!("the client `{client}` may not claim the domain `{domain}`; {how}")
 }
 
 /// What the service asks of its visitors, ready to be asked.

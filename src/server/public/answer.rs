@@ -101,7 +101,13 @@ impl Failure {
     pub(super) fn answer(&self, request_id: RequestId, form: Form) -> Response<Full<Bytes>> {
         let (status, code, message) = self.facts();
         let (kind, body) = match form {
-            Form::Page => ("text/html; charset=utf-8", page(status, code, message, request_id)),
+            Form::Page if *self == Self::FrontPage => {
+                ("text/html; charset=utf-8", page(("", "It works"), (code, message), request_id))
+            }
+            Form::Page => {
+                let reason = status.canonical_reason().unwrap_or_default();
+                ("text/html; charset=utf-8", page((status.as_str(), reason), (code, message), request_id))
+            }
             Form::Line => {
                 let facts =
                     serde_json::json!({ "error": code, "message": message, "request_id": request_id.to_string() });
@@ -165,13 +171,15 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
-fn page(status: StatusCode, code: &str, message: &str, request_id: RequestId) -> String {
-    let (number, reason) = (status.as_u16(), status.canonical_reason().unwrap_or_default());
+/// A page with a number above its heading, if there is one.
+fn page((number, heading): (&str, &str), (code, message): (&str, &str), request_id: RequestId) -> String {
+    let title = format!("{number} {heading}");
+    let title = title.trim();
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"robots\" content=\"noindex\"><title>{number} {reason}</title><style>{STYLE}</style></head>\n\
-         <body><main><p class=\"number\">{number}</p><h1>{reason}</h1><p>{message}</p>\
+         <meta name=\"robots\" content=\"noindex\"><title>{title}</title><style>{STYLE}</style></head>\n\
+         <body><main><p class=\"number\">{number}</p><h1>{heading}</h1><p>{message}</p>\
          <p class=\"small\">{code} &middot; request {request_id}</p></main></body></html>\n"
     )
 }
@@ -185,13 +193,29 @@ main{max-width:30rem;padding:2rem}\
 h1{margin:.25rem 0 1rem;font-size:1.5rem}\
 .small{margin-top:2rem;font-size:.8rem;opacity:.6;font-family:ui-monospace,monospace}";
 
-/// `GET /health` on the bare domain or address.
-pub(super) fn health(connected: bool, request_id: RequestId) -> Response<Full<Bytes>> {
+/// What `/health` was asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// An agent is there.
+    Connected,
+    /// None is.
+    Disconnected,
+    /// No client may have that name.
+    Unknown,
+}
+
+/// `GET /health` on the bare domain or address. It has two answers; of a name that no client may have, a field says so,
+/// too.
+pub(super) fn health(health: Health, request_id: RequestId) -> Response<Full<Bytes>> {
+    let connected = health == Health::Connected;
     let text = if connected { "Tunnel: Connected\n" } else { "Tunnel: Disconnected\n" };
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     if !connected {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(AGENTS_COME_BACK));
+    }
+    if health == Health::Unknown {
+        response.headers_mut().insert(ERROR_CODE, HeaderValue::from_static(Failure::UnknownName.code()));
     }
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

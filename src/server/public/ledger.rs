@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode, Uri};
+use http::header::HOST;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use parking_lot::Mutex;
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -88,16 +89,42 @@ impl Path {
     }
 }
 
+/// For whom a request was that did not become an exchange.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Whose<'a> {
+    /// For this service.
+    Service(&'a Meter),
+    /// For none: this host was asked for, in [`harmless_host`]'s form, if any.
+    Nobody(Option<&'a str>),
+}
+
 /// Writes a line of the access log for a request that did not become an exchange: one that was refused, or that the
 /// server has answered itself. `asked` is not even looked at if nobody reads the log.
 pub(super) fn note(
     (request_id, visitor): (RequestId, IpAddr),
-    meter: Option<&Meter>,
+    whose: Whose<'_>,
     asked: &Asked,
     (status, outcome, took): (u16, &str, Duration),
 ) {
-    let line = Line { request_id, visitor, meter, asked, status, outcome, took, waited: None, sent: 0, received: 0 };
+    let (meter, host) = match whose {
+        Whose::Service(meter) => (Some(meter), None),
+        Whose::Nobody(host) => (None, host),
+    };
+    let line =
+        Line { request_id, visitor, meter, host, asked, status, outcome, took, waited: None, sent: 0, received: 0 };
     line.write();
+}
+
+/// Bytes of a host that a line repeats: the longest name (RFC 1035, section 2.3.4) and a port.
+const MOST_OF_A_HOST: usize = 253 + 6;
+
+/// The host that a request names, as a line may repeat it: bounded, and what is in no host is `?`.
+pub(super) fn harmless_host<B>(request: &Request<B>) -> Option<String> {
+    let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = target.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes))?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]*%".contains(&byte);
+    let plain = |byte: &u8| if is_plain(*byte) { char::from(*byte) } else { '?' };
+    Some(host.iter().take(MOST_OF_A_HOST).map(plain).collect())
 }
 
 /// Whether anybody reads the access log.
@@ -110,6 +137,8 @@ struct Line<'a> {
     request_id: RequestId,
     visitor: IpAddr,
     meter: Option<&'a Meter>,
+    /// What was asked for, where that is no service.
+    host: Option<&'a str>,
     asked: &'a Asked,
     status: u16,
     outcome: &'a str,
@@ -128,6 +157,7 @@ impl Line<'_> {
             visitor = %self.visitor,
             client = self.meter.map_or("", |meter| meter.client().as_str()),
             name = self.meter.map_or("", |meter| meter.name().as_str()),
+            host = self.host,
             method = self.asked.words().0,
             path = self.asked.logged_path(),
             status = self.status,
@@ -331,6 +361,7 @@ impl Drop for Entry {
             request_id: *request_id,
             visitor: *visitor,
             meter: Some(meter),
+            host: None,
             asked,
             status: number,
             outcome: word,
@@ -340,5 +371,24 @@ impl Drop for Entry {
             received,
         };
         line.write();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_in_the_log_is_bounded_and_harmless() {
+        let of = |uri: &str, host: &[u8]| {
+            let request = Request::builder().uri(uri).header(HOST, HeaderValue::from_bytes(host).unwrap());
+            harmless_host(&request.body(()).unwrap())
+        };
+        assert_eq!(of("/", b"Nobody.tunnel.example.com:9090").unwrap(), "Nobody.tunnel.example.com:9090");
+        assert_eq!(of("/", b"[2001:db8::1]:80").unwrap(), "[2001:db8::1]:80");
+        assert_eq!(of("http://target.example/", b"other.example").unwrap(), "target.example");
+        assert_eq!(of("/", b"a\" outcome=\xff<b>").unwrap(), "a??outcome???b?");
+        assert_eq!(of("/", "x".repeat(5000).as_bytes()).unwrap().len(), MOST_OF_A_HOST);
+        assert_eq!(harmless_host(&Request::new(())), None);
     }
 }

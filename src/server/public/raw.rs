@@ -13,7 +13,7 @@ use super::Admission;
 use super::answer::Failure;
 use super::course::Course;
 use super::forwarded::Held;
-use super::ledger::{self, About, Asked, Entry};
+use super::ledger::{self, About, Asked, Entry, Whose};
 use super::request::{Reached, count};
 use crate::protocol::WireError;
 use crate::protocol::decode::{Decoder, Event};
@@ -50,7 +50,7 @@ pub(super) async fn serve(admission: Admission, offered: Arc<Offered>, mut socke
             && ledger::is_read()
         {
             let end = (0, failure.code(), began.elapsed());
-            ledger::note((request_id, peer.ip()), Some(meter), &Asked::Connection(kind), end);
+            ledger::note((request_id, peer.ip()), Whose::Service(meter), &Asked::Connection(kind), end);
         }
         reset(&socket);
     }

@@ -12,12 +12,12 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
-use super::answer::{self, Failure, Form};
+use super::answer::{self, Failure, Form, Health};
 use super::body::RequestBody;
 use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
-use super::ledger::{self, Asked as AskedFor, Path};
+use super::ledger::{self, Asked as AskedFor, Path, Whose};
 use super::span::{self, End};
 use super::{Visit, access, lookup, rest};
 use crate::protocol::exchange::Scheme;
@@ -29,6 +29,9 @@ use crate::server::urls::with_port;
 use crate::server::{Shared, until_cut};
 use crate::telemetry::RequestSpan;
 use crate::values::{Name, RequestId};
+
+/// The server's own page.
+const HEALTH: &str = "/health";
 
 /// There is always an answer.
 pub(super) type Served = Result<Response<AnswerBody>, Infallible>;
@@ -59,17 +62,17 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
             decide((&visit, &settings), &mut request, (request_id, visitor), (&mut reached, &mut noted.span)).await;
         // Over HTTP/1.1 the socket does it, when the connection ends.
         if visit.is_http2() && !request.body().is_end_stream() {
-            visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), rest::discard(request.into_body())));
+            visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), rest::discard(request.body_mut().take())));
         }
         Ok(match decided {
             Ok(response) => {
-                noted.write((request_id, visitor), &reached, (response.status().as_u16(), "own"));
+                noted.write((request_id, visitor), &reached, &request, (response.status().as_u16(), "own"));
                 response
             }
             Err(failure) => {
                 tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
                 count(&visit.shared, &failure, &reached);
-                noted.write((request_id, visitor), &reached, (failure.status().as_u16(), failure.code()));
+                noted.write((request_id, visitor), &reached, &request, (failure.status().as_u16(), failure.code()));
                 failure.answer(request_id, form).map(Either::Left)
             }
         })
@@ -114,7 +117,13 @@ impl Noted {
         Self { asked, span: span::begin(visit, request, who) }
     }
 
-    fn write(self, who: (RequestId, IpAddr), reached: &Reached, (status, outcome): (u16, &'static str)) {
+    fn write<B>(
+        self,
+        who: (RequestId, IpAddr),
+        reached: &Reached,
+        request: &Request<B>,
+        (status, outcome): (u16, &'static str),
+    ) {
         let meter = match reached {
             Reached::Ledger => return,
             Reached::Service(meter) => Some(&**meter),
@@ -122,7 +131,10 @@ impl Noted {
         };
         self.span.end(|facts| End { meter, status, outcome, answered: None }.tell(facts));
         if let Some((asked, began)) = &self.asked {
-            ledger::note(who, meter, asked, (status, outcome, began.elapsed()));
+            // Nobody has touched the head of a request that came to no service.
+            let host = meter.is_none().then(|| ledger::harmless_host(request)).flatten();
+            let whose = meter.map_or(Whose::Nobody(host.as_deref()), Whose::Service);
+            ledger::note(who, whose, asked, (status, outcome, began.elapsed()));
         }
     }
 }
@@ -143,9 +155,6 @@ async fn decide(
         return Err(Failure::BadRequest);
     }
     let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;
-    if let Some(location) = https_location((visit, settings), request, authority.as_ref()) {
-        return Ok(answer::redirect(location, request_id).map(Either::Left));
-    }
     let route = {
         let mut named = request.headers().get_all(TUNNEL_HEADER).iter();
         let header = named.next().and_then(|value| value.to_str().ok()).filter(|_| named.next().is_none());
@@ -155,6 +164,11 @@ async fn decide(
         };
         settings.router.route(Asked { authority, path: request.uri().path(), header })
     };
+    if !is_health_of_an_address(&route, request.uri().path(), authority.as_ref())
+        && let Some(location) = https_location((visit, settings), request, authority.as_ref())
+    {
+        return Ok(answer::redirect(location, request_id).map(Either::Left));
+    }
     match route {
         Route::Service { .. } | Route::Domain(_) => {
             let offered = lookup::offered(shared, &route)?;
@@ -178,6 +192,12 @@ async fn decide(
         Route::Own => own_page(visit, request, request_id).map(|response| response.map(Either::Left)),
         Route::Unknown => Err(Failure::UnknownName),
     }
+}
+
+/// Whether a monitor asks how the server is by its address: no certificate is for that, so HTTPS would not answer it.
+fn is_health_of_an_address(route: &Route, path: &str, authority: Option<&Bytes>) -> bool {
+    let host = || authority.and_then(|text| std::str::from_utf8(text).ok()).map(routing::host_of);
+    *route == Route::Own && path == HEALTH && host().is_some_and(|host| host.parse::<IpAddr>().is_ok())
 }
 
 /// Where a request over plain HTTP is sent that the operator wants over HTTPS.
@@ -222,17 +242,23 @@ fn own_page(
     request: &Request<RequestBody>,
     request_id: RequestId,
 ) -> Result<Response<Full<Bytes>>, Failure> {
-    if request.uri().path() != "/health" {
-        return Err(Failure::NotFound);
+    match request.uri().path() {
+        HEALTH => {}
+        "/" => return Err(Failure::FrontPage),
+        _ => return Err(Failure::NotFound),
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Failure::MethodNotAllowed);
     }
     let registry = &visit.shared.registry;
     let parameters = request.uri().query().unwrap_or_default().split('&');
-    let connected = match parameters.filter_map(|parameter| parameter.strip_prefix("tunnel=")).next() {
-        Some(name) => Name::new(name).is_ok_and(|name| registry.by_name(&name).is_some()),
-        None => registry.serves_any(),
+    let health = match parameters.filter_map(|parameter| parameter.strip_prefix("tunnel=")).next().map(Name::new) {
+        Some(Ok(name)) if registry.by_name(&name).is_some() => Health::Connected,
+        Some(Ok(name)) if visit.shared.clients.owner_of_name(&name).is_some() => Health::Disconnected,
+        // Who watches a name with a slip in it would wait for ever.
+        Some(_) => Health::Unknown,
+        None if registry.serves_any() => Health::Connected,
+        None => Health::Disconnected,
     };
-    Ok(answer::health(connected, request_id))
+    Ok(answer::health(health, request_id))
 }

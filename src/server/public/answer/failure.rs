@@ -50,6 +50,8 @@ pub(in crate::server::public) enum Failure {
     UnknownName,
     /// The server has no such page of its own.
     NotFound,
+    /// The server's front page, which is none: whoever looks whether it works sees that it does.
+    FrontPage,
     /// The server's own pages can only be read.
     MethodNotAllowed,
     /// The name is served, but not over HTTP.
@@ -139,6 +141,11 @@ impl Failure {
         match self {
             Self::UnknownName => (StatusCode::NOT_FOUND, "unknown_name", "There is nothing at this address."),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such page here."),
+            Self::FrontPage => (
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "This is a tunnel server, and it works. There is no page here: the sites are at names below this address.",
+            ),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This page can only be read.")
             }

@@ -1,0 +1,64 @@
+//! `adit token set`: changes what a client may have.
+
+use std::ops::RangeInclusive;
+
+use clap::ArgGroup;
+use jiff::Timestamp;
+
+use super::files::Files;
+use super::{done, end, list, taken_over};
+use crate::cli::Failure;
+use crate::config::{Claim, ClientChange, Listing, listing, port_range, set_client};
+use crate::values::{ClientId, Domain};
+
+#[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["names", "domains", "tcp_ports", "expires"])))]
+pub(super) struct Args {
+    /// The client's id
+    id: ClientId,
+    #[command(flatten)]
+    files: Files,
+    /// The names it may claim: `alice,blog,*.blog` instead of those it has, `+blog` beside them, '' for its id alone
+    #[arg(long, value_parser = names)]
+    names: Option<Listing<Claim>>,
+    /// The domains its services may have; as with --names, '' for none
+    #[arg(long, value_parser = domains)]
+    domains: Option<Listing<Domain>>,
+    /// The public ports its services may have, like `20000-20010,25565`; as with --names, '' for none
+    #[arg(long, value_name = "PORTS", value_parser = ports)]
+    tcp_ports: Option<Listing<RangeInclusive<u16>>>,
+    /// When it may no longer log in: `2027-01-01T00:00:00Z`, `30d` from now, or `never`
+    #[arg(long, value_name = "WHEN", value_parser = expiry)]
+    expires: Option<Expiry>,
+}
+
+/// When a client may no longer log in; `None`: never.
+#[derive(Debug, Clone, Copy)]
+struct Expiry(Option<Timestamp>);
+
+fn names(text: &str) -> Result<Listing<Claim>, String> {
+    listing(text, str::parse)
+}
+
+fn domains(text: &str) -> Result<Listing<Domain>, String> {
+    listing(text, Domain::new)
+}
+
+fn ports(text: &str) -> Result<Listing<RangeInclusive<u16>>, String> {
+    listing(text, port_range)
+}
+
+fn expiry(text: &str) -> Result<Expiry, String> {
+    if text == "never" { Ok(Expiry(None)) } else { end(text).map(|end| Expiry(Some(end))) }
+}
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let Args { id, files, names, domains, tcp_ports, expires } = args;
+    let file = files.site()?.clients;
+    let changes = ClientChange { names, domains, tcp_ports, expires: expires.map(|Expiry(expires)| expires) };
+    set_client(&file, &id, &changes)?;
+    done("changed", &format!("the client `{id}` in {}:", file.display()));
+    list::show(&file, &id)?;
+    taken_over();
+    Ok(())
+}
