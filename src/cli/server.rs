@@ -66,12 +66,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         }
         // Nobody would ever take what waits in them.
         drop(inherited);
-        print_start(&server, &domain, &token_file)?;
         let tasks = TaskTracker::new();
+        // Before anybody is told that it runs: whoever reads that may send a signal at once.
         let stop = runtime::stop_on_signals(&tasks)?;
+        let mut hangups = Hangups::new()?;
+        print_start(&server, &domain, &token_file)?;
         manager::keep_awake(&tasks);
         let reloader = server.reloader();
-        let mut hangups = Hangups::new()?;
         let stopped = stop.clone();
         tasks.spawn(async move {
             while stopped.run_until_cancelled(hangups.next()).await.is_some() {
