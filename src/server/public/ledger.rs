@@ -141,7 +141,7 @@ impl Line<'_> {
     }
 }
 
-/// What an entry holds for as long as it lives.
+/// What an entry holds for as long as it lives. Let go in this order, last of all that it counts as open.
 type Held = (Permit, Option<Permit>, Option<Turn>, TaskTrackerToken);
 
 /// What one forwarded request or connection holds, and what is known of it at its end.
@@ -156,11 +156,12 @@ pub(super) struct Entry {
     received: AtomicU64,
     complete: AtomicBool,
     failure: OnceLock<Failure>,
+    /// The stream that carries it, with its share of tunnel and lane. Above what counts the exchange, and so free before
+    /// it: where nothing is open any more, nothing is in use.
+    tunnel: Mutex<Option<(MuxStream, StreamPermit)>>,
     /// Its share of what the server, and its address, can have open, and of its connection's time, if that has more
     /// requests.
     _held: Held,
-    /// The stream that carries it, with its share of tunnel and lane.
-    tunnel: Mutex<Option<(MuxStream, StreamPermit)>>,
     /// Where the operator finds it.
     live: Arc<LiveRequests>,
     /// The operator has ended it.
@@ -180,8 +181,8 @@ impl Entry {
             received: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             failure: OnceLock::new(),
-            _held: held,
             tunnel: Mutex::default(),
+            _held: held,
             live: Arc::clone(live),
             cut: AtomicBool::new(false),
         });
@@ -342,3 +343,6 @@ impl Drop for Entry {
         line.write();
     }
 }
+
+#[cfg(test)]
+mod tests;
