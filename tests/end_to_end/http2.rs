@@ -169,10 +169,11 @@ async fn a_connection_without_requests_is_ended_politely() {
 async fn a_connection_that_never_asks_is_closed() {
     let server = TestServer::start(&[("timeouts.head", "2s")]);
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    for said in [&preface[..10], preface] {
+    let closed = async |said| {
         let mut socket = visitor::raw(server.public, said).await;
         visitor::read_to_end(&mut socket).await.unwrap();
-    }
+    };
+    tokio::join!(closed(&preface[..10]), closed(preface));
 }
 
 #[tokio::test]

@@ -312,9 +312,8 @@ async fn an_agent_that_falls_silent_is_forgotten() {
     let server = TestServer::start(&[("tunnel.heartbeat", "1s")]);
     // Logged in, and not a word after that: no control stream.
     let (_welcome, _pipe) = log_in(&server, &hello("alice", &["alice"])).await.unwrap();
-    until("an empty registry", &server.registry, || server.registry.is_empty()).await;
     // One heartbeat, and then silence.
-    let puppet = puppet::Puppet::connect(&server, &hello("alice", &["alice"])).await;
+    let puppet = puppet::Puppet::connect(&server, &hello("bob", &["bob"])).await;
     let beat = json::encode(&adit::protocol::control::Control::Heartbeat).unwrap();
     let _control = puppet.control(&beat).await;
     until("an empty registry", &server.registry, || server.registry.is_empty()).await;
