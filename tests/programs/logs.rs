@@ -101,7 +101,7 @@ fn the_log_changes_while_the_server_runs() {
     let change = |body: &str| {
         // Whether a request has its line is decided at its very end, which is after its answer.
         until("the end of all requests", DEADLINE, || {
-            visit(&format!("{admin}metrics"), &[]).body.contains("\nadit_streams 0\n").then_some(())
+            visit(&format!("{admin}metrics"), &[]).body.contains("\nadit_streams 0.0\n").then_some(())
         });
         visit(&url, &["--header", &bearer, "--request", "PUT", "--json", body])
     };
