@@ -282,7 +282,7 @@ async fn a_name_that_is_taken_away_leaves_the_others() {
 async fn a_changed_clients_file_counts_and_a_broken_one_does_not() {
     let server = TestServer::start(&[]);
     let file = server.dir().path().join("clients.toml");
-    std::fs::write(&file, clients()).unwrap();
+    replace_file(&file, &clients());
     let agent = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("bob").await)]).await;
     let mut changes = server.clients.changes();
     replace_file(&file, &more_for_alice("limits = { streams = 5 }"));

@@ -252,7 +252,7 @@ impl TestServer {
     async fn reload_with(&self, text: &str, settings: &[(&str, &str)]) -> Result<Reloaded, NotReloaded> {
         let clients_file = self.dir.path().join("clients.toml");
         if !clients_file.exists() {
-            std::fs::write(&clients_file, clients()).unwrap();
+            replace_file(&clients_file, &clients());
         }
         let flags = settings.iter().fold(self.flags.clone(), |flags, (key, value)| flags.with(key, *value));
         let (file, text) = (self.dir.path().join("server.toml"), text.to_owned());

@@ -16,7 +16,7 @@ use crate::harness::apps::{self, Script};
 use crate::harness::dns;
 use crate::harness::puppet::{self, hello, log_in};
 use crate::harness::visitor::{self, Answer, Visitor, fetch, get};
-use crate::harness::{TestAgent, TestServer, clients, clients_file, name, service, until_idle};
+use crate::harness::{TestAgent, TestServer, clients, clients_file, name, replace_file, service, until_idle};
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
 
@@ -198,7 +198,7 @@ async fn agents_learn_where_visitors_reach_them_from_now_on_and_new_lanes_what_c
 async fn agents_are_told_no_names_that_lead_nowhere() {
     let server = TestServer::start(&[("public.https", "127.0.0.1:0")]);
     let listed = clients().replace("\"shop\"]", "\"shop\", \"*.blog\"]");
-    std::fs::write(server.dir().path().join("clients.toml"), &listed).unwrap();
+    replace_file(&server.dir().path().join("clients.toml"), &listed);
     server.clients.replace(clients_file(&listed));
     let offers = [
         service("alice", "443", &[("kind", ValueKind::from("tls"))]),
