@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,6 +16,7 @@ use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
 use crate::transport::login::{ControlReader, ControlWriter};
 use crate::transport::mux::{self, MuxConfig, Session, Side, WINDOW_GROWTH};
+use crate::transport::silence::Silence;
 use crate::values::Secret;
 
 /// How long open requests may take to finish when the agent stops or is replaced.
@@ -132,14 +133,14 @@ impl Shared {
         let mut writer = ControlWriter::new(stream);
         let mut beat = interval(beat_every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
+        let mut silence = Silence::new(beat_every, MISSED_HEARTBEATS);
         let (mut up, mut leaving) = (false, false);
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are queues, timers and
         // tokens.
         loop {
             let message = tokio::select! {
                 message = reader.receive() => {
-                    heard = Instant::now();
+                    silence.heard();
                     match message {
                         Ok(message) => {
                             if !std::mem::replace(&mut up, true) {
@@ -151,7 +152,7 @@ impl Shared {
                         Err(error) => return error.to_string(),
                     }
                 }
-                () = sleep_until(heard + patience) => {
+                () = silence.is_too_long() => {
                     return format!("the server was silent for {patience:?} ({MISSED_HEARTBEATS} heartbeats)");
                 }
                 () = self.leave.cancelled() => return "left".to_owned(),

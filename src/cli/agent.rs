@@ -1,6 +1,7 @@
 //! `adit agent` and `adit http`: the same agent, from a file or from flags.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use anstream::println;
@@ -8,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::login::look_again;
 use super::reload::AgentFile;
+use super::runtime::Hangups;
 use super::server::setting;
 use super::status::show_status;
 use super::{Failure, manager, runtime};
@@ -134,13 +136,16 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
         let agent = Agent::new(config.clone())?;
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
+        // Before anybody is told that it runs: whoever hears that may send a signal at once. Without a file, it ends
+        // the agent.
+        let file = file.map(|file| Hangups::new().map(|hangups| (file, hangups))).transpose()?;
         manager::keep_awake(&tasks);
         manager::ready();
         let status = tasks.spawn(show_status(agent.state(), client));
         let following = follow(file, config, agent.changes());
         let result = tokio::select! {
             result = manager::run_until(stop.clone(), agent.run(stop)) => result.map_err(Failure::from),
-            failed = following => failed,
+            never = following => match never {},
         };
         // It ends with the agent; what it printed last should be seen whole.
         drop(agent);
@@ -154,10 +159,10 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
     })
 }
 
-/// Ends only if it cannot begin.
-async fn follow(file: Option<AgentFile>, started: AgentConfig, changes: Changes) -> Result<(), Failure> {
+/// Never ends.
+async fn follow(file: Option<(AgentFile, Hangups)>, started: AgentConfig, changes: Changes) -> Infallible {
     match file {
-        Some(file) => file.follow(started, changes).await,
+        Some((file, hangups)) => file.follow(hangups, started, changes).await,
         None => std::future::pending().await,
     }
 }

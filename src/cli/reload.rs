@@ -1,14 +1,15 @@
 //! A configuration file that changes while its agent runs.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anstream::println;
 use anstyle::{AnsiColor, Style};
 
+use super::manager;
 use super::runtime::Hangups;
 use super::terminal::harmless;
-use super::{Failure, manager};
 use crate::agent::Changes;
 use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
 use crate::files::Watch;
@@ -48,10 +49,9 @@ impl AgentFile {
         AgentConfig::load(Some(&self.path), &self.flags)
     }
 
-    /// Takes over what changes in it, for ever. `started` is how the agent began.
-    pub(super) async fn follow(self, started: AgentConfig, changes: Changes) -> Result<(), Failure> {
+    /// Takes over what changes in it, for ever, and whenever `hangups` hears of one. `started` is how the agent began.
+    pub(super) async fn follow(self, mut hangups: Hangups, started: AgentConfig, changes: Changes) -> Infallible {
         let Self { path, flags, watch } = self;
-        let mut hangups = Hangups::new()?;
         let mut watch = or_warn(watch, &path);
         let mut token_file = started.token_file.clone();
         let mut token_watch = watch_token(token_file.as_deref());

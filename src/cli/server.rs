@@ -70,13 +70,14 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         }));
         // Nobody would ever take what waits in them.
         drop(inherited);
+        let tasks = TaskTracker::new();
+        // Before anybody is told that it runs: whoever reads that may send a signal at once.
+        let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
+        let mut hangups = Hangups::new()?;
         print!("{}", banner(&server, &public, &token_file, &invite).map_err(Failure::other)?);
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        let tasks = TaskTracker::new();
-        let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
         manager::keep_awake(&tasks);
         let reloader = server.reloader();
-        let mut hangups = Hangups::new()?;
         let stopped = stop.clone();
         tasks.spawn(async move {
             while stopped.run_until_cancelled(hangups.next()).await.is_some() {

@@ -17,6 +17,7 @@ use super::tunnel::{Lane, Retired};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::transport::login::{ControlReader, ControlWriter, MessageError};
 use crate::transport::mux::{Driver, MuxStream};
+use crate::transport::silence::Silence;
 
 /// How long a goodbye may take to reach an agent.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -158,6 +159,14 @@ async fn run(
     }
 }
 
+/// For ever, without a time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// How long nothing was open on a lane, in heartbeats.
 #[derive(Default)]
 struct Spare {
@@ -199,7 +208,7 @@ impl LaneControl<'_> {
         ticket.reset();
         let mut retired = tunnel.retired();
         retired.mark_changed();
-        let mut heard = Instant::now();
+        let mut silence = Silence::new(self.heartbeat, MISSED_HEARTBEATS);
         let (mut succeeded, mut spare) = (false, Spare::default());
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are timers and queues.
         loop {
@@ -207,7 +216,7 @@ impl LaneControl<'_> {
             let step = tokio::select! {
                 message = reader.receive() => match message {
                     Ok(message) => {
-                        heard = Instant::now();
+                        silence.heard();
                         self.on_message(message);
                         Ok(())
                     }
@@ -232,13 +241,13 @@ impl LaneControl<'_> {
                     Some(ticket) => self.send(Control::Ticket { ticket }).await,
                     None => Ok(()),
                 },
-                () = sleep_until(heard + self.patience) => Err(End::Silent),
+                () = silence.is_too_long() => Err(End::Silent),
                 () = lane.is_succeeded(), if !succeeded => {
                     succeeded = true;
                     Ok(())
                 }
                 () = lane.idle(), if succeeded || drain_until.is_some() => Err(End::Drained),
-                () = sleep_until(drain_until.unwrap_or(heard)), if drain_until.is_some() => Err(End::Cut(lane.streams())),
+                () = until(drain_until) => Err(End::Cut(lane.streams())),
             };
             if let Err(end) = step {
                 return end;

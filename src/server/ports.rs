@@ -157,17 +157,18 @@ mod tests {
         (ClientId::new("alice").unwrap(), ["db", "ssh"].map(|name| Name::new(name).unwrap()))
     }
 
-    /// Two ports that are free, next to each other or not.
-    fn free() -> Vec<RangeInclusive<u16>> {
-        let held: Vec<_> = (0..2).map(|_| listen::bind(([127, 0, 0, 1], 0).into(), PURPOSE).unwrap()).collect();
+    /// Two ports that are free, next to each other or not. Each test has an address of this machine for itself: nobody
+    /// else takes them.
+    fn free(address: [u8; 4]) -> Vec<RangeInclusive<u16>> {
+        let held: Vec<_> = (0..2).map(|_| listen::bind((address, 0).into(), PURPOSE).unwrap()).collect();
         held.iter().map(|socket| socket.local_addr().unwrap().port()).map(|port| port..=port).collect()
     }
 
     #[tokio::test]
     async fn a_service_gets_a_port_and_keeps_it_while_anybody_holds_it() {
         let (client, [db, ssh]) = ids();
-        let ports = Ports::new([127, 0, 0, 1].into());
-        let allowed = free();
+        let address = [127, 0, 3, 1];
+        let (ports, allowed) = (Ports::new(address.into()), free(address));
         let (first, listener) = ports.acquire((&client, &db), None, &allowed).unwrap();
         assert!(listener.is_some());
         // The same agent comes back before its old tunnel is gone.
@@ -189,9 +190,9 @@ mod tests {
     #[tokio::test]
     async fn a_port_of_another_program_is_passed_over() {
         let (client, [db, _]) = ids();
-        let ports = Ports::new([127, 0, 0, 1].into());
-        let allowed = free();
-        let taken = listen::bind(([127, 0, 0, 1], *allowed[0].start()).into(), PURPOSE).unwrap();
+        let address = [127, 0, 3, 2];
+        let (ports, allowed) = (Ports::new(address.into()), free(address));
+        let taken = listen::bind((address, *allowed[0].start()).into(), PURPOSE).unwrap();
         let (port, _listener) = ports.acquire((&client, &db), None, &allowed).unwrap();
         assert_eq!(port.port, *allowed[1].start());
         let taken = taken.local_addr().unwrap().port();

@@ -3,7 +3,7 @@
 //! [`listen`] accepts, [`tls`] encrypts, [`coalesce`] gathers small writes, [`mux`] splits one pipe into streams,
 //! [`framed`] reads and writes the frames of a stream, and [`body`] turns them into HTTP bodies and back.
 //! [`copy`] carries what is no exchange, [`pieces`] writes little ones as one,
-//! [`login`] carries the messages that come before the multiplexer.
+//! [`login`] carries the messages that come before the multiplexer, [`silence`] tells when a peer says nothing any more.
 
 pub mod body;
 pub mod coalesce;
@@ -15,6 +15,7 @@ pub mod login;
 pub mod mux;
 pub mod pieces;
 pub mod proxy_protocol;
+pub mod silence;
 #[cfg(test)]
 mod testing;
 pub mod tls;

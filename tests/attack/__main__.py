@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import report
 from attacks import TABLE, Seen
 from bystander import Bystander, percentile
-from target import Gauge, Target, wait_for
+from target import Gauge, Target
+from stack import wait_for  # which `target` has put within reach
 
 # Each is a file in `rows`, which adds its attacks to the table with `@attack`. Further kinds of attackers (agents that mean
 # harm, applications that do) are files of their own, named here.

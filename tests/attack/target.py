@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fidelity"))
 
-from stack import Program, free_port, run, wait_for
+from stack import Program, free_port, ports_of, run
 
 HERE = Path(__file__).resolve().parent
 DOMAIN = "attack.test"
@@ -22,17 +22,17 @@ LOGIN_TIMEOUT, HEAD, KEEP_ALIVE, IDLE = 3, 3, 5, 5
 SERVER = """
 clients = "clients.toml"
 [tunnel]
-listen = "127.0.0.1:{tunnel}"
+listen = "127.0.0.1:0"
 login_timeout = "{LOGIN_TIMEOUT}s"
 [tunnel.tls]
 dir = "certs"
 [public]
 domain = "{DOMAIN}"
-http = "127.0.0.1:{http}"
-https = "127.0.0.1:{https}"
+http = "127.0.0.1:0"
+https = "127.0.0.1:0"
 trusted_proxies = ["{PROXY}"]
 [admin]
-listen = "127.0.0.1:{admin}"
+listen = "127.0.0.1:0"
 [timeouts]
 head = "{HEAD}s"
 keep_alive = "{KEEP_ALIVE}s"
@@ -47,7 +47,6 @@ class Target:
         """`settings` are further `--set` of the server; `files` is how many descriptors it may have."""
         self.program, self.folder = program, Path(tempfile.mkdtemp(prefix="adit-attack-"))
         self.programs = []
-        self.tunnel, self.http, self.https, self.admin = (free_port() for _ in range(4))
         try:
             self.start(settings, files)
         except BaseException:
@@ -66,8 +65,8 @@ class Target:
             command += ["--set", setting]
         if files:
             command = ["prlimit", f"--nofile={files}", *command]
-        self.server = self.program_of("adit server", command, port=self.tunnel)
-        wait_for("the authority's certificate", lambda: (folder / "certs/ca.pem").exists())
+        self.server = self.program_of("adit server", command)
+        self.tunnel, self.http, self.https, self.admin = ports_of(self.server)
         self.agents = {client: self.tenant(client, token) for client, token in tokens.items()}
 
     def program_of(self, name, command, **options):
@@ -86,7 +85,7 @@ class Target:
         (self.folder / f"{client}.toml").write_text(text)
         command = [*nice, self.program, "agent", "--config", self.folder / f"{client}.toml"]
         agent = self.program_of(f"agent of {client}", command, env={"ADIT_TOKEN": token})
-        agent.wait("a connected agent", lambda: "connected" in agent.said())
+        agent.wait("a connected agent", lambda: "  ->  " in agent.said())
         return agent
 
     def close(self):

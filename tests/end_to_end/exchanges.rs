@@ -202,7 +202,7 @@ async fn an_application_that_speaks_no_http_is_a_bad_gateway() {
 
 #[tokio::test]
 async fn an_application_that_does_not_answer_is_a_gateway_timeout() {
-    let server = TestServer::start(&[("timeouts.response_head", "300ms")]);
+    let server = TestServer::start(&[("timeouts.response_head", "3s")]);
     let mut app = Script::start().await;
     let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
     let answer = fetch(server.public, "alice", "/").await;
@@ -225,7 +225,10 @@ async fn the_answers_deadline_counts_from_the_whole_request() {
         let early = tokio::time::timeout(std::time::Duration::from_millis(200), visitor.read_u8()).await;
         assert!(early.is_err(), "a slow upload was cut");
         visitor.write_all(piece.as_bytes()).await.unwrap();
-        visitor::read_until(&mut local, piece).await;
+        // With the last of it the deadline runs, and the application may be left before it has read that.
+        if piece != "last" {
+            visitor::read_until(&mut local, piece).await;
+        }
     }
     assert!(visitor::read_until(&mut visitor, "\r\n").await.starts_with("HTTP/1.1 504"), "and then it counts");
 }

@@ -216,7 +216,8 @@ async fn certificates_that_change_are_shown_and_nobody_is_cut() {
     let dir = Arc::new(tempfile::TempDir::new().unwrap());
     let first = bring(dir.path());
     let text = "[tunnel.tls]\ncert = 'own.pem'\nkey = 'own.key'\n[public]\nhttps = '127.0.0.1:0'\n\
-                domain = 'tunnel.test'\n[[public.certificates]]\ncert = 'own.pem'\nkey = 'own.key'\n";
+                domain = 'tunnel.test'\n[[public.certificates]]\ncert = 'own.pem'\nkey = 'own.key'\n\
+                [timeouts]\nhead = '1m'\n";
     let server = TestServer::start_with_file(Arc::clone(&dir), text);
     let greet = async |port: std::net::SocketAddr, alpn: &[&[u8]]| {
         let config = tls::local_client(&LocalTrust::Anybody, alpn).unwrap();

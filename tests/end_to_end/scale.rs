@@ -15,15 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::puppet::{hello, log_in};
 use crate::harness::visitor::{self, Visitor};
-use crate::harness::{TestAgent, TestServer, apps, clients, spawn, token_hash, until};
+use crate::harness::{FILES, TestAgent, TestServer, apps, clients, replace_file, spawn, token_hash, until};
 
 /// Logins at once: a server takes 32 of one address.
 const AT_ONCE: usize = 24;
 
 /// Clients whose agents are idle: each takes two sockets here, one of each side.
 fn size() -> usize {
-    let files = rlimit::increase_nofile_limit(rlimit::INFINITY).unwrap();
-    let room = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(1_000) / 2;
+    let room = usize::try_from(*FILES).unwrap_or(usize::MAX).saturating_sub(1_000) / 2;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = std::env::var("ADIT_SCALE").map_or(250 * cores, |text| text.parse().unwrap());
     if wanted > room {
@@ -84,7 +83,7 @@ async fn a_changed_clients_file_costs_nobody_else_a_request() {
     for (what, text, expected) in edits {
         let (mut changes, before) = (server.clients.changes(), answered.load(Ordering::Relaxed));
         let began = Instant::now();
-        std::fs::write(&file, text).unwrap();
+        replace_file(&file, &text);
         crate::harness::soon(what, changes.changed()).await.unwrap();
         until(what, &server.registry, || all(expected)).await;
         println!("{what}: taken over within {:?}, debounce included", began.elapsed());

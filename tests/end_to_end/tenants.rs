@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::apps::{self, Script};
 use crate::harness::puppet::{Puppet, hello, log_in};
 use crate::harness::visitor::{self, Answer, Visitor, fetch};
-use crate::harness::{TestAgent, TestServer, clients, clients_file, dns, name, service, soon, until};
+use crate::harness::{TestAgent, TestServer, clients, clients_file, dns, name, replace_file, service, soon, until};
 
 /// The clients of every test, with more for alice.
 fn more_for_alice(lines: &str) -> String {
@@ -288,21 +288,21 @@ async fn a_name_that_is_taken_away_leaves_the_others() {
 async fn a_changed_clients_file_counts_and_a_broken_one_does_not() {
     let server = TestServer::start(&[]);
     let file = server.dir().path().join("clients.toml");
-    std::fs::write(&file, clients()).unwrap();
+    replace_file(&file, &clients());
     let agent = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("bob").await)]).await;
     let mut changes = server.clients.changes();
-    std::fs::write(&file, more_for_alice("limits = { streams = 5 }")).unwrap();
+    replace_file(&file, &more_for_alice("limits = { streams = 5 }"));
     soon("the new file", changes.changed()).await.unwrap();
     let mut problems = server.clients_file.problems();
     assert_eq!(*problems.borrow_and_update(), None);
 
-    std::fs::write(&file, "[clients.alice]\ntoken_hash = 7\nnaems = []\n").unwrap();
+    replace_file(&file, "[clients.alice]\ntoken_hash = 7\nnaems = []\n");
     server.clients_file.reload().await;
     let broken = soon("the problems", problems.wait_for(Option::is_some)).await.unwrap().clone().unwrap();
     assert_eq!(broken.problems.len(), 2, "{broken}");
     assert_eq!(fetch(server.public, "bob", "/").await.text(), "bob");
 
-    std::fs::write(&file, "[clients]\n").unwrap();
+    replace_file(&file, "[clients]\n");
     assert!(agent.ended().await.is_err(), "nobody is listed any more");
     assert_eq!(*problems.borrow(), None);
 }

@@ -68,8 +68,9 @@ class Program:
             self.wait(f"{name} on port {port}", lambda: listens(port))
 
     def said(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        # Not by `seek`: the process writes where this file descriptor stands.
+        log = self.log.fileno()
+        return os.pread(log, os.fstat(log).st_size, 0).decode(errors="replace")
 
     def wait(self, what, condition):
         def alive():
@@ -91,6 +92,14 @@ class Program:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+
+
+def ports_of(server):
+    """The ports of `adit server`, as it prints them: tunnel, HTTP, and HTTPS and admin if it has them."""
+    server.wait("the server's addresses", lambda: "  fingerprint  " in server.said())
+    lines = (r"agents dial +\S+:(\d+)", r"visitors +http://\S+?:(\d+)/", r"\n +https://\S+?:(\d+)/", r"admin +http://\S+?:(\d+)/")
+    found = (re.search(line, server.said()) for line in lines)
+    return [int(port.group(1)) if port else None for port in found]
 
 
 def run(command, **options):
@@ -138,18 +147,17 @@ class Stack:
         names = ", ".join(f'"{name}"' for name in self.services)
         section = f'[clients.alice]\nnames = [{names}]\ntcp_ports = ["22000-22999"]\n'
         (folder / "clients.toml").write_text(clients.replace("[clients.alice]\n", section))
-        self.tunnel, self.http, self.https = free_port(), free_port(), free_port()
         (folder / "server.toml").write_text(
             f"""
             clients = "clients.toml"
             [tunnel]
-            listen = "127.0.0.1:{self.tunnel}"
+            listen = "127.0.0.1:0"
             [tunnel.tls]
             dir = "certs"
             [public]
             domain = "{DOMAIN}"
-            http = "127.0.0.1:{self.http}"
-            https = "127.0.0.1:{self.https}"
+            http = "127.0.0.1:0"
+            https = "127.0.0.1:0"
             proxy_protocol_from = ["127.0.0.9"]
             [admin]
             listen = "off"
@@ -159,8 +167,8 @@ class Stack:
             connections = 10000
             """
         )
-        self.server = self.start("adit server", [self.program, "server", "--config", folder / "server.toml"], self.tunnel)
-        wait_for("the authority's certificate", lambda: (folder / "certs/ca.pem").exists())
+        self.server = self.start("adit server", [self.program, "server", "--config", folder / "server.toml"])
+        self.tunnel, self.http, self.https, _ = ports_of(self.server)
         self.ca = folder / "certs/ca.pem"
         text = [f'servers = ["127.0.0.1:{self.tunnel}"]', 'client_id = "alice"', 'token_file = "token"', 'ca = "certs/ca.pem"']
         for name, keys in self.services.items():
@@ -173,13 +181,21 @@ class Stack:
     def connect(self):
         """Starts the agent, and learns the public ports of its services."""
         self.agent = self.start("adit agent", [self.program, "agent", "--config", self.folder / "agent.toml"])
-        self.agent.wait("a connected agent", lambda: "connected" in self.agent.said())
-        self.ports = {}
-        for name, keys in self.services.items():
-            if keys["kind"] == "tcp":
-                local = keys["local"].removeprefix("tcp://")
-                found = re.search(rf":(\d+)\S*\s+->\s+(?:tcp://)?{re.escape(local)}", self.agent.said())
-                self.ports[name] = int(found.group(1))
+        locals_of_tcp = {
+            name: keys["local"].removeprefix("tcp://") for name, keys in self.services.items() if keys["kind"] == "tcp"
+        }
+
+        def shown():
+            # What it prints may come in pieces, and a failed attempt says "not connected".
+            said = self.agent.said()
+            found = {
+                name: re.search(rf":(\d+)\S*\s+->\s+(?:tcp://)?{re.escape(local)}\s", said)
+                for name, local in locals_of_tcp.items()
+            }
+            return (found,) if "  ->  " in said and all(found.values()) else None
+
+        (found,) = self.agent.wait("a connected agent", shown)
+        self.ports = {name: int(port.group(1)) for name, port in found.items()}
 
     def host(self, name):
         return f"{name}.{DOMAIN}"

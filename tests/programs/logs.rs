@@ -35,10 +35,14 @@ fn requests(file: &Path, count: usize) -> Vec<Value> {
 fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
     let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");
     let server = &scene.server;
+    let file = scene.folder.path("adit.log");
     assert_eq!(visit(&server.url("alice", "/hello.txt?secret=1"), &[]).body, HELLO);
+    // Each was on a connection of its own, and the line comes after the answer: in their order only if each is awaited.
+    requests(&file, 1);
     assert_eq!(visit(&server.url("nobody", "/x?secret=1"), &[]).status, 404);
+    requests(&file, 2);
     assert_eq!(visit(&server.bare_url("/health?tunnel=alice"), &[]).status, 200);
-    let lines = requests(&scene.folder.path("adit.log"), 3);
+    let lines = requests(&file, 3);
     let of = |at: usize, field: &str| lines[at][field].clone();
     assert_eq!((of(0, "client"), of(0, "name"), of(0, "method")), ("alice".into(), "alice".into(), "GET".into()));
     assert_eq!((of(0, "path"), of(0, "status"), of(0, "outcome")), ("/hello.txt".into(), 200.into(), "ok".into()));
@@ -55,7 +59,7 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
     assert_eq!((of(2, "path"), of(2, "outcome")), ("/health".into(), "own".into()));
     let ids: std::collections::HashSet<String> = lines.iter().map(|line| line["request"].to_string()).collect();
     assert_eq!(ids.len(), 3, "{lines:?}");
-    let said = std::fs::read_to_string(scene.folder.path("adit.log")).unwrap();
+    let said = std::fs::read_to_string(file).unwrap();
     assert!(!said.contains("secret") && !server.program.printed().contains("adit::access"));
 }
 
@@ -64,8 +68,9 @@ fn a_connection_that_was_refused_has_its_line_too() {
     let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");
     let clients = scene.folder.path("clients.toml");
     let text = std::fs::read_to_string(&clients).unwrap();
-    std::fs::write(&clients, text.replace("[clients.alice]\n", "[clients.alice]\ntcp_ports = ['22000-22999']\n"))
-        .unwrap();
+    // In one step: a server that reads half of it sends alice away.
+    let text = text.replace("[clients.alice]\n", "[clients.alice]\ntcp_ports = ['22000-22999']\n");
+    std::fs::rename(scene.folder.write("clients.toml.new", &text), &clients).unwrap();
     until("the log to say so", DEADLINE, || {
         std::fs::read_to_string(scene.folder.path("adit.log"))
             .ok()
@@ -99,7 +104,13 @@ fn the_log_changes_while_the_server_runs() {
     let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.query = true\n");
     let (admin, bearer) = operator(&scene.server);
     let (url, file) = (format!("{admin}api/v1/log"), scene.folder.path("adit.log"));
-    let change = |body: &str| visit(&url, &["--header", &bearer, "--request", "PUT", "--json", body]);
+    let change = |body: &str| {
+        // Whether a request has its line is decided at its very end, which is after its answer.
+        until("the end of all requests", DEADLINE, || {
+            visit(&format!("{admin}metrics"), &[]).body.contains("\nadit_streams 0.0\n").then_some(())
+        });
+        visit(&url, &["--header", &bearer, "--request", "PUT", "--json", body])
+    };
     assert_eq!(visit(&url, &["--header", &bearer]).body.trim(), r#"{"level":"info","access":false}"#);
     let page = scene.server.url("alice", "/hello.txt?all=1");
     assert_eq!(visit(&page, &[]).status, 200);

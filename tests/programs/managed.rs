@@ -1,7 +1,9 @@
 //! The program under a service manager: what it tells it, and the sockets it takes over.
 
-use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
 
 use crate::processes::{DEADLINE, Program, adit, tool};
 use crate::setup::{Folder, Scene, serve};
@@ -31,6 +33,15 @@ impl Manager {
     }
 }
 
+/// The agent of a scene as a file.
+fn agent_file(scene: &Scene) -> PathBuf {
+    let text = format!(
+        "servers = ['{}']\nclient_id = 'alice'\ntoken = '{}'\nfingerprint = '{}'\n[[services]]\nlocal = {}\n",
+        scene.server.tunnel, scene.token, scene.server.fingerprint, scene.site.port
+    );
+    scene.folder.write("agent.toml", &text)
+}
+
 #[test]
 fn a_service_manager_is_told_how_the_server_is() {
     let folder = Folder::new();
@@ -55,15 +66,8 @@ fn a_service_manager_is_told_how_the_server_is() {
 fn a_service_manager_is_told_how_the_agent_is() {
     let scene = Scene::with("");
     let manager = Manager::new(&scene.folder);
-    let agent = scene.folder.write(
-        "agent.toml",
-        &format!(
-            "servers = ['{}']\nclient_id = 'alice'\ntoken = '{}'\nfingerprint = '{}'\n[[services]]\nlocal = {}\n",
-            scene.server.tunnel, scene.token, scene.server.fingerprint, scene.site.port
-        ),
-    );
     let mut command = adit();
-    command.arg("agent").arg("--config").arg(agent);
+    command.arg("agent").arg("--config").arg(agent_file(&scene));
     command.env("NOTIFY_SOCKET", scene.folder.path("notify")).env("WATCHDOG_USEC", "200000");
     let mut agent = Program::start("adit agent", command);
     manager.is_told("READY=1");
@@ -76,6 +80,43 @@ fn a_service_manager_is_told_how_the_agent_is() {
     manager.is_told("STOPPING=1");
     manager.is_told("EXTEND_TIMEOUT_USEC=30000000");
     assert_eq!(agent.ended().code, Some(0));
+}
+
+#[test]
+fn whoever_is_told_that_the_server_runs_may_send_it_a_signal() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    // It cannot print a word until the test reads.
+    let (mut reader, mut stdout) = UnixStream::pair().unwrap();
+    stdout.set_nonblocking(true).unwrap();
+    while stdout.write(&[b'.'; 1024]).is_ok() {}
+    stdout.set_nonblocking(false).unwrap();
+    let server = Program::start_to(OwnedFd::from(stdout), "adit server", serve(&folder.write_server_config("")));
+    server.hears_hangups();
+    server.signal("HUP");
+    let mut printed = BufReader::new(&mut reader).lines();
+    assert!(printed.any(|line| line.unwrap().contains("adit server")));
+    server.line("SIGHUP: reading");
+    server.line("reloaded; ");
+}
+
+#[test]
+fn whoever_is_told_that_the_agent_runs_may_send_it_a_signal() {
+    let scene = Scene::with("");
+    let manager = Manager::new(&scene.folder);
+    // It cannot be told a word until the test listens.
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send_to(b"WATCHDOG=1", scene.folder.path("notify")).is_ok() {}
+    let mut command = adit();
+    command.arg("agent").arg("--config").arg(agent_file(&scene)).env("NOTIFY_SOCKET", scene.folder.path("notify"));
+    let agent = Program::start("adit agent", command);
+    agent.hears_hangups();
+    agent.signal("HUP");
+    manager.is_told("READY=1");
+    agent.line("SIGHUP: reading");
+    manager.is_told("RELOADING=1");
+    manager.is_told("READY=1");
 }
 
 #[test]

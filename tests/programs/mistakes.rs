@@ -168,7 +168,8 @@ fn a_wrong_port_says_which_one_is_right() {
     let trust = ["--fingerprint", server.fingerprint.as_str()];
     let why = not_connected(with_trust(&server.public, &trust, &token));
     assert_says(&why, &["does not speak TLS on this port", "the tunnel port (8080 by default)"]);
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // Nobody else binds ports of this address of the loopback network, and this one is free in a moment.
+    let closed = TcpListener::bind("127.0.3.3:0").unwrap().local_addr().unwrap().to_string();
     let why = not_connected(with_trust(&closed, &trust, &token));
     assert_says(&why, &[&closed, "nothing listens there", "is the server running", "8080 by default"]);
 }

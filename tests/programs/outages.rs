@@ -6,17 +6,17 @@ use crate::processes::{DEADLINE, until};
 use crate::setup::{HELLO, Scene, Server, start_agent};
 use crate::visitor::{visit, visit_until};
 
-const BEAT: Duration = Duration::from_millis(200);
-const QUICK_BEAT: &str = "tunnel.heartbeat = '200ms'\n";
+const BEAT: Duration = Duration::from_secs(1);
+const QUICK_BEAT: &str = "tunnel.heartbeat = '1s'\n";
 
-/// Three missed heartbeats, and what a busy machine needs to see them.
-const NOTICED: Duration = Duration::from_millis(600 + 1500);
+/// Three missed heartbeats, and what a busy machine needs to see them. With the usual heartbeat it would take 30 s.
+const NOTICED: Duration = Duration::from_secs(15);
 
-/// How soon an agent must be back once its server is.
-const BACK: Duration = Duration::from_secs(3);
+/// The longest wait of an agent between two attempts, in seconds, when its server has just gone.
+const LONGEST_WAIT: f64 = 2.0;
 
 #[test]
-fn an_agent_is_back_within_three_seconds_of_its_server() {
+fn an_agent_tries_again_within_two_seconds_and_is_back() {
     let scene = Scene::with("");
     let connected = Instant::now();
     let Scene { agent, server, site: _site, folder, token: _ } = scene;
@@ -27,14 +27,14 @@ fn an_agent_is_back_within_three_seconds_of_its_server() {
     let Server { program, tunnel, public, .. } = server;
     program.kill();
     // Long enough for the agent's waits to have grown.
-    agent.line("still not connected (5 attempts); trying again in");
+    let line = agent.line("still not connected (5 attempts); trying again in");
+    let wait: f64 = line.rsplit_once(" in ").unwrap().1.strip_suffix(" s").unwrap().parse().unwrap();
+    assert!(wait <= LONGEST_WAIT, "{line}");
     let reasons = agent.lines("not connected:", 2);
     assert!(reasons[0].contains("lost the connection") && reasons[1].contains("refused"), "{reasons:?}");
     let server = Server::start_again(&folder, &tunnel, &public);
-    let started = Instant::now();
-    let answer = visit_until("the site is back", BACK, &url, |answer| answer.status == 200);
+    let answer = visit_until("the site is back", DEADLINE, &url, |answer| answer.status == 200);
     assert_eq!(answer.body, HELLO);
-    assert!(started.elapsed() <= BACK, "{:?}", started.elapsed());
     agent.lines("connected to ", 2);
     assert_eq!(server.tunnel, tunnel);
 }
@@ -65,8 +65,8 @@ fn a_frozen_agent_is_noticed_by_its_heartbeats_and_comes_back() {
 fn a_frozen_server_is_noticed_by_its_heartbeats_and_found_again() {
     let scene = Scene::with(QUICK_BEAT);
     assert_eq!(visit(&scene.server.url("alice", "/hello.txt"), &[]).body, HELLO);
-    scene.server.program.signal("STOP");
     let frozen = Instant::now();
+    scene.server.program.signal("STOP");
     let why = scene.agent.line("not connected:");
     assert!(why.contains("heartbeats"), "{why}");
     assert!(frozen.elapsed() < NOTICED, "{:?}", frozen.elapsed());

@@ -88,14 +88,21 @@ enum Source {
 
 impl Program {
     /// Starts `command`.
-    pub(crate) fn start(name: &str, mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn start(name: &str, command: Command) -> Self {
+        Self::start_to(Stdio::piped(), name, command)
+    }
+
+    /// The same, and what it prints to its standard output goes there: it is not collected.
+    pub(crate) fn start_to(stdout: impl Into<Stdio>, name: &str, mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| {
             panic!("cannot start {name} ({:?}), is it installed? {error}", command.get_program())
         });
         let output = Arc::new(Output::default());
-        output.collected.lock().unwrap().open = 2;
-        collect(child.stdout.take().unwrap(), Source::Stdout, Arc::clone(&output));
+        output.collected.lock().unwrap().open = 1 + usize::from(child.stdout.is_some());
+        if let Some(pipe) = child.stdout.take() {
+            collect(pipe, Source::Stdout, Arc::clone(&output));
+        }
         collect(child.stderr.take().unwrap(), Source::Stderr, Arc::clone(&output));
         Self { name: name.to_owned(), child, output }
     }
@@ -152,6 +159,16 @@ impl Program {
             let bytes = fs::read(format!("/proc/{}/{what}", self.child.id())).unwrap();
             String::from_utf8_lossy(&bytes).into_owned()
         })
+    }
+
+    /// Waits until SIGHUP does not end it any more (`SigCgt` of `proc_pid_status(5)`).
+    pub(crate) fn hears_hangups(&self) {
+        until("a process that hears SIGHUP", DEADLINE, || {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            // Signals count from one, and this is the first.
+            (u64::from_str_radix(caught.trim(), 16).unwrap() & 1 == 1).then_some(())
+        });
     }
 
     /// The most memory it ever had, in bytes (`VmHWM` of `proc_pid_status(5)`).

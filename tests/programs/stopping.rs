@@ -1,5 +1,7 @@
 //! SIGTERM in the middle of a request: what is under way is finished, nothing new begins.
 
+use std::net::TcpStream;
+
 use crate::processes::{DEADLINE, Program, until};
 use crate::setup::{Folder, Scene, python_app, start_agent};
 use crate::visitor::{curl, visit, visit_until};
@@ -30,6 +32,8 @@ fn a_stopping_server_finishes_what_is_under_way() {
     let mut visitor = begin(&scene);
     scene.server.program.signal("TERM");
     scene.server.program.line("shutting down");
+    // Which it says a moment before nobody gets in any more.
+    until("a closed port", DEADLINE, || TcpStream::connect(&scene.server.public).is_err().then_some(()));
     let refused = Program::start("curl", curl(&scene.server.url("alice", "/"))).ended();
     assert_eq!(refused.code, Some(7), "curl should find no connection (7): {refused:?}");
     finish(&scene);

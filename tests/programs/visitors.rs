@@ -62,6 +62,7 @@ fn a_site_whose_agent_was_stopped_says_try_again() {
     assert_eq!(health(&scene.server, "?tunnel=bob"), disconnected());
     scene.agent.signal("TERM");
     assert_eq!(scene.agent.ended().code, Some(0));
+    scene.server.program.line("an agent's lane is down");
     let answer = fails_with(&scene.server.url("alice", "/hello.txt"), 503, "tunnel_offline");
     assert!(answer.header("Retry-After").unwrap().parse::<u32>().is_ok_and(|seconds| seconds > 0), "{answer:?}");
     assert_eq!(health(&scene.server, ""), disconnected());

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "fidelity")]
 
 from corpus import CASES, Refusable  # noqa: E402
-from stack import Program, free_port, run, wait_for  # noqa: E402
+from stack import Program, free_port, ports_of, run, wait_for  # noqa: E402
 
 BARE = "tunnel.test"
 TENANTS = ("alice", "bob")
@@ -115,17 +115,16 @@ class Stack:
         self.programs.append(self.nginx.program)
         python = Quiet(("127.0.0.1", 0), Python)
         threading.Thread(target=python.serve_forever, daemon=True).start()
-        self.tunnel, self.http, self.https = free_port(), free_port(), free_port()
         (folder / "server.toml").write_text(
             f"""
             clients = "clients.toml"
-            tunnel.listen = "127.0.0.1:{self.tunnel}"
+            tunnel.listen = "127.0.0.1:0"
             tunnel.tls.dir = "certs"
             public.domain = "{BARE}"
-            public.http = "127.0.0.1:{self.http}"
-            public.https = "127.0.0.1:{self.https}"
-            timeouts.head = "2s"
-            timeouts.idle = "2s"
+            public.http = "127.0.0.1:0"
+            public.https = "127.0.0.1:0"
+            timeouts.head = "5s"
+            timeouts.idle = "5s"
             admin.listen = "off"
             limits.per_ip.requests_per_second = 100000
             limits.per_ip.burst = 100000
@@ -134,15 +133,16 @@ class Stack:
         )
         clients = folder / "clients.toml"
         tokens = {who: run([program, "token", "new", who, "--clients", clients]).decode().strip() for who in TENANTS}
-        self.start("server", [program, "server", "--config", folder / "server.toml"], self.tunnel)
-        self.ca = wait_for("the authority", lambda: (folder / "certs/ca.pem").exists() and folder / "certs/ca.pem")
+        server = self.start("server", [program, "server", "--config", folder / "server.toml"])
+        self.tunnel, self.http, self.https, _ = ports_of(server)
+        self.ca = folder / "certs/ca.pem"
         for who, port in zip(TENANTS, (self.nginx.port, python.server_address[1])):
             agent = self.start(
                 f"agent of {who}",
                 [program, "http", port, "--name", who, "--id", who, "--server", f"127.0.0.1:{self.tunnel}", "--ca", self.ca],
                 env={"ADIT_TOKEN": tokens[who]},
             )
-            agent.wait("a connected agent", lambda agent=agent: "connected" in agent.said())
+            agent.wait("a connected agent", lambda agent=agent: "  ->  " in agent.said())
 
     def start(self, name, command, port=None, **options):
         self.programs.append(Program(f"adit {name}", command, port, **options))
@@ -158,7 +158,7 @@ class Stack:
 
 def exchange(sock, raw):
     """Sends bytes and reads until the end; what comes is all that comes."""
-    sock.settimeout(8)
+    sock.settimeout(20)
     got = b""
     try:
         sock.sendall(raw)

@@ -192,7 +192,7 @@ fn unfinished(length: usize) -> String {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_given_up() {
     let slow = [("timeouts.idle", "200ms"), ("timeouts.head", "1m")];
-    let dripping = [("timeouts.idle", "10s"), ("timeouts.head", "300ms")];
+    let dripping = [("timeouts.idle", "10s"), ("timeouts.head", "2s")];
     for (settings, drips) in [(slow, false), (dripping, true)] {
         let (server, _puppet) = started(&settings, hook(WebhookScheme::Github, 1024)).await;
         let visitor = visitor::raw(server.public, &(unfinished(1000) + "half")).await;

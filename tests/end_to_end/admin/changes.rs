@@ -1,6 +1,5 @@
 //! What the operator's tools change counts at once, and is in the log.
 
-use adit::agent::State;
 use adit::auth::Token;
 use adit::protocol::login::{Answer, Hello, Proof, Refusal};
 use adit::transport::login::{receive_answer, send};
@@ -11,7 +10,7 @@ use super::{Operator, audited};
 use crate::harness::apps;
 use crate::harness::puppet::{dial, hello, log_in};
 use crate::harness::visitor::fetch;
-use crate::harness::{TestAgent, soon, until};
+use crate::harness::{TestAgent, name, soon, until};
 
 /// A first word of somebody the tests do not know.
 fn newcomer(id: &str, proof: Proof) -> Hello {
@@ -160,9 +159,10 @@ async fn an_agent_that_is_disconnected_comes_back_by_itself() {
     let before = operator.get("/api/v1/tunnels").await;
     let id = before.each("id")[0].to_owned();
     assert_eq!(operator.delete(&format!("/api/v1/tunnels/{id}")).await.status, 204);
-    agent.reaches("a lost connection", |state| matches!(state, State::Waiting { .. })).await;
-    agent.connected().await;
     let registry = &operator.server.registry;
+    let is_back = || registry.by_name(&name("alice")).is_some_and(|now| now.tunnel.id().to_string() != id);
+    until("another tunnel", registry, is_back).await;
+    agent.connected().await;
     until("the old tunnel's end", registry, || registry.len() == 1 && registry.serves_any()).await;
     let after = operator.get("/api/v1/tunnels").await;
     assert!(after.each("id").len() == 1 && after.each("id")[0] != id, "{after:?}");

@@ -7,7 +7,7 @@ use http_body_util::Full;
 
 use super::Operator;
 use crate::harness::apps;
-use crate::harness::visitor::{Visitor, fetch, get, raw, read_to_end, request};
+use crate::harness::visitor::{Visitor, fetch, first_refusal, get, raw, read_to_end, request};
 use crate::harness::{TestAgent, soon, until, until_idle};
 
 /// The page, by series.
@@ -85,7 +85,7 @@ async fn agents_are_counted_as_they_come_and_go() {
     let operator = Operator::start(&[]);
     let before = scrape(&operator).await;
     let app = apps::echo().await;
-    let agent = TestAgent::connect(&operator.server, "alice", &[("alice", app)]).await;
+    let mut agent = TestAgent::connect(&operator.server, "alice", &[("alice", app)]).await;
     let up = scrape(&operator).await;
     assert_eq!((up["adit_tunnels"], up["adit_lanes"], up[r#"adit_client_tunnels{client="alice"}"#]), (1.0, 1.0, 1.0));
     let logins = |page: &BTreeMap<String, f64>| page[r#"adit_logins_total{shown="token",result="ok"}"#];
@@ -95,6 +95,8 @@ async fn agents_are_counted_as_they_come_and_go() {
     // It comes back with its ticket.
     let back = || tunnel_ids(&operator).into_iter().any(|id| id != tunnels.each("id")[0]);
     until("the agent's return", &operator.server.registry, back).await;
+    // Its login is counted before its lane is served, and after it is in the registry.
+    agent.connected().await;
     let again = scrape(&operator).await;
     assert_eq!(again[r#"adit_logins_total{shown="ticket",result="ok"}"#], 1.0);
     assert_eq!(again[r#"adit_lanes_ended_total{reason="disconnected"}"#], 1.0);
@@ -120,7 +122,8 @@ async fn limits_that_are_reached_are_counted() {
     let operator = Operator::start(&settings);
     let public = operator.server.public;
     assert_eq!(fetch(public, "nobody", "/").await.status, StatusCode::NOT_FOUND);
-    assert_eq!(fetch(public, "nobody", "/").await.status, StatusCode::TOO_MANY_REQUESTS);
+    let refused = first_refusal(StatusCode::NOT_FOUND, async || fetch(public, "nobody", "/").await).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     let held = [raw(public, "GET").await, raw(public, "GET").await];
     let mut third = raw(public, "").await;
     let _ = read_to_end(&mut third).await;

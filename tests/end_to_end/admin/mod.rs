@@ -19,7 +19,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::harness::visitor::Visitor;
-use crate::harness::{TestServer, clients};
+use crate::harness::{TestServer, clients, replace_file};
 
 /// A server with an admin port and a clients file on the disk, and the operator's tool for it.
 struct Operator {
@@ -73,7 +73,7 @@ impl Operator {
     }
 
     fn write_file(&self, text: &str) {
-        std::fs::write(self.server.dir().path().join("clients.toml"), text).unwrap();
+        replace_file(&self.server.dir().path().join("clients.toml"), text);
     }
 
     /// Asks with the token. A body that is empty is none.

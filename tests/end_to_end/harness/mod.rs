@@ -67,6 +67,9 @@ pub async fn until_idle(exchanges: &TaskTracker, within: Duration) {
 const CLIENTS: [(&str, &str); 3] =
     [("alice", r#"["alice", "blog", "shop"]"#), ("bob", r#"["bob"]"#), ("carol", r#"["carol"]"#)];
 
+/// How many files this process may have open, as many as the system allows.
+pub static FILES: LazyLock<u64> = LazyLock::new(|| rlimit::increase_nofile_limit(rlimit::INFINITY).unwrap());
+
 static TOKENS: LazyLock<HashMap<&'static str, (Token, String)>> = LazyLock::new(|| {
     let made = CLIENTS.iter().map(|(id, _)| {
         let token = Token::generate().unwrap();
@@ -96,6 +99,13 @@ pub fn clients() -> String {
         .map(section)
         .collect::<String>()
         .replace("[clients.bob]", "tcp_ports = [\"21000-21999\"]\n[clients.bob]")
+}
+
+/// Gives a file that is watched another text, in one step: whoever looks in between finds neither half of it nor nothing.
+pub fn replace_file(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, file).unwrap();
 }
 
 /// What a configuration file of this text says, with these flags over it.
@@ -181,6 +191,8 @@ impl TestServer {
     }
 
     fn try_start(dir: Arc<TempDir>, text: &str, settings: &[(&str, &str)]) -> Result<Self, StartError> {
+        // Both ends of everything are in this process, over all tests at once: the usual soft limit is 1,024.
+        LazyLock::force(&FILES);
         let defaults = [
             ("tunnel.listen", "127.0.0.1:0"),
             ("public.http", "127.0.0.1:0"),
@@ -240,7 +252,7 @@ impl TestServer {
     async fn reload_with(&self, text: &str, settings: &[(&str, &str)]) -> Result<Reloaded, NotReloaded> {
         let clients_file = self.dir.path().join("clients.toml");
         if !clients_file.exists() {
-            std::fs::write(&clients_file, clients()).unwrap();
+            replace_file(&clients_file, &clients());
         }
         let flags = settings.iter().fold(self.flags.clone(), |flags, (key, value)| flags.with(key, *value));
         let (file, text) = (self.dir.path().join("server.toml"), text.to_owned());

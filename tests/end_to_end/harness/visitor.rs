@@ -114,6 +114,19 @@ pub async fn fetch(public: SocketAddr, name: &str, path: &str) -> Answer {
     Visitor::connect(public).await.ask(get(name, path)).await
 }
 
+/// Asks until something else comes than `fine`: what a limit allows comes back while a test runs.
+pub async fn first_refusal(fine: StatusCode, mut ask: impl AsyncFnMut() -> Answer) -> Answer {
+    let refused = async {
+        loop {
+            let answer = ask().await;
+            if answer.status != fine {
+                return answer;
+            }
+        }
+    };
+    soon("a refusal", refused).await
+}
+
 /// A connection on which a test speaks byte by byte.
 pub async fn raw(public: SocketAddr, text: &str) -> TcpStream {
     let mut socket = soon("a public port", TcpStream::connect(public)).await.unwrap();

@@ -92,7 +92,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: bob.localhost\r\nConnection: close\r\
 
 #[tokio::test]
 async fn a_head_that_is_none_is_an_error_for_its_visitor_alone() {
-    let server = TestServer::start(&[("timeouts.response_head", "2s")]);
+    let server = TestServer::start(&[("timeouts.response_head", "5s")]);
     let alice = Bystander::connect(&server).await;
     let (mut bob, _control) = hostile(&server).await;
     let fields = [("x-name", "aaaa")];

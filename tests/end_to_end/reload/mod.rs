@@ -16,7 +16,7 @@ use crate::harness::apps::{self, Script};
 use crate::harness::dns;
 use crate::harness::puppet::{self, hello, log_in};
 use crate::harness::visitor::{self, Answer, Visitor, fetch, get};
-use crate::harness::{TestAgent, TestServer, clients, clients_file, name, service, until_idle};
+use crate::harness::{TestAgent, TestServer, clients, clients_file, name, replace_file, service, until_idle};
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
 
@@ -54,7 +54,7 @@ async fn a_timeout_counts_from_the_next_request_on_also_on_an_open_connection() 
     let mut early = visitor::raw(server.public, ASK).await;
     let (mut slow, _) = app.request().await;
 
-    let reloaded = server.reload(&[("timeouts.response_head", "50ms")]).await.unwrap();
+    let reloaded = server.reload(&[("timeouts.response_head", "3s")]).await.unwrap();
     assert_eq!((reloaded.changed, reloaded.waiting), (vec!["timeouts.response_head"], vec![]));
     let (late, _held) = tokio::join!(kept.ask(get("alice", "/")), app.request());
     assert_eq!(code(&late), (504, "response_timeout"));
@@ -198,7 +198,7 @@ async fn agents_learn_where_visitors_reach_them_from_now_on_and_new_lanes_what_c
 async fn agents_are_told_no_names_that_lead_nowhere() {
     let server = TestServer::start(&[("public.https", "127.0.0.1:0")]);
     let listed = clients().replace("\"shop\"]", "\"shop\", \"*.blog\"]");
-    std::fs::write(server.dir().path().join("clients.toml"), &listed).unwrap();
+    replace_file(&server.dir().path().join("clients.toml"), &listed);
     server.clients.replace(clients_file(&listed));
     let offers = [
         service("alice", "443", &[("kind", ValueKind::from("tls"))]),
@@ -239,10 +239,11 @@ async fn a_login_and_a_drain_have_the_time_that_counts_when_they_begin() {
     let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
     let _visitor = visitor::raw(server.public, ASK).await;
     let (_local, _) = app.request().await;
-    server.reload(&[("tunnel.login_timeout", "100ms"), ("tunnel.drain_timeout", "100ms")]).await.unwrap();
+    server.reload(&[("tunnel.login_timeout", "2s"), ("tunnel.drain_timeout", "100ms")]).await.unwrap();
     let mut silent = puppet::dial(server.tunnel, server.fingerprint).await;
     let ended = tokio::io::AsyncReadExt::read_u8(&mut silent);
-    assert!(tokio::time::timeout(Duration::from_secs(5), ended).await.expect("it may be silent for longer").is_err());
+    // Unless told otherwise it would be ten seconds.
+    assert!(tokio::time::timeout(Duration::from_secs(8), ended).await.expect("it may be silent for longer").is_err());
     let drained = tokio::time::timeout(Duration::from_secs(15), server.stop()).await.expect("it drains for longer");
     assert_eq!(drained.requests_cut, 1);
 }

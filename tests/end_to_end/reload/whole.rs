@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{TestServer, clients, clients_file, server_config, soon};
+use crate::harness::{TestServer, clients, clients_file, replace_file, server_config, soon};
 
 /// Writes a fresh certificate for these names with its key, and gives what visitors see of it.
 fn bring(dir: &Path, file: &str, names: &[&str]) -> Vec<u8> {
@@ -54,7 +54,7 @@ impl House {
     }
 
     fn write(&self, file: &str, text: &str) {
-        std::fs::write(self.dir.path().join(file), text).unwrap();
+        replace_file(&self.dir.path().join(file), text);
     }
 
     async fn reload(&self) -> Result<Reloaded, NotReloaded> {

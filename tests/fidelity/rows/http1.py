@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import hmac
 import socket
-import time
+import threading
 
 from matrix import row
 from wire import Reader, head_of, read_answer, read_message
@@ -210,16 +210,19 @@ def _(way):
 
 @row(GROUP, "Expect: 100-continue, and the application refuses at once")
 def _(way):
+    done = threading.Event()
+
     def refuses(sock, reader):
         reader.until(b"\r\n\r\n")
         sock.sendall(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         sock.shutdown(socket.SHUT_WR)
         # Not one byte of the body may come.
         way.recorder.asked["refused"] = [reader.to_end()]
+        done.set()
         return False
 
     seen = expecting(way, "refused", refuses)
-    time.sleep(0.05)
+    done.wait(20)
     return {**seen, "asked": way.recorder.taken("refused")}
 
 
