@@ -1,13 +1,14 @@
 //! `adit check`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 
+use super::server::begins_clients;
 use super::{Failure, runtime};
 use crate::auth::load_clients;
-use crate::config::{AgentConfig, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check};
+use crate::config::{AgentConfig, ClientsFile, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check};
 use crate::server::ceiling::Ceiling;
 use crate::telemetry::check_log_file;
 use crate::{agent, server};
@@ -21,7 +22,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let runtime = runtime::single_threaded()?;
     let _here = runtime.enter();
-    let looks = Looks { clients: &load_clients, server: &server::check, agent: &look_at_agent };
+    let looks =
+        Looks { clients: &load_clients, clients_of: &clients_of, server: &server::check, agent: &look_at_agent };
     let checked = check(&args.file, &looks).map_err(with_advice)?;
     let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
@@ -37,6 +39,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     println!("{green}fine:{green:#} {} ({})", args.file.display(), checked.kind);
     Ok(())
+}
+
+/// One that the server would begin is as good as there.
+fn clients_of(config: &ServerConfig, file: &Path) -> Result<ClientsFile, ConfigErrors> {
+    if begins_clients(config, file) { Ok(ClientsFile::default()) } else { load_clients(&config.clients) }
 }
 
 fn look_at_agent(config: &AgentConfig) -> Vec<Problem> {

@@ -46,12 +46,10 @@ pub(super) async fn run_until<T>(stop: CancellationToken, run: impl Future<Outpu
         ended = run.as_mut() => return ended,
     }
     stopping();
-    let mut beat = tokio::time::interval(STILL_STOPPING);
     loop {
-        tokio::select! {
-            biased;
-            _ = beat.tick() => still_stopping(),
-            ended = run.as_mut() => return ended,
+        still_stopping();
+        if let Ok(ended) = tokio::time::timeout(STILL_STOPPING, run.as_mut()).await {
+            return ended;
         }
     }
 }

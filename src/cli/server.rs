@@ -95,16 +95,20 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     })
 }
 
-/// Who may log in. At the very first start, with nothing made yet, the clients file in its usual place is begun.
+/// Who may log in. At the very first start the clients file is begun.
 fn clients_of(config: &ServerConfig, file: Option<&Path>) -> Result<ClientsFile, Failure> {
-    let usual = file.unwrap_or(Path::new(DEFAULT_SERVER_FILE)).with_file_name("clients.toml");
-    let tls = &config.tunnel.tls;
-    // Later, or in another place, one that is not there was more likely lost, or is mistyped.
-    let is_first_start = || tls.own.is_none() && matches!(authority_fingerprint(&tls.dir), Ok(None));
-    if config.clients == usual && !usual.exists() && is_first_start() {
-        begin_clients_file(&usual)?;
+    if begins_clients(config, file.unwrap_or(Path::new(DEFAULT_SERVER_FILE))) {
+        begin_clients_file(&config.clients)?;
     }
     Ok(load_clients(&config.clients)?)
+}
+
+/// Whether a server with this configuration, from `file`, begins its clients file: with nothing made yet, in its usual
+/// place. Later, or in another place, one that is not there was more likely lost, or is mistyped.
+pub(super) fn begins_clients(config: &ServerConfig, file: &Path) -> bool {
+    let tls = &config.tunnel.tls;
+    let is_first_start = || tls.own.is_none() && matches!(authority_fingerprint(&tls.dir), Ok(None));
+    config.clients == file.with_file_name("clients.toml") && !config.clients.exists() && is_first_start()
 }
 
 /// How somebody is invited to the server with this configuration file.

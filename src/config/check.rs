@@ -48,6 +48,8 @@ pub struct Checked {
 pub struct Looks<'a> {
     /// Reads a clients file, and looks at its hashes.
     pub clients: &'a dyn Fn(&Path) -> Result<ClientsFile, ConfigErrors>,
+    /// The same for the one that a server with this configuration, from a file of this name, would use.
+    pub clients_of: &'a dyn Fn(&ServerConfig, &Path) -> Result<ClientsFile, ConfigErrors>,
     /// What would keep a server with this configuration from starting.
     pub server: &'a dyn Fn(&ServerConfig) -> Vec<Problem>,
     /// What would keep an agent with this configuration from starting.
@@ -72,7 +74,8 @@ pub fn check(path: &Path, looks: &Looks<'_>) -> Result<Checked, ConfigErrors> {
 /// As [`check`].
 pub fn check_with(path: &Path, environment: &Environment) -> Result<Checked, ConfigErrors> {
     let clients = |path: &Path| if path.exists() { ClientsFile::load(path) } else { Ok(ClientsFile::default()) };
-    let looks = Looks { clients: &clients, server: &|_| Vec::new(), agent: &|_| Vec::new() };
+    let clients_of = |server: &ServerConfig, _: &Path| clients(&server.clients);
+    let looks = Looks { clients: &clients, clients_of: &clients_of, server: &|_| Vec::new(), agent: &|_| Vec::new() };
     check_over(path, environment, None, &looks)
 }
 
@@ -120,7 +123,7 @@ fn check_server(file: &FileText, environment: &Environment, looks: &Looks<'_>) -
     // With mistakes in the file, what it names is still looked at, so that nothing comes to light only later.
     let (server, mut problems) = ServerConfig::draft(file, environment)?;
     problems.extend((looks.server)(&server));
-    let clients = (looks.clients)(&server.clients).map_err(|errors| {
+    let clients = (looks.clients_of)(&server, &file.path).map_err(|errors| {
         problems.extend(errors.problems.into_iter().map(|problem| Problem {
             key: "clients".to_owned(),
             message: format!("{}: {problem}", server.clients.display()),

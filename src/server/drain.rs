@@ -43,7 +43,8 @@ impl Shared {
             lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
         }
         let in_time = timeout(limit, self.visits.wait()).await.is_ok();
-        let requests_cut = if in_time { 0 } else { self.name_open() };
+        let requests_cut = if in_time { 0 } else { self.exchanges.len() };
+        self.name_open(requests_cut);
         self.drained.cancel();
         // Those whose login was under way at the start of the drain are among them now.
         for tunnel in self.registry.all() {
@@ -59,8 +60,11 @@ impl Shared {
         Drained { requests_cut }
     }
 
-    /// Tells what is open still; gives back how much that is.
-    fn name_open(&self) -> usize {
+    /// Tells what is open still, of so many.
+    fn name_open(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
         let open = self.live.ids(|_| true);
         for request in open.iter().take(NAMED).filter_map(|id| self.live.get(*id)) {
             let LiveRequest { id, client, name, method, path, visitor, started, received, sent, .. } = request;
@@ -69,10 +73,9 @@ impl Shared {
                 "cut: it was open still when the time to drain was over"
             );
         }
-        if open.len() > NAMED {
-            tracing::warn!("and {} more were cut", open.len() - NAMED);
+        if count > NAMED {
+            tracing::warn!("and {} more were cut", count - NAMED);
         }
-        open.len()
     }
 }
 

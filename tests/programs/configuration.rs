@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::processes::{Ended, adit, run, tool};
+use crate::processes::{Ended, Program, adit, run, tool};
 use crate::setup::{Folder, serve};
 
 fn check(file: &Path, token: Option<&str>) -> Ended {
@@ -186,6 +186,13 @@ fn check_reads_the_clients_file_as_the_server_does() {
         assert!(ended.stderr.contains(what), "{ended:?}");
         assert_eq!(run("adit server", serve(&file)).code, Some(78));
     };
+    // At the first start the server makes one.
+    assert_eq!(check(&file, None).code, Some(0));
+    let mut server = Program::start("adit server", serve(&file));
+    server.line("fingerprint");
+    server.signal("TERM");
+    assert_eq!(server.ended().code, Some(0));
+    std::fs::remove_file(folder.path("clients.toml")).unwrap();
     refused("make one with `adit token new");
     // It looks like a hash, and is none.
     folder.write("clients.toml", "[clients.alice]\ntoken_hash = '$argon2id$x'\n");
