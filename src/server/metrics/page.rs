@@ -21,6 +21,7 @@ use crate::telemetry::{Histogram, ProcessFigures};
 /// # Errors
 /// There is no memory for the text.
 pub(in crate::server) fn page(shared: &Arc<Shared>) -> Result<(String, &'static str), fmt::Error> {
+    shared.forget_meters();
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page(Arc::clone(shared))));
     let mut text = String::new();

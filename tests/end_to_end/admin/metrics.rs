@@ -8,7 +8,7 @@ use http_body_util::Full;
 use super::Operator;
 use crate::harness::apps;
 use crate::harness::visitor::{Visitor, fetch, get, raw, read_to_end, request};
-use crate::harness::{TestAgent, until, until_idle};
+use crate::harness::{TestAgent, soon, until, until_idle};
 
 /// The page, by series.
 async fn scrape(operator: &Operator) -> BTreeMap<String, f64> {
@@ -107,6 +107,21 @@ async fn agents_are_counted_as_they_come_and_go() {
     assert_eq!(operator.delete("/api/v1/clients/alice").await.status, 204);
     let page = scrape(&operator).await;
     assert!(page.keys().all(|key| !key.contains("alice")), "{page:?}");
+}
+
+/// Its agent is cut a moment later than it is removed.
+#[tokio::test]
+async fn a_client_that_is_removed_while_it_is_connected_loses_its_series() {
+    let operator = Operator::start(&[]);
+    let app = apps::echo().await;
+    let agent = TestAgent::connect(&operator.server, "alice", &[("alice", app)]).await;
+    assert_eq!(fetch(operator.server.public, "alice", "/").await.status, StatusCode::OK);
+    assert!(scrape(&operator).await.contains_key(r#"adit_client_tunnels{client="alice"}"#));
+    assert_eq!(operator.delete("/api/v1/clients/alice").await.status, 204);
+    agent.ended().await.unwrap_err();
+    // The agent knows before the last of the server's tasks has let go of its tunnel.
+    soon("the end of its series", async { while scrape(&operator).await.keys().any(|key| key.contains("alice")) {} })
+        .await;
 }
 
 fn tunnel_ids(operator: &Operator) -> Vec<String> {
