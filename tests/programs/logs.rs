@@ -33,8 +33,9 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
     let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");
     let server = &scene.server;
     assert_eq!(visit(&server.url("alice", "/hello.txt?secret=1"), &[]).body, HELLO);
-    assert_eq!(visit(&server.url("nobody", "/x?secret=1"), &[]).status, 404);
-    assert_eq!(visit(&server.bare_url("/health?tunnel=alice"), &[]).status, 200);
+    let refused = visit(&server.url("nobody", "/x?secret=1"), &[]);
+    let own = visit(&server.bare_url("/health?tunnel=alice"), &[]);
+    assert_eq!((refused.status, own.status), (404, 200));
     let lines = requests(&scene.folder.path("adit.log"), 3);
     let of = |at: usize, field: &str| lines[at][field].clone();
     assert_eq!((of(0, "client"), of(0, "name"), of(0, "method")), ("alice".into(), "alice".into(), "GET".into()));
@@ -46,7 +47,9 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
     assert!(of(0, "wait_ms").is_u64() && of(0, "ms").is_u64(), "{lines:?}");
     assert_eq!((of(1, "client"), of(1, "path"), of(1, "status")), ("".into(), "/x".into(), 404.into()));
     assert_eq!((of(1, "outcome"), of(1, "wait_ms")), ("unknown_name".into(), Value::Null));
+    assert_eq!(of(1, "bytes"), refused.body.len());
     assert_eq!((of(2, "path"), of(2, "outcome")), ("/health".into(), "own".into()));
+    assert_eq!(of(2, "bytes"), own.body.len());
     let ids: std::collections::HashSet<String> = lines.iter().map(|line| line["request"].to_string()).collect();
     assert_eq!(ids.len(), 3, "{lines:?}");
     let said = std::fs::read_to_string(scene.folder.path("adit.log")).unwrap();

@@ -88,11 +88,14 @@ pub(super) async fn forward(
         (server, address, Some(turn), shared.exchanges.token()),
         &shared.live,
     );
-    *reached = Reached::Ledger;
-    exchange((visit, settings), &target, request, &entry).await.inspect_err(|failure| {
+    *reached = Reached::Ledger(None);
+    let answered = exchange((visit, settings), &target, request, &entry).await;
+    if let Err(failure) = &answered {
         entry.fail(failure.clone());
         entry.status(failure.status());
-    })
+        *reached = Reached::Ledger(Some(entry));
+    }
+    answered
 }
 
 async fn exchange(

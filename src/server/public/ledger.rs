@@ -89,15 +89,16 @@ impl Path {
 }
 
 /// Writes a line of the access log for a request that did not become an exchange: one that was refused, or that the
-/// server has answered itself. `asked` is not even looked at if nobody reads the log.
+/// server has answered itself, with so many bytes. `asked` is not even looked at if nobody reads the log.
 pub(super) fn note(
     (request_id, visitor): (RequestId, IpAddr),
     meter: Option<&Meter>,
     asked: &Asked,
     (status, outcome, took): (u16, &str, Duration),
+    sent: usize,
 ) {
-    let line = Line { request_id, visitor, meter, asked, status, outcome, took, waited: None, sent: 0, received: 0 };
-    line.write();
+    let (waited, sent) = (None, sent as u64);
+    Line { request_id, visitor, meter, asked, status, outcome, took, waited, sent, received: 0 }.write();
 }
 
 /// Whether anybody reads the access log.
@@ -258,6 +259,12 @@ impl Entry {
     /// So many bytes of the answer's body went to the visitor.
     pub(super) fn sent(&self, bytes: usize) {
         self.moved(Way::Out, bytes);
+    }
+
+    /// So many bytes of the server's own page went to the visitor: nothing that a lane has carried.
+    pub(super) fn sent_page(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.about.meter.sent(bytes);
     }
 
     /// So many bytes of a connection, or of a request's body, went to the visitor or came from it.

@@ -7,6 +7,7 @@ use http_body_util::Full;
 
 use super::Operator;
 use crate::harness::apps;
+use crate::harness::puppet::{self, Puppet};
 use crate::harness::visitor::{Visitor, fetch, get, raw, read_to_end, request};
 use crate::harness::{TestAgent, soon, until, until_idle};
 
@@ -122,6 +123,25 @@ async fn a_client_that_is_removed_while_it_is_connected_loses_its_series() {
     // The agent knows before the last of the server's tasks has let go of its tunnel.
     soon("the end of its series", async { while scrape(&operator).await.keys().any(|key| key.contains("alice")) {} })
         .await;
+}
+
+#[tokio::test]
+async fn the_servers_own_pages_are_bytes_to_visitors_too() {
+    let operator = Operator::start(&[]);
+    let nothing = apps::nothing().await;
+    let _agent = TestAgent::connect(&operator.server, "alice", &[("alice", nothing)]).await;
+    let mut closed = puppet::hello("bob", &["bob"]);
+    closed.services[0].access.deny = vec!["127.0.0.0/8".parse().unwrap()];
+    let _bob = Puppet::connect(&operator.server, &closed).await;
+    let public = operator.server.public;
+    for (client, status) in [("alice", StatusCode::BAD_GATEWAY), ("bob", StatusCode::FORBIDDEN)] {
+        let page = fetch(public, client, "/").await;
+        assert_eq!(page.status, status);
+        let head = Visitor::connect(public).await.ask(request(Method::HEAD, client, "/", "")).await;
+        assert_eq!((head.status, head.header("content-length")), (status, page.body.len().to_string().as_str()));
+        let key = format!(r#"adit_service_bytes_total{{client="{client}",service="{client}",direction="out"}}"#);
+        assert_eq!(scrape(&operator).await[&key], page.body.len() as f64, "{client}");
+    }
 }
 
 fn tunnel_ids(operator: &Operator) -> Vec<String> {
