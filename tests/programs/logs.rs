@@ -45,9 +45,10 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
         (HELLO.len().into(), 0.into(), "127.0.0.1".into())
     );
     assert!(of(0, "wait_ms").is_u64() && of(0, "ms").is_u64(), "{lines:?}");
+    assert!(of(0, "local_ms").as_u64() <= of(0, "wait_ms").as_u64() && of(0, "local_ms").is_u64(), "{lines:?}");
     assert_eq!((of(1, "client"), of(1, "path"), of(1, "status")), ("".into(), "/x".into(), 404.into()));
     assert_eq!((of(1, "outcome"), of(1, "wait_ms")), ("unknown_name".into(), Value::Null));
-    assert_eq!(of(1, "bytes"), refused.body.len());
+    assert_eq!((of(1, "bytes"), of(1, "local_ms")), (refused.body.len().into(), Value::Null));
     assert_eq!((of(2, "path"), of(2, "outcome")), ("/health".into(), "own".into()));
     assert_eq!(of(2, "bytes"), own.body.len());
     let ids: std::collections::HashSet<String> = lines.iter().map(|line| line["request"].to_string()).collect();

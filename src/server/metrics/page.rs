@@ -79,6 +79,7 @@ fn write_events(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     let metrics = &shared.metrics;
     sheet.histogram(&list::REQUEST_TIME, &metrics.totals.time)?;
     sheet.histogram(&list::WAITING, &metrics.totals.waiting)?;
+    sheet.histogram(&list::LOCAL, &metrics.totals.local)?;
     let failures = CODES.iter().zip(metrics.totals.failures.iter());
     sheet.write(&list::FAILURES, failures.map(|(code, count)| ([("code", *code)], Value::Whole(count))))?;
     sheet.one(&list::CUT, Value::Whole(metrics.totals.cut.get()))?;

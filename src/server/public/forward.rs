@@ -142,7 +142,7 @@ async fn exchange(
             Err(failure) => return Err(entry.failure().unwrap_or(failure)),
         }
     };
-    entry.answered(head.status);
+    entry.answered(head.status, head.local);
     let (mut head, agreed) = strip(head);
     if let Some(name) = target.prefix() {
         headers::add_prefix(&mut head.headers, name, target.authority.as_deref());

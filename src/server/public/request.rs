@@ -139,7 +139,7 @@ impl Noted {
             Reached::Service(meter) => Some(&**meter),
             Reached::Nobody => None,
         };
-        self.span.end(|facts| End { meter, status, outcome, answered: None }.tell(facts));
+        self.span.end(|facts| End { meter, status, outcome, answered: None, local: None }.tell(facts));
         if let Some((asked, began)) = &self.asked {
             ledger::note(who, meter, asked, (status, outcome, began.elapsed()), sent);
         }

@@ -1,15 +1,17 @@
 //! What the server counts.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use tokio::io::AsyncWriteExt;
 
 use super::Operator;
-use crate::harness::apps;
+use crate::harness::apps::{self, Script};
 use crate::harness::puppet::{self, Puppet};
 use crate::harness::visitor::{Visitor, fetch, get, raw, read_to_end, request};
-use crate::harness::{TestAgent, soon, until, until_idle};
+use crate::harness::{TestAgent, soon, spawn, until, until_idle};
 
 /// The page, by series.
 async fn scrape(operator: &Operator) -> BTreeMap<String, f64> {
@@ -123,6 +125,51 @@ async fn a_client_that_is_removed_while_it_is_connected_loses_its_series() {
     // The agent knows before the last of the server's tasks has let go of its tunnel.
     soon("the end of its series", async { while scrape(&operator).await.keys().any(|key| key.contains("alice")) {} })
         .await;
+}
+
+/// What the histogram `name` has counted, and the seconds of all of it.
+fn observed(page: &BTreeMap<String, f64>, name: &str) -> (f64, f64) {
+    (page[&format!("{name}_count")], page[&format!("{name}_sum")])
+}
+
+#[tokio::test]
+async fn the_time_of_the_application_is_told_by_its_agent() {
+    let operator = Operator::start(&[]);
+    let (mut slow, quick) = (Script::start().await, apps::echo().await);
+    let _agent = TestAgent::connect(&operator.server, "alice", &[("alice", slow.address), ("blog", quick)]).await;
+    let public = operator.server.public;
+    let asking = spawn(async move { fetch(public, "alice", "/").await.status });
+    let (mut socket, _) = slow.request().await;
+    let asked = Instant::now();
+    assert_eq!(fetch(public, "blog", "/").await.status, StatusCode::OK);
+    let took = asked.elapsed().as_secs_f64();
+    assert_eq!(observed(&scrape(&operator).await, "adit_request_local_seconds").0, 1.0);
+    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(asking.await.unwrap(), StatusCode::OK);
+    let page = scrape(&operator).await;
+    let (local, waiting) =
+        (observed(&page, "adit_request_local_seconds"), observed(&page, "adit_request_waiting_seconds"));
+    assert_eq!((local.0, waiting.0), (2.0, 2.0));
+    assert!(took <= local.1 && local.1 <= waiting.1, "{took} {local:?} {waiting:?}");
+}
+
+#[tokio::test]
+async fn an_agent_may_say_nothing_of_its_application_and_no_more_than_can_be() {
+    let operator = Operator::start(&[]);
+    let mut puppet = Puppet::connect(&operator.server, &puppet::hello("alice", &["alice"])).await;
+    let public = operator.server.public;
+    for (local, count) in [(None, 0.0), (Some(Duration::from_secs(4000)), 1.0)] {
+        let asking = spawn(async move { fetch(public, "alice", "/").await });
+        let mut asked = puppet.request().await;
+        asked.head_after(StatusCode::NO_CONTENT, &[], local).await;
+        asked.end().await;
+        assert_eq!(asking.await.unwrap().status, StatusCode::NO_CONTENT);
+        let page = scrape(&operator).await;
+        let (local, waiting) =
+            (observed(&page, "adit_request_local_seconds"), observed(&page, "adit_request_waiting_seconds"));
+        assert_eq!(local.0, count);
+        assert!(local.1 <= waiting.1 && waiting.1 < 1000.0, "{local:?} {waiting:?}");
+    }
 }
 
 #[tokio::test]
