@@ -190,7 +190,7 @@ fn request() -> RequestHead {
 }
 
 fn response() -> ResponseHead {
-    ResponseHead { status: StatusCode::OK, version: Version::HTTP_11, headers: fields(ANSWERED) }
+    ResponseHead { status: StatusCode::OK, version: Version::HTTP_11, headers: fields(ANSWERED), local: None }
 }
 
 fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -11,6 +11,7 @@ use bytes::BufMut;
 use http::header::{EXPECT, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::leads::{AllLeads, Leads};
 use super::local::{Answer, AnswerBody, Local, LocalError, RequestBody, Sending, Slot, Switching, switched};
@@ -124,13 +125,16 @@ async fn http(
     let mut answered = {
         let answer = tokio::select! {
             biased;
-            answer = ask(asking.local, preface, &mut asking.request, &mut asking.held, writer) => answer?,
+            answer = ask((asking.local, asking.began), preface, &mut asking.request, &mut asking.held, writer) => answer?,
             () = asking.visitor.gone() => return Err(Refusal::Gone),
         };
         asking.answered(answer, preface, writer)?
     };
     match answered {
-        Answered::Switches(response, _slot) => Box::pin(switch(response, asking.visitor, writer)).await,
+        Answered::Switches(response, _slot) => {
+            let local = asking.began.elapsed();
+            Box::pin(switch(response, local, asking.visitor, writer)).await
+        }
         Answered::Body(ref mut answer) => deliver(answer, &mut asking.visitor, preface, writer).await,
     }
 }
@@ -138,6 +142,8 @@ async fn http(
 /// A request on its way to an application.
 struct Asking<'a> {
     local: &'a Local,
+    /// When all of the request's head was here: from then on the time is the application's.
+    began: Instant,
     request: Request<RequestBody>,
     switching: Switching,
     /// Lets the body go, if it waits to be asked for.
@@ -162,6 +168,7 @@ struct Delivery {
 
 impl<'a> Asking<'a> {
     fn new(leads: &'a Leads, mut head: RequestHead, reader: FrameReader) -> Result<Self, Refusal> {
+        let began = Instant::now();
         let may_switch = head.headers.contains_key(UPGRADE) || head.protocol.is_some();
         let mut visitor = Visitor::Listened(reader);
         let mut held = None;
@@ -180,7 +187,7 @@ impl<'a> Asking<'a> {
         };
         let local = leads.choose(&mut head);
         let (request, switching) = local.request(head, body).map_err(Refusal::Reset)?;
-        Ok(Self { local, request, switching, held, visitor })
+        Ok(Self { local, began, request, switching, held, visitor })
     }
 
     /// Takes the head of the answer; it leaves with the first of its body.
@@ -190,7 +197,7 @@ impl<'a> Asking<'a> {
         if switches.map_err(|error| unanswered(self.local, preface, &error))? {
             return Ok(Answered::Switches(response, _slot));
         }
-        let (status, body) = respond(response, writer)?;
+        let (status, body) = respond(response, self.began.elapsed(), writer)?;
         tracing::trace!(request = %preface.request_id, %status, "the local application answered");
         Ok(Answered::Body(Delivery { body, rest, _slot }))
     }
@@ -247,7 +254,7 @@ fn unsent(error: SendError<LocalError>, preface: &Preface) -> Refusal {
 /// Asks the local application. The status byte does not wait for it, but may travel with a quick answer. A body that is
 /// `held` is let go when the application asks for it, or has not answered for [`ASK_ANYWAY`].
 async fn ask(
-    local: &Local,
+    (local, began): (&Local, Instant),
     preface: &Preface,
     request: &mut Request<RequestBody>,
     held: &mut Option<oneshot::Sender<()>>,
@@ -255,7 +262,7 @@ async fn ask(
 ) -> Result<Answer, Refusal> {
     let asks = held.is_some().then(|| Arc::new(Notify::new()));
     let mut answer = pin!(local.send(request, preface, asks.as_ref()));
-    let answer = match tokio::time::timeout(HOLD_BACK, answer.as_mut()).await {
+    let answer = match tokio::time::timeout_at(began + HOLD_BACK, answer.as_mut()).await {
         Ok(answer) => answer,
         Err(_) => {
             writer.flush().await.map_err(|_| Refusal::Gone)?;
@@ -267,7 +274,7 @@ async fn ask(
                     _ = tokio::time::timeout(ASK_ANYWAY, asks.notified()) => {}
                 }
                 let (status, version) = (StatusCode::CONTINUE, Version::HTTP_11);
-                let head = ResponseHead { status, version, headers: HeaderMap::new() };
+                let head = ResponseHead { status, version, headers: HeaderMap::new(), local: None };
                 head.put(writer.gather()).map_err(|_| Refusal::Reset(Reset::TooLarge))?;
                 writer.flush().await.map_err(|_| Refusal::Gone)?;
                 let_go(held);
@@ -320,9 +327,14 @@ fn expects_continue(headers: &HeaderMap) -> bool {
 }
 
 /// What was an exchange is a connection from here on.
-async fn switch(response: Response<AnswerBody>, visitor: Visitor, writer: &mut FrameWriter) -> Result<(), Refusal> {
+async fn switch(
+    response: Response<AnswerBody>,
+    local: Duration,
+    visitor: Visitor,
+    writer: &mut FrameWriter,
+) -> Result<(), Refusal> {
     let (response, switch) = switched::of(response);
-    respond(response, writer)?;
+    respond(response, local, writer)?;
     writer.flush().await.map_err(|_| Refusal::Gone)?;
     let Visitor::Listened(reader) = visitor else { return Err(Refusal::Reset(Reset::Protocol)) };
     let mut connection = switch.connection().await.map_err(|error| Refusal::Reset(error.reason))?;
@@ -345,11 +357,11 @@ enum Refusal {
     Gone,
 }
 
-/// Puts the head of the answer; it leaves with the first of its body.
-fn respond<B>(response: Response<B>, writer: &mut FrameWriter) -> Result<(StatusCode, B), Refusal> {
+/// Puts the head of the answer, for which the application took so long; it leaves with the first of its body.
+fn respond<B>(response: Response<B>, local: Duration, writer: &mut FrameWriter) -> Result<(StatusCode, B), Refusal> {
     let (head, body) = response.into_parts();
     let status = head.status;
-    let head = ResponseHead { status, version: head.version, headers: head.headers };
+    let head = ResponseHead { status, version: head.version, headers: head.headers, local: Some(local) };
     head.put(writer.gather()).map_err(|_| Refusal::Reset(Reset::TooLarge))?;
     Ok((status, body))
 }

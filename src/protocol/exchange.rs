@@ -3,13 +3,15 @@
 //! Heads carry what RFC 9110 calls the semantics (method, target, fields) and none of HTTP/1's syntax, so there is no
 //! second parser between server and agent to disagree with the first. HTTP/2 and gRPC fit in the same form.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::WireError;
 use super::frame::{self, Kind};
-use super::wire::{put_long, put_short, take_long, take_short, take_u8, take_u16};
+use super::wire::{put_long, put_short, take_long, take_short, take_u8, take_u16, take_u32};
 
 /// The most fields (header lines) a head or trailers may have.
 pub const MAX_FIELDS: usize = 512;
@@ -79,6 +81,10 @@ pub struct ResponseHead {
     pub version: Version,
     /// The fields; values of one name keep their order.
     pub headers: HeaderMap,
+    /// How long the application took for it, as the agent has measured it: from having the request's head to having this
+    /// one, connecting included. In whole microseconds, up to 2^32 - 1 (71 minutes). Only a final head has it, and only
+    /// of agents that tell it.
+    pub local: Option<Duration>,
 }
 
 impl RequestHead {
@@ -135,11 +141,16 @@ impl ResponseHead {
         frame::put_frame(out, kind, frame::MAX_HEAD, |out| {
             out.put_u8(version_byte(self.version));
             out.put_u16(self.status.as_u16());
-            put_fields(out, &self.headers)
+            put_fields(out, &self.headers)?;
+            if let Some(local) = self.local.filter(|_| kind == Kind::Head) {
+                out.put_u32(u32::try_from(local.as_micros()).unwrap_or(u32::MAX));
+            }
+            Ok(())
         })
     }
 
-    /// Reads the payload of a [`Kind::Head`] or [`Kind::Informational`] frame.
+    /// Reads the payload of a [`Kind::Head`] or [`Kind::Informational`] frame. What follows the known fields is left for
+    /// later versions.
     ///
     /// # Errors
     /// A field that is cut short, too large, or has a value it cannot have; an interim status in a final head.
@@ -150,7 +161,12 @@ impl ResponseHead {
         if is_interim(status) != (kind == Kind::Informational) {
             return Err(WireError::Invalid("status"));
         }
-        Ok(Self { status, version, headers: take_fields(input)? })
+        let headers = take_fields(input)?;
+        let local = match kind {
+            Kind::Head if input.has_remaining() => Some(Duration::from_micros(take_u32(input)?.into())),
+            _ => None,
+        };
+        Ok(Self { status, version, headers, local })
     }
 }
 

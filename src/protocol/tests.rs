@@ -1,6 +1,7 @@
 //! What goes in comes out, whatever the pieces; and what is not of this protocol does no harm.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{HeaderName, HeaderValue};
@@ -82,6 +83,7 @@ fn response(status: std::ops::Range<u16>) -> impl Strategy<Value = ResponseHead>
         status: StatusCode::from_u16(status).unwrap(),
         version,
         headers,
+        local: None,
     })
 }
 
@@ -90,7 +92,11 @@ fn interim() -> impl Strategy<Value = ResponseHead> {
 }
 
 fn last() -> impl Strategy<Value = ResponseHead> {
-    prop_oneof![response(101..102), response(200..1000)]
+    let head = prop_oneof![response(101..102), response(200..1000)];
+    (head, option::of(any::<u32>())).prop_map(|(head, local)| ResponseHead {
+        local: local.map(|micros| Duration::from_micros(micros.into())),
+        ..head
+    })
 }
 
 fn reset() -> impl Strategy<Value = Reset> {
@@ -295,6 +301,37 @@ fn an_announced_number_of_fields_makes_no_room_by_itself() {
 fn the_largest_data_frame_has_a_header() {
     assert_eq!(frame::data_header(MAX_DATA), [4, 1, 0, 0]);
     assert_eq!(frame::data_header(0), [4, 0, 0, 0]);
+}
+
+/// What a reader of the first version takes is the head up to its fields.
+#[test]
+fn the_time_of_an_application_follows_the_fields_of_a_final_head() {
+    let head = |status, local| {
+        let head = ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local };
+        encode(&[Event::Response(head)]).slice(HEADER..)
+    };
+    let read = |kind, payload| ResponseHead::parse(kind, payload).map(|head| head.local);
+    let micros = |micros| Some(Duration::from_micros(micros));
+    let (plain, timed) = (head(StatusCode::OK, None), head(StatusCode::OK, micros(0x0102_0304)));
+    assert_eq!((&timed[..plain.len()], &timed[plain.len()..]), (&plain[..], &[1, 2, 3, 4][..]));
+    assert_eq!(read(Kind::Head, plain), Ok(None));
+    for (local, comes_back) in [
+        (Duration::ZERO, micros(0)),
+        (Duration::from_nanos(1_999), micros(1)),
+        (Duration::from_secs(4294), micros(4_294_000_000)),
+        (Duration::from_secs(4295), micros(u64::from(u32::MAX))),
+    ] {
+        assert_eq!(read(Kind::Head, head(StatusCode::OK, Some(local))), Ok(comes_back));
+    }
+    for cut in 1..4 {
+        assert_eq!(read(Kind::Head, timed.slice(..timed.len() - cut)), Err(WireError::Short));
+    }
+    let interim = head(StatusCode::CONTINUE, micros(1));
+    assert_eq!(interim, head(StatusCode::CONTINUE, None));
+    for (kind, payload, local) in [(Kind::Head, timed, micros(0x0102_0304)), (Kind::Informational, interim, None)] {
+        let later = Bytes::from([&payload[..], b"more"].concat());
+        assert_eq!(read(kind, later), Ok(local));
+    }
 }
 
 #[test]

@@ -29,6 +29,11 @@ pub(super) fn take_u16(input: &mut Bytes) -> Result<u16, WireError> {
     if input.remaining() >= 2 { Ok(input.get_u16()) } else { Err(WireError::Short) }
 }
 
+/// Takes a big-endian `u32`.
+pub(super) fn take_u32(input: &mut Bytes) -> Result<u32, WireError> {
+    if input.remaining() >= 4 { Ok(input.get_u32()) } else { Err(WireError::Short) }
+}
+
 /// Takes a big-endian `u64`.
 pub(super) fn take_u64(input: &mut Bytes) -> Result<u64, WireError> {
     if input.remaining() >= 8 { Ok(input.get_u64()) } else { Err(WireError::Short) }
@@ -42,10 +47,7 @@ pub(super) fn take_short(input: &mut Bytes) -> Result<Bytes, WireError> {
 
 /// Takes a field behind its 32-bit length, without copying it.
 pub(super) fn take_long(input: &mut Bytes) -> Result<Bytes, WireError> {
-    if input.remaining() < 4 {
-        return Err(WireError::Short);
-    }
-    let length = input.get_u32() as usize;
+    let length = take_u32(input)? as usize;
     take(input, length)
 }
 

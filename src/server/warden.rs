@@ -37,9 +37,15 @@ impl Shared {
     /// Looks at every tunnel, now.
     pub(super) fn look_at_tunnels(&self) {
         self.usages.change(|client| self.allowance(client));
-        self.metrics.forget(|client, name| self.clients.may_claim(client, name));
         self.registry.forget_losses(|client| self.clients.entry(client).is_some());
         self.registry.all().iter().for_each(|tunnel| self.look_at(tunnel));
+        self.forget_meters();
+    }
+
+    /// Forgets what was counted of services that nobody may offer any more, once their last tunnel is gone. That is a
+    /// moment after it was cut: whoever shows the metrics asks for this again.
+    pub(super) fn forget_meters(&self) {
+        self.metrics.forget(|client, name| self.clients.may_claim(client, name));
     }
 
     /// Ends the tunnel, or takes services away from it, if its client may not have it any more.

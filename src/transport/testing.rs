@@ -113,7 +113,9 @@ pub(super) async fn write(stream: &MuxStream, mut bytes: &[u8]) -> std::io::Resu
 pub(super) fn put_answer(writer: &mut FrameWriter) {
     writer.gather().put_u8(Status::Accepted as u8);
     let status = StatusCode::SWITCHING_PROTOCOLS;
-    ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new() }.put(writer.gather()).unwrap();
+    ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local: None }
+        .put(writer.gather())
+        .unwrap();
 }
 
 /// The server's end of a stream, past the head of the answer.

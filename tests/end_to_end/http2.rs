@@ -146,6 +146,17 @@ async fn a_grpc_client_gets_a_grpc_status_from_the_server_itself() {
     }
 }
 
+/// A piece of a body makes such an answer one that breaks off (RFC 9113, section 8.1.1).
+#[tokio::test]
+async fn the_servers_own_page_has_no_body_for_head() {
+    let server = TestServer::start(&[]);
+    let visitor = Http2Visitor::connect(server.public).await;
+    let (page, _) = visitor.ask(http2_request(Method::GET, "nobody", "/", "")).await;
+    let (head, _) = visitor.ask(http2_request(Method::HEAD, "nobody", "/", "")).await;
+    assert_eq!((head.status, head.header("x-adit-error")), (page.status, "unknown_name"));
+    assert_eq!((head.header("content-length"), head.text()), (page.body.len().to_string().as_str(), ""));
+}
+
 #[tokio::test]
 async fn a_grpc_answer_that_is_cut_ends_with_a_status() {
     let server = TestServer::start(&[]);

@@ -39,9 +39,10 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
     assert_eq!(visit(&server.url("alice", "/hello.txt?secret=1"), &[]).body, HELLO);
     // Each was on a connection of its own, and the line comes after the answer: in their order only if each is awaited.
     requests(&file, 1);
-    assert_eq!(visit(&server.url("nobody", "/x?secret=1"), &[]).status, 404);
+    let refused = visit(&server.url("nobody", "/x?secret=1"), &[]);
     requests(&file, 2);
-    assert_eq!(visit(&server.bare_url("/health?tunnel=alice"), &[]).status, 200);
+    let own = visit(&server.bare_url("/health?tunnel=alice"), &[]);
+    assert_eq!((refused.status, own.status), (404, 200));
     let lines = requests(&file, 3);
     let of = |at: usize, field: &str| lines[at][field].clone();
     assert_eq!((of(0, "client"), of(0, "name"), of(0, "method")), ("alice".into(), "alice".into(), "GET".into()));
@@ -51,12 +52,15 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
         (HELLO.len().into(), 0.into(), "127.0.0.1".into())
     );
     assert!(of(0, "wait_ms").is_u64() && of(0, "ms").is_u64(), "{lines:?}");
+    assert!(of(0, "local_ms").as_u64() <= of(0, "wait_ms").as_u64() && of(0, "local_ms").is_u64(), "{lines:?}");
     assert_eq!((of(1, "client"), of(1, "path"), of(1, "status")), ("".into(), "/x".into(), 404.into()));
     assert_eq!((of(1, "outcome"), of(1, "wait_ms")), ("unknown_name".into(), Value::Null));
+    assert_eq!((of(1, "bytes"), of(1, "local_ms")), (refused.body.len().into(), Value::Null));
     let (_, port) = server.public.split_once(':').unwrap();
     assert_eq!(of(1, "host"), format!("nobody.localhost:{port}").as_str(), "nothing else says what was asked for");
     assert_eq!((of(0, "host"), of(2, "host")), (Value::Null, server.public.as_str().into()));
     assert_eq!((of(2, "path"), of(2, "outcome")), ("/health".into(), "own".into()));
+    assert_eq!(of(2, "bytes"), own.body.len());
     let ids: std::collections::HashSet<String> = lines.iter().map(|line| line["request"].to_string()).collect();
     assert_eq!(ids.len(), 3, "{lines:?}");
     let said = std::fs::read_to_string(file).unwrap();

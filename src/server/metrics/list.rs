@@ -59,6 +59,8 @@ metrics! {
         "From the head of a request to the end of its answer";
     WAITING Histogram "adit_request_waiting_seconds" []
         "From the head of a request to the head of its answer, tunnel and application together";
+    LOCAL Histogram "adit_request_local_seconds" []
+        "From a request's reaching its agent to the head of the application's answer there, as the agent tells it";
     FAILURES Counter "adit_failures_total" ["code"]
         "Requests and connections that the server had to refuse or give up, by X-Adit-Error";
     CUT Counter "adit_cut_total" []

@@ -19,6 +19,8 @@ pub(in crate::server) struct Totals {
     pub(super) time: Histogram,
     /// From the head of a request to the head of the application's answer.
     pub(super) waiting: Histogram,
+    /// The part of it between the agent's having the request and its having that head, as agents tell.
+    pub(super) local: Histogram,
     /// By the place of their code in `public::CODES`.
     pub(super) failures: Counts<CODES>,
     /// Answers that broke off, or that the visitor did not wait for.
@@ -99,9 +101,13 @@ impl Meter {
         self.sent.add(bytes as u64);
     }
 
-    /// The application has begun to answer, so long after it was asked.
-    pub(in crate::server) fn answered(&self, after: Duration) {
+    /// The application has begun to answer, so long after it was asked. So much of that was its own time, if its agent
+    /// tells.
+    pub(in crate::server) fn answered(&self, after: Duration, local: Option<Duration>) {
         self.totals.waiting.observe(after);
+        if let Some(local) = local {
+            self.totals.local.observe(local);
+        }
     }
 
     /// A request was refused before its agent heard of it. Not timed: it took no time.

@@ -21,6 +21,7 @@ use crate::telemetry::{Histogram, LogState, ProcessFigures};
 /// # Errors
 /// There is no memory for the text.
 pub(in crate::server) fn page(shared: &Arc<Shared>) -> Result<(String, &'static str), fmt::Error> {
+    shared.forget_meters();
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page(Arc::clone(shared))));
     let mut text = String::new();
@@ -78,6 +79,7 @@ fn write_events(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     let metrics = &shared.metrics;
     sheet.histogram(&list::REQUEST_TIME, &metrics.totals.time)?;
     sheet.histogram(&list::WAITING, &metrics.totals.waiting)?;
+    sheet.histogram(&list::LOCAL, &metrics.totals.local)?;
     let failures = CODES.iter().zip(metrics.totals.failures.iter());
     sheet.write(&list::FAILURES, failures.map(|(code, count)| ([("code", *code)], Value::Whole(count))))?;
     sheet.one(&list::CUT, Value::Whole(metrics.totals.cut.get()))?;

@@ -88,11 +88,14 @@ pub(super) async fn forward(
         (server, address, Some(turn), shared.exchanges.token()),
         &shared.live,
     );
-    *reached = Reached::Ledger;
-    exchange((visit, settings), &target, request, &entry).await.inspect_err(|failure| {
+    *reached = Reached::Ledger(None);
+    let answered = exchange((visit, settings), &target, request, &entry).await;
+    if let Err(failure) = &answered {
         entry.fail(failure.clone());
         entry.status(failure.status());
-    })
+        *reached = Reached::Ledger(Some(entry));
+    }
+    answered
 }
 
 async fn exchange(
@@ -139,7 +142,7 @@ async fn exchange(
             Err(failure) => return Err(entry.failure().unwrap_or(failure)),
         }
     };
-    entry.answered(head.status);
+    entry.answered(head.status, head.local);
     let (mut head, agreed) = strip(head);
     if let Some(name) = target.prefix() {
         headers::add_prefix(&mut head.headers, name, target.authority.as_deref());

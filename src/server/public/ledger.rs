@@ -99,20 +99,20 @@ pub(super) enum Whose<'a> {
 }
 
 /// Writes a line of the access log for a request that did not become an exchange: one that was refused, or that the
-/// server has answered itself. `asked` is not even looked at if nobody reads the log.
+/// server has answered itself, with so many bytes. `asked` is not even looked at if nobody reads the log.
 pub(super) fn note(
     (request_id, visitor): (RequestId, IpAddr),
     whose: Whose<'_>,
     asked: &Asked,
     (status, outcome, took): (u16, &str, Duration),
+    sent: usize,
 ) {
     let (meter, host) = match whose {
         Whose::Service(meter) => (Some(meter), None),
         Whose::Nobody(host) => (None, host),
     };
-    let line =
-        Line { request_id, visitor, meter, host, asked, status, outcome, took, waited: None, sent: 0, received: 0 };
-    line.write();
+    let (waited, local, sent) = (None, None, sent as u64);
+    Line { request_id, visitor, meter, host, asked, status, outcome, took, waited, local, sent, received: 0 }.write();
 }
 
 /// Bytes of a host that a line repeats: the longest name (RFC 1035, section 2.3.4) and a port.
@@ -144,6 +144,7 @@ struct Line<'a> {
     outcome: &'a str,
     took: Duration,
     waited: Option<Duration>,
+    local: Option<Duration>,
     sent: u64,
     received: u64,
 }
@@ -164,6 +165,7 @@ impl Line<'_> {
             bytes = self.sent,
             received = self.received,
             wait_ms = self.waited.map(millis),
+            local_ms = self.local.map(millis),
             ms = millis(self.took),
             outcome = self.outcome,
             "request"
@@ -182,6 +184,8 @@ pub(super) struct Entry {
     status: AtomicU16,
     /// After how many microseconds the application has begun to answer; 0: not yet.
     waited: AtomicU64,
+    /// How many of them were the application's own, as its agent tells; 0: it does not.
+    local: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
     complete: AtomicBool,
@@ -207,6 +211,7 @@ impl Entry {
             started: Instant::now(),
             status: AtomicU16::new(0),
             waited: AtomicU64::new(0),
+            local: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             complete: AtomicBool::new(false),
@@ -271,24 +276,36 @@ impl Entry {
         self.status.store(status.as_u16(), Ordering::Relaxed);
     }
 
-    /// The application has begun to answer, with this status.
-    pub(super) fn answered(&self, status: StatusCode) {
+    /// The application has begun to answer, with this status. It took so long for that itself, if its agent tells.
+    pub(super) fn answered(&self, status: StatusCode, local: Option<Duration>) {
         self.status(status);
         let waited = self.started.elapsed();
-        self.about.meter.answered(waited);
-        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-        self.waited.store(micros.max(1), Ordering::Relaxed);
+        // An agent may say what it likes.
+        let local = local.map(|local| local.min(waited));
+        self.about.meter.answered(waited, local);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.waited.store(micros(waited), Ordering::Relaxed);
+        self.local.store(local.map_or(0, micros), Ordering::Relaxed);
     }
 
-    /// How long the application took to begin its answer, if it has.
-    fn waited(&self) -> Option<Duration> {
-        let waited = self.waited.load(Ordering::Relaxed);
-        (waited > 0).then(|| Duration::from_micros(waited))
+    /// After how long the application has begun to answer, if it has, and what it took of that itself, if that is known.
+    fn waited(&self) -> (Option<Duration>, Option<Duration>) {
+        let of = |micros: &AtomicU64| match micros.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        };
+        (of(&self.waited), of(&self.local))
     }
 
     /// So many bytes of the answer's body went to the visitor.
     pub(super) fn sent(&self, bytes: usize) {
         self.moved(Way::Out, bytes);
+    }
+
+    /// So many bytes of the server's own page went to the visitor: nothing that a lane has carried.
+    pub(super) fn sent_page(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.about.meter.sent(bytes);
     }
 
     /// So many bytes of a connection, or of a request's body, went to the visitor or came from it.
@@ -352,12 +369,14 @@ impl Drop for Entry {
         }
         let number = status.map_or(0, |status| status.as_u16());
         span.end(|facts| {
-            let answered = self.waited().map(|waited| took.saturating_sub(waited));
-            End { meter: Some(meter), status: number, outcome: word, answered }.tell(facts);
+            let (waited, local) = self.waited();
+            let answered = waited.map(|waited| took.saturating_sub(waited));
+            End { meter: Some(meter), status: number, outcome: word, answered, local }.tell(facts);
         });
         if !is_read() {
             return;
         }
+        let (waited, local) = self.waited();
         let line = Line {
             request_id: *request_id,
             visitor: *visitor,
@@ -367,7 +386,8 @@ impl Drop for Entry {
             status: number,
             outcome: word,
             took,
-            waited: self.waited(),
+            waited,
+            local,
             sent,
             received,
         };

@@ -45,12 +45,12 @@ pub(super) async fn serve(admission: Admission, offered: Arc<Offered>, mut socke
     };
     if let Err(failure) = carried {
         tracing::debug!(request = %request_id, visitor = %peer, %name, code = failure.code(), "a connection failed");
-        count(&admission.shared, &failure, &reached);
+        count(&admission.shared, &failure, &reached, 0);
         if let Reached::Service(meter) = &reached
             && ledger::is_read()
         {
             let end = (0, failure.code(), began.elapsed());
-            ledger::note((request_id, peer.ip()), Whose::Service(meter), &Asked::Connection(kind), end);
+            ledger::note((request_id, peer.ip()), Whose::Service(meter), &Asked::Connection(kind), end, 0);
         }
         reset(&socket);
     }
@@ -94,7 +94,7 @@ async fn open(
         span: RequestSpan::none(),
     };
     let entry = Entry::open(about, (permit, None, None, shared.exchanges.token()), &shared.live);
-    *reached = Reached::Ledger;
+    *reached = Reached::Ledger(None);
     let opened = async {
         let preface = Preface { service: name.clone(), visitor: *peer, server: *local, kind, request_id };
         let mut first = BytesMut::with_capacity(256 + ahead.len());

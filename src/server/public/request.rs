@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
@@ -17,7 +18,7 @@ use super::body::RequestBody;
 use super::forward::{self, Target};
 use super::forwarded::ForwardedBody;
 use super::headers;
-use super::ledger::{self, Asked as AskedFor, Path, Whose};
+use super::ledger::{self, Asked as AskedFor, Entry, Path, Whose};
 use super::span::{self, End};
 use super::{Visit, access, lookup, rest};
 use crate::protocol::exchange::Scheme;
@@ -43,7 +44,7 @@ pub(super) type AnswerBody = Either<Full<Bytes>, ForwardedBody>;
 pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Future<Output = Served> {
     let turn = visit.turns.begin();
     let request_id = RequestId::next();
-    let form = Form::of(request.headers());
+    let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
     if !visit.is_http2() {
         visit.unread.begin(request_id, !request.body().is_end_stream());
     }
@@ -65,18 +66,35 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
             visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), rest::discard(request.body_mut().take())));
         }
         Ok(match decided {
-            Ok(response) => {
-                noted.write((request_id, visitor), &reached, &request, (response.status().as_u16(), "own"));
+            Ok(mut response) => {
+                let sent = send_page(&mut response, is_head);
+                noted.write((request_id, visitor), &reached, &request, (response.status().as_u16(), "own"), sent);
                 response
             }
             Err(failure) => {
                 tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
-                count(&visit.shared, &failure, &reached);
-                noted.write((request_id, visitor), &reached, &request, (failure.status().as_u16(), failure.code()));
-                failure.answer(request_id, form).map(Either::Left)
+                let mut response = failure.answer(request_id, form).map(Either::Left);
+                let sent = send_page(&mut response, is_head);
+                count(&visit.shared, &failure, &reached, sent);
+                let how = (failure.status().as_u16(), failure.code());
+                noted.write((request_id, visitor), &reached, &request, how, sent);
+                response
             }
         })
     }
+}
+
+/// Makes an answer ready to be sent, and says how many bytes of it are a page of the server's own. `HEAD` gets its length
+/// alone (RFC 9110, section 9.3.2): over HTTP/2 the HTTP library would send the page all the same.
+fn send_page(response: &mut Response<AnswerBody>, is_head: bool) -> usize {
+    let Either::Left(page) = response.body() else { return 0 };
+    let length = page.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    if is_head && length > 0 {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        *response.body_mut() = Either::Left(Full::default());
+        return 0;
+    }
+    length
 }
 
 /// How far a request has come.
@@ -86,19 +104,25 @@ pub(super) enum Reached {
     Nobody,
     /// A service, which has not heard of it.
     Service(Arc<Meter>),
-    /// The ledger, which counts it from then on, and writes its line.
-    Ledger,
+    /// The ledger, which counts it from then on, and writes its line. The entry is here once the request has failed: the
+    /// page that the visitor gets instead belongs to it.
+    Ledger(Option<Arc<Entry>>),
 }
 
-/// Counts a request or connection that has failed, unless the ledger does.
-pub(super) fn count(shared: &Shared, failure: &Failure, reached: &Reached) {
+/// Counts a request or connection that has failed, unless the ledger does, and the bytes of the page that its visitor
+/// gets.
+pub(super) fn count(shared: &Shared, failure: &Failure, reached: &Reached, sent: usize) {
     if let Some(limit) = failure.limit() {
         shared.metrics.limited(limit);
     }
     match reached {
         Reached::Nobody => shared.metrics.totals.failed(answer::code_number(failure.code())),
-        Reached::Service(meter) => meter.refused(failure.status(), answer::code_number(failure.code())),
-        Reached::Ledger => {}
+        Reached::Service(meter) => {
+            meter.refused(failure.status(), answer::code_number(failure.code()));
+            meter.sent(sent);
+        }
+        Reached::Ledger(Some(entry)) => entry.sent_page(sent),
+        Reached::Ledger(None) => {}
     }
 }
 
@@ -123,18 +147,19 @@ impl Noted {
         reached: &Reached,
         request: &Request<B>,
         (status, outcome): (u16, &'static str),
+        sent: usize,
     ) {
         let meter = match reached {
-            Reached::Ledger => return,
+            Reached::Ledger(_) => return,
             Reached::Service(meter) => Some(&**meter),
             Reached::Nobody => None,
         };
-        self.span.end(|facts| End { meter, status, outcome, answered: None }.tell(facts));
+        self.span.end(|facts| End { meter, status, outcome, answered: None, local: None }.tell(facts));
         if let Some((asked, began)) = &self.asked {
             // Nobody has touched the head of a request that came to no service.
             let host = meter.is_none().then(|| ledger::harmless_host(request)).flatten();
             let whose = meter.map_or(Whose::Nobody(host.as_deref()), Whose::Service);
-            ledger::note(who, whose, asked, (status, outcome, began.elapsed()));
+            ledger::note(who, whose, asked, (status, outcome, began.elapsed()), sent);
         }
     }
 }

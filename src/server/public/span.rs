@@ -58,12 +58,14 @@ pub(super) struct End<'a> {
     pub(super) outcome: &'static str,
     /// How long ago the application began to answer, if it did.
     pub(super) answered: Option<Duration>,
+    /// How long it took for that itself, if its agent tells.
+    pub(super) local: Option<Duration>,
 }
 
 impl End<'_> {
     /// Tells the span.
     pub(super) fn tell(&self, facts: &mut Facts<'_>) {
-        let Self { meter, status, outcome, answered } = *self;
+        let Self { meter, status, outcome, answered, local } = *self;
         if let Some(meter) = meter {
             facts.text("adit.client", meter.client().as_str());
             facts.text("adit.service", meter.name().as_str());
@@ -74,6 +76,9 @@ impl End<'_> {
         facts.word("adit.outcome", outcome);
         if let Some(ago) = answered {
             facts.event("adit.answer_began", ago);
+        }
+        if let Some(local) = local {
+            facts.number("adit.local_us", u64::try_from(local.as_micros()).unwrap_or(u64::MAX));
         }
         let is_failure = !matches!(outcome, "ok" | "own" | "cut");
         match is_failure {

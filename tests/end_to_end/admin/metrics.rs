@@ -1,14 +1,17 @@
 //! What the server counts.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use tokio::io::AsyncWriteExt;
 
 use super::Operator;
-use crate::harness::apps;
+use crate::harness::apps::{self, Script};
+use crate::harness::puppet::{self, Puppet};
 use crate::harness::visitor::{Visitor, fetch, first_refusal, get, raw, read_to_end, request};
-use crate::harness::{TestAgent, soon, until, until_idle};
+use crate::harness::{TestAgent, soon, spawn, until, until_idle};
 
 /// The page, by series.
 async fn scrape(operator: &Operator) -> BTreeMap<String, f64> {
@@ -109,6 +112,85 @@ async fn agents_are_counted_as_they_come_and_go() {
     assert_eq!(operator.delete("/api/v1/clients/alice").await.status, 204);
     let page = scrape(&operator).await;
     assert!(page.keys().all(|key| !key.contains("alice")), "{page:?}");
+}
+
+/// Its agent is cut a moment later than it is removed.
+#[tokio::test]
+async fn a_client_that_is_removed_while_it_is_connected_loses_its_series() {
+    let operator = Operator::start(&[]);
+    let app = apps::echo().await;
+    let agent = TestAgent::connect(&operator.server, "alice", &[("alice", app)]).await;
+    assert_eq!(fetch(operator.server.public, "alice", "/").await.status, StatusCode::OK);
+    assert!(scrape(&operator).await.contains_key(r#"adit_client_tunnels{client="alice"}"#));
+    assert_eq!(operator.delete("/api/v1/clients/alice").await.status, 204);
+    agent.ended().await.unwrap_err();
+    // The agent knows before the last of the server's tasks has let go of its tunnel.
+    soon("the end of its series", async { while scrape(&operator).await.keys().any(|key| key.contains("alice")) {} })
+        .await;
+}
+
+/// What the histogram `name` has counted, and the seconds of all of it.
+fn observed(page: &BTreeMap<String, f64>, name: &str) -> (f64, f64) {
+    (page[&format!("{name}_count")], page[&format!("{name}_sum")])
+}
+
+#[tokio::test]
+async fn the_time_of_the_application_is_told_by_its_agent() {
+    let operator = Operator::start(&[]);
+    let (mut slow, quick) = (Script::start().await, apps::echo().await);
+    let _agent = TestAgent::connect(&operator.server, "alice", &[("alice", slow.address), ("blog", quick)]).await;
+    let public = operator.server.public;
+    let asking = spawn(async move { fetch(public, "alice", "/").await.status });
+    let (mut socket, _) = slow.request().await;
+    let asked = Instant::now();
+    assert_eq!(fetch(public, "blog", "/").await.status, StatusCode::OK);
+    let took = asked.elapsed().as_secs_f64();
+    assert_eq!(observed(&scrape(&operator).await, "adit_request_local_seconds").0, 1.0);
+    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(asking.await.unwrap(), StatusCode::OK);
+    let page = scrape(&operator).await;
+    let (local, waiting) =
+        (observed(&page, "adit_request_local_seconds"), observed(&page, "adit_request_waiting_seconds"));
+    assert_eq!((local.0, waiting.0), (2.0, 2.0));
+    assert!(took <= local.1 && local.1 <= waiting.1, "{took} {local:?} {waiting:?}");
+}
+
+#[tokio::test]
+async fn an_agent_may_say_nothing_of_its_application_and_no_more_than_can_be() {
+    let operator = Operator::start(&[]);
+    let mut puppet = Puppet::connect(&operator.server, &puppet::hello("alice", &["alice"])).await;
+    let public = operator.server.public;
+    for (local, count) in [(None, 0.0), (Some(Duration::from_secs(4000)), 1.0)] {
+        let asking = spawn(async move { fetch(public, "alice", "/").await });
+        let mut asked = puppet.request().await;
+        asked.head_after(StatusCode::NO_CONTENT, &[], local).await;
+        asked.end().await;
+        assert_eq!(asking.await.unwrap().status, StatusCode::NO_CONTENT);
+        let page = scrape(&operator).await;
+        let (local, waiting) =
+            (observed(&page, "adit_request_local_seconds"), observed(&page, "adit_request_waiting_seconds"));
+        assert_eq!(local.0, count);
+        assert!(local.1 <= waiting.1 && waiting.1 < 1000.0, "{local:?} {waiting:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_servers_own_pages_are_bytes_to_visitors_too() {
+    let operator = Operator::start(&[]);
+    let nothing = apps::nothing().await;
+    let _agent = TestAgent::connect(&operator.server, "alice", &[("alice", nothing)]).await;
+    let mut closed = puppet::hello("bob", &["bob"]);
+    closed.services[0].access.deny = vec!["127.0.0.0/8".parse().unwrap()];
+    let _bob = Puppet::connect(&operator.server, &closed).await;
+    let public = operator.server.public;
+    for (client, status) in [("alice", StatusCode::BAD_GATEWAY), ("bob", StatusCode::FORBIDDEN)] {
+        let page = fetch(public, client, "/").await;
+        assert_eq!(page.status, status);
+        let head = Visitor::connect(public).await.ask(request(Method::HEAD, client, "/", "")).await;
+        assert_eq!((head.status, head.header("content-length")), (status, page.body.len().to_string().as_str()));
+        let key = format!(r#"adit_service_bytes_total{{client="{client}",service="{client}",direction="out"}}"#);
+        assert_eq!(scrape(&operator).await[&key], page.body.len() as f64, "{client}");
+    }
 }
 
 fn tunnel_ids(operator: &Operator) -> Vec<String> {

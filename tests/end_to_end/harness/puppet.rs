@@ -1,7 +1,7 @@
 //! The agent's side of the wire in the test's own hands, to say what no agent would.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit::config::Trust;
 use adit::protocol::VERSION;
@@ -109,7 +109,7 @@ impl Puppet {
         let mux = MuxConfig { max_streams: 4000, yield_first: false, window_growth: WINDOW_GROWTH };
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
         let (sender, streams) = mpsc::unbounded_channel();
-        spawn(driver.run(std::time::Duration::from_secs(1), move |stream| {
+        spawn(driver.run(Duration::from_secs(1), move |stream| {
             let _ = sender.send(stream);
         }));
         Self { welcome, session, streams }
@@ -163,15 +163,25 @@ impl Asked {
     pub async fn answer(&mut self, body: &'static str) {
         self.head(StatusCode::OK, &[("content-length", body.len().to_string())]).await;
         self.writer.data(Bytes::from_static(body.as_bytes())).await.unwrap();
-        self.writer.end().await.unwrap();
+        self.end().await;
     }
 
     /// Answers with a head alone.
     pub async fn head(&mut self, status: StatusCode, fields: &[(&'static str, String)]) {
+        self.head_after(status, fields, None).await;
+    }
+
+    /// The same, and tells how long the application took for it.
+    pub async fn head_after(&mut self, status: StatusCode, fields: &[(&'static str, String)], local: Option<Duration>) {
         let headers = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-        let head = ResponseHead { status, version: Version::HTTP_11, headers: headers.collect() };
+        let head = ResponseHead { status, version: Version::HTTP_11, headers: headers.collect(), local };
         head.put(self.writer.gather()).unwrap();
         self.writer.flush().await.unwrap();
+    }
+
+    /// The answer is complete.
+    pub async fn end(&mut self) {
+        self.writer.end().await.unwrap();
     }
 
     /// The next bytes of a request that has become a connection.

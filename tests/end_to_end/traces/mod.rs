@@ -120,6 +120,8 @@ async fn a_span_is_between_the_visitors_and_the_applications() {
         assert_eq!(span.get(key), value, "{key}");
     }
     assert_eq!(span.events, ["adit.answer_began"]);
+    let local: u64 = span.get("adit.local_us").parse().unwrap();
+    assert!(local > 0 && u128::from(local) * 1000 < u128::from(span.end - span.begin), "{local} {span:?}");
     assert!(span.begin > 0 && span.begin < span.end, "{span:?}");
     assert_eq!(span.resource["service.name"], "adit");
     assert_eq!(span.resource["service.version"], env!("CARGO_PKG_VERSION"));
