@@ -138,7 +138,8 @@ impl Reloader {
                 {
                     log.change(&config.log.level, config.log.access);
                 }
-                if changed.iter().any(|key| ["public.url", "public.routing"].contains(key)) {
+                if changed.iter().any(|key| ["public.url", "public.routing", "public.redirect_to_https"].contains(key))
+                {
                     shared.registry.all().iter().for_each(|tunnel| shared.tell_services(tunnel));
                 }
                 Ok(Reloaded { changed, clients, certificates, waiting })
