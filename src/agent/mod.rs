@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, ServerAddress, Service};
 use crate::protocol::login::{Proof, PublicService, Refusal, Refused};
+use crate::telemetry::STATUS_LOG;
 use crate::transport::tls::{self, TlsError};
 use crate::values::{InstanceId, Secret};
 use backoff::Backoff;
@@ -239,7 +240,7 @@ impl Agent {
                         match self.serve(login, &mut connector, stop, retiring).await {
                             Ended::Replaced { by } => return Err(GivenUp::Replaced { by }),
                             Ended::Lost(reason) => {
-                                tracing::warn!(%server, "lost the connection: {reason}");
+                                tracing::warn!(target: STATUS_LOG, %server, "lost the connection: {reason}");
                                 why = format!("lost the connection to {server}: {reason}");
                                 backoff.lost(up_since.elapsed());
                             }
@@ -252,14 +253,14 @@ impl Agent {
                         return Err(GivenUp::Refused { server: server.to_string(), code, message });
                     }
                     Err(error) => {
-                        tracing::warn!(%server, "cannot connect: {error}");
+                        tracing::warn!(target: STATUS_LOG, %server, "cannot connect: {error}");
                         why = format!("{server}: {error}");
                         retry_after = error.retry_after();
                     }
                 }
             }
             let retry_in = backoff.next_delay().max(retry_after);
-            tracing::info!("trying again in {:.1} s", retry_in.as_secs_f64());
+            tracing::debug!(target: STATUS_LOG, "trying again in {:.1} s", retry_in.as_secs_f64());
             self.state.send_replace(State::Waiting { why, retry_in });
             tokio::time::sleep(retry_in).await;
         }
@@ -321,7 +322,7 @@ impl Agent {
     /// A server has refused `offer`: what counted `before` counts again, unless something newer is wanted already.
     fn turn_back(&self, offer: &Offer, before: &Arc<Offer>, refused: &Refused) {
         let (code, message) = (refused.code.word(), &refused.message);
-        tracing::warn!(code, "the server refused the changed services, and those before stay: {message}");
+        tracing::warn!(target: STATUS_LOG, code, "the server refused the changed services, and those before stay: {message}");
         *self.refused.lock() = Some((offer.number, format!("{message} ({code})")));
         self.wanted.send_if_modified(|wanted| {
             let is_latest = wanted.offer.number == offer.number;

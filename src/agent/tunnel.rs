@@ -17,6 +17,7 @@ use super::{Agent, State, Wanted};
 use crate::config::ServerAddress;
 use crate::protocol::control::Control;
 use crate::protocol::login::{Join, PublicService, Welcome};
+use crate::telemetry::STATUS_LOG;
 
 /// Messages from lanes that may wait for the tunnel.
 const QUEUE: usize = 16;
@@ -165,7 +166,7 @@ impl<'a> Tunnel<'a> {
             // The names lead here only now: the server has claimed them once it speaks on a lane.
             Said::Up if !self.is_up => {
                 self.is_up = true;
-                tracing::info!(%server, tunnel = %self.welcome.tunnel_id, "connected");
+                tracing::info!(target: STATUS_LOG, %server, tunnel = %self.welcome.tunnel_id, "connected");
                 retire(self.old.take(), retiring);
                 self.agent.agreed(&self.offer);
                 self.report();
@@ -182,7 +183,10 @@ impl<'a> Tunnel<'a> {
             Said::Draining => tracing::info!(%server, "the server shuts down; open requests may finish"),
             Said::Offered { change: 0, services } => {
                 for name in missing(&self.offer, &services) {
-                    tracing::warn!(%server, "`{name}` cannot be reached any more: the operator has changed what is allowed");
+                    tracing::warn!(
+                        target: STATUS_LOG, %server,
+                        "`{name}` cannot be reached any more: the operator has changed what is allowed"
+                    );
                 }
                 self.public = services;
                 self.report();

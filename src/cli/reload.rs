@@ -12,6 +12,7 @@ use super::{Failure, manager};
 use crate::agent::Changes;
 use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
 use crate::files::Watch;
+use crate::telemetry::STATUS_LOG;
 
 /// The file of an agent, and what the command line sets over it.
 pub(super) struct AgentFile {
@@ -142,19 +143,19 @@ fn tell(outcome: Outcome, told: &mut Vec<&'static str>) {
             }
             if !restart.is_empty() && restart != *told {
                 let keys = restart.join(", ");
-                tracing::warn!("changes of {keys} count from the next start on");
+                tracing::warn!(target: STATUS_LOG, "changes of {keys} count from the next start on");
                 println!("{yellow}restart needed{yellow:#} for changes of: {keys}");
             }
             *told = restart;
         }
         Outcome::AnotherClient => {
             let why = "client_id has changed, and an agent cannot become another client: restart it";
-            tracing::warn!("the changed configuration was not taken over: {why}");
+            tracing::warn!(target: STATUS_LOG, "the changed configuration was not taken over: {why}");
             println!("{yellow}not changed:{yellow:#} {why}");
         }
         Outcome::Refused(problems) => {
             for problem in problems.lines() {
-                tracing::warn!("the changed configuration cannot be used: {problem}");
+                tracing::warn!(target: STATUS_LOG, "the changed configuration cannot be used: {problem}");
             }
             println!("{yellow}not changed:{yellow:#} the configuration cannot be used, everything stays as it was");
             println!("{}", harmless(&problems));
