@@ -3,7 +3,7 @@
 //! [`Agent::run`] keeps one tunnel up until it is told to stop or refused for good. [`connector`] dials and logs in,
 //! [`backoff`] says when to try again, `tunnel` keeps the lanes of one login, `lane` is one of them, `handler` takes a
 //! stream to the local application that `leads` and `rules` name, and `local` speaks to that. [`Changes`] changes what is
-//! offered meanwhile, and `change` tells the server.
+//! offered meanwhile, and `change` tells the server. `probe` looks once whether the applications are there.
 
 pub mod backoff;
 mod change;
@@ -12,6 +12,7 @@ mod handler;
 mod lane;
 mod leads;
 mod local;
+mod probe;
 mod rules;
 mod tunnel;
 
@@ -32,6 +33,7 @@ use crate::values::{InstanceId, Secret};
 use backoff::Backoff;
 use connector::{ConnectError, Connector, LoggedIn};
 use leads::Offer;
+pub use probe::look_for_applications;
 use tunnel::{Ended, Login, Tunnel};
 
 /// How an agent is doing.

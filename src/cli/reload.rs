@@ -187,7 +187,7 @@ mod tests {
         write(BASE, "4000");
         assert_eq!(again(), read(true, &[]));
         let other = BASE.replace("a.example", "b.example").replace(":00", ":11");
-        write(&format!("max_streams = 7\nlog.level = 'warn'\n{other}"), "4000");
+        write(&format!("max_streams = 7\nlog.level = 'debug'\n{other}"), "4000");
         assert_eq!(again(), read(false, &["servers", "ca or fingerprint", "max_streams", "log"]));
         write(&BASE.replace("alice", "bob"), "5000");
         assert_eq!(again(), Outcome::AnotherClient);
