@@ -62,7 +62,7 @@ impl AgentFile {
                 () = changed(&mut watch) => {}
                 () = changed(&mut token_watch) => {}
                 () = hangups.next() => {
-                    tracing::info!("SIGHUP: reading {} again", path.display());
+                    tracing::info!(target: STATUS_LOG, "SIGHUP: reading {} again", path.display());
                     manager::reloading();
                     watch.iter_mut().for_each(Watch::forget);
                 }
@@ -138,8 +138,10 @@ fn tell(outcome: Outcome, told: &mut Vec<&'static str>) {
     match outcome {
         Outcome::Read { services, restart } => {
             match services {
-                true => tracing::info!("the configuration has changed: taking its services over"),
-                false => tracing::info!("the configuration was read again: its services are the same"),
+                true => tracing::info!(target: STATUS_LOG, "the configuration has changed: taking its services over"),
+                false => {
+                    tracing::info!(target: STATUS_LOG, "the configuration was read again: its services are the same")
+                }
             }
             if !restart.is_empty() && restart != *told {
                 let keys = restart.join(", ");

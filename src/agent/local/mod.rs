@@ -47,7 +47,7 @@ use http1::{Http1, Http1Body};
 pub(super) use http2::Slot;
 use http2::{Failed, Http2};
 pub(super) use trouble::LocalError;
-use trouble::{Hint, Troubles};
+use trouble::{Hint, Troubles, in_words};
 use websocket::Handshake;
 
 /// The body of a request on its way to the local application.
@@ -165,7 +165,7 @@ pub(super) fn prepare_tls(services: &[Service]) -> Result<LocalTls, TlsError> {
     let prepare = |service: &Service| {
         if service.trust == LocalTrust::Anybody {
             let name = &service.name;
-            tracing::warn!(service = %name, "the certificates of the local applications of `{name}` are not checked");
+            tracing::warn!(service = %name, "certificates of the local applications of `{name}` are not checked");
         }
         let old = tls::local_client(&service.trust, &[tls::HTTP1])?;
         let either = tls::local_client(&service.trust, &[tls::HTTP2, tls::HTTP1])?;

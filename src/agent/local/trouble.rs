@@ -63,7 +63,7 @@ impl LocalError {
                 Self::new(reason, "it does not speak TLS there").with(Hint::SpeaksNoTls)
             }
             Some(tls) => Self::new(reason, format!("TLS with it fails: {tls}")),
-            None => Self::new(reason, error.to_string()),
+            None => Self::new(reason, in_words(error)),
         }
     }
 
@@ -114,6 +114,11 @@ impl From<hyper::Error> for LocalError {
     fn from(error: hyper::Error) -> Self {
         Self::exchange(&error)
     }
+}
+
+/// What the system says, without its number for that.
+pub(super) fn in_words(error: &io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// An error and what is behind it, one after the other.

@@ -25,7 +25,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::task::TaskTracker;
 
 use super::dial::{Dialler, OnBehalfOf};
-use super::{Hint, LocalError, RequestBody, taken};
+use super::{Hint, LocalError, RequestBody, in_words, taken};
 use answer::poll_first;
 pub(super) use answer::{Connection, Http1Body};
 use codec::{NotHttp, answer_framing, keeps_alive, take_head};
@@ -191,13 +191,13 @@ impl<'a> Exchange<'a> {
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) if self.input.is_empty() => {
-                    return Poll::Ready(Err(silent(&error.to_string(), wire)));
+                    return Poll::Ready(Err(silent(&in_words(&error), wire)));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::broken(&error.to_string()))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::broken(&in_words(&error)))),
                 Poll::Pending => {
                     let Some((error, last)) = &mut self.deaf else { return Poll::Pending };
                     ready!(last.as_mut().poll(cx));
-                    return Poll::Ready(Err(Failed::broken(&error.to_string())));
+                    return Poll::Ready(Err(Failed::broken(&in_words(error))));
                 }
             }
         }
