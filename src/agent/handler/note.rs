@@ -70,7 +70,8 @@ impl Note {
 
     /// It is over.
     pub(super) fn end(self, preface: &Preface, ended: &Result<(), Refusal>) {
-        let Some(noted) = self.0 else { return };
+        // Nothing was asked if the head has never come.
+        let Some(noted) = self.0.filter(|noted| !noted.method.is_empty()) else { return };
         let outcome = match ended {
             Ok(()) => "ok",
             Err(Refusal::Reset(reason)) => reason.word(),

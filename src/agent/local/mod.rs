@@ -408,7 +408,7 @@ impl Local {
 
     /// It does not answer. Logged, but the same not again and again.
     pub(super) fn is_down(&self, name: &Name, error: &LocalError) {
-        if error.reason == Reset::Cancelled {
+        if !error.is_of_the_application() {
             return;
         }
         let words = error.words(&self.url, self.by_flags);

@@ -75,6 +75,11 @@ impl LocalError {
         Self::new(reason, causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": "))
     }
 
+    /// Whether it is the application that something is wrong with, and not a visitor or its request.
+    pub(super) fn is_of_the_application(&self) -> bool {
+        matches!(self.reason, Reset::LocalUnreachable | Reset::LocalTimeout | Reset::LocalBroken)
+    }
+
     /// What is wrong with the application at `local`, and what to do: on the command line if it was named `by_flags`.
     pub(super) fn words(&self, local: &LocalUrl, by_flags: bool) -> String {
         let (at, why) = (local.shown(), &self.text);
@@ -253,6 +258,13 @@ mod tests {
         assert_eq!(said, APART - 2);
         assert!(news("something else", 61), "later there is room again");
         assert!(troubles.ends() && !troubles.ends());
+    }
+
+    #[test]
+    fn what_a_visitor_does_wrong_is_no_trouble_of_the_application() {
+        let is_blamed = |reason| LocalError::new(reason, "x").is_of_the_application();
+        assert!([Reset::LocalUnreachable, Reset::LocalTimeout, Reset::LocalBroken].into_iter().all(is_blamed));
+        assert!(![Reset::Cancelled, Reset::Protocol, Reset::RequestBroken, Reset::TooLarge].into_iter().any(is_blamed));
     }
 
     #[test]
