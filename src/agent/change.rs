@@ -18,6 +18,7 @@ use super::tunnel::{Login, Tunnel};
 use super::{Wanted, log_in};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::login::{CAPABILITY_SERVICES, PublicService, Refused};
+use crate::telemetry::STATUS_LOG;
 use crate::values::InstanceId;
 
 /// How long to wait before a further login is tried again.
@@ -115,7 +116,7 @@ impl Tunnel<'_> {
     }
 
     fn settle(&mut self, offer: Arc<Offer>, public: Vec<PublicService>) {
-        tracing::info!(server = %self.server, "the services have changed as the configuration says");
+        tracing::info!(target: STATUS_LOG, server = %self.server, "the services have changed as the configuration says");
         self.shared.handler.leads.settle(&offer);
         self.agent.agreed(&offer);
         (self.offer, self.public) = (offer, public);

@@ -156,6 +156,16 @@ impl Connector {
         }
     }
 
+    /// Dials `server` and makes sure of it, without a word of who is asking.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or is not who it should be.
+    pub async fn reach(&self, server: &ServerAddress) -> Result<(), ConnectError> {
+        let socket = self.dial(server).await?;
+        let pipe = tokio::time::timeout(DEADLINE, self.secure(server, socket)).await;
+        pipe.map_err(|_| ConnectError::Silent)?.map(drop)
+    }
+
     async fn welcomed(&self, server: &ServerAddress, hello: Hello) -> Result<LoggedIn, ConnectError> {
         match self.exchange(server, hello).await? {
             (pipe, Answer::Welcome(welcome)) => Ok(LoggedIn { pipe, welcome }),
@@ -183,14 +193,18 @@ impl Connector {
         dialled.map(TokioIo::into_inner).map_err(|error| ConnectError::Dial(io_error_of(&error)))
     }
 
+    async fn secure(&self, server: &ServerAddress, socket: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let name = ServerName::try_from(server.host.clone()).map_err(|_| ConnectError::Name(server.host.clone()))?;
+        self.tls.connect(name, socket).await.map_err(ConnectError::Tls)
+    }
+
     async fn greet(
         &self,
         server: &ServerAddress,
         socket: TcpStream,
         hello: Hello,
     ) -> Result<(TlsStream<TcpStream>, Answer), ConnectError> {
-        let name = ServerName::try_from(server.host.clone()).map_err(|_| ConnectError::Name(server.host.clone()))?;
-        let mut pipe = self.tls.connect(name, socket).await.map_err(ConnectError::Tls)?;
+        let mut pipe = self.secure(server, socket).await?;
         send(&mut pipe, &hello).await?;
         let answer = receive_answer(&mut pipe).await?;
         Ok((pipe, answer))

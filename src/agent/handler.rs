@@ -1,5 +1,6 @@
 //! One stream, from its preface to its end: the exchange as the local application sees it.
 
+mod note;
 mod visitor;
 
 use std::pin::{Pin, pin};
@@ -25,6 +26,7 @@ use crate::transport::body::{SendError, send_body};
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::transport::mux::MuxStream;
+use note::Note;
 use visitor::Visitor;
 
 /// How long the status byte may wait for the first bytes of the answer.
@@ -88,22 +90,31 @@ impl Handler {
         let leads = leads.ok_or(Refusal::Status(Status::UnknownService))?;
         let _permit = self.permits.try_acquire().ok_or(Refusal::Status(Status::TooManyStreams))?;
         writer.gather().put_u8(Status::Accepted as u8);
-        match preface.kind {
-            ServiceKind::Http => http(&leads, &preface, reader, writer).await,
-            ServiceKind::Tcp | ServiceKind::Tls => Box::pin(raw(leads.own(), &preface, reader, writer)).await,
-        }
+        let mut note = Note::begin(&preface);
+        let ended = match preface.kind {
+            ServiceKind::Http => http(&leads, &preface, reader, writer, &mut note).await,
+            ServiceKind::Tcp | ServiceKind::Tls => Box::pin(raw(leads.own(), &preface, reader, writer, &note)).await,
+        };
+        note.end(&preface, &ended);
+        ended
     }
 }
 
 /// Carries a connection to the local application, byte for byte.
-async fn raw(local: &Local, preface: &Preface, reader: FrameReader, writer: &mut FrameWriter) -> Result<(), Refusal> {
+async fn raw(
+    local: &Local,
+    preface: &Preface,
+    reader: FrameReader,
+    writer: &mut FrameWriter,
+    note: &Note,
+) -> Result<(), Refusal> {
     writer.flush().await.map_err(|_| Refusal::Gone)?;
     let dialled = local.dialler.dial(Some((preface.visitor, preface.server))).await;
     let mut stream = dialled.map_err(|error| unanswered(local, preface, &LocalError::dial(&error)))?;
     local.is_up(&preface.service);
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(&mut stream, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| {
+    both_ways(&mut stream, reader, writer, UPGRADED_IDLE, note.meter()).await.map_err(|_| {
         stream.reset();
         Refusal::Gone
     })
@@ -115,9 +126,13 @@ async fn http(
     preface: &Preface,
     mut reader: FrameReader,
     writer: &mut FrameWriter,
+    note: &mut Note,
 ) -> Result<(), Refusal> {
     let mut asking = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
-        Ok(Ok(Event::Request(head))) => Asking::new(leads, head, reader)?,
+        Ok(Ok(Event::Request(head))) => {
+            note.asked(&head);
+            Asking::new(leads, head, reader)?
+        }
         Ok(Err(_)) => return Err(Refusal::Gone),
         Ok(Ok(_)) | Err(_) => return Err(Refusal::Reset(Reset::Protocol)),
     };
@@ -128,14 +143,14 @@ async fn http(
             answer = ask((asking.local, asking.began), preface, &mut asking.request, &mut asking.held, writer) => answer?,
             () = asking.visitor.gone() => return Err(Refusal::Gone),
         };
-        asking.answered(answer, preface, writer)?
+        asking.answered(answer, preface, writer, note)?
     };
     match answered {
         Answered::Switches(response, _slot) => {
             let local = asking.began.elapsed();
-            Box::pin(switch(response, local, asking.visitor, writer)).await
+            Box::pin(switch(response, local, asking.visitor, writer, note)).await
         }
-        Answered::Body(ref mut answer) => deliver(answer, &mut asking.visitor, preface, writer).await,
+        Answered::Body(ref mut answer) => deliver(answer, &mut asking.visitor, preface, writer, note).await,
     }
 }
 
@@ -191,10 +206,18 @@ impl<'a> Asking<'a> {
     }
 
     /// Takes the head of the answer; it leaves with the first of its body.
-    fn answered(&self, answer: Answer, preface: &Preface, writer: &mut FrameWriter) -> Result<Answered, Refusal> {
+    fn answered(
+        &self,
+        answer: Answer,
+        preface: &Preface,
+        writer: &mut FrameWriter,
+        note: &Note,
+    ) -> Result<Answered, Refusal> {
         let Answer { mut response, rest, _slot } = answer;
         let switches = self.local.answer(&mut response, &self.switching);
-        if switches.map_err(|error| unanswered(self.local, preface, &error))? {
+        let switches = switches.map_err(|error| unanswered(self.local, preface, &error))?;
+        note.answered(response.status());
+        if switches {
             return Ok(Answered::Switches(response, _slot));
         }
         let (status, body) = respond(response, self.began.elapsed(), writer)?;
@@ -209,8 +232,9 @@ async fn deliver(
     visitor: &mut Visitor,
     preface: &Preface,
     writer: &mut FrameWriter,
+    note: &Note,
 ) -> Result<(), Refusal> {
-    let mut sent = pin!(send_body(Pin::new(&mut answer.body), writer, None, |_| {}));
+    let mut sent = pin!(send_body(Pin::new(&mut answer.body), writer, None, |bytes| note.sent(bytes)));
     loop {
         tokio::select! {
             biased;
@@ -332,6 +356,7 @@ async fn switch(
     local: Duration,
     visitor: Visitor,
     writer: &mut FrameWriter,
+    note: &Note,
 ) -> Result<(), Refusal> {
     let (response, switch) = switched::of(response);
     respond(response, local, writer)?;
@@ -340,7 +365,7 @@ async fn switch(
     let mut connection = switch.connection().await.map_err(|error| Refusal::Reset(error.reason))?;
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(&mut connection, reader, writer, UPGRADED_IDLE, |_, _| {}).await.map_err(|_| {
+    both_ways(&mut connection, reader, writer, UPGRADED_IDLE, note.meter()).await.map_err(|_| {
         connection.reset();
         Refusal::Gone
     })

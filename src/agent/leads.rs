@@ -181,7 +181,7 @@ mod tests {
 
     /// Where `name` leads, if it is offered.
     fn place(leads: &AllLeads, name: &str) -> Option<String> {
-        leads.get(&Name::new(name).unwrap()).map(|leads| leads.own().text.clone())
+        leads.get(&Name::new(name).unwrap()).map(|leads| leads.own().url.text.clone())
     }
 
     fn service(name: &str, local: &str, more: &str) -> String {

@@ -3,7 +3,7 @@
 //! [`Agent::run`] keeps one tunnel up until it is told to stop or refused for good. [`connector`] dials and logs in,
 //! [`backoff`] says when to try again, `tunnel` keeps the lanes of one login, `lane` is one of them, `handler` takes a
 //! stream to the local application that `leads` and `rules` name, and `local` speaks to that. [`Changes`] changes what is
-//! offered meanwhile, and `change` tells the server.
+//! offered meanwhile, and `change` tells the server. `probe` looks once whether the applications are there.
 
 pub mod backoff;
 mod change;
@@ -12,6 +12,7 @@ mod handler;
 mod lane;
 mod leads;
 mod local;
+mod probe;
 mod rules;
 mod tunnel;
 
@@ -26,11 +27,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, Problem, ServerAddress, Service};
 use crate::protocol::login::{Proof, PublicService, Refusal, Refused};
+use crate::telemetry::STATUS_LOG;
 use crate::transport::tls::{self, TlsError};
 use crate::values::{InstanceId, Secret};
 use backoff::Backoff;
 use connector::{ConnectError, Connector, LoggedIn};
 use leads::Offer;
+pub use probe::look_for_applications;
 use tunnel::{Ended, Login, Tunnel};
 
 /// How an agent is doing.
@@ -251,7 +254,7 @@ impl Agent {
                         match self.serve(login, &mut connector, stop, retiring).await {
                             Ended::Replaced { by } => return Err(GivenUp::Replaced { by }),
                             Ended::Lost(reason) => {
-                                tracing::warn!(%server, "lost the connection: {reason}");
+                                tracing::warn!(target: STATUS_LOG, %server, "lost the connection: {reason}");
                                 why = format!("lost the connection to {server}: {reason}");
                                 backoff.lost(up_since.elapsed());
                             }
@@ -264,14 +267,14 @@ impl Agent {
                         return Err(GivenUp::Refused { server: server.to_string(), code, message });
                     }
                     Err(error) => {
-                        tracing::warn!(%server, "cannot connect: {error}");
+                        tracing::warn!(target: STATUS_LOG, %server, "cannot connect: {error}");
                         why = format!("{server}: {error}");
                         retry_after = error.retry_after();
                     }
                 }
             }
             let retry_in = backoff.next_delay().max(retry_after);
-            tracing::info!("trying again in {:.1} s", retry_in.as_secs_f64());
+            tracing::debug!(target: STATUS_LOG, "trying again in {:.1} s", retry_in.as_secs_f64());
             self.state.send_replace(State::Waiting { why, retry_in });
             tokio::time::sleep(retry_in).await;
         }
@@ -333,7 +336,7 @@ impl Agent {
     /// A server has refused `offer`: what counted `before` counts again, unless something newer is wanted already.
     fn turn_back(&self, offer: &Offer, before: &Arc<Offer>, refused: &Refused) {
         let (code, message) = (refused.code.word(), &refused.message);
-        tracing::warn!(code, "the server refused the changed services, and those before stay: {message}");
+        tracing::warn!(target: STATUS_LOG, code, "the server refused the changed services, and those before stay: {message}");
         *self.refused.lock() = Some((offer.number, format!("{message} ({code})")));
         self.wanted.send_if_modified(|wanted| {
             let is_latest = wanted.offer.number == offer.number;

@@ -17,6 +17,7 @@ use super::{Agent, State, Wanted};
 use crate::config::ServerAddress;
 use crate::protocol::control::Control;
 use crate::protocol::login::{Join, PublicService, Welcome};
+use crate::telemetry::STATUS_LOG;
 use crate::values::Name;
 
 /// Messages from lanes that may wait for the tunnel.
@@ -166,7 +167,7 @@ impl<'a> Tunnel<'a> {
             // The names lead here only now: the server has claimed them once it speaks on a lane.
             Said::Up if !self.is_up => {
                 self.is_up = true;
-                tracing::info!(%server, tunnel = %self.welcome.tunnel_id, "connected");
+                tracing::info!(target: STATUS_LOG, %server, tunnel = %self.welcome.tunnel_id, "connected");
                 retire(self.old.take(), retiring);
                 self.agent.agreed(&self.offer);
                 self.report();
@@ -198,10 +199,10 @@ impl<'a> Tunnel<'a> {
         for name in self.offer.services.iter().map(|service| &service.name) {
             match (is_in(&self.public, name), is_in(services, name)) {
                 (true, false) => tracing::warn!(
-                    %server,
+                    target: STATUS_LOG, %server,
                     "`{name}` cannot be reached here any more: a newer agent of yours has the name, or the operator has changed what is allowed"
                 ),
-                (false, true) => tracing::info!(%server, "`{name}` can be reached here again"),
+                (false, true) => tracing::info!(target: STATUS_LOG, %server, "`{name}` can be reached here again"),
                 _ => {}
             }
         }

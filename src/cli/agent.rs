@@ -1,22 +1,23 @@
 //! `adit agent` and `adit http`: the same agent, from a file or from flags.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use anstream::println;
 use tokio_util::task::TaskTracker;
 
+use super::flags::{AddressArgs, Keys, VisitorArgs, in_flags};
 use super::login::look_again;
 use super::reload::AgentFile;
 use super::runtime::Hangups;
 use super::server::setting;
 use super::status::show_status;
 use super::{Failure, manager, runtime};
-use crate::agent::{Agent, Changes, GivenUp};
-use crate::config::{AgentConfig, Flags, ValueKind};
+use crate::agent::{Agent, Changes, GivenUp, look_for_applications};
+use crate::config::{AgentConfig, Flags};
 use crate::protocol::login::Refusal;
-use crate::telemetry::start_logs;
+use crate::telemetry::start_agent_logs;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct AgentArgs {
@@ -40,6 +41,8 @@ pub(super) struct HttpArgs {
     #[arg(long)]
     insecure_skip_verify: bool,
     #[command(flatten)]
+    visitors: VisitorArgs,
+    #[command(flatten)]
     login: LoginArgs,
 }
 
@@ -51,6 +54,8 @@ pub(super) struct TcpArgs {
     /// The public port [default: the first that the client may have]
     #[arg(long, value_name = "PORT")]
     remote_port: Option<u16>,
+    #[command(flatten)]
+    visitors: AddressArgs,
     #[command(flatten)]
     login: LoginArgs,
 }
@@ -68,7 +73,7 @@ struct LoginArgs {
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// The public name [default: the client id]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", visible_alias = "subdomain")]
     name: Option<String>,
     /// Trust this CA file (the server's certs/ca.pem)
     #[arg(long, value_name = "FILE", conflicts_with = "fingerprint")]
@@ -76,7 +81,7 @@ struct LoginArgs {
     /// Trust the server with this fingerprint, as it prints it when it starts
     #[arg(long, value_name = "sha256:…")]
     fingerprint: Option<String>,
-    /// Say more; twice for everything
+    /// Say more: a line for each request; twice for everything
     #[arg(long, short, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -93,23 +98,26 @@ pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
     if args.insecure_skip_verify {
         service.insert("insecure_skip_verify".to_owned(), true.into());
     }
-    run_one(service, args.login)
+    service.insert("access".to_owned(), args.visitors.keys()?.into());
+    run_one(service, "PORT|URL", args.login)
 }
 
 pub(super) fn run_tcp(args: TcpArgs) -> Result<(), Failure> {
     let mut service = one_service("tcp", args.local);
     service.extend(args.remote_port.map(|port| ("remote_port".to_owned(), i64::from(port).into())));
-    run_one(service, args.login)
+    service.insert("access".to_owned(), args.visitors.keys().into());
+    run_one(service, "PORT|ADDR", args.login)
 }
 
-fn one_service(kind: &str, local: String) -> HashMap<String, ValueKind> {
-    HashMap::from([("kind".to_owned(), kind.into()), ("local".to_owned(), local.into())])
+fn one_service(kind: &str, local: String) -> Keys {
+    Keys::from([("kind".to_owned(), kind.into()), ("local".to_owned(), local.into())])
 }
 
-fn run_one(mut service: HashMap<String, ValueKind>, login: LoginArgs) -> Result<(), Failure> {
+/// Runs an agent with one service; `local` is the name of the argument that says where it leads.
+fn run_one(mut service: Keys, local: &str, login: LoginArgs) -> Result<(), Failure> {
     service.extend(login.name.map(|name| ("name".to_owned(), name.into())));
     let level = match login.verbose {
-        0 => "error",
+        0 => "warn",
         1 => "info",
         _ => "debug",
     };
@@ -123,12 +131,12 @@ fn run_one(mut service: HashMap<String, ValueKind>, login: LoginArgs) -> Result<
     if !login.server.is_empty() {
         flags = flags.with("servers", login.server);
     }
-    run(AgentConfig::from_command_line(&flags)?, None)
+    run(AgentConfig::from_command_line(&flags).map_err(|errors| in_flags(errors, local))?, None)
 }
 
 /// Runs an agent to its end; what changes in `file` is taken over meanwhile.
 fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
-    let logs = start_logs(&config.log).map_err(Failure::other)?;
+    let logs = start_agent_logs(&config.log, std::io::stdout().is_terminal()).map_err(Failure::other)?;
     runtime::raise_file_limit();
     runtime::single_threaded()?.block_on(async {
         let client = config.client_id.clone();
@@ -141,6 +149,8 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
         let file = file.map(|file| Hangups::new().map(|hangups| (file, hangups))).transpose()?;
         manager::keep_awake(&tasks);
         manager::ready();
+        let services = config.services.clone();
+        tasks.spawn(async move { look_for_applications(&services).await });
         let status = tasks.spawn(show_status(agent.state(), client));
         let following = follow(file, config, agent.changes());
         let result = tokio::select! {

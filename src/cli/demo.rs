@@ -1,6 +1,7 @@
 //! `adit demo`: everything in one process, to see it work before anything is set up.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use anstream::println;
@@ -13,7 +14,7 @@ use crate::agent::{Agent, State};
 use crate::auth::{Clients, Token, hash};
 use crate::config::{AgentConfig, ClientsFile, Environment, Flags, LogConfig, ServerConfig, ValueKind};
 use crate::server::Server;
-use crate::telemetry::{LastLines, start_logs};
+use crate::telemetry::{LastLines, start_agent_logs};
 use crate::transport::listen;
 
 /// The demo's client, and so its public name.
@@ -27,7 +28,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let logs = start_logs(&LogConfig::plain("warn")).map_err(Failure::other)?;
+    let logs = start_agent_logs(&LogConfig::plain("warn"), std::io::stdout().is_terminal()).map_err(Failure::other)?;
     // Keys and tokens of the demo live as long as it does.
     let scratch = tempfile::tempdir().map_err(Failure::other)?;
     runtime::for_server()?.block_on(show(args.port, scratch.path(), logs.last_lines()))

@@ -92,16 +92,29 @@ fn folder() -> Result<PathBuf, Failure> {
 
 fn with_token(args: LoginArgs) -> Result<Question, Failure> {
     let Some(client_id) = args.id else { return Err(Failure::other("--id is missing: whose token is it?")) };
+    let trust = trust(args.ca, args.fingerprint);
     let from_environment = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
     let token = match args.token.or_else(from_environment) {
         Some(token) => Secret::new(token.trim()),
-        None => Secret::new(ask_secret(&format!("Token of {client_id}: "))?.expose().trim()),
+        None => {
+            // Nobody is to type a secret in vain.
+            reach(&args.server, &client_id, &trust)?;
+            Secret::new(ask_secret(&format!("Token of {client_id}: "))?.expose().trim())
+        }
     };
     if token.expose().is_empty() {
         return Err(Failure::other("no token was given; pass --token, ADIT_TOKEN or --invite"));
     }
-    let trust = trust(args.ca, args.fingerprint);
     Ok(Question { server: args.server, client_id, proof: Proof::Token(token), trust })
+}
+
+/// Whether the server is there, and the right one.
+fn reach(server: &ServerAddress, client_id: &ClientId, trust: &Trust) -> Result<(), Failure> {
+    let tls = tls::client(trust).map_err(SetUpError::Tls)?;
+    let instance = InstanceId::random().map_err(SetUpError::Randomness)?;
+    let connector = Connector::new(client_id.clone(), tls, instance);
+    let reached = runtime::single_threaded()?.block_on(connector.reach(server));
+    reached.map_err(|error| Failure::other(format!("{server}: {error}")))
 }
 
 fn with_invitation(args: &LoginArgs, invitation: Invitation) -> Result<Question, Failure> {

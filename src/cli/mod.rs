@@ -4,9 +4,11 @@ mod admin;
 mod agent;
 mod cert;
 mod check;
+mod completions;
 mod demo;
 mod demo_site;
 mod failure;
+mod flags;
 mod health;
 mod login;
 mod manager;
@@ -20,6 +22,7 @@ mod table;
 mod terminal;
 mod token;
 
+use anstream::println;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
@@ -60,6 +63,10 @@ enum Command {
     Health(health::Args),
     /// Show it working: server, agent and a small site in one process
     Demo(demo::Args),
+    /// Print completions of the command line for a shell
+    Completions(completions::Args),
+    /// Print the version
+    Version,
 }
 
 impl Cli {
@@ -82,6 +89,11 @@ impl Cli {
             Command::Status(args) => server_status::run(args),
             Command::Health(args) => health::run(args),
             Command::Demo(args) => demo::run(args),
+            Command::Completions(args) => completions::run(&args),
+            Command::Version => {
+                println!("adit {}", env!("CARGO_PKG_VERSION"));
+                Ok(())
+            }
         }
     }
 }

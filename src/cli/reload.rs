@@ -13,6 +13,7 @@ use super::terminal::harmless;
 use crate::agent::Changes;
 use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
 use crate::files::Watch;
+use crate::telemetry::STATUS_LOG;
 
 /// The file of an agent, and what the command line sets over it.
 pub(super) struct AgentFile {
@@ -61,7 +62,7 @@ impl AgentFile {
                 () = changed(&mut watch) => {}
                 () = changed(&mut token_watch) => {}
                 () = hangups.next() => {
-                    tracing::info!("SIGHUP: reading {} again", path.display());
+                    tracing::info!(target: STATUS_LOG, "SIGHUP: reading {} again", path.display());
                     manager::reloading();
                     watch.iter_mut().for_each(Watch::forget);
                 }
@@ -137,24 +138,26 @@ fn tell(outcome: Outcome, told: &mut Vec<&'static str>) {
     match outcome {
         Outcome::Read { services, restart } => {
             match services {
-                true => tracing::info!("the configuration has changed: taking its services over"),
-                false => tracing::info!("the configuration was read again: its services are the same"),
+                true => tracing::info!(target: STATUS_LOG, "the configuration has changed: taking its services over"),
+                false => {
+                    tracing::info!(target: STATUS_LOG, "the configuration was read again: its services are the same")
+                }
             }
             if !restart.is_empty() && restart != *told {
                 let keys = restart.join(", ");
-                tracing::warn!("changes of {keys} count from the next start on");
+                tracing::warn!(target: STATUS_LOG, "changes of {keys} count from the next start on");
                 println!("{yellow}restart needed{yellow:#} for changes of: {keys}");
             }
             *told = restart;
         }
         Outcome::AnotherClient => {
             let why = "client_id has changed, and an agent cannot become another client: restart it";
-            tracing::warn!("the changed configuration was not taken over: {why}");
+            tracing::warn!(target: STATUS_LOG, "the changed configuration was not taken over: {why}");
             println!("{yellow}not changed:{yellow:#} {why}");
         }
         Outcome::Refused(problems) => {
             for problem in problems.lines() {
-                tracing::warn!("the changed configuration cannot be used: {problem}");
+                tracing::warn!(target: STATUS_LOG, "the changed configuration cannot be used: {problem}");
             }
             println!("{yellow}not changed:{yellow:#} the configuration cannot be used, everything stays as it was");
             println!("{}", harmless(&problems));
@@ -186,7 +189,7 @@ mod tests {
         write(BASE, "4000");
         assert_eq!(again(), read(true, &[]));
         let other = BASE.replace("a.example", "b.example").replace(":00", ":11");
-        write(&format!("max_streams = 7\nlog.level = 'warn'\n{other}"), "4000");
+        write(&format!("max_streams = 7\nlog.level = 'debug'\n{other}"), "4000");
         assert_eq!(again(), read(false, &["servers", "ca or fingerprint", "max_streams", "log"]));
         write(&BASE.replace("alice", "bob"), "5000");
         assert_eq!(again(), Outcome::AnotherClient);

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use anstream::print;
 use anstyle::{AnsiColor, Style};
+use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::terminal::harmless;
 use crate::agent::State;
 use crate::config::{LocalUrl, Place, Rule, Service};
+use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{PublicService, ServiceKind};
 use crate::values::ClientId;
 
@@ -134,7 +136,8 @@ fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
     let mut text = String::new();
     for service in *public {
         let local = configured.iter().find(|local| local.name == service.name);
-        let to = local.map_or_else(|| "?".to_owned(), |local| local_of(local.kind, &local.local));
+        let to = local
+            .map_or_else(|| "?".to_owned(), |local| local_of(local.kind, &local.local) + &conditions_of(&local.access));
         // By header alone, or the server has taken that way away.
         if service.public_urls.is_empty() {
             text.push_str(&format!("  {bold}{}{bold:#}, without an address of its own  ->  {to}\n", service.name));
@@ -160,6 +163,25 @@ fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
         ));
     }
     text
+}
+
+/// Which visitors get in, in short; nothing, if all do.
+fn conditions_of(access: &AccessPolicy) -> String {
+    let networks = |list: &[IpNet]| match list {
+        [one] if one.prefix_len() == one.max_prefix_len() => one.addr().to_string(),
+        [one] => one.to_string(),
+        several => format!("{} networks", several.len()),
+    };
+    let AccessPolicy { allow, deny, basic_auth, header, webhook } = access;
+    let conditions = [
+        (!allow.is_empty()).then(|| format!("only from {}", networks(allow))),
+        (!deny.is_empty()).then(|| format!("not from {}", networks(deny))),
+        (!basic_auth.is_empty()).then(|| "with a password".to_owned()),
+        header.as_ref().map(|header| format!("with {}", header.name)),
+        webhook.as_ref().map(|webhook| format!("signed as by {}", webhook.scheme.word())),
+    ];
+    let conditions: Vec<String> = conditions.into_iter().flatten().collect();
+    if conditions.is_empty() { String::new() } else { format!("  ({})", conditions.join(", ")) }
 }
 
 /// When a rule fits.
@@ -274,6 +296,27 @@ mod tests {
              until now another agent of yours had this name\n  \
              db cannot be reached here: a newer agent of yours has the name, or the operator does not allow it any more\n"
         );
+    }
+
+    #[test]
+    fn who_gets_in_stands_beside_a_service() {
+        let hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$aGFzaGhhc2g";
+        for (access, shown) in [
+            (String::new(), ""),
+            ("allow = ['192.0.2.1']".to_owned(), "  (only from 192.0.2.1)"),
+            (
+                format!("allow = ['10.0.0.0/8', '::1']\ndeny = ['10.1.0.0/16']\nbasic_auth = {{ ann = '{hash}' }}"),
+                "  (only from 2 networks, not from 10.1.0.0/16, with a password)",
+            ),
+            (
+                "header = { name = 'X-Key', value = 'hunter2' }\nwebhook = { scheme = 'github', secret = 's' }"
+                    .to_owned(),
+                "  (with x-key, signed as by github)",
+            ),
+        ] {
+            let configured = configured(&format!("[[services]]\nlocal = 3000\n[services.access]\n{access}"));
+            assert_eq!(conditions_of(&configured[0].access), shown);
+        }
     }
 
     #[test]

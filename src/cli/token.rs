@@ -32,6 +32,7 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Add a client and print its token, this once; the file keeps its hash
+    #[command(visible_alias = "add")]
     New {
         /// The client's id, which is also its first public name
         id: ClientId,
@@ -68,6 +69,7 @@ enum Command {
         overlap: Duration,
     },
     /// Remove a client, or an invitation
+    #[command(visible_alias = "delete")]
     Revoke {
         /// The client's id, or the invitation's key as `adit token list` shows it
         id: String,

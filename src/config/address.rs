@@ -82,6 +82,20 @@ impl LocalUrl {
         self.scheme.unwrap_or(LocalScheme::Http)
     }
 
+    /// `host:port`, with brackets around an IPv6 address. Behind a Unix socket is `localhost`.
+    pub fn host_and_port(&self) -> String {
+        let Place::Tcp { host, port } = &self.place else { return "localhost".to_owned() };
+        ServerAddress { host: host.clone(), port: *port }.to_string()
+    }
+
+    /// As it was written, for messages; a port alone with its host.
+    pub fn shown(&self) -> String {
+        match (self.scheme, &self.place) {
+            (None, Place::Tcp { .. }) => self.host_and_port(),
+            _ => self.text.clone(),
+        }
+    }
+
     /// `host:port`, with brackets around an IPv6 address, as a `Host` header has it (RFC 9110, section 7.2). The port is
     /// left out when it is the scheme's own. Behind a Unix socket is `localhost`.
     pub fn authority(&self) -> String {

@@ -210,7 +210,7 @@ pub(super) fn resolve(
     let (client_id, (token, token_file)) = (client_id.flatten(), token.flatten().unzip());
     let services = service::resolve_all(&mut root, client_id.as_ref());
     let max_streams = root.number("max_streams", 4_096, 1..=100_000);
-    let log = log::resolve(root.section("log"));
+    let log = log::resolve_agent(root.section("log"));
     let token_file = token_file.flatten();
     let (servers, client_id, token) = (servers?, client_id?, token?);
     Some(AgentConfig { servers, client_id, token, token_file, trust, services, max_streams, log })

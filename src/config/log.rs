@@ -18,7 +18,8 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// How the lines look. Default: text.
     pub format: LogFormat,
-    /// The least severe level that is shown: `error`, `warn`, `info`, `debug` or `trace`. Default: `info`.
+    /// The least severe level that is shown: `error`, `warn`, `info`, `debug` or `trace`. Default: `info`, of an
+    /// agent `warn`.
     pub level: String,
     /// Whether the server writes a line for each request. Default: no; a line costs about as much as a fifth of the
     /// request.
@@ -50,17 +51,22 @@ pub struct LogFile {
 /// The levels, the least talkative first.
 pub const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
+/// The section of an agent. It says less by default: what matters stands on the terminal, and `info` has each request.
+pub(super) fn resolve_agent(table: Table<'_>) -> LogConfig {
+    resolve(table, "warn")
+}
+
 /// The section of a server, which can log each request too.
 pub(super) fn resolve_server(mut table: Table<'_>) -> LogConfig {
     let access = table.boolean("access", false);
     let query = table.boolean("query", false);
-    LogConfig { access, query, ..resolve(table) }
+    LogConfig { access, query, ..resolve(table, "info") }
 }
 
-pub(super) fn resolve(mut table: Table<'_>) -> LogConfig {
+fn resolve(mut table: Table<'_>, default: &str) -> LogConfig {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = table.by_default("`text`").choice("format", "a log format", &formats);
-    table.by_default("`info`").within(format!("`{}`", LOG_LEVELS.join("`, `")));
+    table.by_default(format!("`{default}`")).within(format!("`{}`", LOG_LEVELS.join("`, `")));
     let level = table.parse("level", log_level);
     let path = table.path("file");
     let size = table.within(" bytes").number("file_size", 104_857_600, 1_024..=100_000_000_000) as u64;
@@ -68,7 +74,7 @@ pub(super) fn resolve(mut table: Table<'_>) -> LogConfig {
     LogConfig {
         format: format.unwrap_or(LogFormat::Text),
         file: path.map(|path| LogFile { path, size, keep }),
-        ..LogConfig::plain(level.as_deref().unwrap_or("info"))
+        ..LogConfig::plain(level.as_deref().unwrap_or(default))
     }
 }
 

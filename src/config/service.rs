@@ -10,6 +10,7 @@ use http::header::{
 };
 
 use super::address::{LocalScheme, LocalUrl, split_host_port};
+use super::raw::Origin;
 use super::table::{Entry, Table};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::json;
@@ -51,6 +52,8 @@ pub struct Service {
     pub request_headers: HeaderRules,
     /// What is changed in the heads of answers.
     pub response_headers: HeaderRules,
+    /// Whether it was named on the command line: then advice names flags, not keys.
+    pub by_flags: bool,
 }
 
 impl Service {
@@ -215,6 +218,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         proxy_protocol,
         request_headers,
         response_headers,
+        by_flags: table.origin() == Origin::Flags,
     })
 }
 

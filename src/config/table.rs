@@ -130,6 +130,11 @@ impl<'r> Table<'r> {
         self.report
     }
 
+    /// The layer it came from; what is in it may have come from a higher one.
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
+    }
+
     /// The full path of `key` in this table.
     pub(super) fn key(&self, key: &str) -> String {
         join(&self.path, key)

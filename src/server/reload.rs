@@ -144,7 +144,8 @@ impl Reloader {
                 {
                     log.change(&config.log.level, config.log.access);
                 }
-                if changed.iter().any(|key| ["public.url", "public.routing"].contains(key)) {
+                if changed.iter().any(|key| ["public.url", "public.routing", "public.redirect_to_https"].contains(key))
+                {
                     shared.tell_all_where_they_are_reached();
                 }
                 Ok(Reloaded { changed, clients, certificates, waiting })

@@ -73,11 +73,18 @@ impl Shared {
         let domain = &public.domain;
         let https = self.https.as_ref().map(|https| ("https", with_port(https.port, 443)));
         let origins = [https, Some(("http", with_port(self.public_port, 80)))];
+        // What only sends visitors on is not worth telling.
+        let only_redirects = |scheme: &str, host: &str| {
+            scheme == "http" && public.redirect_to_https.iter().any(|pattern| pattern.matches(host))
+        };
         let urls = |(scheme, port): (&str, String)| {
-            let url = |mode: &RoutingMode| match mode {
-                RoutingMode::Subdomain => Some(format!("{scheme}://{name}.{domain}{port}/")),
-                RoutingMode::Path => Some(format!("{scheme}://{domain}{port}/{name}/")),
-                RoutingMode::Header => None,
+            let url = |mode: &RoutingMode| {
+                let (host, path) = match mode {
+                    RoutingMode::Subdomain => (format!("{name}.{domain}"), String::new()),
+                    RoutingMode::Path => (domain.clone(), format!("{name}/")),
+                    RoutingMode::Header => return None,
+                };
+                (!only_redirects(scheme, &host)).then(|| format!("{scheme}://{host}{port}/{path}"))
             };
             public.routing.iter().filter_map(url).collect::<Vec<_>>()
         };

@@ -72,18 +72,18 @@ impl<W: Write> Lines<W> {
 }
 
 /// Lines for what is no file of ours: standard error.
-pub(super) struct Plain<W> {
+pub(super) struct Stream<W> {
     lines: Lines<W>,
     state: LogState,
 }
 
-impl<W: Write> Plain<W> {
+impl<W: Write> Stream<W> {
     pub(super) fn new(to: W, state: LogState) -> Self {
         Self { lines: Lines::new(to, 0, false), state }
     }
 }
 
-impl<W: Write> Write for Plain<W> {
+impl<W: Write> Write for Stream<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.lines.add(line);
         if self.lines.are_enough() {
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn lines_that_a_closed_standard_error_does_not_take_are_counted() {
         let state = LogState::default();
-        let mut plain = Plain::new(Disk { room: 0, holds: Vec::new() }, state.clone());
+        let mut plain = Stream::new(Disk { room: 0, holds: Vec::new() }, state.clone());
         plain.write_all(b"one\n").unwrap();
         plain.write_all(b"two\n").unwrap();
         plain.flush().unwrap();

@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use super::LogState;
-use super::lines::Plain;
+use super::lines::Stream;
+use super::plain::Plain;
 use super::rolling::Rolling;
 use crate::config::{LogConfig, LogFile, LogFormat};
 
@@ -20,6 +21,15 @@ pub const ACCESS_LOG: &str = "adit::access";
 
 /// The target of the audit log: a line for each change by the operator's tools, whatever the level.
 pub const AUDIT_LOG: &str = "adit::audit";
+
+/// The target of a line for each request that an agent has taken to a local application.
+pub const REQUEST_LOG: &str = "adit::requests";
+
+/// The target of what a person at an agent's terminal is told in other words: whether it is connected, and what changes.
+pub const STATUS_LOG: &str = "adit::status";
+
+/// The target of what an agent says of local applications: that one cannot be reached, and that it answers again.
+pub const LOCAL_LOG: &str = "adit::local";
 
 /// Lines that may wait to be written.
 const WAITING_LINES: usize = 16 * 1024;
@@ -115,8 +125,11 @@ impl LogLevel {
 /// frame makes one of them, and a flood of frames would push everything else out of the log.
 fn filter(level: &str, access: bool) -> EnvFilter {
     let access = if access { "info" } else { "off" };
+    // Whoever hears that something is wrong is to hear when it is over.
+    let news = if level == "warn" { "info" } else { level };
     EnvFilter::new(format!(
-        "warn,h2=error,rustls=error,yamux=error,adit={level},{AUDIT_LOG}=info,{ACCESS_LOG}={access}"
+        "warn,h2=error,rustls=error,yamux=error,adit={level},{STATUS_LOG}={news},{LOCAL_LOG}={news},{AUDIT_LOG}=info,\
+         {ACCESS_LOG}={access}"
     ))
 }
 
@@ -129,12 +142,30 @@ fn filter(level: &str, access: bool) -> EnvFilter {
 /// # Errors
 /// The file cannot be written, or logging was started before.
 pub fn start_logs(config: &LogConfig) -> Result<Logs, LogError> {
+    start(config, false)
+}
+
+/// The same for an agent. Where a person sees on this very terminal how it is doing, `beside_status`, text is as plain as
+/// that, and what is told there ([`STATUS_LOG`]) is not said again.
+///
+/// # Errors
+/// As for [`start_logs`].
+pub fn start_agent_logs(config: &LogConfig, beside_status: bool) -> Result<Logs, LogError> {
+    let is_plain = beside_status
+        && config.file.is_none()
+        && config.format == LogFormat::Text
+        && io::stderr().is_terminal()
+        && std::env::var_os(EnvFilter::DEFAULT_ENV).is_none();
+    start(config, is_plain)
+}
+
+fn start(config: &LogConfig, is_plain: bool) -> Result<Logs, LogError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(&config.level, config.access));
     let state = LogState::default();
     let (lines, is_terminal) = match &config.file {
         Some(file) => (queue(WAITING_LINES, open(file, &state)?, &state), false),
         None => {
-            let lines = Plain::new(io::stderr(), state.clone());
+            let lines = Stream::new(io::stderr(), state.clone());
             (queue(WAITING_LINES, lines, &state), io::stderr().is_terminal())
         }
     };
@@ -142,6 +173,12 @@ pub fn start_logs(config: &LogConfig) -> Result<Logs, LogError> {
     let (writer, guard) = lines;
     let logs = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_ansi(colour);
     let change: Box<dyn Fn(EnvFilter) -> bool + Send + Sync> = match config.format {
+        LogFormat::Text if is_plain => {
+            let logs = logs.event_format(Plain).with_filter_reloading();
+            let handle = logs.reload_handle();
+            logs.finish().try_init()?;
+            Box::new(move |filter| handle.reload(filter).is_ok())
+        }
         LogFormat::Text => {
             let logs = logs.with_filter_reloading();
             let handle = logs.reload_handle();

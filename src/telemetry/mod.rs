@@ -5,6 +5,7 @@ mod lines;
 mod log_file;
 mod log_state;
 mod logs;
+mod plain;
 mod process;
 mod rolling;
 #[cfg_attr(not(feature = "otlp"), path = "no_traces.rs")]
@@ -13,6 +14,9 @@ mod traces;
 pub use histogram::{Histogram, Observed};
 pub use log_file::check_log_file;
 pub use log_state::LogState;
-pub use logs::{ACCESS_LOG, AUDIT_LOG, LastLines, LogError, LogLevel, Logs, start_logs};
+pub use logs::{
+    ACCESS_LOG, AUDIT_LOG, LOCAL_LOG, LastLines, LogError, LogLevel, Logs, REQUEST_LOG, STATUS_LOG, start_agent_logs,
+    start_logs,
+};
 pub use process::{ProcessFigures, unix_time};
 pub use traces::{Facts, RequestSpan, Traces};

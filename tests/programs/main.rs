@@ -18,6 +18,7 @@ mod stand_in;
 mod visitor;
 
 mod admin;
+mod at_home;
 mod certificates;
 mod configuration;
 mod crowds;

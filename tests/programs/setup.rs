@@ -62,6 +62,11 @@ impl Folder {
     }
 }
 
+/// An address of this machine at which nobody listens: nobody else binds ports of this one of the loopback network.
+pub(crate) fn unused_address() -> String {
+    TcpListener::bind("127.0.3.3:0").unwrap().local_addr().unwrap().to_string()
+}
+
 /// A running `adit server`.
 pub(crate) struct Server {
     pub(crate) program: Program,
@@ -167,7 +172,7 @@ fn application(name: &str, command: Command, before_port: &str) -> Application {
 pub(crate) fn nginx(folder: &Folder) -> Application {
     fs::create_dir_all(folder.path("site/uploads")).unwrap();
     // nginx neither takes any free port nor says which: it gets one that was free a moment ago.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = unused_address().rsplit_once(':').unwrap().1.parse().unwrap();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary = temporary.map(|kind| format!("{kind}_temp_path {};", folder.text(kind))).join("\n");
     let (site, pid) = (folder.text("site"), folder.text("nginx.pid"));

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::{RequestBody, causes};
+use super::RequestBody;
+use super::trouble::causes;
 use crate::transport::body::BodyError;
 
 /// Bytes of a body that are kept until the application has answered. A request that has sent more is not sent again.

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::again::{Recallable, is_unseen};
 use super::dial::{Dialler, OnBehalfOf, Stream};
 use super::watched::Watched;
-use super::{LocalError, RequestBody, Tracked};
+use super::{Hint, LocalError, RequestBody, Tracked};
 use crate::limits::{Permit, Permits};
 
 /// Requests on one connection, unless the application allows fewer. With more, they wait for each other too long.
@@ -58,12 +58,15 @@ struct Said {
     most: AtomicUsize,
     /// Whether an extended CONNECT is welcome (RFC 8441, section 3).
     extended_connect: AtomicBool,
+    /// The connection has ended, and it has said nothing.
+    is_mute: AtomicBool,
 }
 
 impl Default for Said {
     /// Until it has said something.
     fn default() -> Self {
-        Self { most: AtomicUsize::new(STREAMS), extended_connect: AtomicBool::new(false) }
+        let (extended_connect, is_mute) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { most: AtomicUsize::new(STREAMS), extended_connect, is_mute }
     }
 }
 
@@ -115,6 +118,8 @@ async fn drive(
             }
         }
     };
+    // Requests on it learn of the end only when it is dropped.
+    said.is_mute.store(connection.current_max_send_streams() == 0, Ordering::Release);
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to a local application ended");
     }
@@ -195,6 +200,7 @@ impl Http2 {
                     connection.is_ending.fetch_or(is_unseen, Ordering::Relaxed);
                     match recall.take().filter(|_| is_unseen && attempt < ATTEMPTS) {
                         Some(body) => request = Request::from_parts(head, body),
+                        None if connection.said.is_mute.load(Ordering::Acquire) => return Err(no_http2().into()),
                         None => return Err(error.into_error().into()),
                     }
                 }
@@ -253,13 +259,17 @@ impl Http2 {
             .initial_max_send_streams(0)
             .handshake(TokioIo::new(Watched::new(stream)));
         let handshake = timeout(SETTINGS, handshake).await;
-        let (sender, connection) = handshake.map_err(|_| LocalError::broken("it does not speak HTTP/2"))??;
+        let (sender, connection) = handshake.map_err(|_| no_http2())??;
         let (said, ask) = (Arc::new(Said::default()), Arc::new(Notify::new()));
         self.tasks.spawn(drive(connection, Arc::clone(&said), Arc::clone(&ask)));
         let connection = Open { sender, permits: Permits::new(STREAMS), said, ask, is_ending: AtomicBool::new(false) };
         let slot = connection.slot().ok_or_else(|| LocalError::broken("it takes no requests"))?;
         Ok(Some((Arc::new(connection), slot)))
     }
+}
+
+fn no_http2() -> LocalError {
+    LocalError::broken("it does not speak HTTP/2").with(Hint::SpeaksNoHttp2)
 }
 
 fn tell_when_asked(request: &mut Request<Recallable>, asked: Arc<Notify>) {

@@ -1,23 +1,21 @@
 //! The agent's side of the local applications: how each of them is spoken to.
 //!
 //! `dial` connects, `watched` looks at what is kept, `http1` and `http2` keep connections, `again` takes requests back that
-//! were refused unseen, `switched` is what an exchange may become, `websocket` translates between the two versions, and
-//! [`Local`] makes of a visitor's request the one that the application gets.
+//! were refused unseen, `switched` is what an exchange may become, `websocket` translates between the two versions,
+//! `trouble` says what is wrong, and [`Local`] makes of a visitor's request the one that the application gets.
 
 mod again;
 pub(super) mod dial;
 mod http1;
 mod http2;
 pub(super) mod switched;
+mod trouble;
 mod watched;
 mod websocket;
 
 use std::collections::{HashMap, VecDeque};
-use std::error::Error;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,6 +29,7 @@ use hyper::ext::Protocol;
 use hyper::rt::Executor;
 use rustls::ClientConfig;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, LocalUrl, Service};
@@ -38,6 +37,7 @@ use crate::protocol::exchange::RequestHead;
 use crate::protocol::frame::Reset;
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
+use crate::telemetry::LOCAL_LOG;
 use crate::transport::body::{BodyError, FrameBody};
 use crate::transport::tls::{self, TlsError};
 use crate::values::Name;
@@ -46,6 +46,8 @@ pub(super) use http1::Sending;
 use http1::{Http1, Http1Body};
 pub(super) use http2::Slot;
 use http2::{Failed, Http2};
+pub(super) use trouble::LocalError;
+use trouble::{Hint, Troubles, in_words};
 use websocket::Handshake;
 
 /// The body of a request on its way to the local application.
@@ -144,68 +146,9 @@ impl Body for AnswerBody {
     }
 }
 
-/// Why a local application has not answered.
-#[derive(Debug)]
-pub(super) struct LocalError {
-    /// What the visitor is told.
-    pub(super) reason: Reset,
-    /// What the log says.
-    pub(super) text: String,
-}
-
 /// A request out of the place where it was lent: whoever took it by value would hold it twice.
 fn taken(request: &mut Request<RequestBody>) -> Request<RequestBody> {
     std::mem::replace(request, Request::new(RequestBody::Empty))
-}
-
-impl LocalError {
-    fn broken(text: &str) -> Self {
-        Self { reason: Reset::LocalBroken, text: text.to_owned() }
-    }
-
-    /// No connection.
-    pub(super) fn dial(error: &io::Error) -> Self {
-        let timed_out = error.kind() == io::ErrorKind::TimedOut;
-        let reason = if timed_out { Reset::LocalTimeout } else { Reset::LocalUnreachable };
-        Self { reason, text: explain(error) }
-    }
-
-    /// A connection, but no answer.
-    fn exchange(error: &(dyn Error + 'static)) -> Self {
-        let causes = causes(error);
-        let gone = causes.iter().any(|cause| cause.is::<BodyError>());
-        let reason = if gone { Reset::Cancelled } else { Reset::LocalBroken };
-        let text = causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        Self { reason, text }
-    }
-}
-
-/// An error and what is behind it, one after the other.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
-    let mut causes = Vec::new();
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        causes.push(cause);
-        next = cause.source();
-    }
-    causes
-}
-
-impl From<hyper::Error> for LocalError {
-    fn from(error: hyper::Error) -> Self {
-        Self::exchange(&error)
-    }
-}
-
-/// What went wrong with a connection, and what to do about it.
-fn explain(error: &io::Error) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(why)) => format!(
-            "its certificate is not accepted ({why}); name its authority with `ca`, or take any with `insecure_skip_verify = true`"
-        ),
-        Some(tls) => format!("TLS with it fails ({tls}); does it speak https there?"),
-        None => error.to_string(),
-    }
 }
 
 /// What is laid over connections to a service's application, prepared at the start, when it can still fail.
@@ -222,7 +165,7 @@ pub(super) fn prepare_tls(services: &[Service]) -> Result<LocalTls, TlsError> {
     let prepare = |service: &Service| {
         if service.trust == LocalTrust::Anybody {
             let name = &service.name;
-            tracing::warn!(service = %name, "certificates of its applications are not checked (`insecure_skip_verify`)");
+            tracing::warn!(service = %name, "certificates of the local applications of `{name}` are not checked");
         }
         let old = tls::local_client(&service.trust, &[tls::HTTP1])?;
         let either = tls::local_client(&service.trust, &[tls::HTTP2, tls::HTTP1])?;
@@ -247,15 +190,15 @@ pub(super) struct Local {
     host_header: HostHeader,
     request_headers: HeaderRules,
     response_headers: HeaderRules,
-    /// As the configuration says it, for messages.
-    pub(super) text: String,
-    /// Whether the last attempt failed, so that a change is logged and not each request.
-    down: AtomicBool,
+    pub(super) url: LocalUrl,
+    /// Whether it was named on the command line.
+    by_flags: bool,
+    troubles: Troubles,
 }
 
 impl std::fmt::Debug for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Local({})", self.text)
+        write!(f, "Local({})", self.url.text)
     }
 }
 
@@ -309,8 +252,9 @@ impl Local {
             host_header: service.host_header.clone(),
             request_headers: service.request_headers.clone(),
             response_headers: service.response_headers.clone(),
-            text: local.text.clone(),
-            down: AtomicBool::new(false),
+            url: local.clone(),
+            by_flags: service.by_flags,
+            troubles: Troubles::default(),
         })
     }
 
@@ -457,27 +401,19 @@ impl Local {
 
     /// It answers. Logged if it did not before.
     pub(super) fn is_up(&self, name: &Name) {
-        if self.down.swap(false, Ordering::Relaxed) {
-            tracing::info!(service = %name, "the local application at {} answers again", self.text);
+        if self.troubles.ends() {
+            tracing::info!(target: LOCAL_LOG, service = %name, "the local application at {} answers again", self.url.shown());
         }
     }
 
-    /// It does not answer. Logged if it did before.
+    /// It does not answer. Logged, but the same not again and again.
     pub(super) fn is_down(&self, name: &Name, error: &LocalError) {
-        if error.reason == Reset::Cancelled || self.down.swap(true, Ordering::Relaxed) {
+        if !error.is_of_the_application() {
             return;
         }
-        let (at, why) = (&self.text, &error.text);
-        match error.reason {
-            Reset::LocalUnreachable => {
-                tracing::warn!(service = %name, "the local application at {at} cannot be reached; is it running? ({why})");
-            }
-            Reset::LocalTimeout => {
-                tracing::warn!(service = %name, "the local application at {at} does not accept connections in time");
-            }
-            _ => {
-                tracing::warn!(service = %name, "the local application at {at} broke off, or does not speak HTTP: {why}")
-            }
+        let words = error.words(&self.url, self.by_flags);
+        if self.troubles.begins(&words, Instant::now()) {
+            tracing::warn!(target: LOCAL_LOG, service = %name, "{words}");
         }
     }
 }

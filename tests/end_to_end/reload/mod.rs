@@ -211,6 +211,8 @@ async fn agents_are_told_no_names_that_lead_nowhere() {
     };
     // Over HTTPS and HTTP each; and whatever is below that name.
     agent.reaches("all of them", |state| told(state) == [1, 5]).await;
+    server.reload(&[("public.redirect_to_https", "*")]).await.unwrap();
+    agent.reaches("those that do not only redirect", |state| told(state) == [1, 3]).await;
     server.reload(&[("public.routing", "path")]).await.unwrap();
     agent.reaches("paths alone", |state| told(state) == [0, 2]).await;
 }

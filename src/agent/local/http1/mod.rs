@@ -12,6 +12,7 @@ mod wire;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::task::TaskTracker;
 
 use super::dial::{Dialler, OnBehalfOf};
-use super::{LocalError, RequestBody, taken};
+use super::{Hint, LocalError, RequestBody, in_words, taken};
 use answer::poll_first;
 pub(super) use answer::{Connection, Http1Body};
 use codec::{NotHttp, answer_framing, keeps_alive, take_head};
@@ -48,12 +49,14 @@ pub(super) struct Http1 {
     dialler: Dialler,
     tls: Option<Arc<ClientConfig>>,
     pool: Arc<Pool>,
+    /// It speaks HTTP: it did before.
+    has_answered: AtomicBool,
 }
 
 impl Http1 {
     /// What looks after idle connections runs on `tasks`.
     pub(super) fn new(dialler: Dialler, tls: Option<Arc<ClientConfig>>, tasks: TaskTracker) -> Self {
-        Self { dialler, tls, pool: Pool::new(tasks) }
+        Self { dialler, tls, pool: Pool::new(tasks), has_answered: AtomicBool::new(false) }
     }
 
     /// Takes the request, sends it and waits for the head of its answer; `asked` is told when the application asks for the
@@ -68,16 +71,31 @@ impl Http1 {
         if self.dialler.tells_the_visitor() {
             // What is said ahead of it is true for this visitor only.
             let wire = self.connect(Some(on_behalf_of), Weak::new()).await?;
-            return exchange.over(wire, false).await.map_err(Failed::into_local);
+            return self.judge(exchange.over(wire, false).await);
         }
         while let Some(wire) = self.pool.take() {
             match exchange.over(wire, true).await {
                 Err(Failed::Nothing(_)) => {}
-                answered => return answered.map_err(Failed::into_local),
+                answered => return self.judge(answered),
             }
         }
         let wire = self.connect(None, Arc::downgrade(&self.pool)).await?;
-        exchange.over(wire, false).await.map_err(Failed::into_local)
+        self.judge(exchange.over(wire, false).await)
+    }
+
+    /// What has answered before is not asked whether it speaks something else.
+    fn judge<T>(&self, answered: Result<T, Failed>) -> Result<T, LocalError> {
+        let has_answered = self.has_answered.load(Ordering::Relaxed);
+        match answered {
+            Ok(answer) => {
+                if !has_answered {
+                    self.has_answered.store(true, Ordering::Relaxed);
+                }
+                Ok(answer)
+            }
+            Err(failed) if has_answered => Err(failed.into_local().with(Hint::None)),
+            Err(failed) => Err(failed.into_local()),
+        }
     }
 
     async fn connect(&self, on_behalf_of: Option<OnBehalfOf>, pool: Weak<Pool>) -> Result<Arc<Wire>, LocalError> {
@@ -115,6 +133,12 @@ impl From<NotHttp> for Failed {
     }
 }
 
+/// It ends the connection and has said nothing.
+fn silent(how: &str, wire: &Wire) -> Failed {
+    let error = LocalError::broken(how);
+    Failed::Local(if wire.is_tls() { error } else { error.with(Hint::MaySpeakTls) })
+}
+
 /// One request, up to the head of its answer.
 struct Exchange<'a> {
     method: Method,
@@ -150,7 +174,7 @@ impl<'a> Exchange<'a> {
     fn poll_head(&mut self, wire: &Wire, is_kept: bool, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Failed>> {
         self.poll_sending(is_kept, cx)?;
         loop {
-            while let Some(head) = take_head(&mut self.input)? {
+            while let Some(head) = take_head(&mut self.input).map_err(|error| self.not_http(error, wire))? {
                 if !head.status().is_informational() || head.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(Ok(head));
                 }
@@ -160,20 +184,30 @@ impl<'a> Exchange<'a> {
             }
             match poll_first(wire, &mut self.input, cx) {
                 Poll::Ready(Ok(0)) if self.input.is_empty() => {
-                    return Poll::Ready(Err(Failed::broken("it closed the connection without an answer")));
+                    return Poll::Ready(Err(silent("it closed the connection without an answer", wire)));
                 }
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(Failed::broken("it closed in the middle of its answer's head")));
                 }
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::broken(&error.to_string()))),
+                Poll::Ready(Err(error)) if self.input.is_empty() => {
+                    return Poll::Ready(Err(silent(&in_words(&error), wire)));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::broken(&in_words(&error)))),
                 Poll::Pending => {
                     let Some((error, last)) = &mut self.deaf else { return Poll::Pending };
                     ready!(last.as_mut().poll(cx));
-                    return Poll::Ready(Err(Failed::broken(&error.to_string())));
+                    return Poll::Ready(Err(Failed::broken(&in_words(error))));
                 }
             }
         }
+    }
+
+    fn not_http(&self, error: NotHttp, wire: &Wire) -> Failed {
+        let error = LocalError::from(error);
+        // The alert by which TLS refuses what is none (RFC 8446, section 5.1).
+        let is_alert = self.input.starts_with(&[0x15, 0x03]) && !wire.is_tls();
+        Failed::Local(if is_alert { error.with(Hint::SpeaksTls) } else { error })
     }
 
     fn poll_sending(&mut self, is_kept: bool, cx: &mut Context<'_>) -> Result<(), Failed> {

@@ -157,7 +157,7 @@ impl Sending {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(None) => return self.end(None),
                 Poll::Ready(Some(frame)) => {
-                    frame.map_err(|error| LocalError { reason: Reset::Cancelled, text: error.to_string() })?
+                    frame.map_err(|error| LocalError::new(Reset::Cancelled, error.to_string()))?
                 }
             };
             match frame.into_data() {
@@ -211,5 +211,5 @@ impl Sending {
 }
 
 fn wrong_length(how: &str) -> LocalError {
-    LocalError { reason: Reset::Protocol, text: format!("the request's body is {how} than its Content-Length") }
+    LocalError::new(Reset::Protocol, format!("the request's body is {how} than its Content-Length"))
 }

@@ -66,6 +66,10 @@ impl Wire {
         Pin::new(&mut *self.stream.lock()).poll_shutdown(cx)
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(*self.stream.lock(), Stream::Tls(_))
+    }
+
     /// As [`Stream::reset`].
     pub(super) fn reset(&self) {
         self.stream.lock().reset();

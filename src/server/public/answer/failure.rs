@@ -174,7 +174,7 @@ impl Failure {
             Self::LocalUnreachable => (
                 StatusCode::BAD_GATEWAY,
                 "local_unreachable",
-                "The way to this site is open, but its application is not running.",
+                "The way to this site is open, but its application cannot be reached.",
             ),
             Self::LocalTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
@@ -270,6 +270,13 @@ impl From<OpenFailure> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_application_that_is_not_reached_may_be_running() {
+        let (_, code, words) = Failure::of_reset(Reset::LocalUnreachable).facts();
+        assert_eq!(code, "local_unreachable");
+        assert!(words.contains("cannot be reached") && !words.contains("running"), "{words}");
+    }
 
     #[test]
     fn each_code_of_the_documents_is_counted_by_its_name() {
