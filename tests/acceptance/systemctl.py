@@ -95,6 +95,12 @@ class Unit:
     def state(self):
         return STATE / self.name
 
+    def note(self, what, text):
+        """Writes it whole or not at all: others read it at any time."""
+        new = self.state / f".{what}.{os.getpid()}"
+        new.write_text(text)
+        new.rename(self.state / what)
+
     def pid(self):
         try:
             return json.loads((self.state / "main").read_text())["pid"]
@@ -140,7 +146,7 @@ def hold(unit):
     door.bind(str(unit.state / "door"))
     door.listen()
     if pid := os.fork():
-        (unit.state / "main").write_text(json.dumps({"pid": pid}))
+        unit.note("main", json.dumps({"pid": pid}))
         return
     os.setsid()
     for stream in (0, 1, 2):
@@ -210,7 +216,7 @@ def supervise(unit):
         os.close(descriptor)
     for stream in (0, 1, 2):
         os.dup2(os.open("/dev/null", os.O_RDWR), stream)
-    (unit.state / "new").write_text(json.dumps({"pid": process.pid}))
+    unit.note("new", json.dumps({"pid": process.pid}))
     (unit.state / "new").rename(unit.state / "main")
     notify.settimeout(0.1)
     with open(unit.state / "told", "a") as told:
@@ -219,7 +225,7 @@ def supervise(unit):
                 print(notify.recv(4096).decode().strip(), file=told, flush=True)
             except TimeoutError:
                 pass
-    (unit.state / "code").write_text(str(process.returncode))
+    unit.note("code", str(process.returncode))
 
 
 def as_user(unit, user, group):
@@ -260,7 +266,7 @@ def stop(unit):
         return
     os.kill(unit.pid(), signal.SIGTERM)
     if unit.is_socket:
-        (unit.state / "code").write_text("0")
+        unit.note("code", "0")
         return
     until(f"the end of {unit.name}", lambda: unit.code() is not None, unit.seconds("TimeoutStopSec", "90"))
     if unit.code() not in (0, -signal.SIGTERM):
