@@ -5,6 +5,7 @@
 
 mod index;
 mod lost;
+mod names;
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::login::Authenticated;
 use super::service::{Offered, Service};
 use super::tunnel::{Lane, Retired, Tunnel};
 use crate::protocol::login::Refusal;
-use crate::values::{ClientId, Domain, InstanceId, Name, TunnelId};
+use crate::values::{ClientId, Domain, Name, TunnelId};
 use index::Index;
 use lost::Lost;
 
@@ -245,148 +246,25 @@ impl Registry {
         self.claim_each(&mut books, tunnel, services.iter());
         // A tunnel that waits for its first lane is no past: it may still come, and is the newer one then.
         let older = self.tunnels_of(tunnel.client()).into_iter();
-        for old in older.filter(|old| old.id() != tunnel.id() && old.has_been_up()) {
-            if old.instance() == tunnel.instance() {
-                self.forget_names(&mut books, &old);
-                old.retire(Retired::CameBack);
-            } else {
-                self.retire_if_nameless(&mut books, &old, tunnel.agent());
-            }
+        let older = older.filter(|old| old.id() != tunnel.id() && old.has_been_up());
+        let (past, others): (Vec<_>, Vec<_>) = older.partition(|old| old.instance() == tunnel.instance());
+        for old in past {
+            // First it serves no more: then nothing gives it a name back.
+            old.retire(Retired::CameBack);
+            self.forget_names(&mut books, &old);
+        }
+        // They may have names back by now.
+        for old in others {
+            self.retire_if_nameless(&mut books, &old, tunnel.agent());
         }
         drop(books);
         self.changed();
         Ok(())
-    }
-
-    /// Gives the names and domains of these services to `tunnel`, but for those that it has lost to a newer one.
-    fn claim_each<'s>(
-        &self,
-        books: &mut Books,
-        tunnel: &Arc<Tunnel>,
-        services: impl Iterator<Item = &'s Arc<Service>>,
-    ) {
-        let (client, instance) = (tunnel.client(), tunnel.instance());
-        for service in services {
-            // The newer holder keeps what this agent has lost to it.
-            if self.is_barred(books, client, instance, service) {
-                continue;
-            }
-            let name = service.name();
-            books.lost.forget(client, instance, name);
-            for older in self.names.claim(name.clone(), tunnel, service) {
-                books.lost.remember(client, older.tunnel.instance(), name);
-                self.forget(&older.service, older.tunnel.id());
-                older.tunnel.names_moved();
-                let (from, to) = (older.tunnel.peer(), tunnel.peer());
-                tracing::info!(%client, %name, %from, %to, "a newer agent of the same client has taken a name over");
-            }
-            for domain in &service.offer().domains {
-                self.domains.claim(domain.clone(), tunnel, service);
-            }
-        }
-    }
-
-    /// Names that `gone` gave up go back to whoever of its client offers them, too, and has lost them to it: the newest.
-    fn give_back(&self, books: &mut Books, gone: &Tunnel, services: &[Arc<Service>]) {
-        let free = services.iter().map(|service| service.name()).filter(|name| !self.names.is_held(name));
-        for name in free {
-            let offered = |tunnel: &Arc<Tunnel>| tunnel.services().iter().find(|own| own.name() == name).cloned();
-            let others = self.tunnels_of(gone.client()).into_iter();
-            let serving = others.filter(|other| other.id() != gone.id() && other.is_serving());
-            let heirs = serving.filter_map(|other| offered(&other).map(|service| (other, service)));
-            if let Some((heir, service)) = heirs.max_by_key(|(heir, _)| heir.since()) {
-                self.claim_each(books, &heir, std::iter::once(&service));
-                heir.names_moved();
-                tracing::info!(client = %heir.client(), %name, to = %heir.peer(), "a name has gone back to an older agent");
-            }
-        }
-    }
-
-    /// What an agent offers from now on instead of what it offered before. Services that are the same ones in `services`
-    /// are not touched. Names and domains come and go in one step.
-    ///
-    /// # Errors
-    /// Another client holds one of the names or domains; nothing has changed then.
-    pub fn change_services(&self, tunnel: &Arc<Tunnel>, services: Vec<Arc<Service>>) -> Result<(), RegisterError> {
-        let mut books = self.books.lock();
-        self.check_foreign(tunnel.client(), &services)?;
-        self.exchange_services(&mut books, tunnel, services);
-        drop(books);
-        self.changed();
-        Ok(())
-    }
-
-    /// Takes away what a tunnel may not offer any more. Gives back how many services there were, and how many are left;
-    /// with none left nothing is changed.
-    pub fn retain_services(&self, tunnel: &Arc<Tunnel>, keep: impl Fn(&Service) -> bool) -> (usize, usize) {
-        // Looked at under the lock: no change of the agent's own comes in between.
-        let mut books = self.books.lock();
-        let before = tunnel.services();
-        let kept: Vec<Arc<Service>> = before.iter().filter(|service| keep(service)).cloned().collect();
-        let count = (before.len(), kept.len());
-        if count.1 > 0 && count.1 < count.0 {
-            self.exchange_services(&mut books, tunnel, kept);
-            drop(books);
-            self.changed();
-        }
-        count
-    }
-
-    fn exchange_services(&self, books: &mut Books, tunnel: &Arc<Tunnel>, services: Vec<Arc<Service>>) {
-        let before = tunnel.services();
-        let is_in =
-            |list: &[Arc<Service>], service: &Arc<Service>| list.iter().any(|other| Arc::ptr_eq(other, service));
-        let is_up = tunnel.is_serving();
-        // New ones first: a name that only changes is never without a holder.
-        if is_up {
-            self.claim_each(books, tunnel, services.iter().filter(|service| !is_in(&before, service)));
-        }
-        for gone in before.iter().filter(|service| !is_in(&services, service)) {
-            if !services.iter().any(|service| service.name() == gone.name()) {
-                self.names.release(gone.name(), tunnel.id());
-            }
-            let kept = |domain: &Domain| services.iter().any(|service| service.offer().domains.contains(domain));
-            for domain in gone.offer().domains.iter().filter(|domain| !kept(domain)) {
-                self.domains.release(domain, tunnel.id());
-            }
-        }
-        tunnel.set_services(services.into());
-        if is_up {
-            self.give_back(books, tunnel, &before);
-            for other in self.tunnels_of(tunnel.client()).into_iter().filter(|other| other.id() != tunnel.id()) {
-                self.retire_if_nameless(books, &other, tunnel.agent());
-            }
-        }
     }
 
     /// Forgets what agents of clients that are not listed any more have lost.
     pub fn forget_losses(&self, is_listed: impl Fn(&ClientId) -> bool) {
         self.books.lock().lost.retain(is_listed);
-    }
-
-    /// Those of a tunnel's services that its names lead to: the others were taken over by newer logins.
-    pub fn held(&self, tunnel: &Tunnel) -> Vec<Arc<Service>> {
-        let services = tunnel.services();
-        services.iter().filter(|service| self.names.leads_to(service.name(), tunnel.id())).cloned().collect()
-    }
-
-    /// Whether the tunnel, on its way in, takes the name of `service` from another agent of its client.
-    pub fn takes_over(&self, tunnel: &Tunnel, service: &Service) -> bool {
-        self.names.is_held_against(service.name(), tunnel.instance(), tunnel.client(), service)
-    }
-
-    /// Whether this agent has lost the name of `service` to one that holds it still, and would not share it.
-    fn is_barred(&self, books: &Books, client: &ClientId, instance: InstanceId, service: &Service) -> bool {
-        books.lost.contains(client, instance, service.name())
-            && self.names.is_held_against(service.name(), instance, client, service)
-    }
-
-    fn retire_if_nameless(&self, books: &mut Books, old: &Arc<Tunnel>, by: &str) {
-        let services = old.services();
-        if old.is_serving() && !services.iter().any(|service| self.names.leads_to(service.name(), old.id())) {
-            self.forget_names(books, old);
-            old.retire(Retired::Replaced { by: by.to_owned() });
-        }
     }
 
     /// Adds a further lane; `None` if the tunnel is gone or has as many as it may.
@@ -417,17 +295,6 @@ impl Registry {
         });
         drop(books);
         self.changed();
-    }
-
-    fn forget_names(&self, books: &mut Books, tunnel: &Tunnel) {
-        let services = tunnel.services();
-        services.iter().for_each(|service| self.forget(service, tunnel.id()));
-        self.give_back(books, tunnel, &services);
-    }
-
-    fn forget(&self, service: &Service, tunnel: TunnelId) {
-        self.names.release(service.name(), tunnel);
-        service.offer().domains.iter().for_each(|domain| self.domains.release(domain, tunnel));
     }
 
     /// What is offered under `name` now; of several tunnels that share it, the one with the fewest open streams.

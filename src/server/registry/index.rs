@@ -16,7 +16,7 @@ use crate::values::{ClientId, InstanceId, TunnelId};
 pub(super) struct Index<K: Eq + Hash>(DashMap<K, Holders>);
 
 /// Those that one key leads to: one, or several of one client that share the visitors. Never empty.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Holders {
     members: Vec<Arc<Offered>>,
     /// Where the next visitor begins to look, so that idle members take turns.
@@ -82,13 +82,22 @@ impl<K: Eq + Hash> Index<K> {
     /// was taken from; earlier tunnels of the same agent are not among them.
     pub(super) fn claim(&self, key: K, tunnel: &Arc<Tunnel>, service: &Arc<Service>) -> Vec<Arc<Offered>> {
         let offered = Arc::new(Offered { tunnel: Arc::clone(tunnel), service: Arc::clone(service) });
-        let mut holders =
-            self.0.entry(key).or_insert_with(|| Holders { members: Vec::new(), next: AtomicUsize::new(0) });
+        let mut holders = self.0.entry(key).or_default();
         holders.members.retain(|held| held.tunnel.instance() != tunnel.instance());
         let shared = holders.is_shared_by(tunnel, service);
         let replaced = if shared { Vec::new() } else { std::mem::take(&mut holders.members) };
         holders.members.push(offered);
         replaced
+    }
+
+    /// Gives `key` to this tunnel's service if nobody has it, or only those that share it. Says whether it has it now.
+    pub(super) fn join(&self, key: K, tunnel: &Arc<Tunnel>, service: &Arc<Service>) -> bool {
+        let mut holders = self.0.entry(key).or_default();
+        let joins = holders.is_shared_by(tunnel, service);
+        if joins && !holders.members.iter().any(|held| held.tunnel.id() == tunnel.id()) {
+            holders.members.push(Arc::new(Offered { tunnel: Arc::clone(tunnel), service: Arc::clone(service) }));
+        }
+        joins
     }
 
     /// Takes `key` away from a tunnel.

@@ -254,6 +254,65 @@ fn a_member_of_a_group_comes_back_as_itself() {
     assert_eq!(house.holder("web"), Some(two.tunnel().id()));
 }
 
+fn id(guard: &LaneGuard) -> Option<TunnelId> {
+    Some(guard.tunnel().id())
+}
+
+#[test]
+fn a_group_comes_back_as_a_whole() {
+    let house = House::of(10);
+    let member = |own: &str| offering("alice", [in_group("web", "g"), offer(own)]);
+    let members = [house.up(member("one")), house.up(member("two"))];
+    let newer = house.up(login("alice", &["web"]));
+    assert_eq!(house.holder("web"), id(&newer));
+    drop(newer);
+    let seen: HashSet<_> = (0..4).filter_map(|_| house.holder("web")).collect();
+    assert_eq!(seen, members.iter().filter_map(id).collect());
+}
+
+#[test]
+fn domains_go_back_and_are_taken_from_nobody() {
+    let house = House::of(10);
+    let both = |name, own: &str| offering("alice", [at_domain(name, "d.example"), offer(own)]);
+    let oldest = house.up(both("one", "keeps-it"));
+    let newer = house.up(login("alice", &["one"]));
+    let newest = house.up(both("three", "other"));
+    drop(newer);
+    assert_eq!((house.holder("one"), house.at("d.example")), (id(&oldest), id(&newest)), "it has the name back alone");
+    drop(newest);
+    assert_eq!(house.at("d.example"), id(&oldest));
+}
+
+#[test]
+fn an_agent_that_comes_back_gives_up_its_names_before_others_are_looked_at() {
+    let house = House::of(10);
+    let first = house.up(login("alice", &["b", "c"]));
+    let second = house.up(login("alice", &["b"]));
+    // The same agent with another name, which the first one had: that has the one from before back instead.
+    let again = house.up(Authenticated::for_tests("alice", second.tunnel().instance(), &["c"]));
+    assert_eq!((house.holder("b"), house.holder("c"), retired(&first)), (id(&first), id(&again), None));
+    assert_eq!(retired(&second), Some(Retired::CameBack));
+}
+
+#[tokio::test]
+async fn an_agent_is_not_told_of_names_that_it_has_lost_for_good() {
+    let house = House::of(10);
+    let first = house.up(login("alice", &["a", "b"]));
+    let takes = login("alice", &["b"]);
+    let newcomer = house.register(takes).unwrap();
+    let takes_over = |tunnel: &Tunnel| tunnel.services().iter().any(|service| house.0.takes_over(tunnel, service));
+    assert!(takes_over(newcomer.tunnel()));
+    let _newer = newcomer.first_lane(lane()).unwrap();
+    let back = Authenticated::for_tests("alice", first.tunnel().instance(), &["a", "b"]);
+    let back = house.register(back).unwrap();
+    assert!(!takes_over(back.tunnel()), "b stays where it is");
+    let back = back.first_lane(lane()).unwrap();
+    assert_eq!(house.0.held(back.tunnel()).len(), 1);
+    // So it is to hear what is left to it.
+    let told = tokio::time::timeout(std::time::Duration::from_secs(10), back.tunnel().until_names_move());
+    told.await.expect("nobody tells it");
+}
+
 #[test]
 fn a_request_goes_on_only_where_the_same_visitors_are_let_in() {
     let house = House::of(10);
