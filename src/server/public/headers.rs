@@ -117,12 +117,15 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id, forwarded } = *forwarding;
     remove_ours(headers, peer_is_trusted);
     let (peer, peer_text) = peer;
-    let earlier: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let earlier: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
     if earlier.is_empty() {
         headers.insert(FORWARDED_FOR, peer_text.clone());
     } else {
-        let said = earlier.join(", ");
-        let chain = if visitor == peer { format!("{said}, {peer}") } else { up_to(&said, visitor).to_owned() };
+        let said = earlier.join(&b", "[..]);
+        let chain = match visitor == peer {
+            true => [&said, &b", "[..], peer_text.as_bytes()].concat(),
+            false => up_to(&said, visitor).to_owned(),
+        };
         put(headers, FORWARDED_FOR, chain);
     }
     if visitor == peer {
@@ -142,12 +145,11 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
         put(headers, REQUEST_ID, request_id.to_string());
     }
     if forwarded {
-        // Of a proxy that does not speak in these words, what it has said in the others.
-        let is_first = visitor != peer && !headers.contains_key(FORWARDED);
-        let was_https = headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == Scheme::Https.as_str());
-        let (node, scheme) = match is_first {
-            true => (visitor, if was_https { Scheme::Https } else { Scheme::Http }),
-            false => (peer, scheme),
+        // Who comes through a trusted proxy is the visitor here, too, and came over what that one says.
+        let (node, scheme) = match visitor == peer {
+            true => (peer, scheme),
+            false if came_over_https(headers) => (visitor, Scheme::Https),
+            false => (visitor, Scheme::Http),
         };
         add_forwarded(headers, node, scheme, authority);
     }
@@ -192,13 +194,13 @@ pub(super) fn visitor_of(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(
     if !is_trusted(peer) {
         return peer;
     }
-    let lines = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let said: Vec<&str> = lines.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let lines = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let said: Vec<&[u8]> = lines.flat_map(|line| line.split(|byte| *byte == b',')).collect();
     let mut visitor = peer;
     for text in said.iter().rev() {
         // A proxy that writes nonsense is believed up to there.
         let Some(ip) = address_in(text) else { break };
-        visitor = ip.to_canonical();
+        visitor = ip;
         if !is_trusted(visitor) {
             break;
         }
@@ -207,21 +209,24 @@ pub(super) fn visitor_of(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(
 }
 
 /// The part of `X-Forwarded-For` that ends with the visitor: behind it are trusted proxies.
-fn up_to(said: &str, visitor: IpAddr) -> &str {
+fn up_to(said: &[u8], visitor: IpAddr) -> &[u8] {
     let mut chain = said;
-    loop {
-        let (rest, last) = chain.rsplit_once(',').map_or(("", chain), |(rest, last)| (rest, last));
-        if rest.is_empty() || address_in(last.trim()).is_some_and(|ip| ip.to_canonical() == visitor) {
-            return chain.trim_end();
+    while let Some(comma) = chain.iter().rposition(|byte| *byte == b',') {
+        if address_in(&chain[comma + 1..]) == Some(visitor) {
+            break;
         }
-        chain = rest;
+        chain = &chain[..comma];
     }
+    chain.trim_ascii_end()
 }
 
-/// An address as proxies write it: bare, in brackets, or with a port (as RFC 7239, section 6 has it).
-fn address_in(text: &str) -> Option<IpAddr> {
+/// An address as proxies write it: bare, in brackets, or with a port (as RFC 7239, section 6 has it). What a visitor has
+/// put beside it, be it no text at all, does not matter.
+fn address_in(element: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(element).ok()?.trim();
     let bare = text.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
+    let ip = bare.parse().ok().or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))?;
+    Some(ip.to_canonical())
 }
 
 /// A request names more than one authority, or one that cannot be (RFC 9112, section 3.2).

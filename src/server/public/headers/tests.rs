@@ -149,6 +149,12 @@ fn the_chain_ends_with_the_visitor_not_with_the_operators_proxies() {
             if visitor == peer { "for=10.0.0.1;proto=http".to_owned() } else { format!("for={visitor};proto=https") };
         assert_eq!(text(&fields, "forwarded"), [node]);
     }
+    // Nor if the visitor, or a proxy, has said something in these words.
+    let mut fields = headers(&[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=1.2.3.4")]);
+    let visitor = visitor_of(&fields, peer, trusted);
+    let forwarding = Forwarding { visitor, peer_is_trusted: true, forwarded: true, ..on_behalf_of(peer, &peer_text) };
+    add_forwarding(&mut fields, &forwarding);
+    assert_eq!(text(&fields, "forwarded"), ["for=1.2.3.4, for=6.6.6.6;proto=http"]);
 }
 
 #[test]
@@ -169,6 +175,17 @@ fn the_visitor_is_the_last_address_that_nobody_vouches_for() {
         let said = headers(&[("x-forwarded-for", written)]);
         assert_eq!(visitor_of(&said, [10, 0, 0, 1].into(), trusted).to_string(), ip, "{written}");
     }
+    // What it has sent itself, and a proxy has left before it, is no reason not to see it.
+    let mut said = HeaderMap::new();
+    said.insert("x-forwarded-for", HeaderValue::from_bytes(b"\xff, 6.6.6.6").unwrap());
+    let peer: IpAddr = [10, 0, 0, 1].into();
+    assert_eq!(visitor_of(&said, peer, trusted).to_string(), "6.6.6.6");
+    let peer_text = address_value(peer);
+    let forwarding =
+        Forwarding { visitor: [6, 6, 6, 6].into(), peer_is_trusted: true, ..on_behalf_of(peer, &peer_text) };
+    add_forwarding(&mut said, &forwarding);
+    assert_eq!(said["x-forwarded-for"].as_bytes(), b"\xff, 6.6.6.6");
+    assert_eq!(said["x-real-ip"], "6.6.6.6");
     let nonsense = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
     assert_eq!(visitor_of(&nonsense, [10, 0, 0, 1].into(), trusted).to_string(), "10.0.0.1");
 }
