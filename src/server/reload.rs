@@ -105,6 +105,7 @@ impl Reloader {
         &self,
         load: impl FnOnce() -> Result<ServerConfig, ConfigErrors> + Send + 'static,
     ) -> Result<Reloaded, NotReloaded> {
+        let _turn = self.shared.reloading.lock().await;
         let reloaded = self.take_over(load).await;
         match &reloaded {
             Ok(reloaded) => tracing::info!("reloaded; {reloaded}"),
@@ -119,7 +120,6 @@ impl Reloader {
         load: impl FnOnce() -> Result<ServerConfig, ConfigErrors> + Send + 'static,
     ) -> Result<Reloaded, NotReloaded> {
         let shared = &self.shared;
-        let _turn = shared.reloading.lock().await;
         let before = shared.settings();
         let running = Arc::clone(&before);
         let draft = tokio::task::spawn_blocking(move || Draft::new(load(), &running)).await;

@@ -190,7 +190,6 @@ struct Once {
 impl Troubles {
     /// Something is wrong; says whether that is news.
     pub(super) fn begins(&self, text: &str, now: Instant) -> bool {
-        self.is_down.store(true, Ordering::Relaxed);
         let mut said = self.said.lock();
         said.each.retain(|once| now.duration_since(once.at) < LAST_REMINDER * 2);
         let is_news = match said.each.iter_mut().find(|once| once.text == text) {
@@ -202,6 +201,8 @@ impl Troubles {
             None => said.remember(text, now),
         };
         said.is_open |= is_news;
+        // Last: whoever sees it, and says that it is over, waits for the lock.
+        self.is_down.store(true, Ordering::Relaxed);
         is_news
     }
 

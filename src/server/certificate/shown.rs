@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{MutexGuard, Notify};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::login::unix_now;
@@ -203,6 +204,8 @@ impl Certificates {
             && are_the_same
         {
             self.0.problems.lock().clone_from(problems);
+            // From now on it is looked again soon.
+            self.0.taken_over.notify_one();
         }
         read
     }
@@ -222,8 +225,13 @@ impl Certificates {
     /// Takes over what changes, renews what is of the server's own making, and warns of ends, until `stop`.
     pub(in crate::server) async fn keep_up(self, stop: CancellationToken) {
         let mut watched = self.0.watched.lock().take().unwrap_or_else(|| WatchedFiles::new([]));
+        let mut warned: Option<(Instant, Vec<Shown>)> = None;
         loop {
-            self.warn_of_ends();
+            let shown = self.shown();
+            if warned.as_ref().is_none_or(|(at, of)| at.elapsed() >= LOOK_AGAIN || *of != shown) {
+                self.warn_of_ends();
+                warned = Some((Instant::now(), shown));
+            }
             let quiet = if self.0.problems.lock().is_empty() { LOOK_AGAIN } else { LOOK_SOON };
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -37,6 +37,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http_body::Body;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -45,7 +46,7 @@ use super::Shared;
 use super::metrics::Limit;
 use super::service::Offered;
 use super::settings::Settings;
-use crate::limits::{AddressPermit, Permit};
+use crate::limits::{AddressPermit, Permit, Permits};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
@@ -54,6 +55,7 @@ use crate::values::Name;
 pub(super) use answer::CODES;
 use answer::Failure;
 use arrival::{Arrival, TlsHello};
+use body::RequestBody;
 use rest::Unread;
 use socket::{Turns, VisitorSocket};
 use stalls::Stalls;
@@ -83,6 +85,8 @@ struct Visit {
     unread: Unread,
     /// Over HTTP/2: whether the visitor takes what it has asked for.
     stalls: Option<Stalls>,
+    /// Over HTTP/2: rests of requests that may be read at once which nobody wants.
+    rests: Option<Permits>,
     /// What it was let in with.
     permits: (Permit, Option<AddressPermit>),
 }
@@ -94,11 +98,25 @@ impl Visit {
         permits: (Permit, Option<AddressPermit>),
     ) -> Arc<Self> {
         let peer_text = headers::address_value(peer.ip());
-        Arc::new(Self { shared, peer, peer_text, local, scheme, cut, turns, unread, stalls, permits })
+        let rests = stalls.is_some().then(|| Permits::new(rest::AT_ONCE));
+        Arc::new(Self { shared, peer, peer_text, local, scheme, cut, turns, unread, stalls, rests, permits })
     }
 
     fn is_http2(&self) -> bool {
-        self.stalls.is_some()
+        self.rests.is_some()
+    }
+
+    /// Reads and throws away what still comes of a request over HTTP/2 that has its answer; not of too many at once.
+    fn throw_away(&self, body: RequestBody) {
+        let permit = self.rests.as_ref().and_then(Permits::try_acquire);
+        if let Some(permit) = permit.filter(|_| !body.is_end_stream()) {
+            let stop = self.shared.stop.clone();
+            let rest = async move {
+                let _permit = permit;
+                stop.run_until_cancelled(rest::discard(body)).await;
+            };
+            self.shared.visits.spawn(super::until_cut(self.shared.cut.clone(), rest));
+        }
     }
 
     fn peer_is_trusted(&self, settings: &Settings) -> bool {

@@ -20,14 +20,14 @@ use super::forwarded::ForwardedBody;
 use super::headers;
 use super::ledger::{self, Asked as AskedFor, Entry, Path, Whose};
 use super::span::{self, End};
-use super::{Visit, access, lookup, rest};
+use super::{Visit, access, lookup};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
+use crate::server::Shared;
 use crate::server::metrics::Meter;
 use crate::server::settings::Settings;
 use crate::server::urls::with_port;
-use crate::server::{Shared, until_cut};
 use crate::telemetry::RequestSpan;
 use crate::values::{Name, RequestId};
 
@@ -63,7 +63,7 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
             decide((&visit, &settings), &mut request, (request_id, visitor), (&mut reached, &mut noted.span)).await;
         // Over HTTP/1.1 the socket does it, when the connection ends.
         if visit.is_http2() && !request.body().is_end_stream() {
-            visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), rest::discard(request.body_mut().take())));
+            visit.throw_away(request.body_mut().take());
         }
         Ok(match decided {
             Ok(mut response) => {

@@ -26,6 +26,9 @@ const QUIET: Duration = Duration::from_secs(5);
 /// How long a visitor may go on sending what nobody wants.
 const AT_MOST: Duration = Duration::from_secs(30);
 
+/// Rests that may be read at once on one HTTP/2 connection. Beyond that a request is reset, as any might be.
+pub(super) const AT_ONCE: usize = 16;
+
 /// The request of a connection whose body the visitor may still be sending.
 #[derive(Debug, Clone, Default)]
 pub(in crate::server) struct Unread(Arc<AtomicU64>);

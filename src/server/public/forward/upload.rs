@@ -11,7 +11,6 @@ use super::super::Visit;
 use super::super::answer::Failure;
 use super::super::body::RequestBody;
 use super::super::ledger::Entry;
-use super::super::rest;
 use crate::protocol::frame::Reset;
 use crate::server::until_cut;
 use crate::transport::body::{SendError, send_body};
@@ -29,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Begins to send `body` after its head, in a task of its own; if it `waits`, not before the application asks for it.
 /// Gives back what is dropped when it is through, and where to say that it is asked for.
 pub(super) fn begin(
-    (visit, entry): (&Visit, &Arc<Entry>),
+    (visit, entry): (&Arc<Visit>, &Arc<Entry>),
     body: RequestBody,
     waits: bool,
     writer: FrameWriter,
@@ -38,13 +37,13 @@ pub(super) fn begin(
     let (sender, sent) = oneshot::channel();
     let (asks, asked_for) = waits.then(oneshot::channel).unzip();
     let (unread, request_id) = (visit.unread.clone(), entry.about().request_id);
-    let (is_http2, entry) = (visit.is_http2(), Arc::clone(entry));
+    let (visitor, entry) = (Arc::clone(visit), Arc::clone(entry));
     let upload = async move {
         let mut body = body;
         if upload(&mut body, asked_for, writer, idle, entry, sender).await {
             unread.read(request_id);
-        } else if is_http2 {
-            rest::discard(body).await;
+        } else {
+            visitor.throw_away(body);
         }
     };
     visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), upload));
