@@ -198,8 +198,7 @@ fn condition_of(rule: &Rule) -> String {
 fn local_of(kind: ServiceKind, local: &LocalUrl) -> String {
     match (kind, local.scheme, &local.place) {
         (ServiceKind::Http, None, Place::Tcp { .. }) => format!("http://{}", local.authority()),
-        (_, None, Place::Tcp { .. }) => local.authority(),
-        _ => local.text.clone(),
+        _ => local.shown(),
     }
 }
 

@@ -13,6 +13,8 @@ address, path = sys.argv[1:]
 with open(path, encoding="utf-8") as file:
     dashboard = json.load(file)
 variables = {"$__rate_interval": "1m", "$instance": ".*", "$client": ".*"}
+ids = [panel["id"] for panel in dashboard["panels"]]
+assert len(ids) == len(set(ids)), f"two panels have the same id: {sorted(ids)}"
 asked = empty = 0
 for panel in dashboard["panels"]:
     for target in panel.get("targets", []):
