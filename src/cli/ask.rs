@@ -159,6 +159,7 @@ mod tests {
     }
 
     /// Someone who answers each request with the next of these; gives what was asked, when the connection has ended.
+    #[expect(clippy::disallowed_methods, reason = "there is no runtime here to block")]
     fn answering(answers: &'static [&'static str]) -> (SocketAddr, thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -182,7 +183,8 @@ mod tests {
 
     #[test]
     fn one_connection_carries_one_request_after_the_other() {
-        let answers = &["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none", "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"];
+        let answers =
+            &["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none", "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"];
         let (address, server) = answering(answers);
         let mut connection = Connection::open(address, Duration::from_secs(20)).unwrap();
         let head = connection.get("/a", &[]).unwrap();
