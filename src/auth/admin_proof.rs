@@ -16,7 +16,7 @@ pub const PROOF_FIELD: &str = "x-adit-proof";
 /// Random bytes in a nonce, and bytes of a proof.
 const SIZE: usize = 32;
 /// Nothing else is ever signed with the token.
-const LABEL: &[u8] = b"adit admin proof 1\0";
+const LABEL: &[u8] = b"adit-admin-proof-1\0";
 
 /// A number that is used once: 32 random bytes, written as 64 hexadecimal digits.
 ///
@@ -115,6 +115,18 @@ mod tests {
         for wrong in ["", &proof[..62], &format!("{proof}00"), &nonce.to_string(), &"0".repeat(64)] {
             assert!(!nonce.is_proved(&token, here, wrong.as_bytes()), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_form_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "adit_admin_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAJIKJh\n").unwrap();
+        let token = AdminToken::read(&file).unwrap();
+        // As another implementation has it, in a few lines: docs/admin.md says how.
+        let proof = "bf1e1010edb21b85170dde674d0119a8da1e12ffb43c5a9bc08c64fa3fbf273c";
+        let nonce = AdminNonce::parse("0".repeat(64).as_bytes()).unwrap();
+        assert_eq!(nonce.proof(&token, at("127.0.0.1:9091")).as_deref(), Some(proof));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) enum Readiness {
         Whatever else it is asks for nothing.")),
     responses(
         (status = 200, body = HealthView, headers(("X-Adit-Proof" = String, description = "Only if there was a nonce: \
-            HMAC-SHA256 with the admin token as its key, in hexadecimal digits, over `adit admin proof 1`, a zero byte, \
+            HMAC-SHA256 with the admin token as its key, in hexadecimal digits, over `adit-admin-proof-1`, a zero byte, \
             the 32 bytes of the nonce and the address and port at which the connection arrived, such as \
             `127.0.0.1:9091`. Whoever asks learns by it whether this server knows the token before showing it. \
             Refusals have it, too."))),
