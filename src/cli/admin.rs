@@ -110,10 +110,14 @@ impl AdminPort {
         if proof.is_some_and(|proof| nonce.is_proved(&self.token, self.address, proof)) {
             return Ok(met);
         }
-        let why = answer.err().map(|error| format!(" ({error})")).unwrap_or_default();
+        let (why, busy) = match answer {
+            Err(error) => (format!(" ({error})"), ", or is too busy to answer"),
+            Ok(_) => (String::new(), ""),
+        };
         Err(Failure::other(format!(
             "whoever listens at http://{}/ (admin.listen) does not prove that it knows the admin token of {}{why}: it is \
-             another program, another server, or one of an earlier version that is still running; the token was not sent",
+             another program, another server, or one of an earlier version that is still running{busy}; the token was not \
+             sent",
             self.address,
             self.token_file.display(),
         )))

@@ -12,8 +12,6 @@ use anstyle::Style;
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
-use invitation::Unsaid;
-
 use super::runtime::Hangups;
 use super::{Failure, manager, runtime};
 use crate::auth::{Clients, load_clients};
@@ -26,6 +24,7 @@ use crate::server::Server;
 use crate::server::certificate::Origin;
 use crate::telemetry::start_logs;
 use crate::transport::inherited::Inherited;
+use invitation::Unsaid;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

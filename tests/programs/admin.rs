@@ -133,7 +133,7 @@ fn the_operator_sees_who_is_connected() {
     assert_eq!(last, ["?", "?"], "nobody can be asked");
 }
 
-/// Somebody else at `address`: passes each connection on to `to`, or answers as a server would that knows no token. Gives
+/// Somebody else at the address that it gives: passes each connection on to `to`, or answers as a server would that knows no token. Gives
 /// what the first connection has brought, when it is over.
 fn somebody_else(to: Option<String>) -> (String, thread::JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -202,4 +202,29 @@ fn whoever_holds_the_port_does_not_get_the_token() {
             }
         }
     }
+}
+
+#[test]
+fn a_port_where_nobody_speaks_http_is_said_to_be_somebody_elses() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    // Its token is there; it is down.
+    drop(Server::start(&folder, ""));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let other = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(b"SSH-2.0-OpenSSH\r\n").unwrap();
+        let mut brought = Vec::new();
+        // It may end in whichever way.
+        let _ = stream.read_to_end(&mut brought);
+        brought
+    });
+    let mut command = adit();
+    command.arg("status").arg("--config").arg(folder.path("server.toml"));
+    command.arg("--set").arg(format!("admin.listen={address}"));
+    let ended = run("adit status", command);
+    assert!(ended.code == Some(1) && ended.stderr.contains("(it speaks no HTTP): it is another program"), "{ended:?}");
+    assert!(!String::from_utf8(other.join().unwrap()).unwrap().contains("adit_admin_"), "the token was sent");
 }

@@ -82,7 +82,8 @@ fn a_new_token_takes_the_place_of_the_old_one() {
     for ended in [&old, &new] {
         let mut command = server.http_command("alice", site.port);
         command.env("ADIT_TOKEN", ended);
-        assert_eq!(run("adit http", command).code, Some(77));
+        let ended = run("adit http", command);
+        assert!(ended.code == Some(77) && ended.stderr.contains("`adit token rotate ID`"), "{ended:?}");
     }
     let mut command = server.http_command("alice", site.port);
     command.env("ADIT_TOKEN", &newest);
