@@ -8,12 +8,14 @@
 //! - `clients`: [`Clients`], who may log in, what is theirs, and who is invited; `on_disk`: [`ClientsOnDisk`], the file
 //!   behind it
 //! - `lane_secret`: [`LaneSecret`], by which further lanes join a tunnel
-//! - `admin_token`: [`AdminToken`], which the admin API asks for
+//! - `admin_token`: [`AdminToken`], which the admin API asks for; `admin_proof`: [`AdminNonce`], by which a server shows that
+//!   it has it
 //!
 //! A login with a token costs some 19 MiB and tens of milliseconds on purpose; a login with a ticket costs microseconds.
 //! Both are bound to the client's current token hash, so rotating or revoking the token ends both. This room knows
 //! `values`, `files` and `config`.
 
+mod admin_proof;
 mod admin_token;
 mod clients;
 mod hash;
@@ -23,6 +25,7 @@ mod on_disk;
 mod ticket;
 mod token;
 
+pub use admin_proof::{AdminNonce, NONCE_FIELD, PROOF_FIELD};
 pub use admin_token::{AdminToken, AdminTokenError};
 pub use clients::{Clients, Credential, Invited, Standing, hash_problems};
 pub use hash::{Cost, HashError, TokenVerifier, Work, check_hash, hash, hash_at, work_of};

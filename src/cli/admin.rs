@@ -1,22 +1,21 @@
 //! Asking a running server at its admin port, as the operator's tools do.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::Failure;
-use super::health::from_here;
-use crate::auth::{AdminToken, AdminTokenError};
+use super::ask::{Connection, Head, from_here};
+use crate::auth::{AdminNonce, AdminToken, AdminTokenError, NONCE_FIELD, PROOF_FIELD};
 use crate::config::ServerConfig;
 
-/// For one question: connecting, asking, the answer.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Bytes of an answer; a thousand agents take a few hundred KiB.
-const MOST: usize = 16 * 1024 * 1024;
+/// For all that is asked: connecting, the proof, every piece of a list.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Pieces of a list, of a thousand entries each: more than there may be tunnels.
 const MOST_PIECES: usize = 1001;
 
@@ -77,7 +76,9 @@ impl AdminPort {
         let token = AdminToken::read(&token_file).map_err(|error| {
             let advice = match &error {
                 AdminTokenError::File(error) if error.kind() == io::ErrorKind::NotFound => {
-                    "; the server makes it when it starts: name its --config"
+                    "; the server makes it at its first start. Is it another one than the running server's? It is \
+                     `admin.token_file`, otherwise `admin-token` in `tunnel.tls.dir`: name the server's --config, and \
+                     what its unit sets (like ADIT__TUNNEL__TLS__DIR)"
                 }
                 AdminTokenError::File(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     "; ask as the user that the server runs as, or as root"
@@ -94,19 +95,62 @@ impl AdminPort {
         self.address
     }
 
+    /// Connects to the server, which has to prove that it knows the token before it is shown it: anybody on the machine can
+    /// listen there while it is down.
+    ///
+    /// # Errors
+    /// It cannot be reached, or it is somebody else.
+    pub(super) fn meet(&self) -> Result<Met<'_>, Failure> {
+        let connection = Connection::open(self.address, PATIENCE).map_err(|error| self.is_silent(&error))?;
+        let mut met = Met { port: self, connection };
+        let nonce = AdminNonce::generate().map_err(Failure::other)?;
+        let head = met.connection.get("/healthz", &[(NONCE_FIELD, &nonce.to_string())]);
+        let answer = head.and_then(|head| met.connection.body(&head).map(|_| head));
+        let proof = answer.as_ref().ok().and_then(|head| head.field(PROOF_FIELD));
+        if proof.is_some_and(|proof| nonce.is_proved(&self.token, self.address, proof)) {
+            return Ok(met);
+        }
+        let (why, busy) = match answer {
+            Err(error) => (format!(" ({error})"), ", or is too busy to answer"),
+            Ok(_) => (String::new(), ""),
+        };
+        Err(Failure::other(format!(
+            "whoever listens at http://{}/ (admin.listen) does not prove that it knows the admin token of {}{why}: it is \
+             another program, another server, or one of an earlier version that is still running{busy}; the token was not \
+             sent",
+            self.address,
+            self.token_file.display(),
+        )))
+    }
+
+    fn is_silent(&self, error: &io::Error) -> Failure {
+        Failure::other(format!(
+            "the server does not answer at http://{}/ (admin.listen): {error}; is it running?",
+            self.address
+        ))
+    }
+}
+
+/// A server that has proved that it is the one which is meant.
+pub(super) struct Met<'a> {
+    port: &'a AdminPort,
+    connection: Connection,
+}
+
+impl Met<'_> {
     /// How the server is.
     ///
     /// # Errors
-    /// It cannot be reached, or does not answer.
-    pub(super) fn health(&self) -> Result<Health, Failure> {
+    /// It does not answer.
+    pub(super) fn health(&mut self) -> Result<Health, Failure> {
         self.get("/healthz")
     }
 
     /// All agents that are connected.
     ///
     /// # Errors
-    /// As [`AdminPort::health`].
-    pub(super) fn tunnels(&self) -> Result<Vec<Tunnel>, Failure> {
+    /// As [`Met::health`].
+    pub(super) fn tunnels(&mut self) -> Result<Vec<Tunnel>, Failure> {
         let (mut all, mut after) = (Vec::new(), String::new());
         for _ in 0..MOST_PIECES {
             let piece: Piece<Tunnel> = self.get(&format!("/api/v1/tunnels?limit=1000{after}"))?;
@@ -120,57 +164,25 @@ impl AdminPort {
         Ok(all)
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let url = format!("http://{}{path}", self.address);
-        let answer = self.ask(path).map_err(|error| {
-            Failure::other(format!("the server does not answer at {url} (admin.listen): {error}; is it running?"))
-        })?;
-        let (status, body) = parts(&answer).ok_or_else(|| Failure::other(format!("{url} speaks no HTTP")))?;
-        match status {
-            "200" => serde_json::from_slice(body)
-                .map_err(|error| Failure::other(format!("{url} is another program than this one's server: {error}"))),
-            "401" => Err(Failure::other(format!(
-                "{url} does not take the admin token of {}: is it another server's?",
-                self.token_file.display()
-            ))),
+    fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+        let url = format!("http://{}{path}", self.port.address);
+        let (head, body) = self.ask(path).map_err(|error| self.port.is_silent(&error))?;
+        match head.status {
+            200 => serde_json::from_slice(&body)
+                .map_err(|error| Failure::other(format!("{url} is of another version than this program: {error}"))),
             status => {
-                let said = serde_json::from_slice::<Refused>(body).map(|refused| refused.message).unwrap_or_default();
+                let said = serde_json::from_slice::<Refused>(&body).map(|refused| refused.message).unwrap_or_default();
                 Err(Failure::other(format!("{url} answers {status}: {said}")))
             }
         }
     }
 
-    /// The whole answer.
-    fn ask(&self, path: &str) -> io::Result<Vec<u8>> {
-        let end = Instant::now() + PATIENCE;
-        let left = || match end.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
-            left => Ok(left),
-        };
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        stream.set_write_timeout(Some(left()?))?;
-        let (address, token) = (self.address, self.token.as_secret().expose());
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n");
-        stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())?;
-        let (mut answer, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
-        loop {
-            stream.set_read_timeout(Some(left()?))?;
-            match stream.read(&mut piece)? {
-                0 => return Ok(answer),
-                read => answer.extend_from_slice(&piece[..read]),
-            }
-            if answer.len() > MOST {
-                return Err(io::Error::other("its answer is too long"));
-            }
-        }
+    fn ask(&mut self, path: &str) -> io::Result<(Head, Vec<u8>)> {
+        let bearer = Zeroizing::new(format!("Bearer {}", self.port.token.as_secret().expose()));
+        let head = self.connection.get(path, &[("Authorization", &bearer)])?;
+        let body = self.connection.body(&head)?;
+        Ok((head, body))
     }
-}
-
-/// The status of an answer and its body, which has a length: the server knows it before it sends.
-fn parts(answer: &[u8]) -> Option<(&str, &[u8])> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&answer[..end]).ok()?;
-    Some((head.strip_prefix("HTTP/1.1 ")?.get(..3)?, &answer[end + 4..]))
 }
 
 #[cfg(test)]
@@ -194,17 +206,13 @@ mod tests {
         assert!(why("listen = '127.0.0.1:0'").contains("port 0"));
         let missing = why("token_file = 'no-such-token'");
         assert!(missing.contains("there is no /nowhere/no-such-token; the server makes it"), "{missing}");
+        for key in ["admin.token_file", "tunnel.tls.dir", "ADIT__TUNNEL__TLS__DIR"] {
+            assert!(missing.contains(key), "{missing}");
+        }
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, "secret").unwrap();
         let other = why(&format!("token_file = '{}'", file.display()));
         assert!(other.contains("holds no admin token") && !other.contains("secret"), "{other}");
-    }
-
-    #[test]
-    fn an_answer_has_a_status_and_a_body() {
-        assert_eq!(parts(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{}"), Some(("200", &b"{}"[..])));
-        assert_eq!(parts(b"SSH-2.0-x\r\n\r\n"), None);
-        assert_eq!(parts(b"HTTP/1.1 200 OK\r\n"), None);
     }
 }

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use anstream::println;
 use tokio_util::task::TaskTracker;
 
+use super::agent_status::show_status;
 use super::flags::{AddressArgs, Keys, VisitorArgs, in_flags};
 use super::login::look_again;
 use super::reload::AgentFile;
 use super::runtime::Hangups;
 use super::server::setting;
-use super::status::show_status;
 use super::{Failure, manager, runtime};
 use crate::agent::{Agent, Changes, GivenUp, look_for_applications};
 use crate::config::{AgentConfig, Flags};

@@ -2,6 +2,8 @@
 
 mod admin;
 mod agent;
+mod agent_status;
+mod ask;
 mod cert;
 mod check;
 mod completions;
@@ -16,7 +18,6 @@ mod password;
 mod reload;
 mod runtime;
 mod server;
-mod server_status;
 mod status;
 mod table;
 mod terminal;
@@ -58,7 +59,7 @@ enum Command {
     /// Check a configuration file and name every problem in it
     Check(check::Args),
     /// Show how a running server is, and who is connected
-    Status(server_status::Args),
+    Status(status::Args),
     /// Ask a server on this machine whether it is ready: for health checks of containers and monitors
     Health(health::Args),
     /// Show it working: server, agent and a small site in one process
@@ -86,7 +87,7 @@ impl Cli {
             Command::Token(args) => token::run(args),
             Command::Cert(args) => cert::run(args),
             Command::Check(args) => check::run(&args),
-            Command::Status(args) => server_status::run(args),
+            Command::Status(args) => status::run(args),
             Command::Health(args) => health::run(args),
             Command::Demo(args) => demo::run(args),
             Command::Completions(args) => completions::run(&args),

@@ -1,6 +1,7 @@
 //! `adit server`
 
 mod advice;
+mod invitation;
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anstream::print;
 use anstyle::Style;
+use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
 use super::runtime::Hangups;
@@ -22,6 +24,7 @@ use crate::server::Server;
 use crate::server::certificate::Origin;
 use crate::telemetry::start_logs;
 use crate::transport::inherited::Inherited;
+use invitation::Unsaid;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -55,10 +58,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let mut warnings: Vec<_> =
         [shared_origin_warning(&config, &clients), open_admin_warning(&config)].into_iter().flatten().collect();
     warnings.extend(strange);
-    let invite = invite_command(file.as_deref());
-    if clients.clients.is_empty() {
-        warnings.push(format!("no client may log in yet: invite one with `{invite}`"));
-    }
+    let invites = clients.clients.is_empty().then(|| waiting_invites(&clients));
+    let unsaid = Unsaid::of(&config, file.as_deref());
     warnings.extend(advice::System::look(runtime::raise_file_limit()).advice(&config));
     runtime::for_server()?.block_on(async {
         let (public, token_file) = (config.public.clone(), config.admin.token_file.clone());
@@ -74,6 +75,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         // Before anybody is told that it runs: whoever reads that may send a signal at once.
         let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
         let mut hangups = Hangups::new()?;
+        let invite = unsaid.invite_command(server.fingerprint());
+        warnings.extend(invites.map(|invites| nobody_yet(invites, &invite)));
         print!("{}", banner(&server, &public, &token_file, &invite).map_err(Failure::other)?);
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         manager::keep_awake(&tasks);
@@ -111,11 +114,18 @@ pub(super) fn begins_clients(config: &ServerConfig, file: &Path) -> bool {
     config.clients == file.with_file_name("clients.toml") && !config.clients.exists() && is_first_start()
 }
 
-/// How somebody is invited to the server with this configuration file.
-fn invite_command(file: Option<&Path>) -> String {
-    match file.filter(|file| *file != Path::new(DEFAULT_SERVER_FILE)) {
-        Some(file) => format!("adit token invite alice --config {}", file.display()),
-        None => "adit token invite alice".to_owned(),
+/// Invitations that can still be used.
+fn waiting_invites(clients: &ClientsFile) -> usize {
+    let now = Timestamp::now();
+    clients.invites.values().filter(|invite| !invite.has_expired(now)).count()
+}
+
+/// A line for the log of a server without clients. Another invitation for the same one would end a code that was given out.
+fn nobody_yet(invites: usize, command: &str) -> String {
+    match invites {
+        0 => format!("no client may log in yet: invite one with `{command}`"),
+        1 => "no client may log in yet: 1 invitation waits to be used".to_owned(),
+        more => format!("no client may log in yet: {more} invitations wait to be used"),
     }
 }
 

@@ -1,337 +1,155 @@
-//! What a self-hoster sees of a running agent: where it can be reached, and what keeps it from that.
+//! `adit status`: how a running server is, and who is connected.
 
-use std::sync::Arc;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anstream::print;
 use anstyle::{AnsiColor, Style};
-use ipnet::IpNet;
-use tokio::sync::watch;
+use jiff::Timestamp;
 
+use super::Failure;
+use super::admin::{AdminPort, Health, Tunnel};
+use super::server::setting;
+use super::table::{Cell, table};
 use super::terminal::harmless;
-use crate::agent::State;
-use crate::config::{LocalUrl, Place, Rule, Service};
-use crate::protocol::access::AccessPolicy;
-use crate::protocol::login::{PublicService, ServiceKind};
-use crate::values::ClientId;
+use crate::config::{Flags, ServerConfig};
 
-/// After so many failed attempts for one reason a reminder is due, and then each time they have doubled.
-const FIRST_REMINDER: u32 = 5;
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The server's configuration file [default: config/server.toml, if it is there]
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override one setting of it
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+}
 
-/// Prints each change of state until the agent has ended.
-pub(super) async fn show_status(mut state: watch::Receiver<State>, client: ClientId) {
-    let mut told = Told::default();
-    loop {
-        let now = state.borrow_and_update().clone();
-        for news in told.news_of(&now) {
-            print!("{}", text_of(&news, &client));
-        }
-        if now == State::Ended || state.changed().await.is_err() {
-            return;
-        }
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
+    let config = ServerConfig::load(args.config.as_deref(), &flags)?;
+    let port = AdminPort::of(&config)?;
+    let mut server = port.meet()?;
+    let (health, tunnels) = (server.health()?, server.tunnels()?);
+    let text = text_of((&health, &tunnels), &port.address().to_string(), Timestamp::now());
+    match anstream::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads has had enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
+        _ => Ok(()),
     }
 }
 
-/// What a person wants to hear of.
-#[derive(Debug, PartialEq, Eq)]
-enum News<'a> {
-    /// Visitors can come.
-    Connected { server: &'a str, offered: Offered<'a> },
-    /// What is offered has changed.
-    Changed(Offered<'a>),
-    /// A change was refused.
-    NotChanged(&'a str),
-    /// It failed for a reason that was not told yet.
-    NotConnected { why: &'a str, retry_in: Duration },
-    /// It has failed for the same reason so many times.
-    StillNot { attempts: u32, retry_in: Duration },
-}
+const HEADER: [&str; 7] = ["CLIENT", "SERVICES", "OPEN", "STATE", "SINCE", "FROM", "AGENT"];
 
-/// What is offered: as visitors reach it, and as it is configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Offered<'a> {
-    public: &'a [PublicService],
-    configured: &'a [Service],
-}
-
-/// What a person was told last. Another lane, or the next attempt with the same result, is no news.
-#[derive(Debug, Default)]
-struct Told {
-    /// The server, and what is offered there.
-    connected: Option<(String, Vec<PublicService>, Arc<[Service]>)>,
-    refused: Option<String>,
-    /// The reason, how many attempts failed for it, and when to remind of it.
-    trouble: Option<(String, u32, u32)>,
-}
-
-impl Told {
-    fn news_of<'a>(&mut self, now: &'a State) -> Vec<News<'a>> {
-        match now {
-            State::Connecting | State::Ended => Vec::new(),
-            State::Connected { server, services, configured, refused, .. } => {
-                self.trouble = None;
-                let offered = Offered { public: services, configured };
-                let now = (server.clone(), services.clone(), Arc::clone(configured));
-                let news = match self.connected.replace(now) {
-                    Some((at, public, local)) if at == *server => {
-                        (public != *services || local != *configured).then_some(News::Changed(offered))
-                    }
-                    _ => Some(News::Connected { server, offered }),
-                };
-                let is_told = std::mem::replace(&mut self.refused, refused.clone()) == *refused;
-                let not_changed = refused.as_deref().filter(|_| !is_told).map(News::NotChanged);
-                news.into_iter().chain(not_changed).collect()
-            }
-            State::Waiting { why, retry_in } => {
-                self.connected = None;
-                let news = match &mut self.trouble {
-                    Some((before, attempts, remind_at)) if before == why => {
-                        *attempts = attempts.saturating_add(1);
-                        if attempts < remind_at {
-                            return Vec::new();
-                        }
-                        *remind_at = remind_at.saturating_mul(2);
-                        News::StillNot { attempts: *attempts, retry_in: *retry_in }
-                    }
-                    _ => {
-                        self.trouble = Some((why.clone(), 1, FIRST_REMINDER));
-                        News::NotConnected { why, retry_in: *retry_in }
-                    }
-                };
-                vec![news]
-            }
-        }
-    }
-}
-
-/// What is printed. Much of it comes from the server, which is not to steer this terminal.
-fn text_of(news: &News<'_>, client: &ClientId) -> String {
-    let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
-    let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
-    match news {
-        News::Connected { server, offered } => {
-            format!("{green}connected{green:#} to {} as {client}\n{}", harmless(server), text_of_offered(offered))
-        }
-        News::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
-        News::NotChanged(why) => format!(
-            "{yellow}not changed:{yellow:#} the server refused: {}\n  \
-             everything stays as it was; change the file again, or ask the operator to allow it\n",
-            harmless(why)
-        ),
-        News::NotConnected { why, retry_in } => format!(
-            "{yellow}not connected:{yellow:#} {}\n  trying again in {:.1} s; Ctrl-C stops it\n",
-            harmless(why),
-            retry_in.as_secs_f64()
-        ),
-        News::StillNot { attempts, retry_in } => format!(
-            "{yellow}still not connected{yellow:#} ({attempts} attempts); trying again in {:.1} s\n",
-            retry_in.as_secs_f64()
-        ),
-    }
-}
-
-fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
-    let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+fn text_of((health, tunnels): (&Health, &[Tunnel]), admin: &str, now: Timestamp) -> String {
     let bold = Style::new().bold();
-    let mut text = String::new();
-    for service in *public {
-        let local = configured.iter().find(|local| local.name == service.name);
-        let to = local
-            .map_or_else(|| "?".to_owned(), |local| local_of(local.kind, &local.local) + &conditions_of(&local.access));
-        // By header alone, or the server has taken that way away.
-        if service.public_urls.is_empty() {
-            text.push_str(&format!("  {bold}{}{bold:#}, without an address of its own  ->  {to}\n", service.name));
-        }
-        for (i, url) in service.public_urls.iter().enumerate() {
-            let url = harmless(url);
-            text.push_str(&match i {
-                0 => format!("  {bold}{url}{bold:#}  ->  {to}\n"),
-                _ => format!("  or {url}\n"),
-            });
-        }
-        if service.taken_over {
-            text.push_str(&format!("     {yellow}until now another agent of yours had this name{yellow:#}\n"));
-        }
-        for rule in local.iter().flat_map(|local| &local.rules) {
-            text.push_str(&format!("     {}  ->  {}\n", condition_of(rule), local_of(ServiceKind::Http, &rule.local)));
-        }
+    let coloured = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
+    let is_well = health.problems.is_empty();
+    let style = coloured(if is_well { AnsiColor::Green } else { AnsiColor::Red });
+    let up = humantime::format_duration(Duration::from_secs(health.uptime_s));
+    let since = Timestamp::from_second(now.as_second().saturating_sub_unsigned(health.uptime_s)).unwrap_or(now);
+    let mut text = format!(
+        "{bold}adit server{bold:#} {}, asked at {admin}\n  \
+           up since      {since} ({up})\n  \
+           health        {style}{}{style:#}\n  \
+           tunnels       {}\n  \
+           clients       {} in the clients file\n",
+        harmless(&health.version),
+        harmless(&health.status),
+        health.tunnels,
+        health.clients
+    );
+    for problem in &health.problems {
+        text.push_str(&format!("  {style}problem{style:#}       {}\n", one_line(problem)));
     }
-    for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
-        text.push_str(&format!(
-            "  {yellow}{} cannot be reached here:{yellow:#} a newer agent of yours has the name, or the operator does not allow it any more\n",
-            gone.name
-        ));
+    text.push('\n');
+    if tunnels.is_empty() {
+        text.push_str("No agent is connected.\n");
+        return text;
     }
+    let mut tunnels: Vec<_> = tunnels.iter().collect();
+    tunnels.sort_by(|one, other| (&one.client, &one.since).cmp(&(&other.client, &other.since)));
+    let rows: Vec<Vec<Cell>> = tunnels.into_iter().map(row).collect();
+    text.push_str(&table(&HEADER, &rows));
     text
 }
 
-/// Which visitors get in, in short; nothing, if all do.
-fn conditions_of(access: &AccessPolicy) -> String {
-    let networks = |list: &[IpNet]| match list {
-        [one] if one.prefix_len() == one.max_prefix_len() => one.addr().to_string(),
-        [one] => one.to_string(),
-        several => format!("{} networks", several.len()),
-    };
-    let AccessPolicy { allow, deny, basic_auth, header, webhook } = access;
-    let conditions = [
-        (!allow.is_empty()).then(|| format!("only from {}", networks(allow))),
-        (!deny.is_empty()).then(|| format!("not from {}", networks(deny))),
-        (!basic_auth.is_empty()).then(|| "with a password".to_owned()),
-        header.as_ref().map(|header| format!("with {}", header.name)),
-        webhook.as_ref().map(|webhook| format!("signed as by {}", webhook.scheme.word())),
-    ];
-    let conditions: Vec<String> = conditions.into_iter().flatten().collect();
-    if conditions.is_empty() { String::new() } else { format!("  ({})", conditions.join(", ")) }
+fn row(tunnel: &Tunnel) -> Vec<Cell> {
+    let colour = if tunnel.state == "serving" { AnsiColor::Green } else { AnsiColor::Yellow };
+    let since = tunnel.since.parse().ok().and_then(|since: Timestamp| Timestamp::from_second(since.as_second()).ok());
+    let services = if tunnel.services.is_empty() { "-".to_owned() } else { tunnel.services.join(",") };
+    vec![
+        Cell { text: one_line(&tunnel.client), style: Style::new().bold() },
+        Cell::plain(one_line(&services)),
+        Cell::plain(tunnel.streams.to_string()),
+        Cell { text: one_line(&tunnel.state.replace('_', " ")), style: Style::new().fg_color(Some(colour.into())) },
+        Cell::plain(since.map_or_else(|| one_line(&tunnel.since), |since| since.to_string())),
+        Cell::plain(one_line(&tunnel.peer)),
+        // What an agent says it is.
+        Cell::plain(one_line(&tunnel.agent)),
+    ]
 }
 
-/// When a rule fits.
-fn condition_of(rule: &Rule) -> String {
-    let path = rule.path.as_ref().map(|path| if path.is_empty() { "/".to_owned() } else { path.clone() });
-    let header = rule.header.as_ref().map(|header| match &header.value {
-        Some(value) => format!("{}: {}", header.name, harmless(&String::from_utf8_lossy(value.as_bytes()))),
-        None => header.name.to_string(),
-    });
-    path.into_iter().chain(header).collect::<Vec<_>>().join(" with ")
-}
-
-/// The local application as a person would write it.
-fn local_of(kind: ServiceKind, local: &LocalUrl) -> String {
-    match (kind, local.scheme, &local.place) {
-        (ServiceKind::Http, None, Place::Tcp { .. }) => format!("http://{}", local.authority()),
-        _ => local.shown(),
-    }
+fn one_line(text: &str) -> String {
+    harmless(text).replace('\n', " ")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::config::{AgentConfig, Environment, Flags};
-    use crate::values::Name;
 
-    fn configured(services: &str) -> Arc<[Service]> {
-        let text = format!("servers = ['a']\nclient_id = 'alice'\ntoken = 'x'\n{services}");
-        let config = AgentConfig::from_text(Path::new("a.toml"), &text, &Environment::default(), &Flags::new());
-        config.unwrap().services.into()
-    }
-
-    fn public(name: &str, urls: &[&str]) -> PublicService {
-        let public_urls = urls.iter().map(|url| (*url).to_owned()).collect();
-        PublicService { name: Name::new(name).unwrap(), public_urls, taken_over: false }
-    }
-
-    fn connected(server: &str, lanes: usize, services: Vec<PublicService>, refused: Option<&str>) -> State {
-        let configured = configured("[[services]]\nlocal = 3000");
-        State::Connected { server: server.to_owned(), services, configured, lanes, refused: refused.map(str::to_owned) }
-    }
-
-    fn waiting(why: &str) -> State {
-        State::Waiting { why: why.to_owned(), retry_in: Duration::from_secs(1) }
-    }
-
-    #[test]
-    fn a_reason_is_told_once_and_then_seldom() {
-        let mut told = Told::default();
-        let mut heard = Vec::new();
-        for attempt in 1..=40 {
-            assert_eq!(told.news_of(&State::Connecting), []);
-            match told.news_of(&waiting("refused")).pop() {
-                Some(News::NotConnected { why: "refused", .. }) => heard.push((attempt, "reason")),
-                Some(News::StillNot { attempts, .. }) if attempts == attempt => heard.push((attempt, "reminder")),
-                None => {}
-                other => panic!("{other:?} at attempt {attempt}"),
-            }
+    fn health(problems: &[&str]) -> Health {
+        Health {
+            status: if problems.is_empty() { "ok" } else { "degraded" }.to_owned(),
+            version: "1.2.3".to_owned(),
+            uptime_s: 3_600,
+            tunnels: 2,
+            clients: 3,
+            problems: problems.iter().map(ToString::to_string).collect(),
         }
-        assert_eq!(heard, [(1, "reason"), (5, "reminder"), (10, "reminder"), (20, "reminder"), (40, "reminder")]);
-        assert!(matches!(told.news_of(&waiting("silent"))[..], [News::NotConnected { why: "silent", .. }]));
-        assert!(matches!(told.news_of(&waiting("refused"))[..], [News::NotConnected { why: "refused", .. }]));
+    }
+
+    fn tunnel(client: &str, services: &[&str], state: &str) -> Tunnel {
+        Tunnel {
+            client: client.to_owned(),
+            agent: "adit 1.2.3 (linux)\x1b[2J".to_owned(),
+            peer: "192.0.2.1:5555".to_owned(),
+            since: "2026-01-01T00:00:00.123Z".to_owned(),
+            state: state.to_owned(),
+            services: services.iter().map(ToString::to_string).collect(),
+            streams: 7,
+        }
+    }
+
+    fn plain(health: &Health, tunnels: &[Tunnel]) -> String {
+        let now = "2026-01-01T02:00:00Z".parse().unwrap();
+        let text = text_of((health, tunnels), "127.0.0.1:9091", now);
+        assert!(!text.contains("\x1b[2J"), "{text:?}");
+        anstream::adapter::strip_str(&text).to_string()
     }
 
     #[test]
-    fn a_connection_is_told_once_and_ends_the_trouble() {
-        let mut told = Told::default();
-        assert_eq!(told.news_of(&waiting("lost")).len(), 1);
-        let one = connected("a", 1, vec![], None);
-        assert!(matches!(told.news_of(&one)[..], [News::Connected { server: "a", .. }]));
-        assert_eq!(told.news_of(&connected("a", 2, vec![], None)), [], "another lane");
-        assert!(matches!(told.news_of(&waiting("lost"))[..], [News::NotConnected { .. }]), "lost anew");
-        assert_eq!(told.news_of(&one).len(), 1, "and back again");
-        assert_eq!(told.news_of(&State::Ended), []);
-    }
-
-    #[test]
-    fn changed_services_are_told_and_so_is_a_refusal() {
-        let mut told = Told::default();
-        told.news_of(&connected("a", 1, vec![], None));
-        let more = vec![public("alice", &["http://a/"])];
-        assert!(matches!(told.news_of(&connected("a", 1, more.clone(), None))[..], [News::Changed(_)]));
-        let refused = connected("a", 1, more.clone(), Some("not yours"));
-        assert_eq!(told.news_of(&refused), [News::NotChanged("not yours")]);
-        assert_eq!(told.news_of(&refused), []);
-        assert_eq!(told.news_of(&connected("a", 1, more.clone(), None)), [], "put back as it was");
-        assert_eq!(told.news_of(&refused), [News::NotChanged("not yours")], "and tried again");
-    }
-
-    #[test]
-    fn each_service_is_shown_with_its_applications_and_those_out_of_reach_are_named() {
-        let configured = configured(
-            "[[services]]\nlocal = 3000\n[[services.rules]]\npath = '/api'\nlocal = 'h2c://app:1'\n\
-             [[services.rules]]\npath = '/'\nheader = { name = 'X-V', value = '2' }\nlocal = 4000\n\
-             [[services]]\nname = 'db'\nkind = 'tcp'\nlocal = 5432\n\
-             [[services]]\nname = 'own'\nkind = 'tls'\nlocal = 443",
-        );
-        let mut own = public("own", &[]);
-        own.taken_over = true;
-        let public = [public("alice", &["http://alice.a/", "http://a/alice/"]), own];
-        let offered = Offered { public: &public, configured: &configured };
-        let text = text_of(&News::Changed(offered), &ClientId::new("alice").unwrap());
-        let plain = anstream::adapter::strip_str(&text).to_string();
+    fn all_that_the_operator_wants_to_know_is_on_one_page() {
+        let tunnels = [tunnel("bob", &["bob"], "came_back"), tunnel("alice", &["alice", "blog"], "serving")];
         assert_eq!(
-            plain,
-            "changed\n  http://alice.a/  ->  http://localhost:3000\n  or http://a/alice/\n     \
-             /api  ->  h2c://app:1\n     / with x-v: 2  ->  http://localhost:4000\n  \
-             own, without an address of its own  ->  localhost:443\n     \
-             until now another agent of yours had this name\n  \
-             db cannot be reached here: a newer agent of yours has the name, or the operator does not allow it any more\n"
+            plain(&health(&[]), &tunnels),
+            "adit server 1.2.3, asked at 127.0.0.1:9091\n  \
+               up since      2026-01-01T01:00:00Z (1h)\n  \
+               health        ok\n  \
+               tunnels       2\n  \
+               clients       3 in the clients file\n\n\
+             CLIENT  SERVICES    OPEN  STATE      SINCE                 FROM            AGENT\n\
+             alice   alice,blog  7     serving    2026-01-01T00:00:00Z  192.0.2.1:5555  adit 1.2.3 (linux)[2J\n\
+             bob     bob         7     came back  2026-01-01T00:00:00Z  192.0.2.1:5555  adit 1.2.3 (linux)[2J\n"
         );
     }
 
     #[test]
-    fn who_gets_in_stands_beside_a_service() {
-        let hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$aGFzaGhhc2g";
-        for (access, shown) in [
-            (String::new(), ""),
-            ("allow = ['192.0.2.1']".to_owned(), "  (only from 192.0.2.1)"),
-            (
-                format!("allow = ['10.0.0.0/8', '::1']\ndeny = ['10.1.0.0/16']\nbasic_auth = {{ ann = '{hash}' }}"),
-                "  (only from 2 networks, not from 10.1.0.0/16, with a password)",
-            ),
-            (
-                "header = { name = 'X-Key', value = 'hunter2' }\nwebhook = { scheme = 'github', secret = 's' }"
-                    .to_owned(),
-                "  (with x-key, signed as by github)",
-            ),
-        ] {
-            let configured = configured(&format!("[[services]]\nlocal = 3000\n[services.access]\n{access}"));
-            assert_eq!(conditions_of(&configured[0].access), shown);
-        }
-    }
-
-    #[test]
-    fn a_server_does_not_steer_the_terminal() {
-        let clear = "\x1b[2J";
-        let client = ClientId::new("alice").unwrap();
-        let (first, second) = (format!("http://a/{clear}"), format!("http://b/{clear}"));
-        let services = [public("alice", &[&first, &second])];
-        let offered = Offered { public: &services, configured: &[] };
-        for (news, shown) in [
-            (News::Connected { server: clear, offered }, "  or http://b/[2J\n"),
-            (News::NotChanged(clear), "refused: [2J\n"),
-            (News::NotConnected { why: clear, retry_in: Duration::from_secs(1) }, " [2J\n"),
-        ] {
-            let text = text_of(&news, &client);
-            assert!(!text.contains(clear) && text.contains(shown), "{text:?}");
-        }
+    fn problems_stand_above_and_nobody_is_said_in_words() {
+        let text = plain(&health(&["clients.toml: clients.bob: is wrong"]), &[]);
+        assert!(
+            text.contains("degraded") && text.contains("problem       clients.toml: clients.bob: is wrong"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n\nNo agent is connected.\n"), "{text}");
     }
 }

@@ -64,6 +64,15 @@ pub struct NewInvite {
     pub expires: Timestamp,
 }
 
+/// An invitation that another one has taken the place of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// Its key.
+    pub key: String,
+    /// The names that the new one has from it, because it names none itself; nothing: the id alone.
+    pub kept: Vec<Claim>,
+}
+
 /// What an invitation has bought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redeemed {
@@ -149,24 +158,27 @@ pub fn revoke_client(path: &Path, id: &ClientId) -> Result<(), EditError> {
 /// # Errors
 /// As [`add_client`].
 pub fn add_invite(path: &Path, invite: &NewInvite) -> Result<String, EditError> {
-    invite_with(path, invite, |_| Ok(()))
+    invite_with(path, invite, |_| Ok(invite.names.clone()))
 }
 
-/// As [`add_invite`], in place of an invitation of the same id that nobody has used. Gives the key, and that of the one
-/// before.
+/// As [`add_invite`], in place of an invitation of the same id that nobody has used, whose names stay if `invite` has none.
+/// Gives the key, and the one before.
 ///
 /// # Errors
 /// As [`add_client`], but for that invitation.
-pub fn replace_invite(path: &Path, invite: &NewInvite) -> Result<(String, Option<String>), EditError> {
+pub fn replace_invite(path: &Path, invite: &NewInvite) -> Result<(String, Option<Replaced>), EditError> {
     let mut before = None;
     let key = invite_with(path, invite, |draft| {
         let unused = invite.id.as_ref().and_then(|id| draft.invite_of(id)).cloned();
         if let Some(key) = &unused {
             draft.edit(|text| remove(text, &["invites", key], Comments::Go))?;
-            draft.file.invites.remove(key);
         }
-        before = unused;
-        Ok(())
+        let unused = unused.and_then(|key| draft.file.invites.remove_entry(&key));
+        let of_it = unused.as_ref().filter(|_| invite.names.is_empty());
+        let kept = of_it.map(|(_, entry)| claims_of(&entry.names, &entry.wildcards)).unwrap_or_default();
+        let kept = if names_field(invite.id.as_ref(), &kept).is_some() { kept } else { Vec::new() };
+        before = unused.map(|(key, _)| Replaced { key, kept: kept.clone() });
+        Ok(if kept.is_empty() { invite.names.clone() } else { kept })
     })?;
     Ok((key, before))
 }
@@ -174,11 +186,11 @@ pub fn replace_invite(path: &Path, invite: &NewInvite) -> Result<(String, Option
 fn invite_with(
     path: &Path,
     invite: &NewInvite,
-    before: impl FnOnce(&mut Draft) -> Result<(), EditError>,
+    names: impl FnOnce(&mut Draft) -> Result<Vec<Claim>, EditError>,
 ) -> Result<String, EditError> {
     change(path, Missing::MakeOne, |draft| {
         draft.remove_expired_invites(Timestamp::now())?;
-        before(draft)?;
+        let names = names(draft)?;
         if let Some(id) = &invite.id {
             draft.refuse_taken(path, id)?;
         }
@@ -188,7 +200,7 @@ fn invite_with(
         }
         let mut fields = vec![("code_hash", quoted(&invite.code_hash.to_string()))];
         fields.extend(invite.id.iter().map(|id| ("id", quoted(id.as_str()))));
-        fields.extend(names_field(invite.id.as_ref(), &invite.names));
+        fields.extend(names_field(invite.id.as_ref(), &names));
         fields.push(("expires", invite.expires.to_string()));
         draft.edit(|text| add(text, "invites", &key, &fields))?;
         Ok(key)

@@ -1,5 +1,10 @@
 //! The operator's port, as tools on the same machine use it.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
 use crate::processes::{adit, run};
 use crate::setup::{Folder, Server, python_site, start_agent};
 use crate::visitor::visit;
@@ -124,5 +129,102 @@ fn the_operator_sees_who_is_connected() {
     let ended = status();
     assert!(ended.code == Some(1) && ended.stderr.contains("is it running?"), "{ended:?}");
     assert!(!format!("{shown:?}{ended:?}").contains(kept.trim()));
-    assert_eq!(list().lines().next().unwrap().split('\t').count(), 5, "as before, if nobody can be asked");
+    let last: Vec<_> = list().lines().map(|line| line.split('\t').nth(5).unwrap().to_owned()).collect();
+    assert_eq!(last, ["?", "?"], "nobody can be asked");
+}
+
+/// Somebody else at the address that it gives: passes each connection on to `to`, or answers as a server would that knows no token. Gives
+/// what the first connection has brought, when it is over.
+fn somebody_else(to: Option<String>) -> (String, thread::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (mut brought, mut piece) = (Vec::new(), [0; 4096]);
+        let mut behind = to.map(|to| TcpStream::connect(to).unwrap());
+        loop {
+            let read = stream.read(&mut piece).unwrap_or_default();
+            if read == 0 {
+                return brought;
+            }
+            brought.extend_from_slice(&piece[..read]);
+            let mut answer = Vec::new();
+            match &mut behind {
+                Some(behind) => {
+                    behind.write_all(&piece[..read]).unwrap();
+                    let read = behind.read(&mut piece).unwrap();
+                    answer.extend_from_slice(&piece[..read]);
+                }
+                None => {
+                    let body = r#"{"status":"ok","version":"1","uptime_s":1,"tunnels":0,"clients":0,"problems":[]}"#;
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", body.len());
+                    answer.extend(format!("{head}X-Adit-Proof: {}\r\n\r\n{body}", "0".repeat(64)).bytes());
+                }
+            }
+            stream.write_all(&answer).unwrap();
+        }
+    };
+    (address, thread::spawn(serve))
+}
+
+#[test]
+fn whoever_holds_the_port_does_not_get_the_token() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let server = Server::start(&folder, "");
+    let line = server.program.line("  admin  ");
+    let (_, rest) = line.split_once("http://").unwrap();
+    let real = rest.split('/').next().unwrap().to_owned();
+    let file = std::fs::read_to_string(folder.path("server.toml")).unwrap();
+    let token = std::fs::read_to_string(folder.path("certs/admin-token")).unwrap();
+    let commands: [&[&str]; 2] = [&["status", "--config"], &["token", "list", "--config"]];
+    // One that makes an answer up, and one that lets the running server make it.
+    for to in [None, Some(&real)] {
+        for arguments in commands {
+            let (address, thief) = somebody_else(to.cloned());
+            let setting = format!("admin.listen = '{address}'");
+            folder.write("server.toml", &file.replace("admin.listen = '127.0.0.1:0'", &setting));
+            let mut command = adit();
+            command.args(arguments).arg(folder.path("server.toml"));
+            let ended = run("adit", command);
+            let brought = String::from_utf8(thief.join().unwrap()).unwrap();
+            assert!(brought.starts_with("GET /healthz ") && brought.contains("x-adit-nonce: "), "{brought}");
+            assert!(!brought.contains("adit_admin_") && brought.matches("GET ").count() == 1, "{brought}");
+            match arguments[0] {
+                "status" => {
+                    let says = ["does not prove", "another program", "the token was not sent", &address];
+                    assert!(ended.code == Some(1) && says.iter().all(|text| ended.stderr.contains(text)), "{ended:?}");
+                    assert!(!ended.stderr.contains(token.trim()), "{ended:?}");
+                }
+                // Nobody could be asked.
+                _ => assert_eq!((ended.code, &*ended.stdout), (Some(0), "alice\talice\t-\tnever\tactive\t?\n")),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_port_where_nobody_speaks_http_is_said_to_be_somebody_elses() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    // Its token is there; it is down.
+    drop(Server::start(&folder, ""));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let other = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(b"SSH-2.0-OpenSSH\r\n").unwrap();
+        let mut brought = Vec::new();
+        // It may end in whichever way.
+        let _ = stream.read_to_end(&mut brought);
+        brought
+    });
+    let mut command = adit();
+    command.arg("status").arg("--config").arg(folder.path("server.toml"));
+    command.arg("--set").arg(format!("admin.listen={address}"));
+    let ended = run("adit status", command);
+    assert!(ended.code == Some(1) && ended.stderr.contains("(it speaks no HTTP): it is another program"), "{ended:?}");
+    assert!(!String::from_utf8(other.join().unwrap()).unwrap().contains("adit_admin_"), "the token was sent");
 }

@@ -50,9 +50,11 @@ fn a_list_is_made_for_programs_when_it_is_piped() {
     let (list, complaints) = did(&folder, &["list"]);
     let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(lines.len(), 3, "{list}");
+    // As many columns as with a server that can be asked.
+    assert!(lines.iter().all(|line| line.len() == 6 && line[5] == "?"), "{list}");
     assert_eq!(lines[0][..4], ["alice", "alice", "-", "never"]);
     assert!(lines[0][4].starts_with("rotating until 2"), "{list}");
-    assert_eq!(lines[1], ["bob", "bob,shop,*.shop", "-", "2999-01-01T00:00:00Z", "active"]);
+    assert_eq!(lines[1][..5], ["bob", "bob,shop,*.shop", "-", "2999-01-01T00:00:00Z", "active"]);
     assert_eq!((lines[2][1], lines[2][4]), ("carol", "invitation for carol"));
     assert!(invited.contains(lines[2][0]), "its key: {invited}");
     assert!(!list.contains('$') && !list.contains("sha256") && complaints.is_empty(), "{list}{complaints}");
@@ -80,7 +82,8 @@ fn a_new_token_takes_the_place_of_the_old_one() {
     for ended in [&old, &new] {
         let mut command = server.http_command("alice", site.port);
         command.env("ADIT_TOKEN", ended);
-        assert_eq!(run("adit http", command).code, Some(77));
+        let ended = run("adit http", command);
+        assert!(ended.code == Some(77) && ended.stderr.contains("`adit token rotate ID`"), "{ended:?}");
     }
     let mut command = server.http_command("alice", site.port);
     command.env("ADIT_TOKEN", &newest);
@@ -115,7 +118,6 @@ fn whoever_is_revoked_goes_with_what_was_written_about_them() {
 #[test]
 fn an_invitation_pins_the_server_by_what_its_configuration_says() {
     let folder = Folder::new();
-    folder.write("clients.toml", "");
     let config = folder.write_server_config("").display().to_string();
     let invite = |arguments: &[&str]| {
         let outcome = did(&folder, &[&["invite"][..], arguments].concat());
@@ -144,6 +146,60 @@ fn an_invitation_pins_the_server_by_what_its_configuration_says() {
     let own = folder.write_server_config("tunnel.tls.cert = 'own.pem'\ntunnel.tls.key = 'own.key'\n");
     let (code, stderr) = invite(&["--config", &own.display().to_string()]);
     assert!(code.pin().is_none() && stderr.contains("a certificate of your own"), "{stderr}");
+}
+
+#[test]
+fn an_authority_is_made_before_the_first_start_alone() {
+    let folder = Folder::new();
+    let config = folder.write_server_config("").display().to_string();
+    // A server that keeps its authority elsewhere, as a unit or a flag has it.
+    let elsewhere = folder.path("elsewhere");
+    let mut command = adit();
+    command.args(["server", "--config", &config, "--set"]).arg(format!("tunnel.tls.dir={}", elsewhere.display()));
+    let server = Server::start_command(command);
+    let invited = did(&folder, &["invite", "bob", "--config", &config]);
+    assert_eq!(InviteCode::parse(&secret(&folder, &invited)).unwrap().pin(), None);
+    assert!(!folder.path("certs").exists(), "nothing is made: {}", invited.1);
+    let warned = invited.1.find("will not say by which key").unwrap();
+    assert!(warned < invited.1.find("invited `bob`").unwrap() && invited.1.contains("tunnel.tls.dir"), "{}", invited.1);
+    // The command that the server itself names pins its key.
+    let line = server.program.line("  to invite ");
+    let (_, arguments) = line.split_once("adit token ").unwrap();
+    let invited = did(&folder, &arguments.split(' ').collect::<Vec<_>>());
+    let pin = InviteCode::parse(&secret(&folder, &invited)).unwrap().pin();
+    assert_eq!(pin.map(|pin| pin.to_string()), Some(server.fingerprint.clone()), "{line}");
+}
+
+#[test]
+fn a_first_invitation_that_cannot_be_leaves_a_server_that_starts() {
+    let folder = Folder::new();
+    let config = folder.write_server_config("").display().to_string();
+    let wrong = token(&folder, &["invite", "bob", "--names", "bob,bob", "--config", &config]);
+    assert!(wrong.code == Some(78) && wrong.stdout.is_empty(), "{wrong:?}");
+    let invited = did(&folder, &["invite", "bob", "--names", "bob,shop", "--config", &config]);
+    let pin = InviteCode::parse(&secret(&folder, &invited)).unwrap().pin();
+    fs::remove_file(folder.path("clients.toml")).unwrap();
+    fs::remove_dir_all(folder.path("certs")).unwrap();
+    let again = token(&folder, &["invite", "bob", "--names", "bob,bob", "--config", &config]);
+    assert!(again.code == Some(78) && pin.is_some(), "{again:?}");
+    let server = Server::start(&folder, "");
+    server.program.line("no client may log in yet: invite one with `adit token invite alice --config ");
+}
+
+#[test]
+fn a_server_does_not_advise_to_end_a_code_that_waits() {
+    let folder = Folder::new();
+    let config = folder.write_server_config("").display().to_string();
+    for invited in [&["invite", "alice", "--names", "alice,shop"][..], &["invite"]] {
+        did(&folder, &[invited, &["--config", &config]].concat());
+    }
+    let server = Server::start(&folder, "");
+    let line = server.program.line("no client may log in yet");
+    assert!(line.contains("2 invitations wait to be used") && !line.contains("invite one"), "{line}");
+    // Whoever does it all the same takes nothing from the one that is invited.
+    let (_, stderr) = did(&folder, &["invite", "alice", "--config", &config]);
+    assert!(stderr.contains("buys nothing any more. Its names stay: alice,shop."), "{stderr}");
+    assert!(did(&folder, &["list"]).0.contains("\talice,shop\t"));
 }
 
 #[test]
@@ -203,10 +259,10 @@ fn a_client_can_be_changed_and_the_refusal_says_how() {
         "2999-01-01T00:00:00Z",
     ];
     let (stdout, _) = did(&folder, &changes);
-    assert_eq!(stdout, "alice\talice,shop\ta.example,22,20000-20010\t2999-01-01T00:00:00Z\tactive\n");
+    assert_eq!(stdout, "alice\talice,shop\ta.example,22,20000-20010\t2999-01-01T00:00:00Z\tactive\t?\n");
     let (stdout, _) =
         did(&folder, &["set", "alice", "--tcp-ports", "", "--domains", "", "--names", "", "--expires", "never"]);
-    assert_eq!(stdout, "alice\talice\t-\tnever\tactive\n");
+    assert_eq!(stdout, "alice\talice\t-\tnever\tactive\t?\n");
     assert_eq!(file(&folder), with_comment, "nothing of it is left");
     assert_fails(&token(&folder, &["set", "bob", "--names", "bob"]), 1, "there is no client `bob`");
     assert_fails(&token(&folder, &["set", "alice"]), 2, "--expires");

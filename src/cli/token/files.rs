@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::Failure;
+use crate::cli::server::begins_clients;
 use crate::config::{ConfigErrors, DEFAULT_SERVER_FILE, Flags, ServerConfig};
 
 /// Where it is looked for when nothing is named.
@@ -25,8 +26,8 @@ pub(super) struct Site {
     pub(super) clients: PathBuf,
     /// Its server, if one can be told; it may have problems.
     server: Option<Result<ServerConfig, ConfigErrors>>,
-    /// Whether a file says what the server is like; otherwise it is one with the built-in defaults.
-    has_file: bool,
+    /// What says what the server is like; `None`: it is one with the built-in defaults.
+    file: Option<PathBuf>,
 }
 
 impl Files {
@@ -38,7 +39,7 @@ impl Files {
         if let Some(file) = &self.config {
             let server = ServerConfig::load(Some(file), &Flags::new())?;
             let clients = self.clients.clone().unwrap_or_else(|| server.clients.clone());
-            return Ok(Site { clients, server: Some(Ok(server)), has_file: true });
+            return Ok(Site { clients, server: Some(Ok(server)), file: Some(file.clone()) });
         }
         let clients = self.clients.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CLIENTS_FILE));
         let beside = clients.with_file_name("server.toml");
@@ -52,7 +53,7 @@ impl Files {
         let is_its = |server: &Result<ServerConfig, ConfigErrors>| {
             server.as_ref().map_or(has_file, |server| is_same(&server.clients, &clients))
         };
-        Ok(Site { server: server.filter(is_its), clients, has_file })
+        Ok(Site { server: server.filter(is_its), clients, file: has_file.then_some(beside) })
     }
 }
 
@@ -70,9 +71,16 @@ impl Site {
         self.server.as_ref().map(|server| server.as_ref().map_err(|errors| errors.clone().into())).transpose()
     }
 
+    /// Whether the server was never started, as far as can be seen from here: it would begin this very clients file.
+    pub(super) fn is_before_first_start(&self) -> bool {
+        let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_SERVER_FILE));
+        let begins = |server: &ServerConfig| is_same(&server.clients, &self.clients) && begins_clients(server, file);
+        self.server().is_some_and(begins)
+    }
+
     /// Where agents dial, to be typed at home.
     pub(super) fn dialled(&self) -> String {
-        match self.server().filter(|_| self.has_file) {
+        match self.server().filter(|_| self.file.is_some()) {
             Some(server) => match server.tunnel.listen.port() {
                 0 => format!("{}:PORT", server.public.domain),
                 port => format!("{}:{port}", server.public.domain),

@@ -6,12 +6,12 @@ use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
-use super::files::Files;
+use super::files::{Files, Site};
 use super::{done, end, print_secret, taken_over};
 use crate::auth::InviteCode;
 use crate::certs::authority_fingerprint;
 use crate::cli::Failure;
-use crate::config::{Claim, NewInvite, ServerConfig, replace_invite};
+use crate::config::{Claim, NewInvite, Replaced, begin_clients_file, replace_invite};
 use crate::files::is_ours;
 use crate::server::certificate::ServerCertificate;
 use crate::values::{ClientId, Fingerprint};
@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// When the code buys nothing any more: `2027-01-01T00:00:00Z`, or a duration from now
     #[arg(long, value_name = "WHEN", default_value = "24h", value_parser = end)]
     expires: Timestamp,
-    /// The names the new client may claim, e.g. `bob,shop,*.shop` [default: its id]
+    /// The names the new client may claim, e.g. `bob,shop,*.shop` [default: those of an earlier invitation, or its id]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "id")]
     names: Vec<Claim>,
     /// The fingerprint that the server prints when it starts, where its files are not at hand
@@ -37,7 +37,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let site = args.files.site()?;
     let pin = match args.fingerprint {
         Some(fingerprint) => Ok(fingerprint),
-        None => pin_of(site.sound_server()?)?,
+        None => pin_of(&site)?,
     };
     if let Err(why) = &pin {
         let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
@@ -50,7 +50,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let whom = args.id.map_or_else(|| "whoever has the code".to_owned(), |id| format!("`{id}`"));
     done("invited", &format!("{whom}, as {key} in {}, until {}", site.clients.display(), args.expires));
     if let Some(before) = before {
-        eprintln!("It is in place of the invitation {before}, whose code buys nothing any more.");
+        let Replaced { key, kept } = before;
+        let kept: Vec<_> = kept.iter().map(ToString::to_string).collect();
+        let kept = if kept.is_empty() { String::new() } else { format!(" Its names stay: {}.", kept.join(",")) };
+        eprintln!("It is in place of the invitation {key}, whose code buys nothing any more.{kept}");
     }
     print_secret(code.as_secret());
     eprintln!("This is the only time the code is shown. It buys one token. At home:");
@@ -62,10 +65,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// By which key a server with this configuration is known, or why that cannot be said. Before its first start its
-/// authority is made here, as the server would make it.
-fn pin_of(config: Option<&ServerConfig>) -> Result<Result<Fingerprint, String>, Failure> {
-    let Some(config) = config else {
+/// By which key the server is known, or why that cannot be said. Before its first start its authority is made here, as
+/// the server would make it: after the clients file, without which a server that has an authority does not start.
+fn pin_of(site: &Site) -> Result<Result<Fingerprint, String>, Failure> {
+    let Some(config) = site.sound_server()? else {
         return Ok(Err("the server's configuration is not beside the clients file; name it (--config), or say \
                        --fingerprint"
             .to_owned()));
@@ -79,15 +82,23 @@ fn pin_of(config: Option<&ServerConfig>) -> Result<Result<Fingerprint, String>, 
         return Ok(Ok(found));
     }
     let dir = tls.dir.display();
+    if !site.is_before_first_start() {
+        return Ok(Err(format!(
+            "there is no certificate in {dir} (tunnel.tls.dir); say the --fingerprint that the server prints when it \
+             starts, or start it once. If its unit or --set gives it another folder, it is there"
+        )));
+    }
     if !is_ours(&tls.dir) {
         let why = format!(
             "there is no certificate in {dir} yet, which is another user's; start the server once, or say --fingerprint"
         );
         return Ok(Err(why));
     }
+    begin_clients_file(&site.clients)?;
     Ok(match ServerCertificate::load_or_make(config) {
         Ok(made) => {
             done("made", &format!("the server's authority and certificate in {dir}, by which agents know it"));
+            eprintln!("Start the server with the same tunnel.tls.dir.");
             Ok(made.fingerprint)
         }
         Err(error) => {

@@ -16,8 +16,11 @@ use crate::values::{ClientId, Name};
 
 const COLUMNS: usize = 5;
 const HEADER: [&str; COLUMNS] = ["ID", "NAMES", "DOMAINS AND PORTS", "EXPIRES", "STATE"];
-/// Behind the others, if the server could be asked.
+/// Behind the others; people see it only if the server could be asked.
 const CONNECTED: &str = "CONNECTED";
+
+/// Instead of it for programs, where the server could not be asked.
+const UNKNOWN: &str = "?";
 
 /// Since when whoever is connected is, by id.
 type Connected = BTreeMap<String, String>;
@@ -48,7 +51,7 @@ fn print(rows: &[Row], connected: Option<&Connected>) -> Result<(), Failure> {
 /// Asks the running server; of several agents of a client, the one that has been here longest.
 fn connected(port: &AdminPort) -> Option<Connected> {
     let mut connected = Connected::new();
-    for tunnel in port.tunnels().ok()? {
+    for tunnel in port.meet().ok()?.tunnels().ok()? {
         let since: Timestamp = tunnel.since.parse().ok()?;
         let since = Timestamp::from_second(since.as_second()).ok()?.to_string();
         let first = connected.entry(tunnel.client).or_insert_with(|| since.clone());
@@ -114,11 +117,11 @@ fn joined(words: impl IntoIterator<Item = String>) -> String {
     }
 }
 
-/// For programs: a line for each, its cells with tabs between them.
+/// For programs: a line for each, its cells with tabs between them, and always as many.
 fn plain(rows: &[Row], connected: Option<&Connected>) -> String {
     let line = |row: &Row| {
-        let since = connected.map(|connected| format!("\t{}", row.since(connected)));
-        format!("{}{}\n", row.cells.join("\t"), since.unwrap_or_default())
+        let since = connected.map_or(UNKNOWN, |connected| row.since(connected));
+        format!("{}\t{since}\n", row.cells.join("\t"))
     };
     rows.iter().map(line).collect()
 }
@@ -170,13 +173,13 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "alice\talice,blog,*.blog\talice.example,20000-20010,25565\tnever\tactive",
-                "bob\tbob\t-\t2026-01-01T00:00:00Z\texpired",
-                "carol\tcarol\t-\tnever\trotating until 2027-01-01T00:00:00Z",
+                "alice\talice,blog,*.blog\talice.example,20000-20010,25565\tnever\tactive\t?",
+                "bob\tbob\t-\t2026-01-01T00:00:00Z\texpired\t?",
+                "carol\tcarol\t-\tnever\trotating until 2027-01-01T00:00:00Z\t?",
             ]
         );
-        let of_dave = format!("{first}\tdave\t-\t2027-01-01T00:00:00Z\tinvitation for dave");
-        let of_nobody = format!("{second}\t-\t-\t2026-01-01T00:00:00Z\texpired invitation for anybody");
+        let of_dave = format!("{first}\tdave\t-\t2027-01-01T00:00:00Z\tinvitation for dave\t?");
+        let of_nobody = format!("{second}\t-\t-\t2026-01-01T00:00:00Z\texpired invitation for anybody\t?");
         assert_eq!(invites.len(), 2);
         assert!(invites.contains(&of_dave.as_str()) && invites.contains(&of_nobody.as_str()), "{invites:?}");
         assert!(!plain.contains("argon2id") && !plain.contains("sha256"));
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_connected_stands_in_a_column_of_its_own_if_the_server_was_asked() {
+    fn who_is_connected_stands_in_a_column_of_its_own() {
         let connected = Connected::from([("carol".to_owned(), "2026-05-01T00:00:00Z".to_owned())]);
         let text = plain(&rows_of(""), Some(&connected));
         let last: Vec<_> = text.lines().map(|line| line.split('\t').nth(COLUMNS).unwrap()).collect();

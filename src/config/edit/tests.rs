@@ -408,13 +408,31 @@ fn an_invitation_that_nobody_has_used_can_be_replaced() {
     add(&path, "alice").unwrap();
     let replace = |byte, whom| replace_invite(&path, &invitation(byte, whom, &[], LATER));
     assert_eq!(replace(1, Some("bob")).unwrap(), ("01010101".to_owned(), None));
-    assert_eq!(replace(2, Some("bob")).unwrap(), ("02020202".to_owned(), Some("01010101".to_owned())));
+    let of_one = Replaced { key: "01010101".to_owned(), kept: vec![] };
+    assert_eq!(replace(2, Some("bob")).unwrap(), ("02020202".to_owned(), Some(of_one)));
     let keys = || ClientsFile::load(&path).unwrap().invites.into_keys().collect::<Vec<_>>();
     assert_eq!(keys(), ["02020202"]);
     // One for anybody is in nobody's place, and a client is no invitation.
     assert_eq!(replace(3, None).unwrap().1, None);
     assert_eq!(keys().len(), 2);
     assert!(matches!(replace(4, Some("alice")).unwrap_err(), EditError::ClientExists { .. }));
+}
+
+#[test]
+fn an_invitation_without_names_has_those_of_the_one_before() {
+    let (_directory, path) = scratch();
+    let replace = |byte, names: &[&str]| {
+        let (key, before) = replace_invite(&path, &invitation(byte, Some("bob"), names, LATER)).unwrap();
+        let entry = ClientsFile::load(&path).unwrap().invites.remove(&key).unwrap();
+        let texts = |claims: Vec<Claim>| claims.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        (texts(claims_of(&entry.names, &entry.wildcards)), before.map(|before| texts(before.kept)))
+    };
+    let had = |now: &str, kept: &str| (now.to_owned(), Some(kept.to_owned()));
+    assert_eq!(replace(1, &["bob", "shop", "*.shop"]), ("bob,shop,*.shop".to_owned(), None));
+    assert_eq!(replace(2, &[]), had("bob,shop,*.shop", "bob,shop,*.shop"));
+    assert_eq!(replace(3, &["wiki"]), had("wiki", ""), "those that are named, and no others");
+    assert_eq!(replace(4, &["bob"]), had("bob", ""));
+    assert_eq!(replace(5, &[]), had("bob", ""), "its id alone");
 }
 
 #[test]

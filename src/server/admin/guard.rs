@@ -5,19 +5,23 @@
 //! says that it speaks for somebody else. A web page that has made its own name lead to 127.0.0.1 (DNS rebinding) asks
 //! for that name, and gets nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::{AUTHORIZATION, FORWARDED, HOST};
-use http::{HeaderMap, HeaderName, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::Admin;
 use super::answer::ApiError;
 use super::change::audit_refusal;
+use crate::auth::{AdminNonce, NONCE_FIELD};
 use crate::routing;
 use crate::server::metrics::Limit;
 
 /// Pages that need no token from the same machine.
 const OPEN: [&str; 5] = ["/healthz", "/readyz", "/ask", "/metrics", super::api::DESCRIPTION];
+
+/// The page whose answer proves that the server knows the token.
+const PROVING: &str = "/healthz";
 
 /// What proxies add that speak for somebody else.
 const SPEAKS_FOR: [HeaderName; 3] =
@@ -47,6 +51,17 @@ impl Admin {
     }
 }
 
+impl Admin {
+    /// The proof that this server knows the token, if a request for its health asks for one, whoever asks: the operator's
+    /// tools want it before they show the token.
+    pub(super) fn proof<B>(&self, request: &Request<B>, arrived: SocketAddr) -> Option<HeaderValue> {
+        let mut nonces = request.headers().get_all(NONCE_FIELD).iter();
+        let nonce = nonces.next().filter(|_| nonces.next().is_none() && request.uri().path() == PROVING)?;
+        let proof = AdminNonce::parse(nonce.as_bytes())?.proof(&self.token, arrived)?;
+        HeaderValue::try_from(proof).ok()
+    }
+}
+
 /// The token that a request shows (RFC 6750, section 2.1). Two of them are none.
 fn token_in(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
@@ -68,8 +83,6 @@ fn is_local(from: IpAddr, headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {

@@ -67,7 +67,16 @@ pub(super) enum Readiness {
 /// file cannot make room for another one.
 #[utoipa::path(
     get, path = "/healthz", tag = "watching", operation_id = "health", security((), ("bearer" = [])),
-    responses((status = 200, body = HealthView), Refusals),
+    params(("X-Adit-Nonce" = Option<String>, Header, description = "64 hexadecimal digits, chosen at random. \
+        Whatever else it is asks for nothing.")),
+    responses(
+        (status = 200, body = HealthView, headers(("X-Adit-Proof" = String, description = "Only if there was a nonce: \
+            HMAC-SHA256 with the admin token as its key, in hexadecimal digits, over `adit-admin-proof-1`, a zero byte, \
+            the 32 bytes of the nonce and the address and port at which the connection arrived, such as \
+            `127.0.0.1:9091`. Whoever asks learns by it whether this server knows the token before showing it. \
+            Refusals have it, too."))),
+        Refusals,
+    ),
 )]
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
     let shared = &admin.shared;

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::Request;
-use http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -44,7 +44,7 @@ use super::public::rest::Unread;
 use super::public::socket::{Turns, VisitorSocket};
 use super::public::wire::Wire;
 use super::{Shared, until_cut};
-use crate::auth::AdminToken;
+use crate::auth::{AdminToken, PROOF_FIELD};
 use crate::limits::Permits;
 use crate::telemetry::LogLevel;
 use crate::values::{Fingerprint, RequestId};
@@ -122,6 +122,7 @@ impl Admin {
 
     /// Serves one connection, with the deadlines of a visitor's.
     async fn serve(self: Arc<Self>, router: axum::Router, socket: TcpStream, peer: SocketAddr) {
+        let arrived = socket.local_addr().ok();
         let (shared, turns, unread) = (Arc::clone(&self.shared), Turns::default(), Unread::default());
         let timeouts = shared.settings().config.timeouts;
         let signs = (Arc::new(AtomicBool::new(false)), turns.clone(), unread.clone());
@@ -132,7 +133,7 @@ impl Admin {
             unread.begin(id, !request.body().is_end_stream());
             async move {
                 let _turn = turn;
-                let response = admin.answer(router, request, peer).await;
+                let response = admin.answer(router, request, (peer, arrived)).await;
                 // Whoever is refused may not have been heard out.
                 if response.status().is_success() {
                     unread.read(id);
@@ -159,7 +160,13 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, mut router: axum::Router, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
+    async fn answer(
+        &self,
+        mut router: axum::Router,
+        mut request: Request<Incoming>,
+        (peer, arrived): (SocketAddr, Option<SocketAddr>),
+    ) -> Response {
+        let proof = arrived.and_then(|arrived| self.proof(&request, arrived));
         let mut response = match self.admit(peer.ip(), &request) {
             Err(refused) => refused.into_response(),
             Ok(()) => {
@@ -173,6 +180,7 @@ impl Admin {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.extend(proof.map(|proof| (HeaderName::from_static(PROOF_FIELD), proof)));
         response
     }
 }

@@ -46,7 +46,8 @@ impl Declined {
 fn bad_token() -> Refused {
     Refused::new(
         Refusal::BadToken,
-        "the client id or the token is wrong, or was revoked; ask the operator for a new one (`adit token new`)",
+        "the client id or the token is wrong, or was revoked; ask the operator for a new one (`adit token rotate ID`, or \
+         `adit token new ID` if there is no such client any more)",
     )
 }
 

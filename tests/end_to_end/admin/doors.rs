@@ -1,5 +1,6 @@
 //! Who gets in, and what everybody may see who is on the same machine.
 
+use adit::auth::{AdminNonce, AdminToken, NONCE_FIELD, PROOF_FIELD};
 use http::Method;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -28,6 +29,35 @@ async fn pages_for_watchers_are_open_to_this_machine_by_its_own_names() {
         let bearer = format!("Bearer {}", operator.token);
         let fields = [("host", "adit.example"), ("authorization", bearer.as_str()), ("x-forwarded-for", "192.0.2.1")];
         assert_eq!(operator.ask_with(Method::GET, page, &fields, "").await.status, 200, "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_proves_that_it_knows_the_token_to_whoever_asks_in_form() {
+    let operator = Operator::start(&[]);
+    let token = AdminToken::read(&operator.server.dir().path().join("admin-token")).unwrap();
+    let nonce = AdminNonce::generate().unwrap();
+    let text = nonce.to_string();
+    let ask = async |page: &str, host: &str, nonces: &[&str]| {
+        let fields: Vec<_> =
+            [("host", host)].into_iter().chain(nonces.iter().map(|nonce| (NONCE_FIELD, *nonce))).collect();
+        let told = operator.ask_with(Method::GET, page, &fields, "").await;
+        (told.status, told.headers.get(PROOF_FIELD).map(|proof| proof.as_bytes().to_vec()))
+    };
+    // Refused or not: a tool that asks at another address than loopback has to know whom it shows the token.
+    for (host, status) in [("localhost", 200), ("adit.example", 401)] {
+        let (got, proof) = ask("/healthz", host, &[&text]).await;
+        assert!(got == status && nonce.is_proved(&token, operator.address, &proof.unwrap()), "{host}");
+    }
+    let long = format!("{text}0");
+    for (page, nonces) in [
+        ("/healthz", &[][..]),
+        ("/healthz", &[""]),
+        ("/healthz", &[&long]),
+        ("/healthz", &[&text, &text]),
+        ("/readyz", &[&text]),
+    ] {
+        assert_eq!(ask(page, "localhost", nonces).await, (200, None), "{page} {nonces:?}");
     }
 }
 
