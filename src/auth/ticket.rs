@@ -90,6 +90,19 @@ impl TicketKey {
         bytes.map(|bytes| Self::from_bytes(&bytes, path)).transpose()
     }
 
+    /// What [`TicketKey::load_or_create`] would stumble over. Makes nothing. Blocks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(path: &Path) -> Result<(), TicketKeyError> {
+        let folder = files::directory_of(path);
+        Lock::look(folder)?;
+        if Self::look(path)?.is_none() {
+            files::look_at_place(folder)?;
+        }
+        Ok(())
+    }
+
     fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, TicketKeyError> {
         let wrong_size = || TicketKeyError::Size(path.display().to_string(), bytes.len());
         if bytes.len() != KEY {
