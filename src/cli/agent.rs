@@ -112,12 +112,7 @@ fn one_service(kind: &str, local: String) -> Keys {
 }
 
 /// Runs an agent with one service; `local` is the name of the argument that says where it leads.
-fn run_one(
-    mut service: Keys,
-    local: &str,
-    login: LoginArgs,
-    (access, users): (Keys, Users),
-) -> Result<(), Failure> {
+fn run_one(mut service: Keys, local: &str, login: LoginArgs, (access, users): (Keys, Users)) -> Result<(), Failure> {
     service.extend(login.name.map(|name| ("name".to_owned(), name.into())));
     let level = match login.verbose {
         0 => "warn",

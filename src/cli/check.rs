@@ -8,7 +8,9 @@ use anstyle::{AnsiColor, Style};
 use super::server::begins_clients;
 use super::{Failure, runtime};
 use crate::auth::load_clients;
-use crate::config::{AgentConfig, ClientsFile, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check, look_at_beginning};
+use crate::config::{
+    AgentConfig, ClientsFile, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check, look_at_beginning,
+};
 use crate::server::ceiling::Ceiling;
 use crate::telemetry::check_log_file;
 use crate::{agent, server};

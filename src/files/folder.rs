@@ -61,9 +61,8 @@ pub fn look_at_place(folder: &Path) -> io::Result<()> {
 
 /// `folder`, or as much of the way to it as is there.
 pub(super) fn what_is_there(folder: &Path) -> &Path {
-    let is_missing = |path: &Path| {
-        matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
-    };
+    let is_missing =
+        |path: &Path| matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound);
     let mut there = folder;
     while is_missing(there) && there != directory_of(there) {
         there = directory_of(there);

@@ -250,7 +250,11 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     for (arguments, code, says) in [
         (&["new", "alice"][..], 1, "`alice` exists already"),
         (&["invite", "alice"], 1, "`alice` exists already"),
-        (&["new", "bob", "--names", "bob,alice"], 1, "error: --names bob,alice: the name `alice` of bob belongs to alice"),
+        (
+            &["new", "bob", "--names", "bob,alice"],
+            1,
+            "error: --names bob,alice: the name `alice` of bob belongs to alice",
+        ),
         (&["new", "bob", "--names", "*.bob"], 1, "error: --names *.bob: `*.bob` is for the service `bob`"),
         (&["new", "bob", "--tcp-ports", "22-23,23-24"], 1, "error: --tcp-ports 22-23,23-24: ports of 23-24 are listed"),
         (&["new", "shop"], 1, "error: ID shop: the name `shop` of shop belongs to alice"),

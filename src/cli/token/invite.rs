@@ -84,7 +84,7 @@ fn pin_of(config: Option<&ServerConfig>) -> Result<Result<Fingerprint, String>, 
     // Whose the server is to be, its clients file tells best: the folder may not be there yet.
     if !is_ours(&tls.dir) || !is_ours(&config.clients) {
         let why = format!(
-            "there is no certificate in {dir} yet, which is another user's; start the server once, or say --fingerprint"
+            "there is no certificate in {dir} yet, and the server is another user's; start it once, or say --fingerprint"
         );
         return Ok(Err(why));
     }
