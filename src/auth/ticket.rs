@@ -213,6 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn a_look_finds_what_making_the_key_would_and_makes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("certs/ticket.key");
+        TicketKey::check(&path).unwrap();
+        assert!(!dir.path().join("certs").exists());
+        TicketKey::load_or_create(&path).unwrap();
+        TicketKey::check(&path).unwrap();
+        std::fs::write(&path, "junk").unwrap();
+        assert!(matches!(TicketKey::check(&path), Err(TicketKeyError::Size(..))));
+        // Where not even root makes anything.
+        #[cfg(target_os = "linux")]
+        assert!(matches!(TicketKey::check(Path::new("/proc/nowhere/ticket.key")), Err(TicketKeyError::File(_))));
+    }
+
+    #[test]
     fn a_ticket_holds_until_it_expires() {
         let key = key();
         let text = key.issue(&alice(), HASH, 1_000);

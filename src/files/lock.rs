@@ -119,4 +119,22 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
         refused();
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_behind_somebody_elses_link_is_not_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, link) = (dir.path().join("folder"), dir.path().join("certs"));
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        Lock::look(&link).unwrap();
+        // Only root may give a link away.
+        if std::os::unix::fs::lchown(&link, Some(4711), None).is_err() {
+            return;
+        }
+        for error in [Lock::wait(&link).unwrap_err(), Lock::look(&link).unwrap_err()] {
+            assert!(error.to_string().contains("certs is a link whose owner"), "{error}");
+        }
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    }
 }
