@@ -74,6 +74,19 @@ impl AdminToken {
         Self::parse(text).map(Some).ok_or_else(|| AdminTokenError::NotAToken(path.to_owned()))
     }
 
+    /// What [`AdminToken::load_or_create`] would stumble over. Makes nothing. Blocks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(path: &Path) -> Result<(), AdminTokenError> {
+        let folder = files::directory_of(path);
+        Lock::look(folder)?;
+        if Self::look(path)?.is_none() {
+            files::look_at_place(folder)?;
+        }
+        Ok(())
+    }
+
     /// Reads the token in the file at `path`, for whoever asks the server that made it. Blocks.
     ///
     /// # Errors

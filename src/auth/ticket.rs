@@ -90,6 +90,19 @@ impl TicketKey {
         bytes.map(|bytes| Self::from_bytes(&bytes, path)).transpose()
     }
 
+    /// What [`TicketKey::load_or_create`] would stumble over. Makes nothing. Blocks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(path: &Path) -> Result<(), TicketKeyError> {
+        let folder = files::directory_of(path);
+        Lock::look(folder)?;
+        if Self::look(path)?.is_none() {
+            files::look_at_place(folder)?;
+        }
+        Ok(())
+    }
+
     fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, TicketKeyError> {
         let wrong_size = || TicketKeyError::Size(path.display().to_string(), bytes.len());
         if bytes.len() != KEY {
@@ -197,6 +210,21 @@ mod tests {
 
     fn verify(key: &TicketKey, text: &Secret, hash: Option<&str>, now: u64) -> Result<ClientId, TicketError> {
         key.verify(&Ticket::parse(text)?, hash, now)
+    }
+
+    #[test]
+    fn a_look_finds_what_making_the_key_would_and_makes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("certs/ticket.key");
+        TicketKey::check(&path).unwrap();
+        assert!(!dir.path().join("certs").exists());
+        TicketKey::load_or_create(&path).unwrap();
+        TicketKey::check(&path).unwrap();
+        std::fs::write(&path, "junk").unwrap();
+        assert!(matches!(TicketKey::check(&path), Err(TicketKeyError::Size(..))));
+        // Where not even root makes anything.
+        #[cfg(target_os = "linux")]
+        assert!(matches!(TicketKey::check(Path::new("/proc/nowhere/ticket.key")), Err(TicketKeyError::File(_))));
     }
 
     #[test]

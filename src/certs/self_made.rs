@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::authority::{Authority, DAY};
+use super::authority::{Authority, DAY, authority_fingerprint};
 use super::facts::{self, Facts};
 use super::{CertError, fingerprint_of};
 use crate::files::{self, Lock, Readers};
@@ -74,7 +74,8 @@ impl SelfMade {
         Self::make_at(dir, names, &own_addresses(), (now, true))
     }
 
-    /// What [`SelfMade::ensure`] would stumble over in what is there already; nothing of it is made or renewed. Blocks.
+    /// What [`SelfMade::ensure`] would stumble over in what is there already, or where there is nothing yet; nothing of it
+    /// is made or renewed. Blocks.
     ///
     /// # Errors
     /// As [`SelfMade::ensure`].
@@ -83,7 +84,10 @@ impl SelfMade {
         wanted_names(names, &[])?;
         Lock::look(dir)?;
         Authority::look(dir, now)?;
-        Pair::load(dir).map(drop)
+        if authority_fingerprint(dir)?.is_none() || Pair::load(dir)?.is_none() {
+            files::look_at_place(dir)?;
+        }
+        Ok(())
     }
 
     /// What is in `dir`, without making anything; `None` if nothing that could be used is there. Blocks.
@@ -212,7 +216,6 @@ mod tests {
     use rustls::client::verify_server_name;
     use rustls::server::ParsedCertificate;
 
-    use super::super::authority_fingerprint;
     use super::*;
 
     const NOW: u64 = 1_800_000_000;

@@ -8,7 +8,7 @@ use anstream::println;
 use tokio_util::task::TaskTracker;
 
 use super::agent_status::show_status;
-use super::flags::{AddressArgs, Keys, VisitorArgs, in_flags};
+use super::flags::{AddressArgs, Keys, Users, VisitorArgs, in_flags};
 use super::login::look_again;
 use super::reload::AgentFile;
 use super::runtime::Hangups;
@@ -98,15 +98,13 @@ pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
     if args.insecure_skip_verify {
         service.insert("insecure_skip_verify".to_owned(), true.into());
     }
-    service.insert("access".to_owned(), args.visitors.keys()?.into());
-    run_one(service, "PORT|URL", args.login)
+    run_one(service, "PORT|URL", args.login, args.visitors.split()?)
 }
 
 pub(super) fn run_tcp(args: TcpArgs) -> Result<(), Failure> {
     let mut service = one_service("tcp", args.local);
     service.extend(args.remote_port.map(|port| ("remote_port".to_owned(), i64::from(port).into())));
-    service.insert("access".to_owned(), args.visitors.keys().into());
-    run_one(service, "PORT|ADDR", args.login)
+    run_one(service, "PORT|ADDR", args.login, (args.visitors.keys(), Users::default()))
 }
 
 fn one_service(kind: &str, local: String) -> Keys {
@@ -114,7 +112,7 @@ fn one_service(kind: &str, local: String) -> Keys {
 }
 
 /// Runs an agent with one service; `local` is the name of the argument that says where it leads.
-fn run_one(mut service: Keys, local: &str, login: LoginArgs) -> Result<(), Failure> {
+fn run_one(mut service: Keys, local: &str, login: LoginArgs, (access, users): (Keys, Users)) -> Result<(), Failure> {
     service.extend(login.name.map(|name| ("name".to_owned(), name.into())));
     let level = match login.verbose {
         0 => "warn",
@@ -122,7 +120,6 @@ fn run_one(mut service: Keys, local: &str, login: LoginArgs) -> Result<(), Failu
         _ => "debug",
     };
     let mut flags = Flags::new()
-        .with("services", vec![service])
         .with("log.level", level)
         .with_some("client_id", login.id)
         .with_some("token", login.token)
@@ -131,7 +128,15 @@ fn run_one(mut service: Keys, local: &str, login: LoginArgs) -> Result<(), Failu
     if !login.server.is_empty() {
         flags = flags.with("servers", login.server);
     }
-    run(AgentConfig::from_command_line(&flags).map_err(|errors| in_flags(errors, local))?, None)
+    let config = |access: Keys| {
+        let mut service = service.clone();
+        service.insert("access".to_owned(), access.into());
+        let flags = flags.clone().with("services", vec![service]);
+        AgentConfig::from_command_line(&flags).map_err(|errors| in_flags(errors, local))
+    };
+    // Nobody types a password only to hear that something else is wrong.
+    config(users.unasked(&access))?;
+    run(config(users.asked(&access)?)?, None)
 }
 
 /// Runs an agent to its end; what changes in `file` is taken over meanwhile.

@@ -8,7 +8,9 @@ use anstyle::{AnsiColor, Style};
 use super::server::begins_clients;
 use super::{Failure, runtime};
 use crate::auth::load_clients;
-use crate::config::{AgentConfig, ClientsFile, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check};
+use crate::config::{
+    AgentConfig, ClientsFile, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check, look_at_beginning,
+};
 use crate::server::ceiling::Ceiling;
 use crate::telemetry::check_log_file;
 use crate::{agent, server};
@@ -41,9 +43,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One that the server would begin is as good as there.
+/// One that the server would begin, and may, is as good as there.
 fn clients_of(config: &ServerConfig, file: &Path) -> Result<ClientsFile, ConfigErrors> {
-    if begins_clients(config, file) { Ok(ClientsFile::default()) } else { load_clients(&config.clients) }
+    match begins_clients(config, file) {
+        true => look_at_beginning(&config.clients).map(|()| ClientsFile::default()),
+        false => load_clients(&config.clients),
+    }
 }
 
 fn look_at_agent(config: &AgentConfig) -> Vec<Problem> {

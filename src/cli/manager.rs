@@ -34,6 +34,7 @@ pub(super) fn reloading() {
 
 /// How much longer the manager is to wait, and how often it is told so: a drain may take longer than the unit allows
 /// (`TimeoutStopSec`), and whoever hangs is ended all the same.
+#[cfg(unix)]
 const PATIENCE: Duration = Duration::from_secs(30);
 const STILL_STOPPING: Duration = Duration::from_secs(10);
 

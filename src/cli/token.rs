@@ -3,6 +3,7 @@
 mod files;
 mod invite;
 mod list;
+mod refused;
 mod set;
 
 use std::ops::RangeInclusive;
@@ -18,10 +19,12 @@ use super::Failure;
 use crate::auth::{Token, hash};
 use crate::certs::authority_fingerprint;
 use crate::config::{
-    Claim, EditError, NewClient, ServerConfig, add_client, port_range, revoke_client, revoke_invite, rotate_token,
+    Claim, EditError, NewClient, ServerConfig, add_client, port_range, port_text, revoke_client, revoke_invite,
+    rotate_token,
 };
 use crate::values::{ClientId, Domain, Secret};
 use files::{Files, Site};
+use refused::{Asked, typed};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -96,7 +99,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
 fn new(site: &Site, id: &ClientId, client: NewClient) -> Result<(), Failure> {
     let (token, token_hash) = fresh_token()?;
-    add_client(&site.clients, id, &NewClient { token_hash, ..client })?;
+    let asked = Asked {
+        id: Some(id.clone()),
+        names: typed(&client.names, Claim::to_string),
+        domains: typed(&client.domains, Domain::to_string),
+        tcp_ports: typed(&client.tcp_ports, port_text),
+    };
+    add_client(&site.clients, id, &NewClient { token_hash, ..client }).map_err(|error| asked.name(error))?;
     done("added", &format!("the client `{id}` to {}", site.clients.display()));
     print_secret(token.as_secret());
     eprintln!("This is the only time the token is shown. At home, where `adit login` asks for it:");

@@ -267,24 +267,27 @@ fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Option<FoundTok
 }
 
 fn read_token(report: &Report, source: TokenSource<'_>) -> Option<FoundToken> {
-    let (key, text, file) = match source {
-        TokenSource::Text(entry) => ("token", entry.text()?, None),
-        TokenSource::File(entry) => {
-            let (path, text) = secret::read_file(entry)?;
-            ("token_file", text, Some(path))
+    let (key, text, file, origin) = match source {
+        TokenSource::Text(entry) => {
+            let origin = entry.origin().suffix("token");
+            ("token", entry.text()?, None, origin)
         }
-        TokenSource::Variable(text) => ("token", text.trim().to_owned(), None),
+        TokenSource::File(entry) => {
+            let origin = entry.origin().suffix("token_file");
+            let (path, text) = secret::read_file(entry)?;
+            ("token_file", text, Some(path), origin)
+        }
+        TokenSource::Variable(text) => ("token", text.trim().to_owned(), None, format!(" (from {TOKEN_VARIABLE})")),
     };
-    if text.is_empty() {
-        report.problem(key, "holds no token; put in the one that `adit token new` printed");
-        return None;
-    }
-    if text.len() > MAX_TOKEN {
-        report
-            .problem(key, "is too long to be a token; put in the one that `adit token new` printed, and nothing else");
-        return None;
-    }
-    Some((Secret::new(text), file))
+    let problem = if text.is_empty() {
+        "holds no token; put in the one that `adit token new` printed"
+    } else if text.len() > MAX_TOKEN {
+        "is too long to be a token; put in the one that `adit token new` printed, and nothing else"
+    } else {
+        return Some((Secret::new(text), file));
+    };
+    report.problem(key, format!("{problem}{origin}"));
+    None
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ mod set;
 mod tests;
 mod text;
 
-use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -102,6 +101,17 @@ pub fn add_client(path: &Path, id: &ClientId, client: &NewClient) -> Result<(), 
 /// The file cannot be used or written.
 pub fn begin_clients_file(path: &Path) -> Result<(), EditError> {
     change(path, Missing::MakeOne, |_| Ok(()))
+}
+
+/// What [`begin_clients_file`] would stumble over. Makes nothing.
+///
+/// # Errors
+/// As there.
+pub fn look_at_beginning(path: &Path) -> Result<(), ConfigErrors> {
+    let directory = files::directory_of(path);
+    let look = files::refuse_foreign(path).and_then(|()| Lock::look(directory));
+    look.and_then(|()| files::look_at_place(directory))
+        .map_err(|error| ConfigErrors::one(Some(path.to_owned()), "", format!("cannot be made: {error}")))
 }
 
 /// Gives the client `id` another token. The one it has now holds on for `overlap`, in whole seconds, and the answer says
@@ -278,6 +288,7 @@ fn change<T, E: From<EditError>>(
     edit: impl FnOnce(&mut Draft) -> Result<T, E>,
 ) -> Result<T, E> {
     // The file behind a link is the one to change, and its directory the one to write in.
+    files::refuse_foreign(path).map_err(EditError::Io)?;
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let _lock = lock_beside(&target, missing).map_err(EditError::Io)?;
     let hint = format!("make one with `adit token new ID --clients {}`", path.display());
@@ -296,7 +307,7 @@ fn change<T, E: From<EditError>>(
     if text.text.is_empty() {
         NOBODY.clone_into(&mut text.text);
     }
-    ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
+    ClientsFile::from_file(&text).map_err(EditError::Refused)?;
     files::replace(&text.path, text.text.as_bytes(), Readers::Owner).map_err(EditError::Io)?;
     Ok(outcome)
 }
@@ -305,8 +316,7 @@ fn change<T, E: From<EditError>>(
 fn lock_beside(file: &Path, missing: Missing) -> io::Result<Lock> {
     let directory = files::directory_of(file);
     if missing == Missing::MakeOne && !directory.exists() && files::directory_of(directory).is_dir() {
-        fs::create_dir(directory)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+        files::make_folder(directory)?;
     }
     directory.metadata().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
     Lock::wait(directory)
@@ -324,8 +334,9 @@ impl Draft {
     fn add_client(&mut self, id: &ClientId, client: &NewClient) -> Result<(), EditError> {
         let mut fields = vec![("token_hash", quoted(&client.token_hash))];
         fields.extend(names_field(Some(id), &client.names));
-        fields.extend((!client.domains.is_empty()).then(|| ("domains", list(&client.domains))));
-        let ports: Vec<_> = client.tcp_ports.iter().map(port_text).collect();
+        let domains = distinct(&client.domains, PartialEq::eq);
+        fields.extend((!domains.is_empty()).then(|| ("domains", list(&domains))));
+        let ports: Vec<_> = distinct(&client.tcp_ports, contains).into_iter().map(port_text).collect();
         fields.extend((!ports.is_empty()).then(|| ("tcp_ports", list(&ports))));
         fields.extend(client.expires.map(|expires| ("expires", expires.to_string())));
         self.edit(|text| add(text, "clients", id.as_str(), &fields))
@@ -366,8 +377,23 @@ impl Draft {
 
 /// `names`, unless they are what they would be anyway.
 fn names_field(id: Option<&ClientId>, names: &[Claim]) -> Option<(&'static str, String)> {
-    let by_default = |id: &ClientId| matches!(names, [Claim::Name(name)] if name.as_str() == id.as_str());
-    (!names.is_empty() && !id.is_some_and(by_default)).then(|| ("names", list(names)))
+    let names = distinct(names, PartialEq::eq);
+    let by_default = |id: &ClientId| matches!(&*names, [Claim::Name(name)] if name.as_str() == id.as_str());
+    (!names.is_empty() && !id.is_some_and(by_default)).then(|| ("names", list(&names)))
+}
+
+/// `items` without those that another one covers; of two that are alike, the first.
+fn distinct<T>(items: &[T], covers: impl Fn(&T, &T) -> bool) -> Vec<&T> {
+    let is_covered = |at: usize, item: &T| {
+        let mut others = items.iter().enumerate().filter(|(other_at, _)| *other_at != at);
+        others.any(|(other_at, other)| covers(other, item) && (other_at < at || !covers(item, other)))
+    };
+    items.iter().enumerate().filter(|(at, item)| !is_covered(*at, item)).map(|(_, item)| item).collect()
+}
+
+/// Whether every port of `inner` is one of `outer`.
+fn contains(outer: &RangeInclusive<u16>, inner: &RangeInclusive<u16>) -> bool {
+    outer.contains(inner.start()) && outer.contains(inner.end())
 }
 
 /// `duration` after `now`, in whole seconds.

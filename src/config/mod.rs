@@ -53,7 +53,8 @@ pub use clients::{
 pub use draft::{ClientDraft, EntryDraft, InviteDraft};
 pub use edit::{
     ClientChange, EditError, Listing, NewClient, NewInvite, RedeemError, Redeemed, Replaced, add_client, add_invite,
-    begin_clients_file, listing, redeem_invite, replace_invite, revoke_client, revoke_invite, rotate_token, set_client,
+    begin_clients_file, listing, look_at_beginning, redeem_invite, replace_invite, revoke_client, revoke_invite,
+    rotate_token, set_client,
 };
 pub use error::{ConfigErrors, Problem};
 pub use log::{LOG_LEVELS, LogConfig, LogFile, LogFormat, log_level};

@@ -1,10 +1,13 @@
 //! Small files that must be whole or absent, and secret where they hold a key.
 //!
 //! [`replace`] writes one so that no reader ever sees half of it; [`Lock`] keeps two processes from making the same
-//! file at once. Both block: they are for start-up and for the command line. `owner` sees to it that root leaves nothing
-//! behind which the server cannot read. [`Watch`] tells when a file has changed, and does not block. No room above is
-//! imported.
+//! file at once; [`make_folder`] makes the folder for both. All block: they are for start-up and for the command line.
+//! `owner` sees to it that root leaves nothing behind which the server cannot read, and `links` that nobody leads root to
+//! what is not theirs. [`Watch`] tells when a file has changed, and does not block. No room above is imported.
 
+mod folder;
+mod links;
+mod lock;
 mod owner;
 mod watch;
 
@@ -12,6 +15,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+pub use folder::{look_at_place, make_folder};
+pub use links::refuse_foreign;
+pub use lock::Lock;
+pub use owner::is_ours;
 pub use watch::Watch;
 
 /// Who may read a file that is made anew.
@@ -55,81 +62,11 @@ pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The right to make files in a directory, held by one process (and one holder in it) at a time; dropping it passes
-/// it on. It lives in an empty file `.lock` there, which stays.
-#[derive(Debug)]
-#[must_use = "a lock that is dropped at once protects nothing"]
-pub struct Lock(#[expect(dead_code, reason = "the lock is held for as long as the file is open")] File);
-
-/// In each directory that was ever locked.
-const LOCK_FILE: &str = ".lock";
-
-impl Lock {
-    /// Waits for the lock on `directory`, which is made if it is missing.
-    ///
-    /// # Errors
-    /// The directory cannot be made or written to, or its file system knows no locks.
-    pub fn wait(directory: &Path) -> io::Result<Self> {
-        fs::create_dir_all(directory).map_err(|error| with_path(error, "cannot make the directory", directory))?;
-        let path = directory.join(LOCK_FILE);
-        let lock = open_lock(&path, directory).and_then(|file| file.lock().map(|()| file));
-        lock.map(Self).map_err(|error| with_path(error, "cannot lock", &path))
-    }
-
-    /// Whether a lock that is there could be had, sooner or later. Makes nothing.
-    ///
-    /// # Errors
-    /// As [`Lock::wait`].
-    pub fn look(directory: &Path) -> io::Result<()> {
-        let path = directory.join(LOCK_FILE);
-        match OpenOptions::new().write(true).open(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(with_path(error, "cannot lock", &path)),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn open_lock(path: &Path, directory: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    set_mode(&mut options, Readers::Owner);
-    match options.open(path) {
-        // Only one that was made just now is given away: another one may be a link to anywhere.
-        Ok(file) => owner::give_to_owner_of(&file, directory).map(|()| file),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => OpenOptions::new().write(true).open(path),
-        Err(error) => Err(error),
-    }
-}
-
 /// The directory `path` is in: `.` for a bare file name.
 pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    }
-}
-
-/// Whether what this process makes in `directory`, or on the way to it, would belong to the same user as the directory, or
-/// what there is of the way. A key that root makes in the folder of somebody else is of no use there. Where the system does
-/// not tell, it is taken to be so.
-pub fn is_ours(directory: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let mut there = directory;
-        while !there.exists() && there != Path::new(".") {
-            there = directory_of(there);
-        }
-        let owner = |path: &Path| fs::metadata(path).map(|facts| facts.uid()).ok();
-        match (owner(Path::new("/proc/self")), owner(there)) {
-            (Some(us), Some(owner)) => us == owner,
-            _ => true,
-        }
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = directory;
-        true
     }
 }
 
@@ -244,37 +181,6 @@ mod tests {
         assert_eq!(names_in(dir.path()), ["taken"]);
         let error = replace(&dir.path().join("no/such"), b"x", Readers::Owner).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn a_lock_has_one_holder() {
-        let dir = tempfile::tempdir().unwrap();
-        let inside = std::sync::atomic::AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..50 {
-                        let _lock = Lock::wait(&dir.path().join("made/on/the/way")).unwrap();
-                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
-                        std::thread::yield_now();
-                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-                    }
-                });
-            }
-        });
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_folder_of_somebody_else_is_not_ours() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(
-            is_ours(dir.path()) && is_ours(&dir.path().join("certs/deeper")) && is_ours(Path::new("no-such/folder"))
-        );
-        // Only root may give a folder away.
-        if std::os::unix::fs::chown(dir.path(), Some(4711), None).is_ok() {
-            assert!(!is_ours(dir.path()) && !is_ours(&dir.path().join("certs/deeper")));
-        }
     }
 
     #[test]

@@ -4,13 +4,16 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use super::folder::what_is_there;
+
 /// Gives `file` the owner, group and permissions that `before` has, if there is such a file; otherwise the owner of
 /// `folder`, in which it is.
 ///
 /// Where this process may not give files away, what replaces another one stays its own only in a folder of its own: it
-/// then has the permissions of a new file.
+/// then has the permissions of a new file. A link says nothing of what is to be in its place.
 pub(super) fn settle(file: &File, before: &Path, folder: &Path) -> io::Result<()> {
-    match fs::metadata(before) {
+    match fs::symlink_metadata(before) {
+        Ok(before) if before.is_symlink() => give_to_owner_of(file, folder),
         Ok(before) => match give(file, &before) {
             Ok(()) => file.set_permissions(permissions_of(&before)),
             Err(error) if is_refused(&error) && is_owned_alike(&file.metadata()?, &fs::metadata(folder)?) => Ok(()),
@@ -31,6 +34,63 @@ pub(super) fn give_to_owner_of(file: &File, folder: &Path) -> io::Result<()> {
         Err(error) if is_refused(&error) => Ok(()),
         given => given,
     }
+}
+
+/// Whether what this process makes in `directory`, or on the way to it, would belong to the same user as the directory, or
+/// what there is of the way; and if that is a link, whether the link is that user's, too. A key that root makes in the
+/// folder of somebody else is of no use there. Where the system does not tell, it is taken to be so.
+pub fn is_ours(directory: &Path) -> bool {
+    let there = what_is_there(directory);
+    let Some(us) = us() else { return true };
+    [fs::symlink_metadata(there), fs::metadata(there)].into_iter().flatten().all(|facts| is_of(&facts, us))
+}
+
+/// Whether whoever may change `target` anyway has made `link`; or root, or this process's user.
+#[cfg(unix)]
+pub(super) fn may_link(link: &fs::Metadata, target: &fs::Metadata) -> bool {
+    is_of(link, 0) || is_owned_alike(link, target) || us().is_none_or(|us| is_of(link, us))
+}
+
+#[cfg(not(unix))]
+pub(super) fn may_link(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    true
+}
+
+/// The user of this process: whoever a new file belongs to. `/proc` is not everywhere, and is root's for a program with
+/// capabilities.
+#[cfg(unix)]
+fn us() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    let made = tempfile::tempfile().and_then(|file| file.metadata());
+    made.or_else(|_| fs::metadata("/proc/self")).map(|facts| facts.uid()).ok()
+}
+
+#[cfg(not(unix))]
+fn us() -> Option<u32> {
+    None
+}
+
+#[cfg(unix)]
+fn is_of(file: &fs::Metadata, user: u32) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    file.uid() == user
+}
+
+#[cfg(not(unix))]
+fn is_of(_: &fs::Metadata, _: u32) -> bool {
+    true
+}
+
+/// Whether both are of one file.
+#[cfg(unix)]
+pub(super) fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    true
 }
 
 /// Only root gives away; some container's root may not, or knows the other user by no number.
@@ -108,13 +168,37 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_a_link_gives_nothing_away() {
-        let Some(dir) = somebodys_folder() else { return };
-        let elsewhere = tempfile::NamedTempFile::new().unwrap();
-        let before = owner(elsewhere.path());
-        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(".lock")).unwrap();
-        drop(Lock::wait(dir.path()).unwrap());
-        assert_eq!(owner(elsewhere.path()), before);
+    fn a_link_that_is_replaced_gives_nothing_of_its_target_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, "theirs").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o666)).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        replace(&link, b"a secret", Readers::Owner).unwrap();
+        let now = fs::symlink_metadata(&link).unwrap();
+        assert_eq!((now.is_file(), now.mode() & 0o777), (true, 0o600));
+        assert_eq!(fs::read(&target).unwrap(), b"theirs");
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("folder", &link).unwrap();
+        for missing in [false, true] {
+            if missing {
+                fs::create_dir(dir.path().join("folder")).unwrap();
+            }
+            assert!(is_ours(dir.path()) && is_ours(&dir.path().join("certs/deeper")) && is_ours(&link));
+        }
+        assert!(is_ours(Path::new("no-such/folder")));
+        // Only root may give a folder away.
+        if chown(dir.path(), Some(4711), None).is_ok() {
+            assert!(!is_ours(dir.path()) && !is_ours(&dir.path().join("certs/deeper")));
+            assert!(is_ours(&link));
+            std::os::unix::fs::lchown(&link, Some(4711), None).unwrap();
+            assert!(!is_ours(&link), "it leads to ours, and may lead elsewhere tomorrow");
+        }
     }
 
     #[test]

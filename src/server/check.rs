@@ -17,10 +17,12 @@ pub(super) const TICKET_KEY: &str = "ticket.key";
 pub fn check(config: &ServerConfig) -> Vec<Problem> {
     let mut problems = certificate::check_all(config);
     let mut add = |key: &str, error: Option<String>| {
+        // A folder may be in the way of several files.
+        let error = error.filter(|message| problems.iter().all(|problem: &Problem| problem.message != *message));
         problems.extend(error.map(|message| Problem { key: key.to_owned(), message }));
     };
     let ticket_key = config.tunnel.tls.dir.join(TICKET_KEY);
-    add("tunnel.tls.dir", TicketKey::look(&ticket_key).err().map(|error| error.to_string()));
+    add("tunnel.tls.dir", TicketKey::check(&ticket_key).err().map(|error| error.to_string()));
     if config.admin.listen.is_some() {
         add("admin.token_file", look_at_token(&config.admin.token_file));
     }
@@ -30,5 +32,5 @@ pub fn check(config: &ServerConfig) -> Vec<Problem> {
 }
 
 fn look_at_token(file: &Path) -> Option<String> {
-    AdminToken::look(file).err().map(|error| error.to_string())
+    AdminToken::check(file).err().map(|error| error.to_string())
 }

@@ -13,13 +13,17 @@ use crate::config::LogConfig;
 pub fn check_log_file(config: &LogConfig) -> io::Result<()> {
     let Some(file) = &config.file else { return Ok(()) };
     let path = &file.path;
-    let there = match OpenOptions::new().append(true).open(path) {
+    let there = match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        // A pipe would wait until somebody reads it.
+        Ok(found) if !found.is_file() => Ok(()),
+        Ok(_) => OpenOptions::new().append(true).open(path).map(drop),
         // One without a name, which is gone at once: the folder alone says whether there may be another.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             std::fs::metadata(folder).and_then(|_| tempfile::tempfile_in(folder)).map(drop)
         }
-        opened => opened.map(drop),
+        Err(error) => Err(error),
     };
     there.map_err(|error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display())))
 }
@@ -50,5 +54,14 @@ mod tests {
         assert!(!dir.path().join("nowhere").exists());
         assert!(check(dir.path()).is_err(), "a folder is no file");
         check_log_file(&LogConfig::plain("info")).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        check(&pipe).unwrap();
     }
 }

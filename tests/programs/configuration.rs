@@ -239,9 +239,9 @@ fn check_says_so_if_it_is_the_users_permission() {
     let ended = run("adit check", command);
     assert_eq!(
         (ended.code, keys(&ended, &file)),
-        (Some(78), ["tunnel.tls.cert", "tunnel.tls.key"].map(String::from).into())
+        (Some(78), ["tunnel.tls.cert", "tunnel.tls.key", "tunnel.tls.dir"].map(String::from).into())
     );
-    assert_eq!(ended.stderr.matches("the user who runs this check may not").count(), 2, "{ended:?}");
+    assert_eq!(ended.stderr.matches("the user who runs this check may not").count(), 3, "{ended:?}");
 }
 
 #[test]

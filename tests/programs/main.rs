@@ -29,6 +29,8 @@ mod logs;
 mod managed;
 mod mistakes;
 mod outages;
+#[cfg(unix)]
+mod owners;
 mod reload;
 mod secrecy;
 mod sharing;

@@ -181,6 +181,18 @@ fn a_mistake_on_the_command_line_is_named_as_it_is_there() {
     assert_eq!(ended.code, Some(78), "{ended:?}");
     assert_says(&ended.stderr, &["PORT|URL: `99999` is not a port", "--allow: `nowhere` is not a network"]);
     assert!(!ended.stderr.contains("services[0]"), "{ended:?}");
+    // Nobody who could type a password is there, and nobody is asked.
+    for (flags, says) in [
+        (&["--token", ""][..], "--token: holds no token; put in the one that `adit token new` printed\n"),
+        (&["--token", "x", "--basic-auth", ""], "--basic-auth: is not the name of a user"),
+        (&["--token", "x", "--basic-auth", "ann", "--basic-auth", "ann"], "--basic-auth: `ann` is given twice"),
+        (&["--token", "x", "--basic-auth", "ann", "--allow", "nowhere"], "--allow: `nowhere` is not a network"),
+    ] {
+        let mut command = adit();
+        command.args(["http", "3000", "--server", "127.0.0.1:1", "--id", "alice"]).args(flags);
+        let ended = run("adit http", command);
+        assert!(ended.code != Some(0) && ended.stderr.contains(says), "{flags:?}: {ended:?}");
+    }
 }
 
 #[test]

@@ -299,12 +299,24 @@ fn the_first_client_of_an_empty_folder_needs_no_folder_and_the_server_no_file() 
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let folder = Folder::new();
     folder.add_client("alice");
+    did(&folder, &["set", "alice", "--names", "alice,shop,shop", "--tcp-ports", "20000-20010,20005"]);
     let before = file(&folder);
+    did(&folder, &["set", "alice", "--names", "+shop,shop", "--tcp-ports", "+20005"]);
+    assert_eq!(file(&folder), before, "all of it was there");
     for (arguments, code, says) in [
         (&["new", "alice"][..], 1, "`alice` exists already"),
         (&["invite", "alice"], 1, "`alice` exists already"),
-        (&["new", "bob", "--names", "bob,alice"], 78, "the name `alice` of bob belongs to alice"),
-        (&["new", "bob", "--names", "*.bob"], 78, "`*.bob` is for the service `bob`"),
+        (
+            &["new", "bob", "--names", "bob,alice"],
+            1,
+            "error: --names bob,alice: the name `alice` of bob belongs to alice",
+        ),
+        (&["new", "bob", "--names", "*.bob"], 1, "error: --names *.bob: `*.bob` is for the service `bob`"),
+        (&["new", "bob", "--tcp-ports", "22-23,23-24"], 1, "error: --tcp-ports 22-23,23-24: ports of 23-24 are listed"),
+        (&["new", "shop"], 1, "error: ID shop: the name `shop` of shop belongs to alice"),
+        (&["set", "alice", "--names", "*.blog"], 1, "error: --names *.blog: `*.blog` is for the service `blog`"),
+        (&["set", "alice", "--tcp-ports", "+20005-20015"], 1, "error: --tcp-ports +20005-20015: ports of 20005-20015"),
+        (&["invite", "bob", "--names", "bob,shop"], 1, "error: --names bob,shop: the name `shop` of "),
         (&["new", "bob", "--names", "Bob"], 2, "contains `B`"),
         (&["new", "bob", "--expires", "2001-01-01T00:00:00Z"], 2, "over already"),
         (&["rotate", "alice", "--overlap", "5"], 2, "--overlap"),

@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
 use super::files::{Files, Site};
+use super::refused::{Asked, typed};
 use super::{done, end, print_secret, taken_over};
 use crate::auth::InviteCode;
 use crate::certs::authority_fingerprint;
@@ -46,7 +47,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let code = InviteCode::generate(pin.ok(), args.id.as_ref()).map_err(Failure::other)?;
     let (id, names) = (args.id.clone(), args.names);
     let invite = NewInvite { code_hash: code.digest(), id, names, expires: args.expires };
-    let (key, before) = replace_invite(&site.clients, &invite)?;
+    let asked = Asked { id: args.id.clone(), names: typed(&invite.names, Claim::to_string), ..Asked::default() };
+    let (key, before) = replace_invite(&site.clients, &invite).map_err(|error| asked.name(error))?;
     let whom = args.id.map_or_else(|| "whoever has the code".to_owned(), |id| format!("`{id}`"));
     done("invited", &format!("{whom}, as {key} in {}, until {}", site.clients.display(), args.expires));
     if let Some(before) = before {
@@ -88,9 +90,10 @@ fn pin_of(site: &Site) -> Result<Result<Fingerprint, String>, Failure> {
              starts, or start it once. If its unit or --set gives it another folder, it is there"
         )));
     }
-    if !is_ours(&tls.dir) {
+    // Whose the server is to be, its clients file tells best: the folder may not be there yet.
+    if !is_ours(&tls.dir) || !is_ours(&site.clients) {
         let why = format!(
-            "there is no certificate in {dir} yet, which is another user's; start the server once, or say --fingerprint"
+            "there is no certificate in {dir} yet, and the server is another user's; start it once, or say --fingerprint"
         );
         return Ok(Err(why));
     }

@@ -6,9 +6,10 @@ use clap::ArgGroup;
 use jiff::Timestamp;
 
 use super::files::Files;
+use super::refused::{Asked, typed};
 use super::{done, end, list, taken_over};
 use crate::cli::Failure;
-use crate::config::{Claim, ClientChange, Listing, listing, port_range, set_client};
+use crate::config::{Claim, ClientChange, Listing, listing, port_range, port_text, set_client};
 use crate::values::{ClientId, Domain};
 
 #[derive(Debug, clap::Args)]
@@ -52,11 +53,24 @@ fn expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" { Ok(Expiry(None)) } else { end(text).map(|end| Expiry(Some(end))) }
 }
 
+fn typed_listing<T>(listing: &Listing<T>, text_of: impl Fn(&T) -> String) -> String {
+    match listing {
+        Listing::Replace(items) => typed(items, text_of).unwrap_or_else(|| "''".to_owned()),
+        Listing::Add(items) => format!("+{}", typed(items, text_of).unwrap_or_default()),
+    }
+}
+
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let Args { id, files, names, domains, tcp_ports, expires } = args;
     let file = files.site()?.clients;
+    let asked = Asked {
+        id: None,
+        names: names.as_ref().map(|names| typed_listing(names, Claim::to_string)),
+        domains: domains.as_ref().map(|domains| typed_listing(domains, Domain::to_string)),
+        tcp_ports: tcp_ports.as_ref().map(|ports| typed_listing(ports, port_text)),
+    };
     let changes = ClientChange { names, domains, tcp_ports, expires: expires.map(|Expiry(expires)| expires) };
-    set_client(&file, &id, &changes)?;
+    set_client(&file, &id, &changes).map_err(|error| asked.name(error))?;
     done("changed", &format!("the client `{id}` in {}:", file.display()));
     list::show(&file, &id)?;
     taken_over();

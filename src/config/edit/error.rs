@@ -54,9 +54,12 @@ pub enum EditError {
         /// The key.
         key: String,
     },
-    /// The file has problems of its own, or the change would give it one.
+    /// The file has problems of its own.
     #[error(transparent)]
     Invalid(#[from] ConfigErrors),
+    /// The file has none, and would have these after the change.
+    #[error("with this change the clients file would be wrong:\n{0}")]
+    Refused(ConfigErrors),
     /// The file, its directory or its lock cannot be read or written.
     #[error("{0}; check that the directory exists and who may write there")]
     Io(#[from] io::Error),

@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::text::{Comments, NotThere, append, insert_after, list, quoted, remove, set};
-use super::{Draft, EditError, Missing, change};
+use super::{Draft, EditError, Missing, change, contains, distinct};
 use crate::config::clients::{Claim, claims_of, port_text};
 use crate::values::{ClientId, Domain};
 
@@ -48,9 +48,9 @@ pub fn set_client(path: &Path, id: &ClientId, changes: &ClientChange) -> Result<
         if let Some(expires) = &changes.expires {
             draft.put(id, "expires", expires.map(|end| end.to_string()))?;
         }
-        draft.put_list(id, "tcp_ports", changes.tcp_ports.as_ref(), &ports, port_text)?;
-        draft.put_list(id, "domains", changes.domains.as_ref(), &domains, Domain::to_string)?;
-        draft.put_list(id, "names", changes.names.as_ref(), &names, Claim::to_string)
+        draft.put_list(id, "tcp_ports", changes.tcp_ports.as_ref(), &ports, (port_text, contains))?;
+        draft.put_list(id, "domains", changes.domains.as_ref(), &domains, (Domain::to_string, PartialEq::eq))?;
+        draft.put_list(id, "names", changes.names.as_ref(), &names, (Claim::to_string, PartialEq::eq))
     })
 }
 
@@ -66,23 +66,25 @@ impl Draft {
         })
     }
 
-    fn put_list<T: PartialEq>(
+    /// What another one of the list covers, or one that is there already, is not written.
+    fn put_list<T>(
         &mut self,
         id: &ClientId,
         key: &str,
         listing: Option<&Listing<T>>,
         before: &[T],
-        text_of: impl Fn(&T) -> String,
+        (text_of, covers): (impl Fn(&T) -> String, impl Fn(&T, &T) -> bool),
     ) -> Result<(), EditError> {
         let texts = |items: &mut dyn Iterator<Item = &T>| items.map(&text_of).collect::<Vec<_>>();
         match listing {
             None => Ok(()),
             Some(Listing::Replace(items)) => {
-                let texts = texts(&mut items.iter());
+                let texts = texts(&mut distinct(items, covers).into_iter());
                 self.put(id, key, (!texts.is_empty()).then(|| list(&texts)))
             }
             Some(Listing::Add(items)) => {
-                let new = texts(&mut items.iter().filter(|item| !before.contains(item)));
+                let is_there = |item: &&T| before.iter().any(|one| covers(one, item));
+                let new = texts(&mut distinct(items, &covers).into_iter().filter(|item| !is_there(item)));
                 let path = ["clients", id.as_str(), key];
                 let quoted: Vec<_> = new.iter().map(|text| quoted(text)).collect();
                 if new.is_empty() {
@@ -191,11 +193,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_twice_or_there_already_is_written_once() {
+        let text = format!("[clients.bob]\ntoken_hash = '{HASH}'\ntcp_ports = ['20000-20010']\n");
+        let ports = |text: &str| Some(listing(text, port_range).unwrap());
+        let there = ClientChange { tcp_ports: ports("+20005,20000-20010"), ..ClientChange::default() };
+        assert_eq!(changed(&text, &there).unwrap(), text);
+        let wider = ClientChange { tcp_ports: ports("22,30000-30009,22,30001,30000-30009"), ..ClientChange::default() };
+        assert!(changed(&text, &wider).unwrap().ends_with("tcp_ports = [\"22\", \"30000-30009\"]\n"));
+        for twice in ["bob,blog,blog", "+blog,blog"] {
+            let change = ClientChange { names: names(twice), ..ClientChange::default() };
+            assert!(changed(&text, &change).unwrap().contains("names = [\"bob\", \"blog\"]\n"), "{twice}");
+        }
+        // Some of it is new: whoever asks for it may mean something else.
+        let overlapping = ClientChange { tcp_ports: ports("+20005-20015"), ..ClientChange::default() };
+        assert!(matches!(changed(&text, &overlapping).unwrap_err(), EditError::Refused(_)));
+    }
+
+    #[test]
     fn what_is_somebody_elses_is_refused_and_so_is_nobody() {
         let alice = format!("[clients.alice]\ntoken_hash = '{HASH}'\n");
         let both = format!("{alice}[clients.bob]\ntoken_hash = '{HASH}'\n");
         let theirs = ClientChange { names: names("+alice"), ..ClientChange::default() };
-        assert!(matches!(changed(&both, &theirs).unwrap_err(), EditError::Invalid(_)));
+        assert!(matches!(changed(&both, &theirs).unwrap_err(), EditError::Refused(_)));
         assert!(matches!(changed(&alice, &theirs).unwrap_err(), EditError::NoClient { .. }));
     }
 

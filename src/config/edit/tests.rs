@@ -133,7 +133,8 @@ fn an_existing_id_a_claimed_name_and_a_broken_file_are_refused_and_nothing_chang
         fs::write(&path, text).unwrap();
         let error = add(&path, new).unwrap_err();
         assert_eq!(matches!(error, EditError::ClientExists { .. }), new == "alice", "{error}");
-        assert_eq!(matches!(error, EditError::Invalid(_)), new != "alice", "{error}");
+        assert_eq!(matches!(error, EditError::Refused(_)), new == "blog", "{error}");
+        assert_eq!(matches!(error, EditError::Invalid(_)), text != good, "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 }
@@ -310,8 +311,8 @@ fn nobody_is_invited_twice() {
     assert!(matches!(invite(2, Some("bob"), &[]), EditError::Invited { key, .. } if key == "01010101"));
     assert!(matches!(add(&path, "bob").unwrap_err(), EditError::Invited { .. }));
     assert!(matches!(invite(1, Some("carol"), &[]), EditError::InviteExists { .. }));
-    assert!(matches!(invite(2, Some("carol"), &["alice"]), EditError::Invalid(_)));
-    assert!(matches!(invite(2, Some("carol"), &["bob"]), EditError::Invalid(_)));
+    assert!(matches!(invite(2, Some("carol"), &["alice"]), EditError::Refused(_)));
+    assert!(matches!(invite(2, Some("carol"), &["bob"]), EditError::Refused(_)));
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 }
 
@@ -473,10 +474,37 @@ fn a_file_that_root_makes_is_for_the_owner_of_its_folder() {
         return;
     }
     add(&path, "alice").unwrap();
-    for file in [path.clone(), directory.path().join(".lock")] {
-        let made = fs::metadata(&file).unwrap();
-        assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (4711, 4712, 0o600), "{}", file.display());
+    let folder = directory.path().join("config");
+    let below = folder.join("clients.toml");
+    add(&below, "alice").unwrap();
+    for file in [&path, &directory.path().join(".lock"), &below, &folder.join(".lock"), &folder] {
+        let made = fs::metadata(file).unwrap();
+        assert_eq!((made.uid(), made.gid()), (4711, 4712), "{}", file.display());
+        assert!(made.is_dir() || made.mode() & 0o777 == 0o600, "{}", file.display());
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn nobody_leads_root_to_what_is_roots() {
+    use std::os::unix::fs::{MetadataExt as _, chown, lchown, symlink};
+    let (directory, path) = scratch();
+    let link = directory.path().join("link.toml");
+    fs::write(&path, "# root's\n").unwrap();
+    symlink(&path, &link).unwrap();
+    // Only root may give a link away.
+    if lchown(&link, Some(4711), Some(4712)).is_err() {
+        return;
+    }
+    let error = add(&link, "alice").unwrap_err();
+    assert!(matches!(&error, EditError::Io(error) if error.to_string().contains("link.toml is a link")), "{error}");
+    assert!(look_at_beginning(&link).is_err());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "# root's\n");
+    // What is theirs they may have wherever they like.
+    chown(&path, Some(4711), Some(4712)).unwrap();
+    add(&link, "alice").unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && ClientsFile::load(&path).unwrap().clients.len() == 1);
+    assert_eq!(fs::metadata(&path).unwrap().uid(), 4711);
 }
 
 #[cfg(unix)]

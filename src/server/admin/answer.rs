@@ -159,7 +159,7 @@ impl From<EditError> for ApiError {
             }
             EditError::InviteExists { .. } => Self::conflict("there is such an invitation already; try again"),
             // What was asked for has passed by itself: it is what the file says beside it.
-            EditError::Invalid(errors) => {
+            EditError::Invalid(errors) | EditError::Refused(errors) => {
                 let problems = errors.problems.into_iter().map(ProblemView::from).collect();
                 let message = "the clients file as it is does not allow this; nothing was changed";
                 Self { problems, ..Self::conflict(message) }
