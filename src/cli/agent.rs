@@ -12,7 +12,7 @@ use super::flags::{AddressArgs, Keys, Users, VisitorArgs, in_flags};
 use super::login::look_again;
 use super::reload::AgentFile;
 use super::runtime::Hangups;
-use super::server::setting;
+use super::server_file::{flags, setting};
 use super::{Failure, manager, runtime};
 use crate::agent::{Agent, Changes, GivenUp, look_for_applications};
 use crate::config::{AgentConfig, Flags};
@@ -87,7 +87,7 @@ struct LoginArgs {
 }
 
 pub(super) fn run_agent(args: AgentArgs) -> Result<(), Failure> {
-    let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
+    let flags = flags(args.settings);
     let file = AgentFile::new(args.config, flags);
     run(file.read()?, Some(file))
 }

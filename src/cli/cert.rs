@@ -1,14 +1,12 @@
 //! `adit cert`
 
-use std::path::PathBuf;
-
 use anstream::println;
 use anstyle::Style;
 use jiff::Timestamp;
 
 use super::Failure;
-use super::server::setting;
-use crate::config::{Flags, ServerConfig};
+use super::server_file::ServerFile;
+use crate::config::ServerConfig;
 use crate::server::StartError;
 use crate::server::certificate::{Origin, ServerCertificate, public_chains};
 
@@ -16,12 +14,8 @@ use crate::server::certificate::{Origin, ServerCertificate, public_chains};
 pub(super) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The server's configuration file [default: config/server.toml, if it is there]
-    #[arg(long, short, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Override one setting of it
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting, global = true)]
-    settings: Vec<(String, String)>,
+    #[command(flatten)]
+    server: ServerFile,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -34,8 +28,7 @@ enum Command {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
-    let config = ServerConfig::load(args.config.as_deref(), &flags)?;
+    let config = args.server.load()?;
     match args.command.unwrap_or(Command::Show) {
         Command::Show => show(&config),
         Command::Renew => renew(&config),

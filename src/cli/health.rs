@@ -1,6 +1,5 @@
 //! `adit health`
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anstream::println;
@@ -8,25 +7,19 @@ use anstyle::{AnsiColor, Style};
 
 use super::Failure;
 use super::ask::{Connection, from_here};
-use super::server::setting;
-use crate::config::{Flags, ServerConfig};
+use super::server_file::ServerFile;
 
 /// For all of it: connecting, asking, the answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The server's configuration file [default: config/server.toml, if it is there]
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override one setting of it
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
-    settings: Vec<(String, String)>,
+    #[command(flatten)]
+    server: ServerFile,
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
-    let config = ServerConfig::load(args.config.as_deref(), &flags)?;
+    let config = args.server.load()?;
     // The public port's page says whether anybody is connected, which is not the server's fault: any answer will do.
     let (key, address, path) = match config.admin.listen {
         Some(address) => ("admin.listen", address, "/readyz"),

@@ -18,6 +18,7 @@ mod password;
 mod reload;
 mod runtime;
 mod server;
+mod server_file;
 mod status;
 mod table;
 mod terminal;

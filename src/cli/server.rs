@@ -13,11 +13,12 @@ use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
 use super::runtime::Hangups;
+use super::server_file::{flags, setting};
 use super::{Failure, manager, runtime};
 use crate::auth::{Clients, load_clients};
 use crate::certs::authority_fingerprint;
 use crate::config::{
-    ClientsFile, DEFAULT_SERVER_FILE, Flags, PublicConfig, ServerConfig, begin_clients_file, open_admin_warning,
+    ClientsFile, DEFAULT_SERVER_FILE, PublicConfig, ServerConfig, begin_clients_file, open_admin_warning,
     shared_origin_warning,
 };
 use crate::server::Server;
@@ -36,18 +37,10 @@ pub(super) struct Args {
     settings: Vec<(String, String)>,
 }
 
-/// Splits `KEY=VALUE`.
-pub(super) fn setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
-        _ => Err("write it as KEY=VALUE, e.g. public.domain=tunnel.example.com".to_owned()),
-    }
-}
-
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     // Before there are threads.
     let (mut inherited, strange) = Inherited::of_process();
-    let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
+    let flags = flags(args.settings);
     // A file that was there is not done without when everything is read again.
     let usual = || Some(PathBuf::from(DEFAULT_SERVER_FILE)).filter(|path| path.exists());
     let file = args.config.or_else(usual);

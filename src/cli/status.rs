@@ -1,7 +1,6 @@
 //! `adit status`: how a running server is, and who is connected.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -9,24 +8,18 @@ use jiff::Timestamp;
 
 use super::Failure;
 use super::admin::{AdminPort, Health, Tunnel};
-use super::server::setting;
+use super::server_file::ServerFile;
 use super::table::{Cell, table};
 use super::terminal::harmless;
-use crate::config::{Flags, ServerConfig};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The server's configuration file [default: config/server.toml, if it is there]
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Override one setting of it
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
-    settings: Vec<(String, String)>,
+    #[command(flatten)]
+    server: ServerFile,
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let flags = args.settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value));
-    let config = ServerConfig::load(args.config.as_deref(), &flags)?;
+    let config = args.server.load()?;
     let port = AdminPort::of(&config)?;
     let mut server = port.meet()?;
     let (health, tunnels) = (server.health()?, server.tunnels()?);

@@ -1,0 +1,39 @@
+//! The server's configuration, for whoever only looks at it.
+
+use std::path::PathBuf;
+
+use crate::config::{ConfigErrors, Flags, ServerConfig};
+
+/// Where it is, and what counts instead.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServerFile {
+    /// The server's configuration file [default: config/server.toml, if it is there]
+    #[arg(long, short, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Override one setting of it
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting, global = true)]
+    settings: Vec<(String, String)>,
+}
+
+impl ServerFile {
+    /// Reads it, with the environment over the file and the settings over both.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub(super) fn load(self) -> Result<ServerConfig, ConfigErrors> {
+        ServerConfig::load(self.config.as_deref(), &flags(self.settings))
+    }
+}
+
+/// Settings of the command line as the configuration takes them.
+pub(super) fn flags(settings: Vec<(String, String)>) -> Flags {
+    settings.into_iter().fold(Flags::new(), |flags, (key, value)| flags.with(&key, value))
+}
+
+/// Splits `KEY=VALUE`.
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE, e.g. public.domain=tunnel.example.com".to_owned()),
+    }
+}
