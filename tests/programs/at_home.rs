@@ -22,10 +22,12 @@ fn server(settings: &str) -> (Folder, Server) {
     (folder, server)
 }
 
-/// The same command on a terminal of its own. It gets the terminal's hang-up when the test is done with it.
+/// The same command on a terminal of its own. It gets the terminal's hang-up when the test is done with it, also where
+/// whoever runs the tests ignores those (`nohup`).
 fn on_a_terminal(command: &Command) -> Command {
     let mut terminal = tool("python3");
-    terminal.args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])"]);
+    let spawn = "import pty, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); pty.spawn(sys.argv[1:])";
+    terminal.args(["-c", spawn]);
     terminal.arg(command.get_program()).args(command.get_args());
     terminal.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
     terminal.env_remove("RUST_LOG");
