@@ -11,6 +11,7 @@ use super::AccessError;
 use super::seen::Seen;
 use crate::limits::Budget;
 use crate::protocol::access::{Webhook, WebhookScheme};
+use crate::values::digest_in;
 
 /// The largest body that can be held until its signature is known: what GitHub sends at most, in bytes.
 pub const MAX_BODY: usize = 25 * 1024 * 1024;
@@ -97,7 +98,7 @@ impl Signed {
         let text = field.to_str().ok()?;
         match self.scheme {
             WebhookScheme::Github => {
-                let signatures = vec![digest_in(text.strip_prefix("sha256=")?)?];
+                let signatures = vec![digest_in(text.strip_prefix("sha256=")?.as_bytes())?];
                 Some(Verifier { signed: self, mac: self.key.clone(), signatures, time: None })
             }
             WebhookScheme::Stripe => {
@@ -130,7 +131,7 @@ impl<'a> Stamped<'a> {
                     stamp = Some((text, text.parse().ok()?));
                 }
                 ("t", _) => return None,
-                ("v1", text) if signatures.len() < MAX_SIGNATURES => signatures.push(digest_in(text)?),
+                ("v1", text) if signatures.len() < MAX_SIGNATURES => signatures.push(digest_in(text.as_bytes())?),
                 ("v1", _) => return None,
                 _ => {}
             }
@@ -138,19 +139,6 @@ impl<'a> Stamped<'a> {
         let (text, time) = stamp?;
         (!signatures.is_empty()).then_some(Self { text, time, signatures })
     }
-}
-
-/// 32 bytes in 64 hexadecimal digits.
-fn digest_in(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    if text.len() != 2 * digest.len() {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(digest)
 }
 
 /// Checks one body, piece by piece.

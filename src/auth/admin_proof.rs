@@ -1,12 +1,13 @@
 //! How a server shows the operator's tools that it is the one which they mean, before they show it the admin token.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::SocketAddr;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::AdminToken;
+use crate::values::{digest_in, hex_of};
 
 /// The field of a request in which a nonce is.
 pub const NONCE_FIELD: &str = "x-adit-nonce";
@@ -37,17 +38,17 @@ impl AdminNonce {
 
     /// Reads one; `None`, if it is anything but 64 hexadecimal digits.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        bytes_of(text).map(Self)
+        digest_in(text).map(Self)
     }
 
     /// The proof that whoever has `token` takes connections at `arrived`.
     pub fn proof(&self, token: &AdminToken, arrived: SocketAddr) -> Option<String> {
-        Some(hex(&self.mac(token, arrived)?.finalize().into_bytes()))
+        Some(hex_of(&self.mac(token, arrived)?.finalize().into_bytes().into()))
     }
 
     /// Whether `shown` is that proof. Compares in constant time, as `hmac` does.
     pub fn is_proved(&self, token: &AdminToken, dialled: SocketAddr, shown: &[u8]) -> bool {
-        let (mac, shown) = (self.mac(token, dialled), bytes_of(shown));
+        let (mac, shown) = (self.mac(token, dialled), digest_in(shown));
         mac.zip(shown).is_some_and(|(mac, shown)| mac.verify_slice(&shown).is_ok())
     }
 
@@ -62,25 +63,8 @@ impl AdminNonce {
 
 impl fmt::Display for AdminNonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&hex_of(&self.0))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn bytes_of(text: &[u8]) -> Option<[u8; SIZE]> {
-    if text.len() != 2 * SIZE {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let bytes = text.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?));
-    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
 #[cfg(test)]

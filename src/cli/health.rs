@@ -12,14 +12,8 @@ use super::server_file::ServerFile;
 /// For all of it: connecting, asking, the answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    server: ServerFile,
-}
-
-pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let config = args.server.load()?;
+pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
+    let config = file.load()?;
     // The public port's page says whether anybody is connected, which is not the server's fault: any answer will do.
     let (key, address, path) = match config.admin.listen {
         Some(address) => ("admin.listen", address, "/readyz"),

@@ -60,9 +60,9 @@ enum Command {
     /// Check a configuration file and name every problem in it
     Check(check::Args),
     /// Show how a running server is, and who is connected
-    Status(status::Args),
+    Status(server_file::ServerFile),
     /// Ask a server on this machine whether it is ready: for health checks of containers and monitors
-    Health(health::Args),
+    Health(server_file::ServerFile),
     /// Show it working: server, agent and a small site in one process
     Demo(demo::Args),
     /// Print completions of the command line for a shell

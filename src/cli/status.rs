@@ -12,14 +12,8 @@ use super::server_file::ServerFile;
 use super::table::{Cell, table};
 use super::terminal::harmless;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    server: ServerFile,
-}
-
-pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let config = args.server.load()?;
+pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
+    let config = file.load()?;
     let port = AdminPort::of(&config)?;
     let mut server = port.meet()?;
     let (health, tunnels) = (server.health()?, server.tunnels()?);

@@ -1,8 +1,9 @@
 //! The `[log]` section, the same for both sides.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::table::Table;
+use crate::files::directory_of;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,13 @@ pub struct LogFile {
     pub size: u64,
     /// How many earlier ones are kept. Default: 7, from 1 to 1,000.
     pub keep: usize,
+}
+
+impl LogFile {
+    /// The folder that it is in, and its earlier ones.
+    pub fn folder(&self) -> &Path {
+        directory_of(&self.path)
+    }
 }
 
 /// The levels, the least talkative first.

@@ -2,7 +2,6 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::path::Path;
 
 use crate::config::LogConfig;
 
@@ -20,7 +19,7 @@ pub fn check_log_file(config: &LogConfig) -> io::Result<()> {
         Ok(_) => OpenOptions::new().append(true).open(path).map(drop),
         // One without a name, which is gone at once: the folder alone says whether there may be another.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let folder = file.folder();
             std::fs::metadata(folder).and_then(|_| tempfile::tempfile_in(folder)).map(drop)
         }
         Err(error) => Err(error),
@@ -31,6 +30,7 @@ pub fn check_log_file(config: &LogConfig) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
     use crate::config::LogFile;

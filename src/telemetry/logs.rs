@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -207,8 +207,7 @@ fn queue(most: usize, to: impl Write + Send + 'static, state: &LogState) -> (Non
 fn open(file: &LogFile, state: &LogState) -> Result<Rolling, LogError> {
     let cannot = |error| LogError::File(file.path.clone(), error);
     // A folder that is not there is said to be, before the file.
-    let folder = file.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::metadata(folder).map_err(cannot)?;
+    std::fs::metadata(file.folder()).map_err(cannot)?;
     Rolling::open(file, state.clone()).map_err(cannot)
 }
 

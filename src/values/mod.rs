@@ -4,12 +4,14 @@
 
 mod domain;
 mod fingerprint;
+mod hex;
 mod ids;
 mod label;
 mod secret;
 
 pub use domain::{Domain, DomainError};
 pub use fingerprint::{Fingerprint, FingerprintError};
+pub use hex::{digest_in, hex_of};
 pub use ids::{InstanceId, LaneId, RequestId, SessionId, TunnelId};
 pub use label::{ClientId, LabelError, Name, RESERVED_NAMES};
 pub use secret::Secret;

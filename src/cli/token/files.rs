@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Failure;
 use crate::cli::server::begins_clients;
 use crate::config::{ConfigErrors, DEFAULT_SERVER_FILE, Flags, ServerConfig};
+use crate::files::directory_of;
 
 /// Where it is looked for when nothing is named.
 const DEFAULT_CLIENTS_FILE: &str = "config/clients.toml";
@@ -94,7 +95,7 @@ impl Site {
 fn is_same(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| {
         path.canonicalize().ok().or_else(|| {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let folder = directory_of(path);
             Some(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name()?))
         })
     };
