@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anstream::println;
 use anstyle::{AnsiColor, Style};
@@ -14,6 +15,9 @@ use crate::agent::Changes;
 use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
 use crate::files::Watch;
 use crate::telemetry::STATUS_LOG;
+
+/// How often an agent without a token looks for its token file, whatever the system tells of changes.
+const LOOK_FOR_TOKEN: Duration = Duration::from_secs(30);
 
 /// The file of an agent, and what the command line sets over it.
 pub(super) struct AgentFile {
@@ -50,6 +54,14 @@ impl AgentFile {
         AgentConfig::load(Some(&self.path), &self.flags)
     }
 
+    /// Reads it for an agent that waits for its token file.
+    ///
+    /// # Errors
+    /// As [`AgentFile::read`], but for the token file.
+    pub(super) fn read_awaiting_token(&self) -> Result<AgentConfig, ConfigErrors> {
+        AgentConfig::load_awaiting_token(Some(&self.path), &self.flags)
+    }
+
     /// Takes over what changes in it, for ever, and whenever `hangups` hears of one. `started` is how the agent began.
     pub(super) async fn follow(self, mut hangups: Hangups, started: AgentConfig, changes: Changes) -> Infallible {
         let Self { path, flags, watch } = self;
@@ -57,8 +69,12 @@ impl AgentFile {
         let mut token_file = started.token_file.clone();
         let mut token_watch = watch_token(token_file.as_deref());
         let mut told = Vec::new();
+        let mut awaits_token = started.awaited.is_some();
         loop {
+            let mut by_itself = false;
             tokio::select! {
+                // The system may not be able to tell of changes.
+                () = tokio::time::sleep(LOOK_FOR_TOKEN), if awaits_token => by_itself = true,
                 () = changed(&mut watch) => {}
                 () = changed(&mut token_watch) => {}
                 () = hangups.next() => {
@@ -68,13 +84,20 @@ impl AgentFile {
                 }
             }
             // Reading a file may take a while.
-            let (path, flags, started, changes) = (path.clone(), flags.clone(), started.clone(), changes.clone());
-            let again = move || read_again(&path, &flags, &started, &changes);
+            let (path, flags, started, of_agent) = (path.clone(), flags.clone(), started.clone(), changes.clone());
+            let again = move || read_again(&path, &flags, &started, &of_agent);
             let Ok((outcome, now)) = tokio::task::spawn_blocking(again).await else { continue };
             if let Some(now) = now.filter(|now| *now != token_file) {
                 token_watch = watch_token(now.as_deref());
                 token_file = now;
             }
+            // Still no token, which was said before.
+            if by_itself && matches!(outcome, Outcome::Refused(_)) {
+                continue;
+            }
+            awaits_token &= !matches!(outcome, Outcome::Read { .. });
+            // A mended configuration need not wait for the agent's next attempt.
+            changes.ask_at_once();
             tell(outcome, &mut told);
             manager::ready();
         }
