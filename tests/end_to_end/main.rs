@@ -31,8 +31,10 @@ mod reload;
 mod rules;
 mod scale;
 mod shutdown;
+mod stale;
 mod takeover;
 mod tenants;
 #[cfg(feature = "otlp")]
 mod traces;
+mod unsettled;
 mod upgrades;
