@@ -160,6 +160,12 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether a server has refused the latest services, so that those before stay. The same services, made again, are
+    /// offered again.
+    pub fn was_refused(&self) -> bool {
+        self.refused.lock().is_some()
+    }
+
     /// Ends the agent's present wait, if it waits: every server is asked at once, also those that refused. Call it after
     /// the configuration or the token file was read again.
     pub fn ask_at_once(&self) {

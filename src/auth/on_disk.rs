@@ -60,8 +60,8 @@ pub struct ClientsOnDisk {
     outcome: watch::Sender<Option<Outcome>>,
     /// Tells commands of that.
     sayer: Mutex<Sayer>,
-    /// How the file was when it was read last.
-    stamp: Arc<Mutex<Option<Stamp>>>,
+    /// How the file was that was taken over last, or refused.
+    stamp: Mutex<Option<Stamp>>,
     /// Held by the login that waits for a file to be written, for all that wait.
     catching_up: tokio::sync::Mutex<()>,
 }
@@ -74,6 +74,7 @@ pub struct ReadClients<'a> {
     file: ClientsFile,
     digest: Fingerprint,
     by_command: bool,
+    stamp: Option<Stamp>,
     _turn: MutexGuard<'a, ()>,
 }
 
@@ -85,7 +86,7 @@ impl ReadClients<'_> {
 
     /// Lets it count from now on. Gives the numbers of clients before and now, if anything has changed.
     pub fn take_over(self) -> Option<(usize, usize)> {
-        let ClientsOnDisk { clients, problems, outcome, .. } = self.of;
+        let ClientsOnDisk { clients, problems, outcome, stamp, .. } = self.of;
         let is_new = !clients.lists(&self.file);
         let counts = is_new.then(|| (clients.len(), self.file.clients.len()));
         if is_new {
@@ -93,6 +94,8 @@ impl ReadClients<'_> {
         } else if self.by_command && !clients.last_change().by_command {
             clients.was_changed_by_command();
         }
+        // Only now: a login that sees it relies on what is listed.
+        *stamp.lock() = self.stamp;
         problems.send_replace(None);
         outcome.send_replace(Some(Outcome::Applied(self.digest)));
         counts
@@ -104,7 +107,7 @@ impl ClientsOnDisk {
     pub fn new(path: PathBuf, clients: Arc<Clients>) -> Self {
         Self {
             sayer: Mutex::new(Sayer::of(&path)),
-            stamp: Arc::new(Mutex::new(Stamp::of(&path))),
+            stamp: Mutex::new(Stamp::of(&path)),
             path,
             clients,
             problems: watch::Sender::new(None),
@@ -131,22 +134,27 @@ impl ClientsOnDisk {
     /// The same; an error comes with whether it is another one than before.
     async fn read_news(&self) -> Result<ReadClients<'_>, (ConfigErrors, bool)> {
         let turn = self.reading.lock().await;
-        let (path, is_empty, stamp) = (self.path.clone(), self.clients.is_empty(), Arc::clone(&self.stamp));
+        let (path, is_empty) = (self.path.clone(), self.clients.is_empty());
         let load = move || {
             // Before it is read: what is written meanwhile is a change.
-            *stamp.lock() = Stamp::of(&path);
-            let (file, digest) = load_again(&path, is_empty)?;
-            let by_command = was_written_by_command(&path, &digest);
-            Ok((file, digest, by_command))
+            let stamp = Stamp::of(&path);
+            let loaded = load_again(&path, is_empty).map(|(file, digest)| {
+                let by_command = was_written_by_command(&path, &digest);
+                (file, digest, by_command)
+            });
+            (stamp, loaded)
         };
-        let loaded = tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
+        let (stamp, loaded) = tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
             // Only when the runtime ends.
             let problem = Problem { key: String::new(), message: format!("was not read: {error}") };
-            Err(ConfigErrors { file: Some(self.path.clone()), problems: vec![problem] })
+            (None, Err(ConfigErrors { file: Some(self.path.clone()), problems: vec![problem] }))
         });
         match loaded {
-            Ok((file, digest, by_command)) => Ok(ReadClients { of: self, file, digest, by_command, _turn: turn }),
+            Ok((file, digest, by_command)) => {
+                Ok(ReadClients { of: self, file, digest, by_command, stamp, _turn: turn })
+            }
             Err(errors) => {
+                *self.stamp.lock() = stamp;
                 self.outcome.send_replace(Some(Outcome::Refused(errors.clone())));
                 let is_new = self.problems.send_replace(Some(errors.clone())).as_ref() != Some(&errors);
                 Err((errors, is_new))

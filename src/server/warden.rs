@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::service::Service;
 use super::tunnel::{Retired, Tunnel};
 use crate::values::TunnelId;
 use grace::{DELAY, Due, Grace};
@@ -96,6 +97,7 @@ impl Shared {
             tracing::info!(tunnels = verdict.spared, "the clients file lists these connected agents again: they stay");
         }
         tunnels.iter().filter(|tunnel| verdict.now.contains(&tunnel.id())).for_each(|tunnel| self.enforce(tunnel));
+        tunnels.iter().for_each(|tunnel| self.give_back(tunnel));
         self.forget_meters();
     }
 
@@ -127,13 +129,33 @@ impl Shared {
         if let Allowed::Nothing(why) = self.allowed(tunnel) {
             return self.end(tunnel, why);
         }
+        let before = tunnel.services();
         match self.registry.retain_services(tunnel, |service| self.may_still_offer(tunnel, service)) {
             (before, kept) if kept == before => {}
             (_, 0) => self.end(tunnel, NO_SERVICE),
             _ => {
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may not offer some of its services any more");
+                let now = tunnel.services();
+                let is_gone = |service: &&Arc<Service>| !now.iter().any(|kept| Arc::ptr_eq(kept, service));
+                tunnel.withhold(before.iter().filter(is_gone).cloned());
                 self.tell_services(tunnel);
             }
+        }
+    }
+
+    /// Gives the tunnel the services back that were taken away and may be offered again.
+    fn give_back(&self, tunnel: &Arc<Tunnel>) {
+        let back = tunnel.take_withheld(|service| self.may_still_offer(tunnel, service));
+        if back.is_empty() || !tunnel.is_serving() {
+            return;
+        }
+        match self.registry.return_services(tunnel, back.clone()) {
+            Ok(()) => {
+                tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may offer services again");
+                self.tell_services(tunnel);
+            }
+            // Another client still has one of the names: the next change is another occasion.
+            Err(_) => tunnel.withhold(back.into_iter()),
         }
     }
 

@@ -278,7 +278,7 @@ async fn an_agent_changes_what_it_offers_while_it_is_connected() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_away_leaves_the_others() {
+async fn a_name_that_is_taken_away_leaves_the_others_and_comes_back_when_it_is_allowed_again() {
     let server = TestServer::start(&[]);
     let puppet = Puppet::connect(&server, &hello("alice", &["alice", "blog"])).await;
     let (mut reader, _writer) = control(&puppet).await;
@@ -287,6 +287,10 @@ async fn a_name_that_is_taken_away_leaves_the_others() {
     assert_eq!(services.len(), 1);
     assert_eq!(services[0].name, name("alice"));
     assert!(server.registry.by_name(&name("blog")).is_none() && server.registry.by_name(&name("alice")).is_some());
+    server.clients.replace(clients_file(&clients()));
+    let Control::Offered { change: 0, services } = heard(&mut reader).await else { panic!("not told") };
+    assert_eq!(services.len(), 2);
+    assert_eq!(server.tunnel_of("blog").id(), server.tunnel_of("alice").id());
 }
 
 #[tokio::test]
