@@ -13,6 +13,7 @@ mod access;
 mod admin;
 mod changes;
 mod cut;
+mod delivered;
 mod early;
 mod exchanges;
 mod floods;
