@@ -21,6 +21,7 @@ mod harness;
 mod hostile;
 mod http2;
 mod https;
+mod incomplete;
 mod kept;
 mod lanes;
 mod limits;
