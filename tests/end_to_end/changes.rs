@@ -193,7 +193,7 @@ async fn where_nobody_answers_the_agent_logs_in_anew() {
     let server = StandIn::start().await;
     let app = apps::fixed("app").await;
     let mut agent = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("alice", app)]);
-    let mut lane = server.login().await.welcome_with(&[adit::protocol::login::CAPABILITY_SERVICES], 1.0).await;
+    let mut lane = server.login().await.welcome_with(&[adit::protocol::requirements::SERVICES], 1.0).await;
     agent.connected().await;
     agent.change(entries(&[("blog", app)]));
     assert_eq!(lane.change().await.0, 1);
