@@ -203,7 +203,7 @@ impl Shared {
             credential,
             usage: self.usages.of(client, || self.allowance(client)),
             services,
-            start: self.starts.number(client, hello.instance_id, self.signed_start(hello)),
+            start: self.starts.number(client, hello.instance_id, self.signed_start(hello), !hello.standby.is_empty()),
             host: hello.agent.host.as_deref().and_then(host_name),
             can_stand_by: hello.capabilities.iter().any(|capability| capability == STANDBY),
             waits_for: hello.standby.clone(),

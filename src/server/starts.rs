@@ -25,21 +25,34 @@ struct Inner {
     known: HashMap<ClientId, VecDeque<(InstanceId, u64)>>,
 }
 
+/// Which number a start gets that nothing is known of, at this time in microseconds.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// It is later than all others.
+    After(u64),
+    /// It is earlier than all others.
+    Before(u64),
+}
+
 impl Starts {
     /// Returns the number of this run of an agent: `signed`, what its ticket says, or the one that it was given before,
-    /// or the next one.
-    pub(super) fn number(&self, client: &ClientId, instance: InstanceId, signed: Option<u64>) -> u64 {
+    /// or the next one. One that `stands_by` says so because another agent was started later; if nothing else is known of
+    /// it, for example by a server with another key, its number is lower than any that is given out otherwise.
+    pub(super) fn number(&self, client: &ClientId, instance: InstanceId, signed: Option<u64>, stands_by: bool) -> u64 {
         // Microseconds: a restarted server goes on where no number was given out before.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-        self.number_at(client, instance, signed, u64::try_from(now).unwrap_or(u64::MAX))
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        self.number_at(client, instance, signed, if stands_by { Next::Before(now) } else { Next::After(now) })
     }
 
-    fn number_at(&self, client: &ClientId, instance: InstanceId, signed: Option<u64>, now: u64) -> u64 {
+    fn number_at(&self, client: &ClientId, instance: InstanceId, signed: Option<u64>, next: Next) -> u64 {
         let mut inner = self.0.lock();
         let known = inner.known.get(client).and_then(|known| known.iter().find(|(other, _)| *other == instance));
-        // The clock may have been set back: a later start has a higher number all the same.
-        let number =
-            signed.or(known.map(|(_, number)| *number)).unwrap_or_else(|| now.max(inner.highest.saturating_add(1)));
+        let number = signed.or(known.map(|(_, number)| *number)).unwrap_or_else(|| match next {
+            // The clock may have been set back: a later start has a higher number all the same.
+            Next::After(now) => now.max(inner.highest.saturating_add(1)),
+            Next::Before(now) => now / 2,
+        });
         inner.highest = inner.highest.max(number);
         let known = inner.known.entry(client.clone()).or_default();
         known.retain(|(other, _)| *other != instance);
@@ -72,29 +85,40 @@ mod tests {
     fn an_instance_keeps_its_number_by_ticket_and_without_one() {
         let starts = Starts::default();
         let (one, two) = (instance(), instance());
-        let first = starts.number(&alice(), one, None);
-        let second = starts.number(&alice(), two, None);
+        let first = starts.number(&alice(), one, None, false);
+        let second = starts.number(&alice(), two, None, false);
         assert!(first < second);
-        assert_eq!(starts.number(&alice(), one, None), first);
+        assert_eq!(starts.number(&alice(), one, None, false), first);
         // After a restart of the server, in either order.
         let starts = Starts::default();
-        assert_eq!(starts.number(&alice(), two, Some(second)), second);
-        assert_eq!(starts.number(&alice(), one, Some(first)), first);
-        assert!(starts.number(&alice(), instance(), None) > second);
+        assert_eq!(starts.number(&alice(), two, Some(second), false), second);
+        assert_eq!(starts.number(&alice(), one, Some(first), false), first);
+        assert!(starts.number(&alice(), instance(), None, false) > second);
+    }
+
+    #[test]
+    fn one_that_stands_by_is_before_all_others_where_nothing_is_known_of_it() {
+        let starts = Starts::default();
+        let desktop = starts.number(&alice(), instance(), None, false);
+        let laptop = instance();
+        let number = starts.number(&alice(), laptop, None, true);
+        assert!(number < desktop);
+        assert_eq!(starts.number(&alice(), laptop, None, false), number, "it keeps that");
+        assert_eq!(starts.number(&alice(), laptop, Some(7), true), 7, "what is signed counts more");
     }
 
     #[test]
     fn what_is_remembered_is_bounded_and_is_each_client_s_own() {
         let starts = Starts::default();
         let (first, shared) = (instance(), instance());
-        let number = starts.number(&alice(), first, None);
+        let number = starts.number(&alice(), first, None, false);
         for _ in 0..REMEMBERED {
-            starts.number(&alice(), instance(), None);
+            starts.number(&alice(), instance(), None, false);
         }
         assert_eq!(starts.0.lock().known[&alice()].len(), REMEMBERED);
-        assert_ne!(starts.number(&alice(), first, None), number, "it was forgotten");
+        assert_ne!(starts.number(&alice(), first, None, false), number, "it was forgotten");
         let bob = ClientId::new("bob").unwrap();
-        assert_ne!(starts.number(&alice(), shared, None), starts.number(&bob, shared, None));
+        assert_ne!(starts.number(&alice(), shared, None, false), starts.number(&bob, shared, None, false));
         starts.retain(|client| *client == bob);
         assert_eq!(starts.0.lock().known.len(), 1);
     }
@@ -107,11 +131,11 @@ mod tests {
             let mut given: Vec<(InstanceId, u64)> = Vec::new();
             for now in clock {
                 let newest = instance();
-                let number = starts.number_at(&alice(), newest, None, u64::from(now));
+                let number = starts.number_at(&alice(), newest, None, Next::After(u64::from(now)));
                 prop_assert!(given.iter().all(|(_, earlier)| *earlier < number));
                 given.push((newest, number));
                 for (instance, number) in &given {
-                    prop_assert_eq!(starts.number_at(&alice(), *instance, None, u64::from(now)), *number);
+                    prop_assert_eq!(starts.number_at(&alice(), *instance, None, Next::After(u64::from(now))), *number);
                 }
             }
         }

@@ -184,6 +184,26 @@ async fn after_a_restart_of_the_server_the_desktop_has_the_name_in_either_order(
     }
 }
 
+/// As after another `ticket.key`, or at a backup server.
+#[tokio::test]
+async fn where_tickets_are_void_an_agent_that_stands_by_takes_nothing() {
+    for laptop_is_first in [true, false] {
+        let server = starting(NEVER);
+        let laptop = Hello { standby: vec![name("alice")], ..words("laptop") };
+        let mut first = None;
+        if laptop_is_first {
+            let (welcome, pipe) = log_in(&server, &laptop).await.unwrap();
+            assert_eq!(by(&welcome), None);
+            first = Some(pipe);
+        }
+        let (welcome, _desktop) = log_in(&server, &words("desktop")).await.unwrap();
+        assert_eq!(welcome.services.len(), 1);
+        let (woken, _pipe) = log_in(&server, &laptop).await.unwrap();
+        assert_eq!(by(&woken), Some("desktop"));
+        drop(first);
+    }
+}
+
 #[tokio::test]
 async fn real_agents_sort_themselves_out_after_a_restart_of_the_server() {
     let server = starting(NEVER);
