@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::service::Service;
 use super::tunnel::{Retired, Tunnel};
-use crate::values::TunnelId;
+use crate::values::{ClientId, TunnelId};
 use grace::{DELAY, Due, Grace};
 
 /// Waits are cut into pieces: clocks are set, and computers sleep.
@@ -64,7 +64,11 @@ impl Shared {
     /// Looks at every tunnel, now. Those that a reload by hand would close get time, if they are most of all.
     pub(super) fn look_at_tunnels(&self) {
         self.usages.change(|client| self.allowance(client));
-        self.registry.forget_losses(|client| self.clients.entry(client).is_some());
+        // A client that is not listed at the moment may be again before its tunnels are closed.
+        let counts =
+            |client: &ClientId| self.clients.entry(client).is_some() || !self.registry.tunnels_of(client).is_empty();
+        self.registry.forget_kept(counts);
+        self.starts.retain(counts);
         // Held over all of it: of two that look, the second one must not take the change for old.
         let mut grace = self.warden.0.lock();
         let tunnels = self.registry.all();

@@ -3,6 +3,7 @@
 
 pub mod apps;
 pub mod dns;
+pub mod frames;
 pub mod puppet;
 pub mod stand_in;
 pub mod visitor;
@@ -334,7 +335,18 @@ impl TestAgent {
         client: &str,
         services: Vec<ServiceEntry>,
     ) -> Self {
-        Self::start_as(servers, fingerprint, client, services, |agent| agent)
+        Self::start_set(servers, fingerprint, client, services, Flags::new())
+    }
+
+    /// The same, with further settings.
+    pub fn start_set(
+        servers: &[SocketAddr],
+        fingerprint: Fingerprint,
+        client: &str,
+        services: Vec<ServiceEntry>,
+        settings: Flags,
+    ) -> Self {
+        Self::start_as(servers, fingerprint, client, services, (settings, |agent| agent))
     }
 
     /// Starts an agent as a person at a terminal does, who waits for the outcome.
@@ -345,7 +357,7 @@ impl TestAgent {
         services: &[(&str, SocketAddr)],
     ) -> Self {
         let services = services.iter().map(|(name, local)| service(name, &local.to_string(), &[])).collect();
-        Self::start_as(servers, fingerprint, client, services, Agent::ending_if_refused)
+        Self::start_as(servers, fingerprint, client, services, (Flags::new(), Agent::ending_if_refused))
     }
 
     fn start_as(
@@ -353,9 +365,9 @@ impl TestAgent {
         fingerprint: Fingerprint,
         client: &str,
         services: Vec<ServiceEntry>,
-        set_up: impl FnOnce(Agent) -> Agent,
+        (settings, set_up): (Flags, impl FnOnce(Agent) -> Agent),
     ) -> Self {
-        let flags = Flags::new()
+        let flags = settings
             .with("servers", servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             .with("client_id", client)
             .with("token", token(client).as_secret().expose())
