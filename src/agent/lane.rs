@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,12 +14,12 @@ use super::handler::Handler;
 use super::standby::Elsewhere;
 use super::tickets::Tickets;
 use crate::config::ServerAddress;
-use crate::protocol::control::{Control, MISSED_HEARTBEATS};
+use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
 use crate::transport::login::{ControlReader, ControlWriter};
 use crate::transport::mux::{self, MuxConfig, Session, Side, WINDOW_GROWTH};
-use crate::transport::silence::Silence;
+use crate::transport::silence::{Silence, UNTAKEN_HEARTBEATS};
 
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
@@ -127,7 +127,6 @@ impl Shared {
 
     async fn control(&self, session: &Session, welcome: &Welcome, mut to_say: mpsc::Receiver<Control>) -> String {
         let beat_every = seconds(welcome.heartbeat_s);
-        let patience = beat_every * MISSED_HEARTBEATS;
         let opened = match json::encode(&Control::Heartbeat) {
             Ok(first) => session.open(&first).await,
             Err(error) => return error.to_string(),
@@ -137,40 +136,39 @@ impl Shared {
         let mut writer = ControlWriter::new(stream);
         let mut beat = interval(beat_every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut silence = Silence::new(beat_every, MISSED_HEARTBEATS);
+        let mut silence = Silence::new(session.pulse(), beat_every);
         let (mut up, mut leaving) = (false, false);
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are queues, timers and
         // tokens.
         loop {
             let message = tokio::select! {
-                message = reader.receive() => {
-                    silence.heard();
-                    match message {
-                        Ok(message) => {
-                            if !std::mem::replace(&mut up, true) {
-                                let _ = self.said.try_send(Said::Up);
-                            }
-                            self.on_message(message).await;
-                            continue;
+                message = reader.receive() => match message {
+                    Ok(message) => {
+                        if !std::mem::replace(&mut up, true) {
+                            let _ = self.said.try_send(Said::Up);
                         }
-                        Err(error) => return error.to_string(),
+                        self.on_message(message).await;
+                        continue;
                     }
-                }
-                () = silence.is_too_long() => {
-                    return format!("the server was silent for {patience:?} ({MISSED_HEARTBEATS} heartbeats)");
-                }
+                    Err(error) => return error.to_string(),
+                },
+                lost = silence.is_too_long() => return format!("the server is lost: {lost}"),
                 () = self.leave.cancelled() => return "left".to_owned(),
                 () = self.draining.cancelled(), if !leaving => {
                     leaving = true;
                     Control::Draining { deadline_s: GRACE.as_secs_f64() }
                 }
                 Some(message) = to_say.recv() => message,
-                _ = beat.tick() => Control::Heartbeat,
+                _ = beat.tick() => match writer.beat() {
+                    Ok(()) => continue,
+                    Err(error) => return error.to_string(),
+                },
             };
-            match timeout(patience, writer.send(&message)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.to_string(),
-                Err(_) => return format!("the server took nothing for {patience:?}"),
+            // On a slow link it waits behind bulk transfers, and that is no fault of the server's while bytes move.
+            tokio::select! {
+                sent = writer.send(&message) => if let Err(error) = sent { return error.to_string() },
+                lost = silence.is_too_long() => return format!("the server is lost: {lost}"),
+                () = sleep(beat_every * UNTAKEN_HEARTBEATS) => return "the server takes no message".to_owned(),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Serialize;
@@ -133,12 +134,14 @@ impl ControlReader {
 #[derive(Debug)]
 pub struct ControlWriter {
     stream: MuxStream,
+    /// What is left of the last message.
+    rest: Bytes,
 }
 
 impl ControlWriter {
     /// Writes the control stream.
     pub fn new(stream: MuxStream) -> Self {
-        Self { stream }
+        Self { stream, rest: Bytes::new() }
     }
 
     /// Sends one message.
@@ -146,12 +149,32 @@ impl ControlWriter {
     /// # Errors
     /// The lane is gone.
     pub async fn send(&mut self, message: &Control) -> Result<(), MessageError> {
-        let mut bytes = Bytes::from(json::encode_within(json::MAX_ANSWER, message)?);
-        while !bytes.is_empty() {
-            let n = poll_fn(|cx| self.stream.poll_write(cx, &bytes)).await?;
-            bytes.advance(n);
+        let bytes = Bytes::from(json::encode_within(json::MAX_ANSWER, message)?);
+        poll_fn(|cx| self.poll_rest(cx)).await?;
+        self.rest = bytes;
+        Ok(poll_fn(|cx| self.poll_rest(cx)).await?)
+    }
+
+    /// Sends a heartbeat, unless earlier messages still wait to be sent: then these say as much.
+    ///
+    /// # Errors
+    /// The lane is gone.
+    pub fn beat(&mut self) -> Result<(), MessageError> {
+        let cx = &mut Context::from_waker(Waker::noop());
+        if self.poll_rest(cx)?.is_ready() {
+            self.rest = Bytes::from(json::encode(&Control::Heartbeat)?);
+            let _ = self.poll_rest(cx)?;
         }
         Ok(())
+    }
+
+    /// Sends what is left of the last message.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.rest.is_empty() {
+            let n = ready!(self.stream.poll_write(cx, &self.rest))?;
+            self.rest.advance(n);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

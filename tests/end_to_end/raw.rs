@@ -27,7 +27,7 @@ fn public_address(agent: &TestAgent) -> std::net::SocketAddr {
     ([127, 0, 0, 1], port.parse().unwrap()).into()
 }
 
-async fn connected(server: &TestServer) -> (TestAgent, TcpListener, std::net::SocketAddr) {
+pub async fn connected(server: &TestServer) -> (TestAgent, TcpListener, std::net::SocketAddr) {
     let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let local = app.local_addr().unwrap().to_string();
     let agent = TestAgent::connect_with(server, "alice", vec![tcp("alice", &local, &[])]).await;

@@ -3,6 +3,7 @@
 
 pub mod apps;
 pub mod dns;
+pub mod frames;
 pub mod puppet;
 pub mod stand_in;
 pub mod visitor;
