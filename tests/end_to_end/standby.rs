@@ -8,12 +8,13 @@ use adit::config::Flags;
 use adit::protocol::control::Control;
 use adit::protocol::json;
 use adit::protocol::login::{Hello, Proof, Refusal, Welcome};
-use adit::protocol::standby::STANDBY;
-use adit::values::InstanceId;
+use adit::protocol::standby::{OtherAgent, STANDBY, Standby};
+use adit::values::{InstanceId, Secret};
 use http::StatusCode;
 
 use crate::harness::apps;
 use crate::harness::puppet::{Puppet, ask, hello, log_in, now, secret};
+use crate::harness::stand_in::StandIn;
 use crate::harness::visitor::fetch;
 use crate::harness::{TestAgent, TestServer, name, service, soon, until};
 
@@ -246,6 +247,51 @@ async fn a_server_without_room_sends_the_older_agent_away_and_that_waits() {
     laptop.reaches("a wait", waits).await;
     until("one tunnel", &server.registry, || server.registry.len() == 1).await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "desktop");
+}
+
+/// What an agent says after it has lost its name, and that an older server does not get it to take the name back.
+#[tokio::test]
+async fn an_agent_that_stands_by_says_so_and_asks_nothing_of_an_older_server() {
+    let server = StandIn::start().await;
+    let local = apps::fixed("laptop").await;
+    let mut laptop = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("alice", local)]);
+    let login = server.login().await;
+    assert_eq!(login.hello.capabilities, [STANDBY]);
+    assert!(login.hello.standby.is_empty() && login.hello.required.is_empty());
+    let lane = login.welcome().await;
+    laptop.connected().await;
+    let by = OtherAgent { agent: "adit".to_owned(), host: Some("desktop".to_owned()), address: [192, 0, 2, 1].into() };
+    let standby = vec![Standby { name: name("alice"), by: Some(by) }];
+    lane.say(Control::Offered { change: 0, services: Vec::new(), standby });
+    assert_eq!(stands_by(&mut laptop).await.as_deref(), Some("adit on desktop (192.0.2.1)"));
+    lane.cut();
+    let login = server.login().await;
+    assert!(matches!(login.hello.proof, Some(Proof::Ticket(_))));
+    assert_eq!(login.hello.standby, [name("alice")]);
+    assert_eq!(login.hello.required, [STANDBY]);
+    login.refuse(Refusal::Version, "the server lacks `standby`, which the agent requires").await;
+    let waits = |state: &State| matches!(state, State::Waiting { why, .. } if why.contains("upgrade the server"));
+    laptop.reaches("a wait", waits).await;
+    laptop.stop().await.unwrap();
+}
+
+/// A ticket that has expired is shown beside the token: it says when the agent was started.
+#[tokio::test]
+async fn an_agent_shows_its_ticket_also_when_that_is_no_proof_any_more() {
+    let server = StandIn::start().await;
+    let local = apps::fixed("laptop").await;
+    let laptop = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("alice", local)]);
+    let login = server.login().await;
+    assert!(login.hello.start.is_none());
+    login.welcome().await.cut();
+    let login = server.login().await;
+    assert!(matches!(login.hello.proof, Some(Proof::Ticket(_))) && login.hello.start.is_none());
+    login.refuse(Refusal::BadToken, "it has expired").await;
+    let login = server.login().await;
+    assert!(matches!(login.hello.proof, Some(Proof::Token(_))));
+    assert_eq!(login.hello.start.as_ref().map(Secret::expose), Some("ticket"));
+    let _lane = login.welcome().await;
+    laptop.stop().await.unwrap();
 }
 
 #[tokio::test]
