@@ -387,6 +387,7 @@ async fn switch(
         connection.reset(LAST_BYTES).await;
         return Err(Refusal::Gone);
     }
+    connection.ended();
     Ok(())
 }
 

@@ -56,7 +56,7 @@ use admin::Admin;
 use certificate::{Certificates, Origin, ServerCertificate};
 pub use check::check;
 pub use drain::Drained;
-use drain::until_cut;
+use drain::{boxed_until_cut, until_cut};
 use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
 use public::Door;

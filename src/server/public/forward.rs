@@ -38,7 +38,7 @@ use crate::transport::body::FrameBody;
 use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::values::{Name, RequestId};
 use head::{opening, rewrite};
-use upgraded::Upgraded;
+use upgraded::{End, Upgraded};
 
 /// The largest head of an answer, in bytes as it crosses the stream.
 const MAX_RESPONSE_HEAD: usize = 128 * 1024;
@@ -152,11 +152,10 @@ async fn exchange(
         (true, Some(writer)) => {
             let Some(visitor) = upgrade else { return Err(Failure::LocalBroken) };
             upgraded::agree(&mut head, agreed, protocol.is_some())?;
-            // Over HTTP/2 others share the connection.
-            let cut = (asked.1 != Version::HTTP_2).then(|| Arc::clone(&visit.ending));
-            let (entry, quiet) = (Arc::clone(entry), timeouts.quiet_stream);
-            let exchange = Upgraded { reader, writer, stream, entry, quiet, cut };
-            shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
+            let (entry, quiet, idle) = (Arc::clone(entry), timeouts.quiet_stream, timeouts.idle);
+            let end = End::of(visit);
+            let exchange = Upgraded { reader, writer, stream, entry, quiet, idle, end };
+            shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor, Arc::clone(visit))));
             return Ok(response(head, ForwardedBody::empty()));
         }
         (true, None) => return Err(Failure::LocalBroken),
