@@ -17,6 +17,7 @@ pub mod login;
 pub mod mux;
 pub mod pieces;
 pub mod proxy_protocol;
+pub mod pulse;
 pub mod silence;
 pub mod streams;
 #[cfg(test)]

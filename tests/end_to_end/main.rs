@@ -27,12 +27,14 @@ mod lanes;
 mod limits;
 mod local;
 mod login;
+mod older;
 mod raw;
 mod refused;
 mod reload;
 mod rules;
 mod scale;
 mod shutdown;
+mod standby;
 mod takeover;
 mod tenants;
 #[cfg(feature = "otlp")]
