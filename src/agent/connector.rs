@@ -170,6 +170,7 @@ impl Connector {
         let mut hello = self.hello(Some(proof), services, None);
         hello.required.extend(standby::required_for(&waits_for, hello.services.len()));
         (hello.start, hello.standby) = (start, waits_for);
+        standby::fit(&mut hello);
         self.welcomed(server, hello).await
     }
 

@@ -354,6 +354,54 @@ mod tests {
         );
     }
 
+    fn elsewhere(name: &str, by: Option<&str>) -> Elsewhere {
+        Elsewhere { name: Name::new(name).unwrap(), by: by.map(str::to_owned) }
+    }
+
+    fn standby(elsewhere: Vec<Elsewhere>) -> State {
+        State::Standby { server: "a".to_owned(), elsewhere }
+    }
+
+    fn plain(news: &News<'_>) -> String {
+        anstream::adapter::strip_str(&text_of(news, &ClientId::new("alice").unwrap())).to_string()
+    }
+
+    #[test]
+    fn a_standby_and_a_takeover_are_told_with_the_other_agent() {
+        let mut told = Told::default();
+        let desktop = "adit 1.0 (linux) on desktop (192.0.2.1)";
+        let lost = standby(vec![elsewhere("alice", Some(desktop))]);
+        let news = told.news_of(&lost);
+        let [news @ News::Standby { server: "a", .. }] = &news[..] else { panic!("{news:?}") };
+        let text = plain(news);
+        assert!(text.starts_with("standing by at a: no visitor comes here\n"), "{text}");
+        assert!(text.contains(&format!("alice: {desktop} was started later and has the name")), "{text}");
+        assert_eq!(told.news_of(&lost), [], "once");
+        assert_eq!(told.news_of(&State::Connecting), []);
+        let free = standby(vec![elsewhere("alice", None)]);
+        assert!(plain(&told.news_of(&free)[0]).contains("alice: free, and kept for the agent that had it last"));
+        told.news_of(&lost);
+        let won = connected("a", 1, vec![public("alice", &["http://a/"])], None);
+        let news = told.news_of(&won);
+        let [news @ News::TookOver { .. }] = &news[..] else { panic!("{news:?}") };
+        let text = plain(news);
+        assert!(text.starts_with(&format!("TAKING OVER `alice` from {desktop}: visitors come here")), "{text}");
+        assert!(text.contains("http://a/"), "{text}");
+        assert_eq!(told.news_of(&won), []);
+        assert_eq!(told.news_of(&lost).len(), 1, "and away again");
+        told.news_of(&waiting("lost"));
+        assert_eq!(told.news_of(&lost).len(), 1, "after a lost connection it is news again");
+    }
+
+    #[test]
+    fn a_name_that_another_agent_has_is_named_with_it() {
+        let configured = configured("[[services]]\nlocal = 3000\n[[services]]\nname = 'blog'\nlocal = 4000");
+        let public = [public("alice", &["http://a/"])];
+        let lost = [elsewhere("blog", Some("adit on desktop\x1b[2J"))];
+        let text = plain(&News::Changed(Offered { public: &public, configured: &configured, elsewhere: &lost }));
+        assert!(text.contains("blog cannot be reached here: adit on desktop[2J was started later"), "{text:?}");
+    }
+
     #[test]
     fn who_gets_in_stands_beside_a_service() {
         let hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$aGFzaGhhc2g";
