@@ -31,6 +31,7 @@ mod reload;
 mod rules;
 mod scale;
 mod shutdown;
+mod slow_link;
 mod takeover;
 mod tenants;
 #[cfg(feature = "otlp")]
