@@ -11,13 +11,15 @@ use tokio_util::task::TaskTracker;
 
 use super::connector::LoggedIn;
 use super::handler::Handler;
+use super::standby::Elsewhere;
+use super::tickets::Tickets;
+use crate::config::ServerAddress;
 use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
 use crate::transport::login::{ControlReader, ControlWriter};
 use crate::transport::mux::{self, MuxConfig, Session, Side, WINDOW_GROWTH};
 use crate::transport::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
-use crate::values::Secret;
 
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
@@ -32,12 +34,12 @@ pub(super) enum Said {
     Up,
     /// The server wants another lane.
     OpenLane,
-    /// A newer login took over.
+    /// Another agent has the names.
     Replaced { by: String },
     /// The server shuts down.
     Draining,
     /// What the server has agreed to, or the operator has changed.
-    Offered { change: u64, services: Vec<PublicService> },
+    Offered { change: u64, services: Vec<PublicService>, elsewhere: Vec<Elsewhere> },
     /// The server has refused a change.
     NotOffered { change: u64, refused: Refused },
 }
@@ -53,7 +55,8 @@ pub(super) struct Shared {
     /// Lanes say goodbye when this is cancelled.
     leave: CancellationToken,
     said: mpsc::Sender<Said>,
-    ticket: Arc<parking_lot::Mutex<Option<Secret>>>,
+    tickets: Arc<Tickets>,
+    server: ServerAddress,
     yield_first: bool,
 }
 
@@ -61,7 +64,7 @@ impl Shared {
     pub(super) fn new(
         handler: Handler,
         said: mpsc::Sender<Said>,
-        ticket: Arc<parking_lot::Mutex<Option<Secret>>>,
+        (tickets, server): (Arc<Tickets>, ServerAddress),
     ) -> Self {
         let flavor = tokio::runtime::Handle::current().runtime_flavor();
         Self {
@@ -70,7 +73,8 @@ impl Shared {
             draining: CancellationToken::new(),
             leave: CancellationToken::new(),
             said,
-            ticket,
+            tickets,
+            server,
             yield_first: flavor == tokio::runtime::RuntimeFlavor::MultiThread,
         }
     }
@@ -174,13 +178,15 @@ impl Shared {
             Control::OpenLane | Control::Rollover => Said::OpenLane,
             Control::Replaced { by } => Said::Replaced { by },
             Control::Draining { .. } => Said::Draining,
-            Control::Offered { change, services } => Said::Offered { change, services },
+            Control::Offered { change, services, standby } => {
+                Said::Offered { change, services, elsewhere: standby.into_iter().map(Elsewhere::from).collect() }
+            }
             Control::NotOffered { change, refused } => Said::NotOffered { change, refused },
             Control::Ticket { ticket } => {
-                *self.ticket.lock() = Some(ticket);
+                self.tickets.keep(&self.server, ticket);
                 return;
             }
-            Control::Heartbeat | Control::Services { .. } | Control::Other => return,
+            Control::Heartbeat | Control::Services { .. } | Control::Unreadable { .. } | Control::Other => return,
         };
         match said {
             // Each of these counts. The tunnel never waits for a lane; once it listens no more, this fails at once.

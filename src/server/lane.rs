@@ -15,6 +15,7 @@ use super::metrics::LaneEnd;
 use super::registry::LaneGuard;
 use super::tunnel::{Lane, Retired};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
+use crate::protocol::later::check_required;
 use crate::transport::login::{ControlReader, ControlWriter, MessageError};
 use crate::transport::mux::{Driver, MuxStream};
 use crate::transport::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
@@ -268,7 +269,10 @@ impl LaneControl<'_> {
                 self.shared.registry.withdraw(self.guard.tunnel());
                 self.drain(asked.min(limit));
             }
-            Control::Services { change, services } => self.changes.ask(change, services),
+            Control::Services { change, services, required } => {
+                self.changes.ask(change, check_required(&required).map(|()| services));
+            }
+            Control::Unreadable { change, refused } => self.changes.ask(change, Err(refused)),
             // Heartbeats have done their work by coming; the rest is for agents, or of a later version.
             Control::Heartbeat
             | Control::OpenLane

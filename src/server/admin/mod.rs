@@ -26,7 +26,6 @@ mod tunnels;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -43,6 +42,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower_service::Service as _;
 
+use super::public::ending::Ending;
 use super::public::rest::Unread;
 use super::public::socket::{Turns, VisitorSocket};
 use super::public::wire::Wire;
@@ -139,7 +139,7 @@ impl Admin {
         let arrived = socket.local_addr().ok();
         let (shared, turns, unread) = (Arc::clone(&self.shared), Turns::default(), Unread::default());
         let timeouts = shared.settings().config.timeouts;
-        let signs = (Arc::new(AtomicBool::new(false)), turns.clone(), unread.clone());
+        let signs = (Arc::new(Ending::default()), turns.clone(), unread.clone());
         let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, &timeouts);
         let held = Arc::clone(&place);
         let service = service_fn(move |request: Request<Incoming>| {

@@ -66,6 +66,8 @@ pub(in crate::agent) struct Sending {
     has_ended: bool,
     /// Something of it was sent.
     has_begun: bool,
+    /// Why there is no more of its body. What came before is sent first.
+    broken: Option<LocalError>,
 }
 
 impl Sending {
@@ -78,7 +80,8 @@ impl Sending {
         let mut small = BytesMut::with_capacity(512);
         put_head(&mut small, head, framing);
         let large = Bytes::new();
-        Ok(Self { wire: None, body, framing, small, large, owes_line: false, has_ended: false, has_begun: false })
+        let (owes_line, has_ended, has_begun, broken) = (false, false, false, None);
+        Ok(Self { wire: None, body, framing, small, large, owes_line, has_ended, has_begun, broken })
     }
 
     /// From now on it goes over `wire`. Nothing of it must have been sent.
@@ -90,9 +93,16 @@ impl Sending {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
         let Some(wire) = self.wire.clone() else { return Poll::Ready(Ok(())) };
         loop {
-            self.fill(cx).map_err(Unsent::Broken)?;
+            if self.broken.is_none() {
+                self.broken = self.fill(cx).err();
+            }
             if self.small.is_empty() && self.large.is_empty() {
                 ready!(wire.poll_flush(cx)).map_err(Unsent::Rest)?;
+                if let Some(error) = self.broken.take() {
+                    // Nothing more of it goes anywhere, least of all an end.
+                    self.wire = None;
+                    return Poll::Ready(Err(Unsent::Broken(error)));
+                }
                 if !self.has_ended {
                     return Poll::Pending;
                 }
