@@ -34,6 +34,7 @@ mod reload;
 mod rules;
 mod scale;
 mod shutdown;
+mod slow_link;
 mod standby;
 mod takeover;
 mod tenants;
