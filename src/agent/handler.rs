@@ -41,6 +41,9 @@ const ASK_ANYWAY: Duration = Duration::from_secs(1);
 /// An upgraded connection without a byte for so long is given up. The server's own limit comes sooner.
 const UPGRADED_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long an application may take nothing of what came before a connection broke off.
+const LAST_BYTES: Duration = Duration::from_secs(10);
+
 /// Serves streams.
 #[derive(Debug)]
 pub(super) struct Handler {
@@ -114,10 +117,11 @@ async fn raw(
     local.is_up(&preface.service);
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(&mut stream, reader, writer, UPGRADED_IDLE, note.meter()).await.map_err(|_| {
-        stream.reset();
-        Refusal::Gone
-    })
+    if both_ways(&mut stream, reader, writer, UPGRADED_IDLE, note.meter()).await.is_err() {
+        stream.reset(LAST_BYTES).await;
+        return Err(Refusal::Gone);
+    }
+    Ok(())
 }
 
 /// Takes a request to the local application, and its answer back.
@@ -234,14 +238,28 @@ async fn deliver(
     writer: &mut FrameWriter,
     note: &Note,
 ) -> Result<(), Refusal> {
-    let mut sent = pin!(send_body(Pin::new(&mut answer.body), writer, None, |bytes| note.sent(bytes)));
-    loop {
-        tokio::select! {
-            biased;
-            sent = sent.as_mut() => break sent.map_err(|error| unsent(error, preface))?,
-            () = visitor.gone() => return Err(Refusal::Gone),
-            () = go_on(&mut answer.rest), if answer.rest.is_some() => {}
+    let sent = {
+        let mut sent = pin!(send_body(Pin::new(&mut answer.body), writer, None, |bytes| note.sent(bytes)));
+        loop {
+            tokio::select! {
+                biased;
+                sent = sent.as_mut() => break sent,
+                () = visitor.gone() => return Err(Refusal::Gone),
+                () = go_on(&mut answer.rest), if answer.rest.is_some() => {}
+            }
         }
+    };
+    if let Err(error) = sent {
+        let refusal = unsent(error, preface);
+        if let Refusal::Reset(reason) = refusal {
+            // After what came before. Who waits for it takes it, or is gone.
+            tokio::select! {
+                biased;
+                () = writer.break_off(reason) => {}
+                () = visitor.gone() => {}
+            }
+        }
+        return Err(refusal);
     }
     if let Some(mut sending) = answer.rest.take() {
         // The visitor has its answer; the application takes what still comes of the request, or closes.
@@ -365,10 +383,11 @@ async fn switch(
     let mut connection = switch.connection().await.map_err(|error| Refusal::Reset(error.reason))?;
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(&mut connection, reader, writer, UPGRADED_IDLE, note.meter()).await.map_err(|_| {
-        connection.reset();
-        Refusal::Gone
-    })
+    if both_ways(&mut connection, reader, writer, UPGRADED_IDLE, note.meter()).await.is_err() {
+        connection.reset(LAST_BYTES).await;
+        return Err(Refusal::Gone);
+    }
+    Ok(())
 }
 
 /// Why a stream ends without a whole answer.

@@ -23,6 +23,7 @@ pub mod reload;
 mod room;
 pub mod service;
 mod settings;
+mod starts;
 pub mod tunnel;
 mod urls;
 mod usages;
@@ -66,6 +67,7 @@ use reload::{NotReloaded, Reloader};
 use room::Room;
 pub use room::connections_within;
 use settings::Settings;
+use starts::Starts;
 use usages::Usages;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
@@ -152,6 +154,8 @@ pub struct Shared {
     clients_file: Arc<ClientsOnDisk>,
     usages: Usages,
     registry: Arc<Registry>,
+    /// In which order agents were started.
+    starts: Starts,
     verifier: TokenVerifier,
     tickets: TicketKey,
     visitors: VisitorRate,
@@ -266,6 +270,7 @@ impl Server {
             ports: Ports::new(config.public.http.ip()),
             node_id: format!("{node_id:016x}"),
             registry: Registry::new(config.tunnel.max_tunnels),
+            starts: Starts::default(),
             verifier: TokenVerifier::new(LOGIN_CHECKS),
             tickets,
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
@@ -423,6 +428,7 @@ impl Server {
         }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
+        shared.tasks.spawn(Arc::clone(&shared.registry).give_free_names(shared.stop.clone()));
         let certificates = shared.certificates.clone();
         shared.tasks.spawn(certificates.keep_up(shared.stop.clone()));
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));

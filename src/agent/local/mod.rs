@@ -24,7 +24,6 @@ use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::rt::Executor;
 use rustls::ClientConfig;
@@ -40,6 +39,7 @@ use crate::protocol::preface::Preface;
 use crate::telemetry::LOCAL_LOG;
 use crate::transport::body::{BodyError, FrameBody};
 use crate::transport::tls::{self, TlsError};
+use crate::transport::whole::WholeBody;
 use crate::values::Name;
 use dial::Dialler;
 pub(super) use http1::Sending;
@@ -117,7 +117,7 @@ where
 #[derive(Debug)]
 pub(super) enum AnswerBody {
     One(Http1Body),
-    Two(Incoming),
+    Two(WholeBody),
 }
 
 impl Body for AnswerBody {
@@ -346,7 +346,7 @@ impl Local {
             Http::Two(http2) | Http::Either(_, http2) => {
                 match (Box::pin(http2.send(taken(request), on_behalf_of, asked)).await, &self.http) {
                     (Ok((response, slot)), _) => {
-                        let response = response.map(AnswerBody::Two);
+                        let response = response.map(|body| AnswerBody::Two(WholeBody::http2(body)));
                         return Ok(Answer { response, rest: None, _slot: Some(slot) });
                     }
                     (Err(Failed::Local(error)), _) => return Err(error),

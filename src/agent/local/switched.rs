@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Response;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -56,9 +57,9 @@ pub(in crate::agent) enum Switched {
 impl Switched {
     /// Ends one that broke off on the way, so that the application does not take it for complete. Over HTTP/2 the library
     /// has no other end than the orderly one.
-    pub(in crate::agent) fn reset(&self) {
+    pub(in crate::agent) async fn reset(&mut self, limit: Duration) {
         if let Self::One(connection) = self {
-            connection.reset();
+            connection.reset(limit).await;
         }
     }
 }

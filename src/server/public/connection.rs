@@ -1,6 +1,9 @@
 //! A visitor's connection as HTTP, and how long it is kept.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::Executor;
@@ -68,6 +71,16 @@ pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket, head_s
     }
 }
 
+/// Polls an HTTP/2 connection once. Tells its requests when everything that they gave to it was written.
+fn pass<T>(visit: &Visit, connection: Pin<&mut impl Future<Output = T>>, cx: &mut Context<'_>) -> Poll<T> {
+    let asked = visit.passes.begin(cx);
+    let polled = connection.poll(cx);
+    if !visit.ending.is_full() {
+        visit.passes.end(asked);
+    }
+    polled
+}
+
 /// Serves HTTP/2, with heads of up to `head_size` bytes, to a visitor that takes something of its answers within
 /// `patience`.
 pub(super) async fn serve_http2(
@@ -92,11 +105,11 @@ pub(super) async fn serve_http2(
     let serve = async {
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
-            result = connection.as_mut() => result,
+            result = poll_fn(|cx| pass(&watched, connection.as_mut(), cx)) => result,
             () = async { tokio::select! { () = shared.stop.cancelled() => {} () = idle.cancelled() => {} } } => {
                 // The visitor is told which of its requests were taken, and sends others elsewhere.
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                poll_fn(|cx| pass(&watched, connection.as_mut(), cx)).await
             }
         };
         if let Err(error) = result {

@@ -153,7 +153,7 @@ async fn exchange(
             let Some(visitor) = upgrade else { return Err(Failure::LocalBroken) };
             upgraded::agree(&mut head, agreed, protocol.is_some())?;
             // Over HTTP/2 others share the connection.
-            let cut = (asked.1 != Version::HTTP_2).then(|| Arc::clone(&visit.cut));
+            let cut = (asked.1 != Version::HTTP_2).then(|| Arc::clone(&visit.ending));
             let (entry, quiet) = (Arc::clone(entry), timeouts.quiet_stream);
             let exchange = Upgraded { reader, writer, stream, entry, quiet, cut };
             shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
@@ -170,7 +170,8 @@ async fn exchange(
     if delimited == Delimited::Close {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let body = ForwardedBody::new(body, delimited, Arc::clone(entry), Arc::clone(visit), stream);
+    let body = (body, delimited);
+    let body = ForwardedBody::new(body, Arc::clone(entry), Arc::clone(visit), stream, timeouts.idle);
     Ok(response(head, body))
 }
 

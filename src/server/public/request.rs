@@ -29,6 +29,8 @@ use crate::server::metrics::Meter;
 use crate::server::settings::Settings;
 use crate::server::urls::with_port;
 use crate::telemetry::RequestSpan;
+use crate::transport::delivery::Piece;
+use crate::transport::whole::WholeBody;
 use crate::values::{Name, RequestId};
 
 /// The server's own page.
@@ -38,17 +40,19 @@ const HEALTH: &str = "/health";
 pub(super) type Served = Result<Response<AnswerBody>, Infallible>;
 
 /// The body of an answer: the server's own, or what comes through the tunnel.
-pub(super) type AnswerBody = Either<Full<Bytes>, ForwardedBody>;
+pub(super) type AnswerBody = Either<Full<Piece>, ForwardedBody>;
 
 /// Answers one request, whatever happens. No asynchronous function: that would hold the request several times.
 pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Future<Output = Served> {
     let turn = visit.turns.begin();
     let request_id = RequestId::next();
     let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
-    if !visit.is_http2() {
+    let is_http2 = visit.is_http2();
+    if !is_http2 {
         visit.unread.begin(request_id, !request.body().is_end_stream());
     }
-    let mut request = request.map(RequestBody::Coming);
+    let whole = if is_http2 { WholeBody::http2 } else { WholeBody::http1 };
+    let mut request = request.map(|body| RequestBody::Coming(whole(body)));
     // What counts now counts for all of this request.
     let settings = visit.shared.settings();
     let visitor = {
@@ -255,7 +259,7 @@ fn https_location(
     HeaderValue::try_from(format!("https://{host}{}{target}", with_port(port, 443))).ok()
 }
 
-fn add_slash(request: &Request<RequestBody>, request_id: RequestId) -> Result<Response<Full<Bytes>>, Failure> {
+fn add_slash(request: &Request<RequestBody>, request_id: RequestId) -> Result<Response<Full<Piece>>, Failure> {
     let uri = request.uri();
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(|_| Failure::BadRequest)?;
@@ -266,7 +270,7 @@ fn own_page(
     visit: &Visit,
     request: &Request<RequestBody>,
     request_id: RequestId,
-) -> Result<Response<Full<Bytes>>, Failure> {
+) -> Result<Response<Full<Piece>>, Failure> {
     match request.uri().path() {
         HEALTH => {}
         "/" => return Err(Failure::FrontPage),

@@ -3,6 +3,7 @@
 
 pub mod apps;
 pub mod dns;
+pub mod frames;
 pub mod puppet;
 pub mod stand_in;
 pub mod visitor;
@@ -334,7 +335,18 @@ impl TestAgent {
         client: &str,
         services: Vec<ServiceEntry>,
     ) -> Self {
-        let flags = Flags::new()
+        Self::start_set(servers, fingerprint, client, services, Flags::new())
+    }
+
+    /// The same, with further settings.
+    pub fn start_set(
+        servers: &[SocketAddr],
+        fingerprint: Fingerprint,
+        client: &str,
+        services: Vec<ServiceEntry>,
+        settings: Flags,
+    ) -> Self {
+        let flags = settings
             .with("servers", servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             .with("client_id", client)
             .with("token", token(client).as_secret().expose())

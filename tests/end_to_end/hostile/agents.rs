@@ -207,7 +207,7 @@ async fn an_agent_that_is_silent_is_given_up() {
 async fn a_flood_on_the_control_stream_keeps_nobody_waiting() {
     let server = TestServer::start(&[]);
     let alice = Bystander::connect(&server).await;
-    let offer = |at: u64| Control::Services { change: at, services: Vec::new() };
+    let offer = |at: u64| Control::Services { change: at, services: Vec::new(), required: Vec::new() };
     let draining = Control::Draining { deadline_s: 0.001 };
     let floods: [(&str, Vec<u8>); 3] = [
         ("heartbeats", heartbeat().repeat(1000)),

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -182,8 +183,8 @@ pub(in crate::agent) struct Connection {
 
 impl Connection {
     /// As [`Stream::reset`](super::super::dial::Stream::reset).
-    pub(in crate::agent) fn reset(&self) {
-        self.wire.reset();
+    pub(in crate::agent) async fn reset(&self, limit: Duration) {
+        self.wire.reset(limit).await;
     }
 }
 

@@ -68,6 +68,8 @@ pub(in crate::agent) struct Sending {
     /// A piece's last line, once the large one is out.
     owes_line: bool,
     has_ended: bool,
+    /// Why there is no more of its body. What came before is sent first.
+    broken: Option<LocalError>,
 }
 
 impl Sending {
@@ -80,8 +82,8 @@ impl Sending {
         let mut small = BytesMut::with_capacity(512);
         put_head(&mut small, head, framing);
         let (large, head) = (Bytes::new(), small.len());
-        let (owes_line, has_ended) = (false, false);
-        Ok(Self { wire: None, body, framing, small, large, head, head_sent: 0, owes_line, has_ended })
+        let (owes_line, has_ended, broken) = (false, false, None);
+        Ok(Self { wire: None, body, framing, small, large, head, head_sent: 0, owes_line, has_ended, broken })
     }
 
     /// From now on it goes over `wire`, from its beginning. Its head must not have been sent.
@@ -99,9 +101,16 @@ impl Sending {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
         let Some(wire) = self.wire.clone() else { return Poll::Ready(Ok(())) };
         loop {
-            self.fill(cx).map_err(Unsent::Broken)?;
+            if self.broken.is_none() {
+                self.broken = self.fill(cx).err();
+            }
             if self.small.is_empty() && self.large.is_empty() {
                 ready!(wire.poll_flush(cx)).map_err(Unsent::Rest)?;
+                if let Some(error) = self.broken.take() {
+                    // Nothing more of it goes anywhere, least of all an end.
+                    self.wire = None;
+                    return Poll::Ready(Err(Unsent::Broken(error)));
+                }
                 if !self.has_ended {
                     return Poll::Pending;
                 }

@@ -77,8 +77,12 @@ impl Wire {
     }
 
     /// As [`Stream::reset`].
-    pub(super) fn reset(&self) {
-        self.stream.lock().reset();
+    pub(super) async fn reset(&self, limit: Duration) {
+        let sent = self.stream.lock().all_sent();
+        if let Some(sent) = sent {
+            sent.within(limit).await;
+        }
+        self.stream.lock().set_reset();
     }
 
     /// The request was sent to its end.

@@ -1,7 +1,6 @@
 //! An exchange that has become a connection: an upgrade, or an extended CONNECT.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
@@ -10,6 +9,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::super::answer::Failure;
+use super::super::ending::Ending;
 use super::super::forwarded::Held;
 use super::super::ledger::Entry;
 use crate::protocol::exchange::ResponseHead;
@@ -39,16 +39,16 @@ pub(super) struct Upgraded {
     pub(super) entry: Arc<Entry>,
     pub(super) quiet: Duration,
     /// Says that the visitor's connection must not end in order.
-    pub(super) cut: Option<Arc<AtomicBool>>,
+    pub(super) cut: Option<Arc<Ending>>,
 }
 
 /// Says so when it is dropped, whoever drops it.
-struct CutUnlessWhole(Option<Arc<AtomicBool>>);
+struct CutUnlessWhole(Option<Arc<Ending>>);
 
 impl Drop for CutUnlessWhole {
     fn drop(&mut self) {
         if let Some(cut) = &self.0 {
-            cut.store(true, Ordering::Release);
+            cut.set_cut(true);
         }
     }
 }
