@@ -21,7 +21,8 @@ use super::headers;
 use super::ledger::{self, Asked as AskedFor, Entry, Path, Whose};
 use super::span::{self, End};
 use super::{Visit, access, lookup};
-use crate::protocol::exchange::Scheme;
+use crate::limits::{AddressKey, HeldHead, Holder, head_memory, target_length};
+use crate::protocol::exchange::{MAX_FIELDS, Scheme};
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::Shared;
@@ -183,6 +184,7 @@ async fn decide(
     if is_proxied || headers::has_other_coding(request.headers()) {
         return Err(Failure::BadRequest);
     }
+    let mut held = hold_head((shared, settings), request, visitor)?;
     let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;
     let route = {
         let mut named = request.headers().get_all(TUNNEL_HEADER).iter();
@@ -202,6 +204,9 @@ async fn decide(
         Route::Service { .. } | Route::Domain(_) => {
             let offered = lookup::offered(shared, &route)?;
             *reached = Reached::Service(Arc::clone(offered.service.meter()));
+            if let Some(held) = &mut held {
+                held.charge(Holder::Client(offered.tunnel.client().clone())).map_err(|_| Failure::HeadsBusy)?;
+            }
             if offered.service.kind() != ServiceKind::Http {
                 return Err(Failure::WrongKind);
             }
@@ -221,6 +226,20 @@ async fn decide(
         Route::Own => own_page(visit, request, request_id).map(|response| response.map(Either::Left)),
         Route::Unknown => Err(Failure::UnknownName),
     }
+}
+
+/// Charges the head of a request, if it is a large one, for as long as the request waits for its answer.
+fn hold_head<B>(
+    (shared, settings): (&Shared, &Settings),
+    request: &Request<B>,
+    visitor: IpAddr,
+) -> Result<Option<Box<HeldHead>>, Failure> {
+    let memory = head_memory(request.headers(), target_length(request.uri()));
+    let prefix = settings.config.limits.per_ip.ipv6_prefix;
+    let held = shared.held_heads.hold(memory, || Holder::Address(AddressKey::new(visitor, prefix)));
+    // One that could not be passed on anyway hears so.
+    let has_too_many = request.headers().len() > MAX_FIELDS;
+    held.map_err(|_| if has_too_many { Failure::HeadTooLarge } else { Failure::HeadsBusy })
 }
 
 /// Whether a monitor asks how the server is by its address: no certificate is for that, so HTTPS would not answer it.

@@ -164,6 +164,14 @@ impl Sending {
             }
             bytes = self.head_sent;
             (self.head, self.head_sent) = (0, 0);
+            if bytes > GATHER {
+                // A large head leaves no room behind that nobody needs.
+                let rest = self.small.len().saturating_sub(bytes);
+                let from = self.small.len() - rest;
+                self.small = BytesMut::from(&self.small[from..]);
+                self.large.advance(bytes - from);
+                bytes = 0;
+            }
         }
         let small = bytes.min(self.small.len());
         self.small.advance(small);
