@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(default.requests, 16_384 * 848 * KIB);
         assert_eq!(default.visitors, 16_384 * 1_248 * KIB);
         assert_eq!(default.agents, 40_000 * 352 * KIB);
-        assert_eq!(default.held, (1024 + 64 + 2 * 64) * KIB * KIB);
+        assert_eq!(default.held, (1024 + 64 + 2 * 32) * KIB * KIB);
         assert_eq!(default.total().div_ceil(1 << 30), 49);
         let small = "[tunnel]\nmax_tunnels = 50\n[limits]\nstreams = 256\nconnections = 256\nhead_size = 16384\n\
                      unread_answers = 67108864\nheld_heads = 16777216\nheld_bodies = 16777216\n";

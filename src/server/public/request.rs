@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -61,11 +61,16 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
         headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted)
     };
     let mut noted = Noted::new((&visit, &settings), &request, (request_id, visitor));
+    // Now: an HTTP/2 connection brings hundreds before the first of them runs.
+    let held = hold_head((&visit.shared, &settings), &request, visitor);
+    if held.is_err() {
+        *request.headers_mut() = HeaderMap::new();
+    }
     async move {
         let _turn = turn;
         let mut reached = Reached::Nobody;
         let decided =
-            decide((&visit, &settings), &mut request, (request_id, visitor), (&mut reached, &mut noted.span)).await;
+            decide((&visit, &settings), &mut request, (request_id, visitor), held, (&mut reached, &mut noted.span)).await;
         // Over HTTP/1.1 the socket does it, when the connection ends.
         if visit.is_http2() && !request.body().is_end_stream() {
             visit.throw_away(request.body_mut().take());
@@ -173,10 +178,12 @@ async fn decide(
     (visit, settings): (&Arc<Visit>, &Settings),
     request: &mut Request<RequestBody>,
     (request_id, visitor): (RequestId, IpAddr),
+    held: Result<Option<Box<HeldHead>>, Failure>,
     (reached, span): (&mut Reached, &mut RequestSpan),
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
     shared.visitors.check(visitor).map_err(Failure::RateLimited)?;
+    let mut held = held?;
     // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. With a protocol it is how
     // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
     // the plain one.
@@ -184,7 +191,6 @@ async fn decide(
     if is_proxied || headers::has_other_coding(request.headers()) {
         return Err(Failure::BadRequest);
     }
-    let mut held = hold_head((shared, settings), request, visitor)?;
     let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;
     let route = {
         let mut named = request.headers().get_all(TUNNEL_HEADER).iter();
