@@ -18,6 +18,7 @@ mod early;
 mod exchanges;
 mod floods;
 mod harness;
+mod heads;
 mod hostile;
 mod http2;
 mod https;

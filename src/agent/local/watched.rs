@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rustls::ClientConnection;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -19,6 +20,28 @@ use crate::transport::streams::ResetCodes;
 /// Whether the system has nothing to tell of a socket: neither something to read nor its end.
 pub(super) fn is_silent(socket: &impl AsFd) -> bool {
     look(socket).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Messages of TLS that an idle connection may bring: tickets, another key.
+const RECORDS: usize = 16;
+
+/// As [`is_silent`], below TLS: its own messages are taken in, and only bytes of the application and its end count.
+pub(super) fn is_silent_below_tls(socket: &impl AsFd, session: &mut ClientConnection) -> bool {
+    let said_nothing = |session: &mut ClientConnection| {
+        session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
+    };
+    let socket = SockRef::from(socket);
+    for _ in 0..RECORDS {
+        if !said_nothing(session) {
+            return false;
+        }
+        match session.read_tls(&mut &*socket) {
+            Ok(1..) => {}
+            Ok(0) => return false,
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+    false
 }
 
 /// How many bytes there are to be read, as far as it is asked: none, at the end of a connection.

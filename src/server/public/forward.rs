@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -130,8 +130,9 @@ async fn exchange(
         }
         upgrade.is_some().then_some(writer)
     };
-    // All of such a request is in `first`.
+    // All of such a request is in `first`. Of any other one nothing can be sent again.
     let is_short = !has_body && upgrade.is_none();
+    let first = if is_short { first } else { BytesMut::new() };
     let head = loop {
         match answered(response_head(&mut reader, asks.take()), sending.take(), timeouts.response_head).await {
             Ok(head) => break head,
