@@ -8,6 +8,7 @@ mod again;
 pub(super) mod dial;
 mod http1;
 mod http2;
+mod only;
 pub(super) mod switched;
 mod trouble;
 mod watched;
@@ -46,6 +47,7 @@ pub(super) use http1::Sending;
 use http1::{Http1, Http1Body};
 pub(super) use http2::Slot;
 use http2::{Failed, Http2};
+use only::OnlyStream;
 pub(super) use trouble::LocalError;
 use trouble::{Hint, Troubles, in_words};
 use websocket::Handshake;
@@ -101,7 +103,11 @@ impl Body for RequestBody {
 
 /// Runs the connections' tasks where they can be counted and awaited.
 #[derive(Debug, Clone)]
-struct Tracked(TaskTracker);
+struct Tracked {
+    tasks: TaskTracker,
+    /// The one stream of the connection, if it is to become a connection itself.
+    only: Option<Arc<OnlyStream>>,
+}
 
 impl<F> Executor<F> for Tracked
 where
@@ -109,7 +115,10 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        self.0.spawn(task);
+        match &self.only {
+            None => drop(self.tasks.spawn(task)),
+            Some(only) => drop(self.tasks.spawn(only.run(task))),
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::socket::VisitorSocket;
 use super::{Visit, copied, request};
-use crate::server::{Shared, until_cut};
+use crate::server::{Shared, boxed_until_cut};
+use crate::transport::streams::{self, CloseOnDrop};
 
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
 const HTTP2_STREAMS: u32 = 256;
@@ -37,7 +38,7 @@ where
 {
     fn execute(&self, task: F) {
         let shared = &self.0;
-        shared.visits.spawn(until_cut(shared.cut.clone(), async move { drop(task.await) }));
+        shared.visits.spawn(boxed_until_cut(shared.cut.clone(), streams::run(task, streams::announced())));
     }
 }
 
@@ -103,6 +104,7 @@ pub(super) async fn serve_http2(
         .auto_date_header(false)
         .serve_connection(TokioIo::new(socket), service);
     let serve = async {
+        let _closed = CloseOnDrop(&watched.passes);
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = poll_fn(|cx| pass(&watched, connection.as_mut(), cx)) => result,

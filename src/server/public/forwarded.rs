@@ -51,6 +51,7 @@ pub(super) enum Delimited {
 pub(super) struct ForwardedBody(State);
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every body is the large one, and is made for each request")]
 enum State {
     /// Nothing is left of it.
     Over,

@@ -30,6 +30,7 @@ use super::wire::Wire;
 use crate::config::TimeoutConfig;
 use crate::transport::body::Idle;
 use crate::transport::delivery::AllSent;
+use crate::transport::streams::ResetCodes;
 
 /// Bytes that may wait in the kernel to be sent to a visitor. Without a bound the kernel takes megabytes, and calls a
 /// socket writable again only when a third of that has gone: a slow reader would look like one that takes nothing.
@@ -154,6 +155,8 @@ pub(in crate::server) struct VisitorSocket {
     unread: Unread,
     /// Runs when everything was said.
     rest: Option<Rest>,
+    /// Over HTTP/2: reads along.
+    codes: Option<ResetCodes>,
     /// Runs before a reset.
     all_sent: Option<AllSent>,
 }
@@ -164,7 +167,7 @@ impl VisitorSocket {
         let (ending, turns, unread) = signs;
         let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
         let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
-        Self { wire, ending, clock, stuck: Idle::new(idle), unread, rest: None, all_sent: None }
+        Self { wire, ending, clock, stuck: Idle::new(idle), unread, rest: None, codes: None, all_sent: None }
     }
 
     /// Gives a write that waits its deadline.
@@ -181,6 +184,7 @@ impl VisitorSocket {
     /// From now on HTTP/2 is spoken: a connection without requests is not closed at once when its time is over, but
     /// first announced here.
     pub(super) fn announce_idle(&mut self) -> CancellationToken {
+        self.codes = Some(ResetCodes::of_client());
         self.clock.announce.get_or_insert_default().clone()
     }
 
@@ -219,6 +223,9 @@ impl AsyncRead for VisitorSocket {
             Poll::Ready(read) => {
                 if buffer.filled().len() > before {
                     self.clock.read();
+                    if let Some(codes) = &mut self.codes {
+                        codes.pass(&mut buffer.filled_mut()[before..]);
+                    }
                 }
                 Poll::Ready(read)
             }
