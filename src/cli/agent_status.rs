@@ -8,12 +8,11 @@ use anstyle::{AnsiColor, Style};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::terminal::harmless;
 use crate::agent::State;
 use crate::config::{LocalUrl, Place, Rule, Service};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{PublicService, ServiceKind};
-use crate::values::ClientId;
+use crate::values::{ClientId, harmless_text};
 
 /// After so many failed attempts for one reason a reminder is due, and then each time they have doubled.
 const FIRST_REMINDER: u32 = 5;
@@ -110,17 +109,17 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     match news {
         News::Connected { server, offered } => {
-            format!("{green}connected{green:#} to {} as {client}\n{}", harmless(server), text_of_offered(offered))
+            format!("{green}connected{green:#} to {} as {client}\n{}", harmless_text(server), text_of_offered(offered))
         }
         News::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
         News::NotChanged(why) => format!(
             "{yellow}not changed:{yellow:#} the server refused: {}\n  \
              everything stays as it was; change the file again, or ask the operator to allow it\n",
-            harmless(why)
+            harmless_text(why)
         ),
         News::NotConnected { why, retry_in } => format!(
             "{yellow}not connected:{yellow:#} {}\n  trying again in {:.1} s; Ctrl-C stops it\n",
-            harmless(why),
+            harmless_text(why),
             retry_in.as_secs_f64()
         ),
         News::StillNot { attempts, retry_in } => format!(
@@ -143,7 +142,7 @@ fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
             text.push_str(&format!("  {bold}{}{bold:#}, without an address of its own  ->  {to}\n", service.name));
         }
         for (i, url) in service.public_urls.iter().enumerate() {
-            let url = harmless(url);
+            let url = harmless_text(url);
             text.push_str(&match i {
                 0 => format!("  {bold}{url}{bold:#}  ->  {to}\n"),
                 _ => format!("  or {url}\n"),
@@ -188,7 +187,7 @@ fn conditions_of(access: &AccessPolicy) -> String {
 fn condition_of(rule: &Rule) -> String {
     let path = rule.path.as_ref().map(|path| if path.is_empty() { "/".to_owned() } else { path.clone() });
     let header = rule.header.as_ref().map(|header| match &header.value {
-        Some(value) => format!("{}: {}", header.name, harmless(&String::from_utf8_lossy(value.as_bytes()))),
+        Some(value) => format!("{}: {}", header.name, harmless_text(&String::from_utf8_lossy(value.as_bytes()))),
         None => header.name.to_string(),
     });
     path.into_iter().chain(header).collect::<Vec<_>>().join(" with ")
