@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::limits::Share;
+use crate::protocol::fields::{clean_request_trailers, with_clean_trailers};
 use crate::transport::body::Idle;
 
 /// The size of the first piece of a held body, and of the largest, in bytes.
@@ -129,7 +130,10 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
-            Self::Coming(body) => Pin::new(body).poll_frame(cx),
+            Self::Coming(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| Ok(with_clean_trailers(frame?, clean_request_trailers))))
+            }
             Self::Held(body) => Poll::Ready(body.next().map(Ok)),
             Self::Taken => Poll::Ready(None),
         }

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use super::Visit;
 use super::answer::Failure;
 use super::ledger::Entry;
+use crate::protocol::fields::{clean_answer_trailers, with_clean_trailers};
 use crate::server::until_cut;
 use crate::transport::body::{BodyError, FrameBody};
 use crate::transport::mux::MuxStream;
@@ -170,7 +171,7 @@ impl Body for ForwardedBody {
             }
             None => self.close(),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| Ok(with_clean_trailers(frame?, clean_answer_trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
