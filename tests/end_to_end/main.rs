@@ -16,6 +16,7 @@ mod cut;
 mod early;
 mod exchanges;
 mod floods;
+mod forged;
 mod harness;
 mod hostile;
 mod http2;
@@ -32,6 +33,7 @@ mod rules;
 mod scale;
 mod shutdown;
 mod takeover;
+mod targets;
 mod tenants;
 #[cfg(feature = "otlp")]
 mod traces;
