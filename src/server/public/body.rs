@@ -9,11 +9,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::limits::Share;
 use crate::protocol::fields::{clean_request_trailers, with_clean_trailers};
 use crate::transport::body::Idle;
+use crate::transport::whole::{IncompleteError, WholeBody};
 
 /// The size of the first piece of a held body, and of the largest, in bytes.
 const PIECES: (usize, usize) = (4 * 1024, 64 * 1024);
@@ -22,7 +22,7 @@ const PIECES: (usize, usize) = (4 * 1024, 64 * 1024);
 #[derive(Debug)]
 pub(super) enum RequestBody {
     /// Passed on as it comes.
-    Coming(Incoming),
+    Coming(WholeBody),
     /// Here in full.
     Held(Box<HeldBody>),
     /// Somebody else has it.
@@ -126,9 +126,12 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = IncompleteError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, IncompleteError>>> {
         match &mut *self {
             Self::Coming(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));

@@ -11,6 +11,7 @@ use super::super::answer::Failure;
 use super::super::body::RequestBody;
 use super::super::headers::{self, Forwarding};
 use super::Target;
+use crate::limits::FREE_HEAD;
 use crate::protocol::WireError;
 use crate::protocol::destination::{DESTINATION, strip_destination};
 use crate::protocol::exchange::RequestHead;
@@ -106,6 +107,10 @@ pub(super) fn opening(
     })?;
     if !has_body && !upgrades {
         frame::put_end(&mut first);
+    }
+    // It may have to be held until the answer comes: without the room that it has grown into.
+    if first.len() > FREE_HEAD {
+        first = BytesMut::from(&first[..]);
     }
     Ok(first)
 }
