@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::leads::{AllLeads, Leads};
 use super::local::{Answer, AnswerBody, Local, LocalError, RequestBody, Sending, Slot, Switching, switched};
-use crate::limits::Permits;
+use crate::limits::{HeldHeads, Holder, Permits, head_memory};
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead};
 use crate::protocol::frame::{MAX_HEAD, Reset, Status};
@@ -49,13 +49,14 @@ const LAST_BYTES: Duration = Duration::from_secs(10);
 pub(super) struct Handler {
     pub(super) leads: AllLeads,
     permits: Permits,
+    heads: HeldHeads,
     draining: AtomicBool,
 }
 
 impl Handler {
-    /// Serves `max_streams` streams at once.
-    pub(super) fn new(leads: AllLeads, max_streams: usize) -> Self {
-        Self { leads, permits: Permits::new(max_streams), draining: AtomicBool::new(false) }
+    /// Serves `max_streams` streams at once, whose heads are held within `heads`.
+    pub(super) fn new(leads: AllLeads, max_streams: usize, heads: HeldHeads) -> Self {
+        Self { leads, permits: Permits::new(max_streams), heads, draining: AtomicBool::new(false) }
     }
 
     /// Refuses new streams from now on; open ones go on.
@@ -92,10 +93,9 @@ impl Handler {
         let leads = self.leads.get(&preface.service).filter(|leads| leads.kind() == preface.kind);
         let leads = leads.ok_or(Refusal::Status(Status::UnknownService))?;
         let _permit = self.permits.try_acquire().ok_or(Refusal::Status(Status::TooManyStreams))?;
-        writer.gather().put_u8(Status::Accepted as u8);
         let mut note = Note::begin(&preface);
         let ended = match preface.kind {
-            ServiceKind::Http => http(&leads, &preface, reader, writer, &mut note).await,
+            ServiceKind::Http => http((&leads, &self.heads), &preface, reader, writer, &mut note).await,
             ServiceKind::Tcp | ServiceKind::Tls => Box::pin(raw(leads.own(), &preface, reader, writer, &note)).await,
         };
         note.end(&preface, &ended);
@@ -111,6 +111,7 @@ async fn raw(
     writer: &mut FrameWriter,
     note: &Note,
 ) -> Result<(), Refusal> {
+    accept(writer);
     writer.flush().await.map_err(|_| Refusal::Gone)?;
     let dialled = local.dialler.dial(Some((preface.visitor, preface.server))).await;
     let mut stream = dialled.map_err(|error| unanswered(local, preface, &LocalError::dial(&error)))?;
@@ -124,21 +125,34 @@ async fn raw(
     Ok(())
 }
 
+/// Puts the status byte of a stream that is served.
+fn accept(writer: &mut FrameWriter) {
+    writer.gather().put_u8(Status::Accepted as u8);
+}
+
 /// Takes a request to the local application, and its answer back.
 async fn http(
-    leads: &Leads,
+    (leads, heads): (&Leads, &HeldHeads),
     preface: &Preface,
     mut reader: FrameReader,
     writer: &mut FrameWriter,
     note: &mut Note,
 ) -> Result<(), Refusal> {
-    let mut asking = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
+    let event = tokio::time::timeout(HEAD_DEADLINE, reader.event()).await;
+    let (mut asking, held) = match event {
         Ok(Ok(Event::Request(head))) => {
             note.asked(&head);
-            Asking::new(leads, head, reader)?
+            let memory = head_memory(&head.headers, head.target.len());
+            let held = heads.hold(memory, || Holder::Service(preface.service.clone()));
+            let held = held.map_err(|_| Refusal::Status(Status::TooManyStreams))?;
+            accept(writer);
+            (Asking::new(leads, head, reader)?, held)
         }
         Ok(Err(_)) => return Err(Refusal::Gone),
-        Ok(Ok(_)) | Err(_) => return Err(Refusal::Reset(Reset::Protocol)),
+        Ok(Ok(_)) | Err(_) => {
+            accept(writer);
+            return Err(Refusal::Reset(Reset::Protocol));
+        }
     };
     // What an await does not need is gone before it: each of ten thousand requests that wait would hold it.
     let mut answered = {
@@ -149,6 +163,8 @@ async fn http(
         };
         asking.answered(answer, preface, writer, note)?
     };
+    // Whatever was held of the request's head is gone.
+    drop(held);
     match answered {
         Answered::Switches(response, _slot) => {
             let local = asking.began.elapsed();
@@ -387,6 +403,7 @@ async fn switch(
         connection.reset(LAST_BYTES).await;
         return Err(Refusal::Gone);
     }
+    connection.ended();
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
 use crate::transport::login::{ControlReader, ControlWriter};
 use crate::transport::mux::{self, MuxConfig, Session, Side, WINDOW_GROWTH};
-use crate::transport::silence::{Silence, UNTAKEN_HEARTBEATS};
+use crate::transport::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
@@ -152,7 +152,7 @@ impl Shared {
                     }
                     Err(error) => return error.to_string(),
                 },
-                lost = silence.is_too_long() => return format!("the server is lost: {lost}"),
+                lost = silence.is_too_long() => return is_lost(lost),
                 () = self.leave.cancelled() => return "left".to_owned(),
                 () = self.draining.cancelled(), if !leaving => {
                     leaving = true;
@@ -167,7 +167,7 @@ impl Shared {
             // On a slow link it waits behind bulk transfers, and that is no fault of the server's while bytes move.
             tokio::select! {
                 sent = writer.send(&message) => if let Err(error) = sent { return error.to_string() },
-                lost = silence.is_too_long() => return format!("the server is lost: {lost}"),
+                lost = silence.is_too_long() => return is_lost(lost),
                 () = sleep(beat_every * UNTAKEN_HEARTBEATS) => return "the server takes no message".to_owned(),
             }
         }
@@ -194,6 +194,14 @@ impl Shared {
             // A full queue means that the same was said many times already.
             _ => drop(self.said.try_send(said)),
         }
+    }
+}
+
+/// Why a lane ends whose server is lost.
+fn is_lost(lost: Lost) -> String {
+    match lost {
+        Lost::Silent => format!("the server was silent: {lost}"),
+        Lost::Stuck => format!("the server does not read: {lost}"),
     }
 }
 

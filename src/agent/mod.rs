@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, Problem, ServerAddress, Service};
+use crate::limits::HeldHeads;
 use crate::protocol::login::{Proof, PublicService, Refusal, Refused};
 use crate::telemetry::STATUS_LOG;
 use crate::transport::tls::{self, TlsError};
@@ -42,6 +43,9 @@ pub use standby::Elsewhere;
 use standby::Lost;
 use tickets::{Tickets, Use};
 use tunnel::{Ended, Login, Tunnel};
+
+/// Bytes of large request heads that wait for applications, over all services; each service may hold half of them.
+const HELD_HEADS: usize = 32 * 1024 * 1024;
 
 /// How an agent is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +156,8 @@ struct Wanted {
 #[derive(Debug)]
 pub struct Agent {
     config: Arc<AgentConfig>,
+    /// Heads of requests that wait for applications.
+    heads: HeldHeads,
     connector: Connector,
     state: watch::Sender<State>,
     tickets: Arc<Tickets>,
@@ -238,6 +244,7 @@ impl Agent {
             connector: Connector::new(config.client_id.clone(), tls, InstanceId::random()?),
             wanted: watch::Sender::new(Wanted { token: config.token.clone(), offer }),
             config: Arc::new(config),
+            heads: HeldHeads::new(HELD_HEADS),
             state: watch::Sender::new(State::Connecting),
             tickets: Arc::default(),
             lost: Arc::default(),

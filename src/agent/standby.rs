@@ -9,6 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::leads::Offer;
+use crate::protocol::json::{self, JsonError};
+use crate::protocol::login::Hello;
 use crate::protocol::standby::{STANDBY, Standby, host_name};
 use crate::values::Name;
 
@@ -64,6 +66,12 @@ pub(super) fn required_for(waits_for: &[Name], offered: usize) -> Option<String>
     (!waits_for.is_empty() && waits_for.len() == offered).then(|| STANDBY.to_owned())
 }
 
+/// Leaves out names that the agent stands by for, until the message has its size: with 64 long names and as much of
+/// conditions as there may be they would not fit. The first will do for its number to count where it is not known.
+pub(super) fn fit(hello: &mut Hello) {
+    while matches!(json::encode(hello), Err(JsonError::TooLarge { .. })) && hello.standby.pop().is_some() {}
+}
+
 /// How long to wait before the next login.
 pub(super) fn pause() -> Duration {
     let jitter = getrandom::u32().unwrap_or_default() % 1000;
@@ -76,4 +84,78 @@ pub(super) fn this_host() -> Option<String> {
     let from_file = from_file.find_map(|path| std::fs::read_to_string(path).ok()?.lines().next().map(str::to_owned));
     let from_variable = || ["COMPUTERNAME", "HOSTNAME", "HOST"].into_iter().find_map(|name| std::env::var(name).ok());
     host_name(&from_file.or_else(from_variable)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AgentConfig, Environment, Flags};
+    use crate::protocol::login::{AgentInfo, Proof, ServiceKind, ServiceOffer};
+    use crate::protocol::requirements::required_by;
+    use crate::values::{ClientId, InstanceId, Secret};
+
+    fn offer(names: &[&str]) -> Offer {
+        let services = names.iter().map(|name| format!("[[services]]\nname = '{name}'\nlocal = 3000\n"));
+        let text =
+            format!("servers = ['a.example']\nclient_id = 'alice'\ntoken = 'adit_x'\n{}", services.collect::<String>());
+        let file = std::path::Path::new("agent.toml");
+        let config = AgentConfig::from_text(file, &text, &Environment::default(), &Flags::new()).unwrap();
+        Offer::prepare(1, config.services).unwrap()
+    }
+
+    #[test]
+    fn an_agent_without_a_name_left_logs_in_only_where_standbys_are_known() {
+        let lost = Lost::default();
+        let both = offer(&["alice", "blog"]);
+        assert_eq!(required_for(&lost.names_in(&both), 2), None);
+        lost.set(vec![Elsewhere { name: "blog".parse().unwrap(), by: None }]);
+        assert_eq!(required_for(&lost.names_in(&both), 2), None, "it has a name left");
+        assert_eq!(required_for(&lost.names_in(&offer(&["blog"])), 1).as_deref(), Some(STANDBY));
+        assert_eq!(lost.names_in(&offer(&["alice"])), [], "what it does not offer any more is no matter");
+        lost.set_all(&both, "another");
+        assert_eq!(required_for(&lost.names_in(&both), 2).as_deref(), Some(STANDBY));
+        assert!(lost.all().iter().all(|elsewhere| elsewhere.by.as_deref() == Some("another")));
+    }
+
+    #[test]
+    fn the_largest_configuration_can_log_in_and_stand_by() {
+        let name = |at: usize| format!("{at:a<63}").parse::<Name>().unwrap();
+        let mut services: Vec<ServiceOffer> =
+            (100..164).map(|at| ServiceOffer::new(name(at), ServiceKind::Http)).collect();
+        // As much as a configuration may have of it.
+        let size = |services: &[ServiceOffer]| serde_json::to_vec(services).unwrap().len();
+        for at in 0.. {
+            let at = at % services.len();
+            services[at].access.allow.push("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff/128".parse().unwrap());
+            if size(&services) > json::MAX - 2 * 1024 {
+                let _ = services[at].access.allow.pop();
+                break;
+            }
+        }
+        let standby: Vec<Name> = services.iter().map(|service| service.name.clone()).collect();
+        let mut required = required_by(&services);
+        required.extend(required_for(&standby, services.len()));
+        let mut hello = Hello {
+            protocol: 1,
+            capabilities: vec![STANDBY.to_owned()],
+            required,
+            client_id: ClientId::new(&"c".repeat(63)).unwrap(),
+            instance_id: InstanceId::random().unwrap(),
+            proof: Some(Proof::Token(Secret::new("t".repeat(1024)))),
+            start: Some(Secret::new("s".repeat(192))),
+            standby,
+            timestamp: 1_800_000_000,
+            agent: AgentInfo {
+                name: "adit".to_owned(),
+                version: "10.10.10".to_owned(),
+                os: "linux".to_owned(),
+                host: Some("h".repeat(64)),
+            },
+            services,
+            join: None,
+        };
+        assert!(json::encode(&hello).is_err(), "the test is to be about one that does not fit");
+        fit(&mut hello);
+        assert!(json::encode(&hello).is_ok());
+    }
 }

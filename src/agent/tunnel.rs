@@ -99,7 +99,7 @@ impl<'a> Tunnel<'a> {
         let welcome = first.welcome.clone();
         let (said, heard) = mpsc::channel(QUEUE);
         let leads = AllLeads::new(&offer, seconds(welcome.connect_timeout_s), &TaskTracker::new());
-        let handler = Handler::new(leads, agent.config.max_streams);
+        let handler = Handler::new(leads, agent.config.max_streams, agent.heads.clone());
         let shared = Shared::new(handler, said, (Arc::clone(&agent.tickets), server.clone()));
         let mut tunnel = Self {
             agent,

@@ -12,11 +12,11 @@ use anstyle::{AnsiColor, Style};
 
 use super::manager;
 use super::runtime::Hangups;
-use super::terminal::harmless;
 use crate::agent::Changes;
 use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
 use crate::files::Watch;
 use crate::telemetry::STATUS_LOG;
+use crate::values::harmless_text;
 
 /// How often an agent without a token looks for its token file, whatever the system tells of changes; and how soon services
 /// that the server refused are offered again, and at the latest.
@@ -213,7 +213,7 @@ fn tell(outcome: Outcome, told: &mut Vec<&'static str>) {
                 tracing::warn!(target: STATUS_LOG, "the changed configuration cannot be used: {problem}");
             }
             println!("{yellow}not changed:{yellow:#} the configuration cannot be used, everything stays as it was");
-            println!("{}", harmless(&problems));
+            println!("{}", harmless_text(&problems));
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - `client`: [`ClientUse`], what all visitors of one client may ask together
 //! - `permits`: [`Permits`] and [`PerAddress`], counting limits whose permits give themselves back
 //! - `budget`: [`Budget`], bytes that may be held at once
+//! - `heads`: [`HeldHeads`], bytes of decoded request heads, and who holds them
 //! - `seldom`: [`Seldom`], lines of the log that strangers can cause
 //!
 //! Nothing here waits or does I/O: a limit answers at once, and its caller decides what to tell the visitor. No room
@@ -17,6 +18,7 @@ mod address;
 mod budget;
 mod cells;
 mod client;
+mod heads;
 mod logins;
 mod permits;
 mod rate;
@@ -26,6 +28,7 @@ pub use address::AddressKey;
 pub use budget::{Budget, Share};
 pub use cells::RetryAfter;
 pub use client::{Allowance, ClientUse};
+pub use heads::{FREE_HEAD, HeldHead, HeldHeads, Holder, TooManyHeads, head_memory, target_length};
 pub use logins::FailedLogins;
 pub use permits::{AddressPermit, FairShare, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;

@@ -46,7 +46,7 @@ use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
-use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, Seldom, VisitorRate};
+use crate::limits::{AddressPermit, Budget, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, VisitorRate};
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
@@ -57,7 +57,7 @@ use admin::Admin;
 use certificate::{Certificates, Origin, ServerCertificate};
 pub use check::check;
 pub use drain::Drained;
-use drain::until_cut;
+use drain::{boxed_until_cut, until_cut};
 use login::RefusedTokens;
 use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
@@ -176,6 +176,8 @@ pub struct Shared {
     wrong_admin_tokens: FailedLogins,
     /// Compares visitors' passwords.
     passwords: PasswordGate,
+    /// Heads of requests that wait, beyond what is free.
+    held_heads: HeldHeads,
     /// Bodies of requests that wait for their signature to be checked.
     held_bodies: Budget,
     /// What has come from agents and waits for visitors.
@@ -298,6 +300,7 @@ impl Server {
             wrong_admin_tokens: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
+            held_heads: HeldHeads::new(config.limits.held_heads),
             held_bodies: Budget::new(config.limits.held_bodies),
             unread: Unread::new(config.limits.unread_answers),
             streams: Permits::new(config.limits.streams),
@@ -404,6 +407,11 @@ impl Server {
     /// What has come from agents and waits for visitors.
     pub fn unread(&self) -> Arc<Unread> {
         Arc::clone(&self.shared.unread)
+    }
+
+    /// What is held of large heads while their requests wait.
+    pub fn held_heads(&self) -> HeldHeads {
+        self.shared.held_heads.clone()
     }
 
     /// What is held of requests until it is known whether they may go on.

@@ -72,6 +72,10 @@ impl FrameReader {
     /// The peer broke the protocol, which also cuts the stream.
     pub fn buffered(&mut self) -> Result<Option<Event>, ReadError> {
         let event = self.decoder.next(&mut self.input).inspect_err(|_| self.stream.abort())?;
+        if self.input.is_empty() {
+            // What was read belongs to the event: the reader would hold it for as long as it waits for more.
+            self.input = Bytes::new();
+        }
         if matches!(event, Some(Event::End)) {
             self.stream.read_ended();
         }

@@ -3,7 +3,7 @@
 //! [`listen`] accepts, [`tls`] encrypts, [`coalesce`] gathers small writes, [`mux`] splits one pipe into streams,
 //! [`framed`] reads and writes the frames of a stream, and [`body`] turns them into HTTP bodies and back.
 //! [`copy`] carries what is no exchange, [`pieces`] writes little ones as one, [`whole`] reads HTTP bodies that end only
-//! when their message has ended, [`delivery`] knows when sent bytes have left,
+//! when their message has ended, [`delivery`] knows when sent bytes have left, [`streams`] breaks streams of HTTP/2 off,
 //! [`login`] carries the messages that come before the multiplexer, [`silence`] tells when a peer says nothing any more.
 
 pub mod body;
@@ -19,6 +19,7 @@ pub mod pieces;
 pub mod proxy_protocol;
 pub mod pulse;
 pub mod silence;
+pub mod streams;
 #[cfg(test)]
 mod testing;
 pub mod tls;

@@ -271,6 +271,42 @@ async fn an_upgraded_connection_delivers_what_came_before_a_reset() {
     until_idle(&server.open, PATIENCE).await;
 }
 
+/// Whoever reads late gets it too: most of it waits in kernels and windows when the connection is reset.
+#[tokio::test]
+async fn a_connection_that_is_read_late_misses_nothing() {
+    const SIZE: usize = 400_000;
+    let server = TestServer::start(&[]);
+    let (_raw, listener, public) = crate::raw::connected(&server).await;
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "bob", &[("bob", app.address)]).await;
+    let upgrade = "Host: bob.localhost\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    let body = pattern(SIZE);
+    for (upgraded, from_visitor) in [false, true].map(|upgraded| [(upgraded, false), (upgraded, true)]).concat() {
+        let (visitor, local) = match upgraded {
+            true => {
+                let mut visitor = visitor::raw(server.public, &format!("GET / HTTP/1.1\r\n{upgrade}")).await;
+                let (mut local, _) = app.request().await;
+                let agreed = format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}");
+                local.write_all(agreed.as_bytes()).await.unwrap();
+                visitor::read_until(&mut visitor, "\r\n\r\n").await;
+                (visitor, local)
+            }
+            false => {
+                let visitor = soon("a public port", TcpStream::connect(public)).await.unwrap();
+                (visitor, soon("a connection", listener.accept()).await.unwrap().0)
+            }
+        };
+        let (mut from, mut to) = if from_visitor { (visitor, local) } else { (local, visitor) };
+        from.write_all(&body).await.unwrap();
+        end(from, true).await;
+        let (got, ended) = read_all(&mut to).await;
+        let case = format!("upgraded: {upgraded}, from the visitor: {from_visitor}");
+        assert!(got == body, "{case}: {} bytes", got.len());
+        assert!(ended.is_err(), "{case}: it looks whole");
+    }
+    until_idle(&server.open, PATIENCE).await;
+}
+
 /// The other direction: what an upload had brought before it broke off, where HTTP/1 says that it did.
 #[tokio::test]
 async fn everything_before_a_break_of_an_upload_reaches_the_application() {

@@ -38,7 +38,7 @@ async fn read_all(socket: &mut TcpStream) -> (Vec<u8>, io::Result<usize>) {
 fn assert_incomplete(got: &[u8], has_length: bool, case: &str) {
     match has_length {
         true => assert!(got.len() < LENGTH, "{case}: all of it is there"),
-        false => assert!(!got.ends_with(b"0\r\n\r\n"), "{case}: {}", got[got.len().min(200)..].escape_ascii()),
+        false => assert!(!got.ends_with(b"0\r\n\r\n"), "{case}: {} bytes", got.len()),
     }
 }
 
@@ -107,14 +107,20 @@ async fn an_upload_that_is_reset_at_once_is_never_complete() {
             frames::bytes_of(HEADERS, END_HEADERS | END_STREAM, 3, &frames::request("GET", "/whole", &[])),
         ];
         visitor.socket.write_all(&all.concat()).await.unwrap();
-        // The one that is whole comes; the other one may come before it.
+        // The one that is whole comes; the other one may come before it, or some of it.
         loop {
-            let (mut local, head) = app.request().await;
-            if head.starts_with("GET /whole ") {
+            let mut local = app.connection().await;
+            let mut got = Vec::new();
+            while !got.ends_with(b"\r\n\r\n") || !got.starts_with(b"GET /whole ") {
+                match soon("a request", local.read_buf(&mut got)).await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => break,
+                }
+            }
+            if got.starts_with(b"GET /whole ") {
                 local.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
                 break;
             }
-            let (got, _) = read_all(&mut local).await;
             assert_incomplete(&got, false, &format!("code {code} after {size} bytes"));
         }
         visitor.head().await;
@@ -251,4 +257,92 @@ async fn an_upload_to_an_h2c_application_that_breaks_off_is_never_complete() {
         app = Some(frames);
     }
     until_idle(&server.open, PATIENCE).await;
+}
+
+/// A WebSocket over HTTP/2 on both sides (RFC 8441), open: the visitor's end on stream 1, and the application's with its
+/// stream.
+async fn connected(server: &TestServer, listener: &TcpListener) -> (Frames, Frames, u32) {
+    let mut visitor = Frames::visitor(server.public).await;
+    let request = frames::request("CONNECT", "/", &[(":protocol", "websocket"), ("sec-websocket-version", "13")]);
+    visitor.send(HEADERS, END_HEADERS, 1, &request).await;
+    let mut app = Frames::application(soon("a connection", listener.accept()).await.unwrap().0).await;
+    let stream = app.head().await.stream;
+    app.send(HEADERS, END_HEADERS, stream, &frames::response("200", &[])).await;
+    visitor.head().await;
+    (visitor, app, stream)
+}
+
+#[tokio::test]
+async fn a_connection_over_http_2_that_breaks_off_is_reset_on_the_other_side() {
+    let server = TestServer::start(&[]);
+    let (_agent, listener) = h2c(&server).await;
+    for (how, size) in Break::all().flat_map(|how| SIZES.map(|size| (how, size))) {
+        for from_visitor in [true, false] {
+            let case = format!("{how:?} after {size} bytes, from the visitor: {from_visitor}");
+            let (visitor, app, stream) = connected(&server, &listener).await;
+            let (mut from, mut to, said_on, heard_on) =
+                if from_visitor { (visitor, app, 1, stream) } else { (app, visitor, stream, 1) };
+            from.send_data(said_on, &body(size)).await;
+            let left = how.carry_out(from, said_on).await;
+            let (got, ended) = to.rest(heard_on).await;
+            assert_eq!(ended.map(|frame| frame.kind), Some(RST_STREAM), "{case}");
+            // A reset of the visitor's may take away what was not read yet.
+            assert!(got.len() == size || from_visitor || how == Break::Rst, "{case}: {} bytes", got.len());
+            drop(left);
+        }
+    }
+    until_idle(&server.open, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_connection_over_http_2_ends_in_order_when_both_sides_say_so() {
+    let server = TestServer::start(&[]);
+    let (_agent, listener) = h2c(&server).await;
+    for visitor_first in [true, false] {
+        let (visitor, app, stream) = connected(&server, &listener).await;
+        let (mut one, mut two, ones, twos) =
+            if visitor_first { (visitor, app, 1, stream) } else { (app, visitor, stream, 1) };
+        one.send(DATA, END_STREAM, ones, b"question").await;
+        let (got, ended) = two.rest(twos).await;
+        assert_eq!((got.as_slice(), ended.unwrap().kind), (&b"question"[..], DATA));
+        two.send_data(twos, &body(100_000)).await;
+        two.send(DATA, END_STREAM, twos, b"").await;
+        let (got, ended) = one.rest(ones).await;
+        assert_eq!((got.len(), ended.unwrap().kind), (100_000, DATA));
+    }
+    until_idle(&server.open, PATIENCE).await;
+}
+
+/// The visitor has ended its direction, and listens: what breaks off then is no end either.
+#[tokio::test]
+async fn a_connection_over_http_2_that_is_half_closed_may_still_break_off() {
+    let server = TestServer::start(&[]);
+    let (_agent, listener) = h2c(&server).await;
+    for code in [0, 2, 8] {
+        for visitor_first in [true, false] {
+            let (visitor, app, stream) = connected(&server, &listener).await;
+            let (mut one, mut two, ones, twos) =
+                if visitor_first { (visitor, app, 1, stream) } else { (app, visitor, stream, 1) };
+            one.send(DATA, END_STREAM, ones, b"question").await;
+            two.rest(twos).await;
+            two.send_data(twos, b"half").await;
+            let left = Break::Stream(code).carry_out(two, twos).await;
+            let (_, ended) = one.rest(ones).await;
+            assert_eq!(ended.map(|frame| frame.kind), Some(RST_STREAM), "{code}, visitor first: {visitor_first}");
+            drop(left);
+        }
+    }
+    until_idle(&server.open, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_connection_over_http_2_whose_tunnel_is_lost_is_reset() {
+    let server = TestServer::start(&[]);
+    let (agent, listener) = h2c(&server).await;
+    let (mut visitor, mut app, stream) = connected(&server, &listener).await;
+    app.send_data(stream, b"half").await;
+    assert_eq!(visitor.next().await.unwrap().payload, b"half");
+    agent.crash().await;
+    let (_, ended) = visitor.rest(1).await;
+    assert_eq!(ended.map(|frame| frame.kind), Some(RST_STREAM));
 }

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
+use super::watched;
 use crate::config::{LocalUrl, Place, ProxyProtocol};
 use crate::transport::delivery::AllSent;
 use crate::transport::proxy_protocol::{self, Version};
@@ -163,6 +164,18 @@ impl Stream {
             Self::Tcp(socket) => Some(socket),
             Self::Unix(_) => None,
             Self::Tls(tls) => tls.get_ref().0.tcp(),
+        }
+    }
+
+    /// Whether the system has nothing to tell of an idle connection: neither bytes of the application nor its end.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        match self {
+            Self::Tcp(socket) => watched::is_silent(socket),
+            Self::Unix(socket) => watched::is_silent(socket),
+            Self::Tls(tls) => {
+                let (socket, session) = tls.get_mut();
+                watched::is_silent_below_tls(socket, session)
+            }
         }
     }
 

@@ -61,7 +61,7 @@ impl Failure {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TunnelOffline | Self::TunnelStalled => Some(AGENTS_COME_BACK),
-            Self::TunnelBusy | Self::AccessBusy | Self::AddressBusy => Some(1),
+            Self::TunnelBusy | Self::AccessBusy | Self::AddressBusy | Self::HeadsBusy => Some(1),
             Self::CutByOperator => Some(60),
             Self::RateLimited(wait) | Self::SiteRateLimited(wait) => Some(wait.seconds()),
             _ => None,

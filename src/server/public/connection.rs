@@ -3,9 +3,12 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -13,7 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::socket::VisitorSocket;
 use super::{Visit, copied, request};
-use crate::server::{Shared, until_cut};
+use crate::server::{Shared, boxed_until_cut};
+use crate::transport::streams::{self, CloseOnDrop};
 
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
 const HTTP2_STREAMS: u32 = 256;
@@ -37,17 +41,19 @@ where
 {
     fn execute(&self, task: F) {
         let shared = &self.0;
-        shared.visits.spawn(until_cut(shared.cut.clone(), async move { drop(task.await) }));
+        shared.visits.spawn(boxed_until_cut(shared.cut.clone(), streams::run(task, streams::announced())));
     }
 }
 
 /// Serves HTTP/1.1 and 1.0, with heads of up to `head_size` bytes.
-pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket, head_size: usize) {
+pub(super) async fn serve_http1(visit: Arc<Visit>, mut socket: VisitorSocket, head_size: usize) {
     let shared = Arc::clone(&visit.shared);
+    let (first_bad, requests) = (socket.watch_http1(), AtomicU64::new(0));
     let service = service_fn(move |mut request| {
+        let has_fragment = first_bad.includes(requests.fetch_add(1, Ordering::Relaxed));
         // Now: before the future runs, hyper wants its buffer back to listen for the visitor's leaving.
         copied::copy_head(&mut request);
-        request::serve(Arc::clone(&visit), request)
+        request::serve(Arc::clone(&visit), request, has_fragment)
     });
     let connection = http1::Builder::new()
         // The socket watches over both: the head, and the time before it.
@@ -91,7 +97,11 @@ pub(super) async fn serve_http2(
     let shared = Arc::clone(&visit.shared);
     let idle = socket.announce_idle();
     let watched = Arc::clone(&visit);
-    let service = service_fn(move |request| request::serve(Arc::clone(&visit), request));
+    let marks = socket.watch_http2();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let has_fragment = marks.include(request.headers());
+        request::serve(Arc::clone(&visit), request, has_fragment)
+    });
     let connection = http2::Builder::new(Visits(Arc::clone(&shared)))
         .timer(TokioTimer::new())
         .enable_connect_protocol()
@@ -103,6 +113,7 @@ pub(super) async fn serve_http2(
         .auto_date_header(false)
         .serve_connection(TokioIo::new(socket), service);
     let serve = async {
+        let _closed = CloseOnDrop(&watched.passes);
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = poll_fn(|cx| pass(&watched, connection.as_mut(), cx)) => result,

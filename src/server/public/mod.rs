@@ -1,11 +1,11 @@
 //! Visitors: from the TCP socket to the end of each request.
 //!
 //! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`;
-//! `copied` takes heads out of its buffer.
+//! `copied` takes heads out of its buffer, `targets` finds requests whose target hyper would change.
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
 //! that), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
-//! ends, with a `span` for those who trace; `ending` and `passes` deliver what came before a response broke off, `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
+//! ends, with a `span` for those who trace; `ending` delivers what came before a response broke off, `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
 //! connections that are not HTTP.
 
 mod access;
@@ -22,13 +22,13 @@ mod headers;
 mod ledger;
 pub(super) mod live;
 pub(super) mod lookup;
-mod passes;
 mod raw;
 mod request;
 pub(super) mod rest;
 pub(super) mod socket;
 mod span;
 mod stalls;
+mod targets;
 pub(super) mod wire;
 
 use std::io;
@@ -51,6 +51,7 @@ use crate::limits::{AddressPermit, Permit, Permits};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
+use crate::transport::streams::Passes;
 use crate::transport::tls;
 use crate::values::Name;
 pub(super) use answer::CODES;
@@ -58,7 +59,6 @@ use answer::Failure;
 use arrival::{Arrival, TlsHello};
 use body::RequestBody;
 use ending::Ending;
-use passes::Passes;
 use rest::Unread;
 use socket::{Turns, VisitorSocket};
 use stalls::Stalls;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -20,8 +20,10 @@ use super::forwarded::ForwardedBody;
 use super::headers;
 use super::ledger::{self, Asked as AskedFor, Entry, Path, Whose};
 use super::span::{self, End};
-use super::{Visit, access, lookup};
-use crate::protocol::exchange::Scheme;
+use super::{Visit, access, lookup, targets};
+use crate::limits::{AddressKey, HeldHead, Holder, head_memory, target_length};
+use crate::protocol::destination::destination_of;
+use crate::protocol::exchange::{MAX_FIELDS, Scheme};
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::Shared;
@@ -42,8 +44,9 @@ pub(super) type Served = Result<Response<AnswerBody>, Infallible>;
 /// The body of an answer: the server's own, or what comes through the tunnel.
 pub(super) type AnswerBody = Either<Full<Piece>, ForwardedBody>;
 
-/// Answers one request, whatever happens. No asynchronous function: that would hold the request several times.
-pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Future<Output = Served> {
+/// Answers one request, whatever happens; `has_fragment` says that its target had a part that the HTTP library does not
+/// show. No asynchronous function: that would hold the request several times.
+pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>, has_fragment: bool) -> impl Future<Output = Served> {
     let turn = visit.turns.begin();
     let request_id = RequestId::next();
     let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
@@ -60,11 +63,17 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
         headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted)
     };
     let mut noted = Noted::new((&visit, &settings), &request, (request_id, visitor));
+    // Now: an HTTP/2 connection brings hundreds before the first of them runs.
+    let held = hold_head((&visit.shared, &settings), &request, visitor);
+    if held.is_err() {
+        *request.headers_mut() = HeaderMap::new();
+    }
     async move {
         let _turn = turn;
         let mut reached = Reached::Nobody;
+        let who = (request_id, visitor);
         let decided =
-            decide((&visit, &settings), &mut request, (request_id, visitor), (&mut reached, &mut noted.span)).await;
+            decide((&visit, &settings), (&mut request, has_fragment), who, held, (&mut reached, &mut noted.span)).await;
         // Over HTTP/1.1 the socket does it, when the connection ends.
         if visit.is_http2() && !request.body().is_end_stream() {
             visit.throw_away(request.body_mut().take());
@@ -80,12 +89,23 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
                 let mut response = failure.answer(request_id, form).map(Either::Left);
                 let sent = send_page(&mut response, is_head);
                 count(&visit.shared, &failure, &reached, sent);
+                if has_fragment && !visit.is_http2() {
+                    // What comes behind such a request is not looked at.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 let how = (failure.status().as_u16(), failure.code());
                 noted.write((request_id, visitor), &reached, &request, how, sent);
                 response
             }
         })
     }
+}
+
+/// Whether a request names no resource, or another one than it seems to: by its target, or by the destination of a copy.
+fn is_malformed<B>(request: &Request<B>) -> bool {
+    let method = request.method();
+    targets::is_malformed(method, request.uri(), request.version())
+        || destination_of(method, request.headers()).is_err()
 }
 
 /// Makes an answer ready to be sent, and says how many bytes of it are a page of the server's own. `HEAD` gets its length
@@ -170,17 +190,19 @@ impl Noted {
 
 async fn decide(
     (visit, settings): (&Arc<Visit>, &Settings),
-    request: &mut Request<RequestBody>,
+    (request, has_fragment): (&mut Request<RequestBody>, bool),
     (request_id, visitor): (RequestId, IpAddr),
+    held: Result<Option<Box<HeldHead>>, Failure>,
     (reached, span): (&mut Reached, &mut RequestSpan),
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
     shared.visitors.check(visitor).map_err(Failure::RateLimited)?;
+    let mut held = held?;
     // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. With a protocol it is how
     // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
     // the plain one.
     let is_proxied = request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
-    if is_proxied || headers::has_other_coding(request.headers()) {
+    if is_proxied || has_fragment || is_malformed(request) || headers::has_other_coding(request.headers()) {
         return Err(Failure::BadRequest);
     }
     let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;
@@ -202,6 +224,9 @@ async fn decide(
         Route::Service { .. } | Route::Domain(_) => {
             let offered = lookup::offered(shared, &route)?;
             *reached = Reached::Service(Arc::clone(offered.service.meter()));
+            if let Some(held) = &mut held {
+                held.charge(Holder::Client(offered.tunnel.client().clone())).map_err(|_| Failure::HeadsBusy)?;
+            }
             if offered.service.kind() != ServiceKind::Http {
                 return Err(Failure::WrongKind);
             }
@@ -221,6 +246,20 @@ async fn decide(
         Route::Own => own_page(visit, request, request_id).map(|response| response.map(Either::Left)),
         Route::Unknown => Err(Failure::UnknownName),
     }
+}
+
+/// Charges the head of a request, if it is a large one, for as long as the request waits for its answer.
+fn hold_head<B>(
+    (shared, settings): (&Shared, &Settings),
+    request: &Request<B>,
+    visitor: IpAddr,
+) -> Result<Option<Box<HeldHead>>, Failure> {
+    let memory = head_memory(request.headers(), target_length(request.uri()));
+    let prefix = settings.config.limits.per_ip.ipv6_prefix;
+    let held = shared.held_heads.hold(memory, || Holder::Address(AddressKey::new(visitor, prefix)));
+    // One that could not be passed on anyway hears so.
+    let has_too_many = request.headers().len() > MAX_FIELDS;
+    held.map_err(|_| if has_too_many { Failure::HeadTooLarge } else { Failure::HeadsBusy })
 }
 
 /// Whether a monitor asks how the server is by its address: no certificate is for that, so HTTPS would not answer it.

@@ -183,7 +183,7 @@ fn candidates<'g>(up: &'g [Option<LaneGuard>], name: &str) -> Vec<&'g Arc<Tunnel
     let tunnels = up.iter().flatten().map(LaneGuard::tunnel).filter(|tunnel| tunnel.is_serving());
     let offers = |tunnel: &&Arc<Tunnel>| tunnel.services().iter().any(|service| service.name().as_str() == name);
     let mut found: Vec<_> = tunnels.filter(offers).collect();
-    found.sort_by_key(|tunnel| tunnel.rank());
+    found.sort_by_key(|tunnel| tunnel.start());
     found
 }
 

@@ -269,11 +269,12 @@ async fn a_peer_is_not_lost_while_bulk_transfers_fill_a_slow_link() {
     let (streams, mut started) = mpsc::unbounded_channel();
     let mut agent = agent;
     tasks.spawn(async move {
+        let mut writers = JoinSet::new();
         loop {
             let stream = agent.accept().await;
             let writer = stream.clone();
             drop(streams.send(stream));
-            tokio::spawn(async move { while poll_fn(|cx| writer.poll_write(cx, &[7; 64 * 1024])).await.is_ok() {} });
+            writers.spawn(async move { while poll_fn(|cx| writer.poll_write(cx, &[7; 64 * 1024])).await.is_ok() {} });
         }
     });
     let mut writer = ControlWriter::new(control);

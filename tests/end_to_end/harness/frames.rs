@@ -78,13 +78,17 @@ impl Frames {
         let settings = [&[0, 4][..], &0x0fff_ffff_u32.to_be_bytes(), &[0, 8], &1_u32.to_be_bytes()].concat();
         frames.send(SETTINGS, 0, 0, &settings).await;
         frames.send(WINDOW_UPDATE, 0, 0, &0x0fff_ffff_u32.to_be_bytes()).await;
-        loop {
+        // Both are needed before more may be sent than the smallest windows hold.
+        let (mut has_settings, mut has_window) = (false, false);
+        while !has_settings || !has_window {
             let frame = frames.any().await.expect("the connection ended before its settings");
             if frame.kind == SETTINGS && frame.flags & ACK == 0 {
                 frames.send(SETTINGS, ACK, 0, &[]).await;
-                return frames;
+                has_settings = true;
             }
+            has_window |= frame.kind == WINDOW_UPDATE && frame.stream == 0;
         }
+        frames
     }
 
     /// Sends a frame, as far as the other side takes it.

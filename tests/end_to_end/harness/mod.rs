@@ -17,7 +17,7 @@ use std::time::Duration;
 use adit::agent::{Agent, Changes, GivenUp, State};
 use adit::auth::{Clients, ClientsOnDisk, Cost, Token, hash_at};
 use adit::config::{AgentConfig, ClientsFile, ConfigErrors, Environment, Flags, ServerConfig, ValueKind};
-use adit::limits::Budget;
+use adit::limits::{Budget, HeldHeads};
 use adit::server::registry::Registry;
 use adit::server::reload::{NotReloaded, Reloaded, Reloader};
 use adit::server::tunnel::Tunnel;
@@ -136,6 +136,7 @@ pub struct TestServer {
     pub open: TaskTracker,
     /// What has come from agents and waits for visitors.
     pub unread: Arc<Unread>,
+    pub held_heads: HeldHeads,
     pub held_bodies: Budget,
     reloader: Reloader,
     /// With what it was started.
@@ -230,6 +231,7 @@ impl TestServer {
             clients_file: server.clients_file(),
             open: server.exchanges(),
             unread: server.unread(),
+            held_heads: server.held_heads(),
             held_bodies: server.held_bodies(),
             reloader: server.reloader(),
             flags,

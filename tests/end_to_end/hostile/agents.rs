@@ -157,7 +157,7 @@ async fn answers_beyond_what_may_wait_are_cut_and_not_kept() {
 
 #[tokio::test]
 async fn an_agent_that_takes_nothing_is_given_up() {
-    // Some ten heartbeats are taken over to be sent before the next one has to wait, and that may take three more.
+    // Ten heartbeats after the pipe has taken its last byte.
     let server = TestServer::start(&[("tunnel.heartbeat", "600ms")]);
     let alice = Bystander::connect(&server).await;
     let bob = RawAgent::connect(&server).await;
