@@ -53,7 +53,8 @@ impl Ceiling {
     pub fn of(config: &ServerConfig) -> Self {
         let limits = &config.limits;
         let span = if config.traces.endpoint.is_some() { SPAN } else { 0 };
-        let request = 2 * limits.head_size.min(FREE_HEAD) + MOST_QUEUED + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
+        let request =
+            2 * limits.head_size.min(FREE_HEAD) + MOST_QUEUED + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
         // HTTP/1 reads and writes into buffers of a head's size; HTTP/2 into its window.
         let http1 = 2 * limits.head_size + MAX_DATA;
         let http2 = HTTP2_CONNECTION_WINDOW as usize + limits.head_size;

@@ -28,7 +28,9 @@ const RECORDS: usize = 16;
 /// As [`is_silent`], below TLS: its own messages are taken in, and only bytes of the application and its end count.
 pub(super) fn is_silent_below_tls(socket: &impl AsFd, session: &mut ClientConnection) -> bool {
     let said_nothing = |session: &mut ClientConnection| {
-        session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
+        session
+            .process_new_packets()
+            .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
     };
     let socket = SockRef::from(socket);
     for _ in 0..RECORDS {

@@ -70,7 +70,8 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
         let _turn = turn;
         let mut reached = Reached::Nobody;
         let decided =
-            decide((&visit, &settings), &mut request, (request_id, visitor), held, (&mut reached, &mut noted.span)).await;
+            decide((&visit, &settings), &mut request, (request_id, visitor), held, (&mut reached, &mut noted.span))
+                .await;
         // Over HTTP/1.1 the socket does it, when the connection ends.
         if visit.is_http2() && !request.body().is_end_stream() {
             visit.throw_away(request.body_mut().take());
