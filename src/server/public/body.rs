@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use crate::limits::Share;
+use crate::protocol::fields::{clean_request_trailers, with_clean_trailers};
 use crate::transport::body::Idle;
 use crate::transport::whole::{IncompleteError, WholeBody};
 
@@ -132,7 +133,10 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, IncompleteError>>> {
         match &mut *self {
-            Self::Coming(body) => Pin::new(body).poll_frame(cx),
+            Self::Coming(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| Ok(with_clean_trailers(frame?, clean_request_trailers))))
+            }
             Self::Held(body) => Poll::Ready(body.next().map(Ok)),
             Self::Taken => Poll::Ready(None),
         }
