@@ -27,7 +27,7 @@ def resting(target):
     many = crowd(target.admin, 500, addresses(10)).listen(1)
     held = len(many.open)
     many.leave()
-    return Seen("500 connections", f"{held} held, the rest made room").insist(held <= 64, "more than 64 were held")
+    return Seen("500 connections", f"{held} open, the rest closed to make room").insist(held <= 64, "more than 64 were held")
 
 
 @attack("connections that would lock the operator out of the admin port", "each request beside them is answered within a second")
