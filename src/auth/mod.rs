@@ -28,7 +28,7 @@ mod token;
 pub use admin_proof::{AdminNonce, NONCE_FIELD, PROOF_FIELD};
 pub use admin_token::{AdminToken, AdminTokenError};
 pub use clients::{Clients, Credential, Invited, Standing, hash_problems};
-pub use hash::{Cost, HashError, TokenVerifier, Work, check_hash, hash, hash_at, work_of};
+pub use hash::{Cost, HashError, TokenVerifier, USUAL_COST, Work, check_hash, hash, hash_at, work_of};
 pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;
 pub use on_disk::{ClientsOnDisk, ReadClients, load_clients};

@@ -5,6 +5,7 @@
 //! - `cells`: governor's rate limiter over a bounded number of addresses
 //! - `rate`: [`VisitorRate`], requests of one address
 //! - `logins`: [`FailedLogins`], failed logins of one address
+//! - `checks`: [`Checks`], costly checks of one address, failed or not
 //! - `client`: [`ClientUse`], what all visitors of one client may ask together
 //! - `permits`: [`Permits`] and [`PerAddress`], counting limits whose permits give themselves back
 //! - `budget`: [`Budget`], bytes that may be held at once
@@ -18,6 +19,7 @@
 mod address;
 mod budget;
 mod cells;
+mod checks;
 mod client;
 mod fair_queue;
 mod logins;
@@ -29,6 +31,7 @@ mod shared_budget;
 pub use address::AddressKey;
 pub use budget::{Budget, Share};
 pub use cells::RetryAfter;
+pub use checks::Checks;
 pub use client::{Allowance, ClientUse};
 pub use fair_queue::{FairQueue, Party, Turn};
 pub use logins::FailedLogins;

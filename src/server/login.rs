@@ -163,7 +163,7 @@ impl Shared {
             peer,
             since: Timestamp::now(),
             credential,
-            usage: self.usages.of(client, || self.allowance(client)),
+            usage: self.usage_of(client),
             services,
         }))
     }

@@ -45,7 +45,7 @@ use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
-use crate::limits::{AddressPermit, Budget, FailedLogins, PerAddress, Permit, Permits, Seldom, VisitorRate};
+use crate::limits::{AddressPermit, Checks, FailedLogins, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate};
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
@@ -70,6 +70,10 @@ use usages::Usages;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
 const LOGIN_CHECKS: usize = 2;
+
+/// How many logins by token an address may have checked for each one that may fail: a fleet behind one address comes back at
+/// once, and nobody keeps the processor busy with a token that is right.
+const LOGIN_CHECKS_FOR_A_FAILURE: u32 = 10;
 
 /// Agents' connections that may be on their way through TLS and login at once.
 const LOGINS_UNDER_WAY: usize = 1024;
@@ -158,12 +162,14 @@ pub struct Shared {
     visitor_connections: PerAddress,
     connections: Permits,
     failed_logins: FailedLogins,
+    /// Logins that cost an argon2 computation, failed or not.
+    login_checks: Checks,
     /// At the admin port.
     wrong_admin_tokens: FailedLogins,
     /// Compares visitors' passwords.
     passwords: PasswordGate,
     /// Bodies of requests that wait for their signature to be checked.
-    held_bodies: Budget,
+    held_bodies: SharedBudget,
     /// What has come from agents and waits for visitors.
     unread: Arc<Unread>,
     streams: Permits,
@@ -266,16 +272,17 @@ impl Server {
             ports: Ports::new(config.public.http.ip()),
             node_id: format!("{node_id:016x}"),
             registry: Registry::new(config.tunnel.max_tunnels),
-            verifier: TokenVerifier::new(LOGIN_CHECKS),
+            verifier: TokenVerifier::new(LOGIN_CHECKS, LOGIN_CHECKS),
             tickets,
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
             connections: Permits::new(room.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
+            login_checks: Checks::new(login_checks(per_ip.logins_per_minute), prefix, REMEMBERED_ADDRESSES),
             wrong_admin_tokens: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
-            held_bodies: Budget::new(config.limits.held_bodies),
+            held_bodies: SharedBudget::new(config.limits.held_bodies),
             unread: Unread::new(config.limits.unread_answers),
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
@@ -384,7 +391,7 @@ impl Server {
     }
 
     /// What is held of requests until it is known whether they may go on.
-    pub fn held_bodies(&self) -> Budget {
+    pub fn held_bodies(&self) -> SharedBudget {
         self.shared.held_bodies.clone()
     }
 
@@ -457,6 +464,11 @@ impl Shared {
     }
 }
 
+/// How many logins of an address are checked in a minute if so many may fail.
+fn login_checks(failures: NonZeroU32) -> NonZeroU32 {
+    failures.saturating_mul(NonZeroU32::MIN.saturating_add(LOGIN_CHECKS_FOR_A_FAILURE - 1))
+}
+
 async fn evict_idle(shared: Arc<Shared>) {
     let mut tick = interval(EVICTION);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -466,6 +478,7 @@ async fn evict_idle(shared: Arc<Shared>) {
             _ = tick.tick() => {
                 shared.visitors.evict_idle();
                 shared.failed_logins.evict_idle();
+                shared.login_checks.evict_idle();
                 shared.passwords.evict_idle();
                 shared.wrong_admin_tokens.evict_idle();
             }

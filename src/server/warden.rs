@@ -36,7 +36,7 @@ impl Shared {
 
     /// Looks at every tunnel, now.
     pub(super) fn look_at_tunnels(&self) {
-        self.usages.change(|client| self.allowance(client));
+        self.usages.change(self.clients.len(), |client| self.allowance(client));
         self.registry.forget_losses(|client| self.clients.entry(client).is_some());
         self.registry.all().iter().for_each(|tunnel| self.look_at(tunnel));
         self.forget_meters();

@@ -11,6 +11,7 @@ use super::super::metrics::Limit;
 use super::super::tunnel::{MAX_LANES, Tunnel};
 use super::unix_now;
 use crate::auth::{Credential, Standing, Ticket};
+use crate::limits::{AddressKey, Party};
 use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
 use crate::values::{ClientId, Secret};
 
@@ -90,7 +91,7 @@ impl Shared {
         let credentials = self.clients.credentials(&hello.client_id);
         let proved = match &hello.proof {
             Some(Proof::Ticket(ticket)) => self.of_ticket(hello, ticket, credentials),
-            Some(Proof::Token(token)) => self.of_token(hello, token, credentials).await,
+            Some(Proof::Token(token)) => self.of_token((hello, from), token, credentials).await?,
             Some(Proof::Invite(_)) | None => None,
         };
         proved.ok_or_else(|| {
@@ -108,22 +109,46 @@ impl Shared {
     }
 
     /// A client that does not exist costs what one that does costs. While a token is being rotated, a wrong one costs
-    /// twice as much.
-    async fn of_token(&self, hello: &Hello, token: &Secret, credentials: Vec<Credential>) -> Option<Credential> {
+    /// twice as much. Each comparison counts against `from`, whatever comes of it.
+    async fn of_token(
+        &self,
+        (hello, from): (&Hello, IpAddr),
+        token: &Secret,
+        credentials: Vec<Credential>,
+    ) -> Result<Option<Credential>, Refused> {
+        self.check_rate(from)?;
+        let party = || self.party(&hello.client_id, from);
         if credentials.is_empty() {
             // The answer is known; the time it takes is the point.
-            let _ = self.verifier.verify(token, None).await;
+            let _ = self.verifier.verify(party(), token, None).await;
         }
         for credential in credentials {
-            match self.verifier.verify(token, Some(&credential.hash)).await {
-                Ok(true) => return Some(credential),
+            match self.verifier.verify(party(), token, Some(&credential.hash)).await {
+                Ok(true) => return Ok(Some(credential)),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::error!(client = %hello.client_id, %error, "the stored token hash cannot be used");
                 }
             }
         }
-        None
+        Ok(None)
+    }
+
+    /// Counts a login of `from` that costs an argon2 computation.
+    pub(super) fn check_rate(&self, from: IpAddr) -> Result<(), Refused> {
+        self.login_checks.take(from, 1).map_err(|wait| {
+            self.metrics.limited(Limit::FailedLogins);
+            Refused {
+                retry_after_s: Some(wait.seconds()),
+                ..Refused::new(Refusal::TooMany, "too many logins from this address; try again later")
+            }
+        })
+    }
+
+    /// For whom an argon2 computation is done.
+    pub(in crate::server) fn party(&self, client: &ClientId, from: IpAddr) -> Party {
+        let prefix = self.settings().config.limits.per_ip.ipv6_prefix;
+        Party { client: client.clone(), address: AddressKey::new(from, prefix) }
     }
 
     pub(super) fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, Declined> {
