@@ -39,10 +39,11 @@ impl Permits {
     }
 
     /// The same for one of `sharers` who share these and has `held` of them already. Until half of them are out: as many as
-    /// it likes. The other half is divided: each has an equal part of it for itself, whatever the others hold.
-    pub fn try_acquire_shared(&self, held: usize, sharers: usize) -> Option<Permit> {
+    /// it likes. The other half is divided: each has an equal part of it for itself, whatever the others hold. An equal part
+    /// is `least` at least: a small whole is not cut to pieces.
+    pub fn try_acquire_shared(&self, held: usize, sharers: usize, least: usize) -> Option<Permit> {
         let capacity = self.capacity();
-        let part = if sharers > 1 { (capacity / 2 / sharers).max(1) } else { capacity };
+        let part = if sharers > 1 { (capacity / 2 / sharers).max(least) } else { capacity };
         self.try_acquire_if(|in_use| in_use < capacity / 2 || held < part)
     }
 
@@ -334,7 +335,7 @@ mod tests {
     fn one_alone_may_have_all_and_one_of_several_leaves_the_others_their_part() {
         let take_all = |permits: &Permits, sharers| {
             let mut held = Vec::new();
-            while let Some(permit) = permits.try_acquire_shared(held.len(), sharers) {
+            while let Some(permit) = permits.try_acquire_shared(held.len(), sharers, 1) {
                 held.push(permit);
             }
             held
@@ -348,6 +349,8 @@ mod tests {
         let others: Vec<_> = (1..5).map(|_| take_all(&permits, 5)).collect();
         assert!(others.iter().all(|held| held.len() == 100));
         drop(first);
+        let small = Permits::new(3);
+        assert!((0..3).all(|held| small.try_acquire_shared(held, 2, 8).map(std::mem::forget).is_some()));
         assert_eq!(take_all(&permits, 5).len(), 100, "half of them are out, to the others and to this one");
     }
 
@@ -369,7 +372,7 @@ mod tests {
                     continue;
                 }
                 let count = own.len();
-                let permit = permits.try_acquire_shared(count, sharers);
+                let permit = permits.try_acquire_shared(count, sharers, 1);
                 prop_assert!(permit.is_some() || count >= part);
                 own.extend(permit);
             }

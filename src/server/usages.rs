@@ -10,6 +10,9 @@ use crate::config::ClientLimits;
 use crate::limits::{Allowance, ClientUse, Permit};
 use crate::values::ClientId;
 
+/// How many of `limits.streams` a client may have in any case, as long as any are left.
+const LEAST_STREAMS: usize = 8;
+
 /// By client; one that has no tunnel is forgotten at the next change of the clients file. Bounded by the clients that the
 /// operator lists.
 #[derive(Debug, Default)]
@@ -56,7 +59,8 @@ impl Shared {
     /// One of `limits.streams` for a client that uses `usage`; `None` if all are taken, or those that this client may have:
     /// when half of them are, the rest is divided among the clients.
     pub(super) fn stream_for(&self, usage: &ClientUse) -> Option<Permit> {
-        self.streams.try_acquire_shared(usage.streams(), self.usages.sharers.load(Ordering::Relaxed))
+        let sharers = self.usages.sharers.load(Ordering::Relaxed);
+        self.streams.try_acquire_shared(usage.streams(), sharers, LEAST_STREAMS)
     }
 
     /// What `client` may use: what its operator says for it, and the server's defaults where nothing is said.
