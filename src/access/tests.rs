@@ -365,7 +365,8 @@ async fn only_so_many_wait_for_a_service_and_none_for_ever() {
     let of_one = (0..capacity).take_while(|_| wait_from(VISITOR)).count();
     assert!((capacity / 2..capacity * 2 / 3).contains(&of_one), "{of_one}");
     // Others still find places.
-    let others = (0..capacity).take_while(|number| wait_from([10, 0, (number >> 8) as u8, *number as u8].into())).count();
+    let others =
+        (0..capacity).take_while(|number| wait_from([10, 0, (number >> 8) as u8, *number as u8].into())).count();
     assert_eq!(of_one + others, capacity);
     assert_eq!(check(&gate, &access, "ann:right").await, Err(NotLetIn::Busy), "no room to wait");
     drop(turn);

@@ -17,7 +17,8 @@ use super::leads::Offer;
 use super::tunnel::{Login, Tunnel};
 use super::{Wanted, log_in};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
-use crate::protocol::login::{CAPABILITY_SERVICES, PublicService, Refused};
+use crate::protocol::login::{PublicService, Refused};
+use crate::protocol::requirements::{SERVICES, first_missing, required_by};
 use crate::telemetry::STATUS_LOG;
 use crate::values::InstanceId;
 
@@ -57,19 +58,28 @@ impl Tunnel<'_> {
         if offer.for_server() == self.offer.for_server() {
             // Only where services lead has changed, which is nobody else's business.
             self.settle(offer, self.public.clone());
-        } else if self.welcome.capabilities.iter().any(|capability| capability == CAPABILITY_SERVICES) {
+        } else if self.understands(&offer) {
             self.shared.handler.leads.begin(&self.offer, &offer);
             self.tell(offer);
         } else {
-            tracing::info!(server = %self.server, "this server takes changed services with a login only: logging in anew");
+            // With it the server says whether it knows what they need, or refuses.
+            tracing::info!(server = %self.server, "this server takes these changed services with a login only: logging in anew");
             self.renew(offer);
         }
+    }
+
+    /// Whether the server takes changes on its control streams and knows all that `offer` needs: a condition for visitors
+    /// that it ignored would let everybody in.
+    fn understands(&self, offer: &Offer) -> bool {
+        let known = &self.welcome.capabilities;
+        known.iter().any(|word| word == SERVICES) && first_missing(&required_by(&offer.for_server()), known).is_none()
     }
 
     /// Tells the server, on the newest lane that takes it.
     fn tell(&mut self, offer: Arc<Offer>) {
         let patience = seconds(self.welcome.heartbeat_s) * MISSED_HEARTBEATS;
-        let message = Control::Services { change: offer.number, services: offer.for_server() };
+        let services = offer.for_server();
+        let message = Control::Services { change: offer.number, required: required_by(&services), services };
         let takes =
             |(lane, speaker): &(Id, mpsc::Sender<Control>)| speaker.try_send(message.clone()).is_ok().then_some(*lane);
         let lane = self.speakers.iter().rev().find_map(takes);
@@ -134,11 +144,12 @@ impl Tunnel<'_> {
             Err(error) => return self.try_again(&error.to_string()),
         };
         let (connector, server) = (self.connector.as_another(instance), self.server.clone());
-        let (ticket, wanted) = (Arc::clone(&self.agent.ticket), self.wanted.clone());
+        let (tickets, lost) = (Arc::clone(&self.agent.tickets), Arc::clone(&self.agent.lost));
+        let wanted = self.wanted.clone();
         let with = Wanted { offer: Arc::clone(&offer), ..wanted.borrow().clone() };
         self.under_way = Some(UnderWay::Renewing(offer));
         self.renewing.spawn(async move {
-            let first = log_in(&connector, &server, &ticket, &with).await?;
+            let first = log_in(&connector, &server, (&tickets, &lost), &with).await?;
             Ok(Login { server, connector, offer: with.offer, wanted, first })
         });
     }

@@ -15,12 +15,15 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
 use super::local::dial::io_error_of;
+use super::standby;
 use crate::config::ServerAddress;
 use crate::protocol::VERSION;
-use crate::protocol::login::{AgentInfo, Answer, Hello, Join, Known, Proof, Refused, ServiceOffer, Welcome};
+use crate::protocol::login::{AgentInfo, Answer, Hello, Join, Known, Proof, Refusal, Refused, ServiceOffer, Welcome};
+use crate::protocol::requirements::required_by;
+use crate::protocol::standby::STANDBY;
 use crate::transport::login::{MessageError, receive_answer, send};
 use crate::transport::tls::explain_handshake;
-use crate::values::{ClientId, InstanceId};
+use crate::values::{ClientId, InstanceId, Name, Secret};
 
 /// For the TCP connection, and again for TLS and login.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -61,6 +64,28 @@ impl ConnectError {
     }
 }
 
+/// A server of before words like `access.allow` refuses each of them, and does not say what to do.
+fn say_which_side_to_upgrade(refused: &mut Refused, required: &[String]) {
+    if refused.code != Refusal::Version || refused.message.contains("upgrade the ") {
+        return;
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let advice = match required {
+        [] => "upgrade the older one of server and agent".to_owned(),
+        required if required.iter().any(|word| word == STANDBY) => {
+            "this agent stands by, because another one of yours was started later and has its names, and this server would \
+             take them from that one: upgrade the server, or stop the other agent and start this one again"
+                .to_owned()
+        }
+        required => format!(
+            "the services need {}, and a server that does not know that would let in visitors that they keep out: upgrade \
+             the server to the version of this agent ({version}) or a later one",
+            required.join(", ")
+        ),
+    };
+    refused.message = format!("{}; {advice}", refused.message);
+}
+
 fn explain_dial(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -96,6 +121,19 @@ pub struct Connector {
     dialler: HttpConnector,
     tls: TlsConnector,
     instance: InstanceId,
+    /// What this machine is called.
+    host: Option<String>,
+}
+
+/// How to log in.
+#[derive(Debug)]
+pub struct LoginAs {
+    /// The client's token, or a ticket of the server's.
+    pub proof: Proof,
+    /// Beside a token, a ticket that is no proof any more.
+    pub start: Option<Secret>,
+    /// The names for which the agent stands by.
+    pub waits_for: Vec<Name>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -110,7 +148,7 @@ impl Connector {
         let mut dialler = HttpConnector::new();
         dialler.set_connect_timeout(Some(DEADLINE));
         dialler.set_nodelay(true);
-        Self { client, dialler, tls: TlsConnector::from(tls), instance }
+        Self { client, dialler, tls: TlsConnector::from(tls), instance, host: standby::this_host() }
     }
 
     /// The same, as another instance: its tunnels take names over from this one's instead of ending them.
@@ -118,17 +156,22 @@ impl Connector {
         Self { instance, ..self.clone() }
     }
 
-    /// Dials `server` and logs in for a tunnel with `services`.
+    /// Dials `server` and logs in for a tunnel with `services`, as `login` says.
     ///
     /// # Errors
     /// The server cannot be reached, is not who it should be, or says no.
     pub async fn log_in(
         &self,
         server: &ServerAddress,
-        proof: Proof,
+        login: LoginAs,
         services: Vec<ServiceOffer>,
     ) -> Result<LoggedIn, ConnectError> {
-        self.welcomed(server, self.hello(Some(proof), services, None)).await
+        let LoginAs { proof, start, waits_for } = login;
+        let mut hello = self.hello(Some(proof), services, None);
+        hello.required.extend(standby::required_for(&waits_for, hello.services.len()));
+        (hello.start, hello.standby) = (start, waits_for);
+        standby::fit(&mut hello);
+        self.welcomed(server, hello).await
     }
 
     /// Dials `server` for a further lane of the tunnel that `services` are offered on.
@@ -180,8 +223,13 @@ impl Connector {
         hello: Hello,
     ) -> Result<(TlsStream<TcpStream>, Answer), ConnectError> {
         let socket = self.dial(server).await?;
+        let required = hello.required.clone();
         let login = self.greet(server, socket, hello);
-        tokio::time::timeout(DEADLINE, login).await.map_err(|_| ConnectError::Silent)?
+        let (pipe, mut answer) = tokio::time::timeout(DEADLINE, login).await.map_err(|_| ConnectError::Silent)??;
+        if let Answer::Refused(refused) = &mut answer {
+            say_which_side_to_upgrade(refused, &required);
+        }
+        Ok((pipe, answer))
     }
 
     /// Tries all addresses of the server, IPv4 beside IPv6 (RFC 8305): one that leads nowhere must not hide the others.
@@ -213,16 +261,19 @@ impl Connector {
     fn hello(&self, proof: Option<Proof>, services: Vec<ServiceOffer>, join: Option<Join>) -> Hello {
         Hello {
             protocol: VERSION,
-            capabilities: Vec::new(),
-            required: Vec::new(),
+            capabilities: vec![STANDBY.to_owned()],
+            required: required_by(&services),
             client_id: self.client.clone(),
             instance_id: self.instance,
             proof,
+            start: None,
+            standby: Vec::new(),
             timestamp: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             agent: AgentInfo {
                 name: "adit".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 os: std::env::consts::OS.to_owned(),
+                host: self.host.clone(),
             },
             services,
             join,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::leads::{AllLeads, Leads};
 use super::local::{Answer, AnswerBody, Local, LocalError, RequestBody, Sending, Slot, Switching, switched};
-use crate::limits::Permits;
+use crate::limits::{HeldHeads, Holder, Permits, head_memory};
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead};
 use crate::protocol::frame::{MAX_HEAD, Reset, Status};
@@ -41,18 +41,22 @@ const ASK_ANYWAY: Duration = Duration::from_secs(1);
 /// An upgraded connection without a byte for so long is given up. The server's own limit comes sooner.
 const UPGRADED_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long an application may take nothing of what came before a connection broke off.
+const LAST_BYTES: Duration = Duration::from_secs(10);
+
 /// Serves streams.
 #[derive(Debug)]
 pub(super) struct Handler {
     pub(super) leads: AllLeads,
     permits: Permits,
+    heads: HeldHeads,
     draining: AtomicBool,
 }
 
 impl Handler {
-    /// Serves `max_streams` streams at once.
-    pub(super) fn new(leads: AllLeads, max_streams: usize) -> Self {
-        Self { leads, permits: Permits::new(max_streams), draining: AtomicBool::new(false) }
+    /// Serves `max_streams` streams at once, whose heads are held within `heads`.
+    pub(super) fn new(leads: AllLeads, max_streams: usize, heads: HeldHeads) -> Self {
+        Self { leads, permits: Permits::new(max_streams), heads, draining: AtomicBool::new(false) }
     }
 
     /// Refuses new streams from now on; open ones go on.
@@ -89,10 +93,9 @@ impl Handler {
         let leads = self.leads.get(&preface.service).filter(|leads| leads.kind() == preface.kind);
         let leads = leads.ok_or(Refusal::Status(Status::UnknownService))?;
         let _permit = self.permits.try_acquire().ok_or(Refusal::Status(Status::TooManyStreams))?;
-        writer.gather().put_u8(Status::Accepted as u8);
         let mut note = Note::begin(&preface);
         let ended = match preface.kind {
-            ServiceKind::Http => http(&leads, &preface, reader, writer, &mut note).await,
+            ServiceKind::Http => http((&leads, &self.heads), &preface, reader, writer, &mut note).await,
             ServiceKind::Tcp | ServiceKind::Tls => Box::pin(raw(leads.own(), &preface, reader, writer, &note)).await,
         };
         note.end(&preface, &ended);
@@ -108,33 +111,48 @@ async fn raw(
     writer: &mut FrameWriter,
     note: &Note,
 ) -> Result<(), Refusal> {
+    accept(writer);
     writer.flush().await.map_err(|_| Refusal::Gone)?;
     let dialled = local.dialler.dial(Some((preface.visitor, preface.server))).await;
     let mut stream = dialled.map_err(|error| unanswered(local, preface, &LocalError::dial(&error)))?;
     local.is_up(&preface.service);
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(&mut stream, reader, writer, UPGRADED_IDLE, note.meter()).await.map_err(|_| {
-        stream.reset();
-        Refusal::Gone
-    })
+    if both_ways(&mut stream, reader, writer, UPGRADED_IDLE, note.meter()).await.is_err() {
+        stream.reset(LAST_BYTES).await;
+        return Err(Refusal::Gone);
+    }
+    Ok(())
+}
+
+/// Puts the status byte of a stream that is served.
+fn accept(writer: &mut FrameWriter) {
+    writer.gather().put_u8(Status::Accepted as u8);
 }
 
 /// Takes a request to the local application, and its answer back.
 async fn http(
-    leads: &Leads,
+    (leads, heads): (&Leads, &HeldHeads),
     preface: &Preface,
     mut reader: FrameReader,
     writer: &mut FrameWriter,
     note: &mut Note,
 ) -> Result<(), Refusal> {
-    let mut asking = match tokio::time::timeout(HEAD_DEADLINE, reader.event()).await {
+    let event = tokio::time::timeout(HEAD_DEADLINE, reader.event()).await;
+    let (mut asking, held) = match event {
         Ok(Ok(Event::Request(head))) => {
             note.asked(&head);
-            Asking::new(leads, head, reader)?
+            let memory = head_memory(&head.headers, head.target.len());
+            let held = heads.hold(memory, || Holder::Service(preface.service.clone()));
+            let held = held.map_err(|_| Refusal::Status(Status::TooManyStreams))?;
+            accept(writer);
+            (Asking::new(leads, head, reader)?, held)
         }
         Ok(Err(_)) => return Err(Refusal::Gone),
-        Ok(Ok(_)) | Err(_) => return Err(Refusal::Reset(Reset::Protocol)),
+        Ok(Ok(_)) | Err(_) => {
+            accept(writer);
+            return Err(Refusal::Reset(Reset::Protocol));
+        }
     };
     // What an await does not need is gone before it: each of ten thousand requests that wait would hold it.
     let mut answered = {
@@ -145,6 +163,8 @@ async fn http(
         };
         asking.answered(answer, preface, writer, note)?
     };
+    // Whatever was held of the request's head is gone.
+    drop(held);
     match answered {
         Answered::Switches(response, _slot) => {
             let local = asking.began.elapsed();
@@ -234,14 +254,28 @@ async fn deliver(
     writer: &mut FrameWriter,
     note: &Note,
 ) -> Result<(), Refusal> {
-    let mut sent = pin!(send_body(Pin::new(&mut answer.body), writer, None, |bytes| note.sent(bytes)));
-    loop {
-        tokio::select! {
-            biased;
-            sent = sent.as_mut() => break sent.map_err(|error| unsent(error, preface))?,
-            () = visitor.gone() => return Err(Refusal::Gone),
-            () = go_on(&mut answer.rest), if answer.rest.is_some() => {}
+    let sent = {
+        let mut sent = pin!(send_body(Pin::new(&mut answer.body), writer, None, |bytes| note.sent(bytes)));
+        loop {
+            tokio::select! {
+                biased;
+                sent = sent.as_mut() => break sent,
+                () = visitor.gone() => return Err(Refusal::Gone),
+                () = go_on(&mut answer.rest), if answer.rest.is_some() => {}
+            }
         }
+    };
+    if let Err(error) = sent {
+        let refusal = unsent(error, preface);
+        if let Refusal::Reset(reason) = refusal {
+            // After what came before. Who waits for it takes it, or is gone.
+            tokio::select! {
+                biased;
+                () = writer.break_off(reason) => {}
+                () = visitor.gone() => {}
+            }
+        }
+        return Err(refusal);
     }
     if let Some(mut sending) = answer.rest.take() {
         // The visitor has its answer; the application takes what still comes of the request, or closes.
@@ -365,10 +399,12 @@ async fn switch(
     let mut connection = switch.connection().await.map_err(|error| Refusal::Reset(error.reason))?;
     let writer = FrameWriter::new(writer.stream().clone());
     // How it ended was told to the other side already.
-    both_ways(&mut connection, reader, writer, UPGRADED_IDLE, note.meter()).await.map_err(|_| {
-        connection.reset();
-        Refusal::Gone
-    })
+    if both_ways(&mut connection, reader, writer, UPGRADED_IDLE, note.meter()).await.is_err() {
+        connection.reset(LAST_BYTES).await;
+        return Err(Refusal::Gone);
+    }
+    connection.ended();
+    Ok(())
 }
 
 /// Why a stream ends without a whole answer.

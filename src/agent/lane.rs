@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connector::LoggedIn;
 use super::handler::Handler;
-use crate::protocol::control::{Control, MISSED_HEARTBEATS};
+use super::standby::Elsewhere;
+use super::tickets::Tickets;
+use crate::config::ServerAddress;
+use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
 use crate::transport::login::{ControlReader, ControlWriter};
 use crate::transport::mux::{self, MuxConfig, Session, Side, WINDOW_GROWTH};
-use crate::transport::silence::Silence;
-use crate::values::Secret;
+use crate::transport::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
@@ -32,12 +34,12 @@ pub(super) enum Said {
     Up,
     /// The server wants another lane.
     OpenLane,
-    /// A newer login took over.
+    /// Another agent has the names.
     Replaced { by: String },
     /// The server shuts down.
     Draining,
     /// What the server has agreed to, or the operator has changed.
-    Offered { change: u64, services: Vec<PublicService> },
+    Offered { change: u64, services: Vec<PublicService>, elsewhere: Vec<Elsewhere> },
     /// The server has refused a change.
     NotOffered { change: u64, refused: Refused },
 }
@@ -53,7 +55,8 @@ pub(super) struct Shared {
     /// Lanes say goodbye when this is cancelled.
     leave: CancellationToken,
     said: mpsc::Sender<Said>,
-    ticket: Arc<parking_lot::Mutex<Option<Secret>>>,
+    tickets: Arc<Tickets>,
+    server: ServerAddress,
     yield_first: bool,
 }
 
@@ -61,7 +64,7 @@ impl Shared {
     pub(super) fn new(
         handler: Handler,
         said: mpsc::Sender<Said>,
-        ticket: Arc<parking_lot::Mutex<Option<Secret>>>,
+        (tickets, server): (Arc<Tickets>, ServerAddress),
     ) -> Self {
         let flavor = tokio::runtime::Handle::current().runtime_flavor();
         Self {
@@ -70,7 +73,8 @@ impl Shared {
             draining: CancellationToken::new(),
             leave: CancellationToken::new(),
             said,
-            ticket,
+            tickets,
+            server,
             yield_first: flavor == tokio::runtime::RuntimeFlavor::MultiThread,
         }
     }
@@ -123,7 +127,6 @@ impl Shared {
 
     async fn control(&self, session: &Session, welcome: &Welcome, mut to_say: mpsc::Receiver<Control>) -> String {
         let beat_every = seconds(welcome.heartbeat_s);
-        let patience = beat_every * MISSED_HEARTBEATS;
         let opened = match json::encode(&Control::Heartbeat) {
             Ok(first) => session.open(&first).await,
             Err(error) => return error.to_string(),
@@ -133,40 +136,39 @@ impl Shared {
         let mut writer = ControlWriter::new(stream);
         let mut beat = interval(beat_every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut silence = Silence::new(beat_every, MISSED_HEARTBEATS);
+        let mut silence = Silence::new(session.pulse(), beat_every);
         let (mut up, mut leaving) = (false, false);
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are queues, timers and
         // tokens.
         loop {
             let message = tokio::select! {
-                message = reader.receive() => {
-                    silence.heard();
-                    match message {
-                        Ok(message) => {
-                            if !std::mem::replace(&mut up, true) {
-                                let _ = self.said.try_send(Said::Up);
-                            }
-                            self.on_message(message).await;
-                            continue;
+                message = reader.receive() => match message {
+                    Ok(message) => {
+                        if !std::mem::replace(&mut up, true) {
+                            let _ = self.said.try_send(Said::Up);
                         }
-                        Err(error) => return error.to_string(),
+                        self.on_message(message).await;
+                        continue;
                     }
-                }
-                () = silence.is_too_long() => {
-                    return format!("the server was silent for {patience:?} ({MISSED_HEARTBEATS} heartbeats)");
-                }
+                    Err(error) => return error.to_string(),
+                },
+                lost = silence.is_too_long() => return is_lost(lost),
                 () = self.leave.cancelled() => return "left".to_owned(),
                 () = self.draining.cancelled(), if !leaving => {
                     leaving = true;
                     Control::Draining { deadline_s: GRACE.as_secs_f64() }
                 }
                 Some(message) = to_say.recv() => message,
-                _ = beat.tick() => Control::Heartbeat,
+                _ = beat.tick() => match writer.beat() {
+                    Ok(()) => continue,
+                    Err(error) => return error.to_string(),
+                },
             };
-            match timeout(patience, writer.send(&message)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.to_string(),
-                Err(_) => return format!("the server took nothing for {patience:?}"),
+            // On a slow link it waits behind bulk transfers, and that is no fault of the server's while bytes move.
+            tokio::select! {
+                sent = writer.send(&message) => if let Err(error) = sent { return error.to_string() },
+                lost = silence.is_too_long() => return is_lost(lost),
+                () = sleep(beat_every * UNTAKEN_HEARTBEATS) => return "the server takes no message".to_owned(),
             }
         }
     }
@@ -176,13 +178,15 @@ impl Shared {
             Control::OpenLane | Control::Rollover => Said::OpenLane,
             Control::Replaced { by } => Said::Replaced { by },
             Control::Draining { .. } => Said::Draining,
-            Control::Offered { change, services } => Said::Offered { change, services },
+            Control::Offered { change, services, standby } => {
+                Said::Offered { change, services, elsewhere: standby.into_iter().map(Elsewhere::from).collect() }
+            }
             Control::NotOffered { change, refused } => Said::NotOffered { change, refused },
             Control::Ticket { ticket } => {
-                *self.ticket.lock() = Some(ticket);
+                self.tickets.keep(&self.server, ticket);
                 return;
             }
-            Control::Heartbeat | Control::Services { .. } | Control::Other => return,
+            Control::Heartbeat | Control::Services { .. } | Control::Unreadable { .. } | Control::Other => return,
         };
         match said {
             // Each of these counts. The tunnel never waits for a lane; once it listens no more, this fails at once.
@@ -190,6 +194,14 @@ impl Shared {
             // A full queue means that the same was said many times already.
             _ => drop(self.said.try_send(said)),
         }
+    }
+}
+
+/// Why a lane ends whose server is lost.
+fn is_lost(lost: Lost) -> String {
+    match lost {
+        Lost::Silent => format!("the server was silent: {lost}"),
+        Lost::Stuck => format!("the server does not read: {lost}"),
     }
 }
 

@@ -14,6 +14,8 @@ mod leads;
 mod local;
 mod probe;
 mod rules;
+mod standby;
+mod tickets;
 mod tunnel;
 
 use std::sync::Arc;
@@ -26,15 +28,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, Problem, ServerAddress, Service};
+use crate::limits::HeldHeads;
 use crate::protocol::login::{Proof, PublicService, Refusal, Refused};
 use crate::telemetry::STATUS_LOG;
 use crate::transport::tls::{self, TlsError};
 use crate::values::{InstanceId, Secret};
 use backoff::Backoff;
-use connector::{ConnectError, Connector, LoggedIn};
+use connector::{ConnectError, Connector, LoggedIn, LoginAs};
 use leads::Offer;
 pub use probe::look_for_applications;
+pub use standby::Elsewhere;
+use standby::Lost;
+use tickets::{Tickets, Use};
 use tunnel::{Ended, Login, Tunnel};
+
+/// Bytes of large request heads that wait for applications, over all services; each service may hold half of them.
+const HELD_HEADS: usize = 32 * 1024 * 1024;
 
 /// How an agent is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +63,16 @@ pub enum State {
         lanes: usize,
         /// Why the latest change of services was refused, if it was: what was offered before it stays.
         refused: Option<String>,
+        /// What else is configured and another agent of the client has, which was started later.
+        elsewhere: Vec<Elsewhere>,
+    },
+    /// Connected, and without a name: other agents of the client, which were started later, have all of them. The server
+    /// gives a name to this one when it has been free for a while.
+    Standby {
+        /// The server it is connected to.
+        server: String,
+        /// Who has what.
+        elsewhere: Vec<Elsewhere>,
     },
     /// Waiting before the next attempt.
     Waiting {
@@ -64,6 +83,13 @@ pub enum State {
     },
     /// Done, one way or the other.
     Ended,
+}
+
+impl State {
+    /// Whether a tunnel is up, with names or without.
+    pub fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected { .. } | Self::Standby { .. })
+    }
 }
 
 /// Why an agent gave up for good (exit code 77).
@@ -79,10 +105,12 @@ pub enum GivenUp {
         /// What is wrong and what to do.
         message: String,
     },
-    /// A newer login has taken over the name.
-    #[error("replaced: {by} has logged in with the same name; two agents need two names (--name) or run only one")]
+    /// Another agent has all the names, and this one is to end then (`exit_when_replaced`).
+    #[error(
+        "replaced: {by} was started later and has the same name; two agents need two names (--name), or run only one"
+    )]
     Replaced {
-        /// What program has.
+        /// Which agent, and where.
         by: String,
     },
 }
@@ -119,16 +147,17 @@ struct Wanted {
     offer: Arc<Offer>,
 }
 
-/// Lets an agent in again without its token being checked. Kept in memory only.
-type KeptTicket = Arc<Mutex<Option<Secret>>>;
-
 /// An agent. It does nothing until it runs.
 #[derive(Debug)]
 pub struct Agent {
     config: Arc<AgentConfig>,
+    /// Heads of requests that wait for applications.
+    heads: HeldHeads,
     connector: Connector,
     state: watch::Sender<State>,
-    ticket: KeptTicket,
+    tickets: Arc<Tickets>,
+    /// What other agents of the client have.
+    lost: Arc<Lost>,
     wanted: watch::Sender<Wanted>,
     /// What a server has agreed to last.
     agreed: Mutex<Option<Arc<Offer>>>,
@@ -144,7 +173,7 @@ type Refusals = Arc<Mutex<Option<(u64, String)>>>;
 #[derive(Debug, Clone)]
 pub struct Changes {
     wanted: watch::Sender<Wanted>,
-    ticket: KeptTicket,
+    tickets: Arc<Tickets>,
     refused: Refusals,
     made: Arc<Mutex<u64>>,
 }
@@ -170,8 +199,7 @@ impl Changes {
         self.wanted.send_if_modified(|wanted| {
             if wanted.token.expose() != config.token.expose() {
                 wanted.token = config.token.clone();
-                // It was for the token before.
-                *self.ticket.lock() = None;
+                self.tickets.are_no_proofs();
             }
             if let Some(offer) = offer {
                 wanted.offer = offer;
@@ -194,8 +222,10 @@ impl Agent {
             connector: Connector::new(config.client_id.clone(), tls, InstanceId::random()?),
             wanted: watch::Sender::new(Wanted { token: config.token.clone(), offer }),
             config: Arc::new(config),
+            heads: HeldHeads::new(HELD_HEADS),
             state: watch::Sender::new(State::Connecting),
-            ticket: Arc::default(),
+            tickets: Arc::default(),
+            lost: Arc::default(),
             agreed: Mutex::default(),
             refused: Arc::default(),
             changes: Arc::default(),
@@ -209,8 +239,8 @@ impl Agent {
 
     /// With which its services can be changed.
     pub fn changes(&self) -> Changes {
-        let (wanted, ticket) = (self.wanted.clone(), Arc::clone(&self.ticket));
-        Changes { wanted, ticket, refused: Arc::clone(&self.refused), made: Arc::clone(&self.changes) }
+        let (wanted, tickets) = (self.wanted.clone(), Arc::clone(&self.tickets));
+        Changes { wanted, tickets, refused: Arc::clone(&self.refused), made: Arc::clone(&self.changes) }
     }
 
     /// Keeps a tunnel up until `stop`, then lets open requests finish.
@@ -235,7 +265,7 @@ impl Agent {
         stop.cancelled().await;
         let mut state = self.state.subscribe();
         // The sender lives in `self`: the wait cannot fail.
-        let _ = state.wait_for(|state| !matches!(state, State::Connected { .. })).await;
+        let _ = state.wait_for(|state| !state.is_connected()).await;
     }
 
     async fn keep_connected(&self, stop: &CancellationToken, retiring: &mut JoinSet<()>) -> Result<(), GivenUp> {
@@ -252,7 +282,15 @@ impl Agent {
                     Ok(login) => {
                         let up_since = Instant::now();
                         match self.serve(login, &mut connector, stop, retiring).await {
-                            Ended::Replaced { by } => return Err(GivenUp::Replaced { by }),
+                            Ended::Replaced { by } if self.config.exit_when_replaced => {
+                                return Err(GivenUp::Replaced { by });
+                            }
+                            Ended::Replaced { by } => {
+                                tracing::warn!(target: STATUS_LOG, %server, "standing by: {by} was started later and has the names of this agent");
+                                why = format!("standing by: {by} was started later and has the names of this agent");
+                                self.lost.set_all(&self.wanted.borrow().offer, &by);
+                                retry_after = standby::pause();
+                            }
                             Ended::Lost(reason) => {
                                 tracing::warn!(target: STATUS_LOG, %server, "lost the connection: {reason}");
                                 why = format!("lost the connection to {server}: {reason}");
@@ -293,7 +331,7 @@ impl Agent {
             match tunnel.serve(stop, retiring).await {
                 Ended::Renewed(login, old) => {
                     *connector = login.connector.clone();
-                    *self.ticket.lock() = Some(login.first.welcome.ticket.clone());
+                    self.tickets.keep(&login.server, login.first.welcome.ticket.clone());
                     tunnel = Tunnel::new(self, *login, Some(old));
                 }
                 ended => return ended,
@@ -306,14 +344,14 @@ impl Agent {
         loop {
             let mut wanted = self.wanted.subscribe();
             let now = wanted.borrow_and_update().clone();
-            match log_in(connector, server, &self.ticket, &now).await {
+            match log_in(connector, server, (&self.tickets, &self.lost), &now).await {
                 Ok(first) => {
-                    *self.ticket.lock() = Some(first.welcome.ticket.clone());
+                    self.tickets.keep(server, first.welcome.ticket.clone());
                     let (server, connector) = (server.clone(), connector.clone());
                     return Ok(Login { server, connector, offer: now.offer, wanted, first });
                 }
                 Err(ConnectError::Refused(refused))
-                    if matches!(refused.code, Refusal::NotAllowed | Refusal::NameTaken) =>
+                    if matches!(refused.code, Refusal::NotAllowed | Refusal::NameTaken | Refusal::Version) =>
                 {
                     let agreed = self.agreed.lock().clone().filter(|agreed| agreed.number != now.offer.number);
                     let Some(agreed) = agreed else { return Err(ConnectError::Refused(refused)) };
@@ -356,16 +394,25 @@ impl Agent {
 async fn log_in(
     connector: &Connector,
     server: &ServerAddress,
-    ticket: &KeptTicket,
+    (tickets, lost): (&Tickets, &Lost),
     wanted: &Wanted,
 ) -> Result<LoggedIn, ConnectError> {
-    let kept = ticket.lock().clone();
-    if let Some(kept) = kept {
-        match connector.log_in(server, Proof::Ticket(kept), wanted.offer.for_server()).await {
-            // The ticket has expired, or was for another server: the token decides.
-            Err(ConnectError::Refused(Refused { code: Refusal::BadToken, .. })) => *ticket.lock() = None,
+    let as_now = |proof, start| {
+        let (services, waits_for) = (wanted.offer.for_server(), lost.names_in(&wanted.offer));
+        connector.log_in(server, LoginAs { proof, start, waits_for }, services)
+    };
+    let mut start = None;
+    match tickets.of(server) {
+        Some(Use::Proof(ticket)) => match as_now(Proof::Ticket(ticket.clone()), None).await {
+            // It has expired, or was another server's: the token decides.
+            Err(ConnectError::Refused(Refused { code: Refusal::BadToken, .. })) => {
+                tickets.refused(server, ticket.clone());
+                start = Some(ticket);
+            }
             other => return other,
-        }
+        },
+        Some(Use::Start(ticket)) => start = Some(ticket),
+        None => {}
     }
-    connector.log_in(server, Proof::Token(wanted.token.clone()), wanted.offer.for_server()).await
+    as_now(Proof::Token(wanted.token.clone()), start).await
 }

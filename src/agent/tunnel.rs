@@ -13,6 +13,7 @@ use super::connector::{ConnectError, Connector, LoggedIn};
 use super::handler::Handler;
 use super::lane::{Said, Shared, seconds};
 use super::leads::{AllLeads, Offer};
+use super::standby::Elsewhere;
 use super::{Agent, State, Wanted};
 use crate::config::ServerAddress;
 use crate::protocol::control::Control;
@@ -27,9 +28,9 @@ const QUEUE: usize = 16;
 pub(super) enum Ended {
     /// As asked.
     Stopped,
-    /// A newer login took over its last name.
+    /// Another agent has its last name.
     Replaced {
-        /// What program has.
+        /// Which one, and where.
         by: String,
     },
     /// Its last lane broke.
@@ -98,12 +99,13 @@ impl<'a> Tunnel<'a> {
         let welcome = first.welcome.clone();
         let (said, heard) = mpsc::channel(QUEUE);
         let leads = AllLeads::new(&offer, seconds(welcome.connect_timeout_s), &TaskTracker::new());
-        let handler = Handler::new(leads, agent.config.max_streams);
+        let handler = Handler::new(leads, agent.config.max_streams, agent.heads.clone());
+        let shared = Shared::new(handler, said, (Arc::clone(&agent.tickets), server.clone()));
         let mut tunnel = Self {
             agent,
             server,
             connector,
-            shared: Shared::new(handler, said, Arc::clone(&agent.ticket)),
+            shared,
             heard,
             lanes: JoinSet::new(),
             speakers: Vec::new(),
@@ -118,6 +120,8 @@ impl<'a> Tunnel<'a> {
             renewing: JoinSet::new(),
             over: None,
         };
+        let elsewhere = tunnel.welcome.standby.iter().cloned().map(Elsewhere::from).collect();
+        agent.lost.set(elsewhere);
         tunnel.add_lane(first);
         tunnel
     }
@@ -170,6 +174,7 @@ impl<'a> Tunnel<'a> {
                 tracing::info!(target: STATUS_LOG, %server, tunnel = %self.welcome.tunnel_id, "connected");
                 retire(self.old.take(), retiring);
                 self.agent.agreed(&self.offer);
+                self.tell_standby();
                 self.report();
             }
             Said::Up => {}
@@ -182,12 +187,18 @@ impl<'a> Tunnel<'a> {
             }
             Said::OpenLane => {}
             Said::Draining => tracing::info!(%server, "the server shuts down; open requests may finish"),
-            Said::Offered { change: 0, services } => {
+            Said::Offered { change: 0, services, elsewhere } => {
+                self.agent.lost.set(elsewhere);
                 self.tell_moved(&services);
                 self.public = services;
+                self.tell_standby();
                 self.report();
             }
-            Said::Offered { change, services } => self.on_offered(change, services),
+            Said::Offered { change, services, elsewhere } => {
+                self.agent.lost.set(elsewhere);
+                self.on_offered(change, services);
+                self.tell_standby();
+            }
             Said::NotOffered { change, refused } => self.on_not_offered(change, &refused),
         }
     }
@@ -195,16 +206,41 @@ impl<'a> Tunnel<'a> {
     /// Tells of names that lead elsewhere from now on, or here again.
     fn tell_moved(&self, services: &[PublicService]) {
         let server = &self.server;
+        let lost = self.agent.lost.all();
         let is_in = |list: &[PublicService], name: &Name| list.iter().any(|public| public.name == *name);
         for name in self.offer.services.iter().map(|service| &service.name) {
             match (is_in(&self.public, name), is_in(services, name)) {
-                (true, false) => tracing::warn!(
+                (true, false) => match lost.iter().find(|elsewhere| elsewhere.name == *name) {
+                    Some(Elsewhere { by, .. }) => tracing::warn!(
+                        target: STATUS_LOG, %server,
+                        "`{name}` cannot be reached here any more: {} was started later and has the name",
+                        by.as_deref().unwrap_or("another agent of yours")
+                    ),
+                    None => tracing::warn!(
+                        target: STATUS_LOG, %server,
+                        "`{name}` cannot be reached here any more: the operator has changed what is allowed"
+                    ),
+                },
+                (false, true) => tracing::warn!(
                     target: STATUS_LOG, %server,
-                    "`{name}` cannot be reached here any more: a newer agent of yours has the name, or the operator has changed what is allowed"
+                    "taking over: `{name}` was free and can be reached here now, until its owner is back"
                 ),
-                (false, true) => tracing::info!(target: STATUS_LOG, %server, "`{name}` can be reached here again"),
                 _ => {}
             }
+        }
+    }
+
+    /// An agent that has lost all of its names says so, or ends if it is to.
+    fn tell_standby(&mut self) {
+        if !self.public.is_empty() {
+            return;
+        }
+        let lost = self.agent.lost.all();
+        let Some(by) = lost.iter().find_map(|elsewhere| elsewhere.by.clone()) else { return };
+        if self.agent.config.exit_when_replaced {
+            self.over = Some(Ended::Replaced { by });
+        } else {
+            tracing::warn!(target: STATUS_LOG, server = %self.server, "standing by: {by} was started later and has the names of this agent");
         }
     }
 
@@ -245,12 +281,18 @@ impl<'a> Tunnel<'a> {
         if !self.is_up {
             return;
         }
+        let elsewhere = self.agent.lost.all();
+        if self.public.is_empty() && !elsewhere.is_empty() {
+            self.agent.state.send_replace(State::Standby { server: self.server.to_string(), elsewhere });
+            return;
+        }
         self.agent.state.send_replace(State::Connected {
             server: self.server.to_string(),
             services: self.public.clone(),
             configured: Arc::clone(&self.offer.services),
             lanes: self.lanes.len(),
             refused: self.agent.refused(),
+            elsewhere,
         });
     }
 }

@@ -287,7 +287,10 @@ impl Clients {
         let takes = |invite: &InviteEntry| invite.id.as_ref() == Some(id) || invite.names.contains(&name);
         listed.clients.contains_key(id)
             || listed.names.contains_key(&name)
-            || listed.invites.iter().any(|(other, invite)| other != key && !invite.has_expired(Timestamp::now()) && takes(invite))
+            || listed
+                .invites
+                .iter()
+                .any(|(other, invite)| other != key && !invite.has_expired(Timestamp::now()) && takes(invite))
     }
 
     /// How many clients there are.

@@ -1,10 +1,10 @@
 //! What the server keeps of a token, and how it compares.
 
+use crate::limits::{FairQueue, Party, Turn};
+use crate::values::Secret;
 use argon2::password_hash::Error as PhcError;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{ARGON2ID_IDENT, Argon2, Params, PasswordHasher as _, PasswordVerifier as _};
-use crate::limits::{FairQueue, Party, Turn};
-use crate::values::Secret;
 
 /// The most a stored hash may ask for: memory in KiB, passes, lanes. More would let a slip in a file stop the server.
 const MOST: (u32, u32, u32) = (256 * 1024, 10, 16);

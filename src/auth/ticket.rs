@@ -11,14 +11,18 @@ use zeroize::Zeroizing;
 use crate::files::{self, Lock, Readers};
 use crate::values::{ClientId, Secret};
 
-/// The form of a ticket; another one would have another number.
-const VERSION: u8 = 1;
+/// The form of a ticket.
+const VERSION: u8 = 2;
+/// The form before that, which says nothing of when the agent was started. It is read, and not written any more.
+const WITHOUT_START: u8 = 1;
 /// Bytes of the version and the expiry.
 const HEAD: usize = 9;
+/// Bytes of the number of a start.
+const START: usize = 8;
 /// Bytes of the HMAC-SHA256 at the end.
 const MAC: usize = 32;
-/// Characters of the longest ticket: head, an id of 63 bytes and the MAC, in base64url.
-const MAX_TEXT: usize = ((HEAD + 63 + MAC) * 4).div_ceil(3);
+/// Characters of the longest ticket: head, start, an id of 63 bytes and two MACs, in base64url.
+const MAX_TEXT: usize = ((HEAD + START + 63 + 2 * MAC) * 4).div_ceil(3);
 /// Bytes of a key file.
 const KEY: usize = 32;
 
@@ -31,6 +35,15 @@ pub struct TicketKey(Hmac<Sha256>);
 pub struct Ticket {
     client: ClientId,
     expires: u64,
+    start: Option<Start>,
+    mac: [u8; MAC],
+}
+
+/// When its agent was started, and a MAC for that alone: it holds for longer than the ticket, and whatever the client's
+/// token is.
+#[derive(Clone)]
+struct Start {
+    number: u64,
     mac: [u8; MAC],
 }
 
@@ -112,13 +125,15 @@ impl TicketKey {
     }
 
     /// Writes a ticket for `client`, good until `expires_unix` (seconds since 1970, UTC) and for as long as
-    /// `token_hash` is the client's current one.
-    pub fn issue(&self, client: &ClientId, token_hash: &str, expires_unix: u64) -> Secret {
-        let mac = self.mac(client, expires_unix, token_hash).finalize().into_bytes();
+    /// `token_hash` is the client's current one. `start` is the number of its agent's first login.
+    pub fn issue(&self, client: &ClientId, token_hash: &str, expires_unix: u64, start: u64) -> Secret {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&expires_unix.to_be_bytes());
+        bytes.extend_from_slice(&start.to_be_bytes());
         bytes.extend_from_slice(client.as_str().as_bytes());
-        bytes.extend_from_slice(&mac);
+        let start = Start { number: start, mac: self.start_mac(client, start).finalize().into_bytes().into() };
+        bytes.extend_from_slice(&start.mac);
+        bytes.extend_from_slice(&self.mac(client, expires_unix, Some(&start), token_hash).finalize().into_bytes());
         Secret::new(URL_SAFE_NO_PAD.encode(Zeroizing::new(bytes)))
     }
 
@@ -128,7 +143,7 @@ impl TicketKey {
     /// # Errors
     /// This server did not issue it for this client and token, or it has expired.
     pub fn verify(&self, ticket: &Ticket, token_hash: Option<&str>, now_unix: u64) -> Result<ClientId, TicketError> {
-        let expected = self.mac(&ticket.client, ticket.expires, token_hash.unwrap_or_default());
+        let expected = self.mac(&ticket.client, ticket.expires, ticket.start.as_ref(), token_hash.unwrap_or_default());
         // In constant time, as `hmac` compares.
         let signed = expected.verify_slice(&ticket.mac).is_ok();
         if !signed || token_hash.is_none() {
@@ -140,17 +155,32 @@ impl TicketKey {
         Ok(ticket.client.clone())
     }
 
-    /// Every field has a fixed length but the id, which says its own.
-    fn mac(&self, client: &ClientId, expires: u64, token_hash: &str) -> Hmac<Sha256> {
+    /// Returns when the agent was started that got this ticket, if a server with this key has said so of an agent of
+    /// `client`. The ticket need not be valid any more: it may have expired, or the token may be another one now.
+    pub fn start_of(&self, ticket: &Ticket, client: &ClientId) -> Option<u64> {
+        let start = ticket.start.as_ref().filter(|_| ticket.client == *client)?;
+        let is_signed = self.start_mac(client, start.number).verify_slice(&start.mac).is_ok();
+        is_signed.then_some(start.number)
+    }
+
+    /// Every field has a fixed length but the id, which says its own. The version tells whether there is a start.
+    fn mac(&self, client: &ClientId, expires: u64, start: Option<&Start>, token_hash: &str) -> Hmac<Sha256> {
         let id = client.as_str().as_bytes();
-        self.0
+        let mac = self
+            .0
             .clone()
             .chain_update(b"adit ticket")
-            .chain_update([VERSION])
-            .chain_update(expires.to_be_bytes())
-            .chain_update((id.len() as u64).to_be_bytes())
-            .chain_update(id)
-            .chain_update(Sha256::digest(token_hash))
+            .chain_update([start.map_or(WITHOUT_START, |_| VERSION)])
+            .chain_update(expires.to_be_bytes());
+        let with_start =
+            |mac: Hmac<Sha256>, start: &Start| mac.chain_update(start.number.to_be_bytes()).chain_update(start.mac);
+        let mac = start.into_iter().fold(mac, with_start);
+        mac.chain_update((id.len() as u64).to_be_bytes()).chain_update(id).chain_update(Sha256::digest(token_hash))
+    }
+
+    fn start_mac(&self, client: &ClientId, start: u64) -> Hmac<Sha256> {
+        let mac = self.0.clone().chain_update(b"adit start").chain_update(start.to_be_bytes());
+        mac.chain_update(client.as_str().as_bytes())
     }
 }
 
@@ -170,9 +200,18 @@ impl Ticket {
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
         let (version, rest) = bytes.split_first()?;
         let (expires, rest) = rest.split_first_chunk()?;
-        let (id, mac) = rest.split_last_chunk()?;
+        let (rest, mac) = rest.split_last_chunk()?;
+        let (id, start) = match *version {
+            WITHOUT_START => (rest, None),
+            VERSION => {
+                let (number, rest) = rest.split_first_chunk()?;
+                let (id, mac) = rest.split_last_chunk()?;
+                (id, Some(Start { number: u64::from_be_bytes(*number), mac: *mac }))
+            }
+            _ => return None,
+        };
         let client = ClientId::new(std::str::from_utf8(id).ok()?).ok()?;
-        (*version == VERSION).then_some(Self { client, expires: u64::from_be_bytes(*expires), mac: *mac })
+        Some(Self { client, expires: u64::from_be_bytes(*expires), start, mac: *mac })
     }
 
     /// Whom the ticket claims to be for: good for looking up that client's token hash, and for nothing else.
@@ -230,7 +269,7 @@ mod tests {
     #[test]
     fn a_ticket_holds_until_it_expires() {
         let key = key();
-        let text = key.issue(&alice(), HASH, 1_000);
+        let text = key.issue(&alice(), HASH, 1_000, 7);
         assert_eq!(Ticket::parse(&text).unwrap().claimed_client(), &alice());
         assert_eq!(verify(&key, &text, Some(HASH), 999), Ok(alice()));
         assert_eq!(verify(&key, &text, Some(HASH), 1_000), Err(TicketError::Expired));
@@ -239,18 +278,18 @@ mod tests {
     #[test]
     fn a_new_token_or_another_server_ends_it() {
         let key_here = key();
-        let text = key_here.issue(&alice(), HASH, 1_000);
+        let text = key_here.issue(&alice(), HASH, 1_000, 7);
         assert_eq!(verify(&key_here, &text, Some("another hash"), 0), Err(TicketError::NotValid));
         assert_eq!(verify(&key_here, &text, None, 0), Err(TicketError::NotValid));
         assert_eq!(verify(&key(), &text, Some(HASH), 0), Err(TicketError::NotValid));
-        let of_nobody = key_here.issue(&alice(), "", 1_000);
+        let of_nobody = key_here.issue(&alice(), "", 1_000, 7);
         assert_eq!(verify(&key_here, &of_nobody, None, 0), Err(TicketError::NotValid));
     }
 
     #[test]
     fn no_bit_of_it_can_be_changed() {
         let key = key();
-        let bytes = URL_SAFE_NO_PAD.decode(key.issue(&alice(), HASH, 1_000).expose()).unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(key.issue(&alice(), HASH, 1_000, 7).expose()).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut forged = bytes.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
@@ -263,7 +302,7 @@ mod tests {
     fn the_longest_id_fits_and_nothing_longer() {
         let key = key();
         let longest = ClientId::new(&"x".repeat(63)).unwrap();
-        let text = key.issue(&longest, HASH, u64::MAX);
+        let text = key.issue(&longest, HASH, u64::MAX, u64::MAX);
         assert_eq!(text.expose().len(), MAX_TEXT);
         assert_eq!(verify(&key, &text, Some(HASH), 0), Ok(longest));
         let malformed =
@@ -281,7 +320,7 @@ mod tests {
             let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| TicketKey::load_or_create(&path).unwrap())).collect();
             starts.into_iter().map(|start| start.join().unwrap()).collect()
         });
-        let text = keys[0].issue(&alice(), HASH, 1);
+        let text = keys[0].issue(&alice(), HASH, 1, 7);
         assert!(keys.iter().all(|key| verify(key, &text, Some(HASH), 0).is_ok()));
         assert_eq!(std::fs::read(&path).unwrap().len(), KEY);
         #[cfg(unix)]
@@ -299,5 +338,47 @@ mod tests {
         let error = TicketKey::load_or_create(&path).unwrap_err();
         assert!(matches!(error, TicketKeyError::Size(_, 5)), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"short");
+    }
+
+    #[test]
+    fn a_start_outlives_its_ticket_and_is_the_client_s_alone() {
+        let key = key();
+        let ticket = Ticket::parse(&key.issue(&alice(), HASH, 1_000, 7)).unwrap();
+        assert_eq!(key.verify(&ticket, Some("another hash"), 2_000), Err(TicketError::NotValid));
+        assert_eq!(key.start_of(&ticket, &alice()), Some(7));
+        assert_eq!(key.start_of(&ticket, &ClientId::new("bob").unwrap()), None);
+        assert_eq!(self::key().start_of(&ticket, &alice()), None, "another server's");
+    }
+
+    #[test]
+    fn no_bit_of_a_start_can_be_changed() {
+        let key = key();
+        let bytes = URL_SAFE_NO_PAD.decode(key.issue(&alice(), HASH, 1_000, 7).expose()).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut forged = bytes.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            let Ok(forged) = Ticket::parse(&Secret::new(URL_SAFE_NO_PAD.encode(forged))) else { continue };
+            // What is signed is the client and the number; the rest is the ticket's own.
+            let number = key.start_of(&forged, &alice());
+            assert!(number.is_none_or(|number| number == 7), "bit {bit}");
+        }
+    }
+
+    /// As servers wrote it before they numbered starts.
+    #[test]
+    fn a_ticket_without_a_start_holds() {
+        let key = key();
+        let mut bytes = vec![WITHOUT_START];
+        bytes.extend_from_slice(&1_000_u64.to_be_bytes());
+        bytes.extend_from_slice(b"alice");
+        let mut mac =
+            key.0.clone().chain_update(b"adit ticket").chain_update([1]).chain_update(1_000_u64.to_be_bytes());
+        mac.update(&5_u64.to_be_bytes());
+        mac.update(b"alice");
+        mac.update(&Sha256::digest(HASH));
+        bytes.extend_from_slice(&mac.finalize().into_bytes());
+        let ticket = Ticket::parse(&Secret::new(URL_SAFE_NO_PAD.encode(bytes))).unwrap();
+        assert_eq!(key.verify(&ticket, Some(HASH), 999), Ok(alice()));
+        assert_eq!(key.start_of(&ticket, &alice()), None);
     }
 }

@@ -3,14 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::Failure;
-use super::ask::{Connection, Head, from_here};
+use super::ask::{Connection, Head, PORT_BUSY, TRIES, from_here, is_closed, pause};
 use crate::auth::{AdminNonce, AdminToken, AdminTokenError, NONCE_FIELD, PROOF_FIELD};
 use crate::config::ServerConfig;
 
@@ -57,6 +57,8 @@ struct Piece<T> {
 
 #[derive(Deserialize)]
 struct Refused {
+    #[serde(default)]
+    error: String,
     message: String,
 }
 
@@ -101,34 +103,92 @@ impl AdminPort {
     /// # Errors
     /// It cannot be reached, or it is somebody else.
     pub(super) fn meet(&self) -> Result<Met<'_>, Failure> {
-        let connection = Connection::open(self.address, PATIENCE).map_err(|error| self.is_silent(&error))?;
+        let end = Instant::now() + PATIENCE;
+        for _ in 1..TRIES {
+            match self.try_to_meet(end) {
+                // It makes room for others, or restarts.
+                Err(Unmet::Closed | Unmet::Busy(_)) => pause(),
+                other => return other.map_err(|unmet| self.explain(unmet)),
+            }
+        }
+        self.try_to_meet(end).map_err(|unmet| self.explain(unmet))
+    }
+
+    fn try_to_meet(&self, end: Instant) -> Result<Met<'_>, Unmet> {
+        let connection = Connection::open(self.address, end).map_err(Unmet::Silent)?;
         let mut met = Met { port: self, connection };
-        let nonce = AdminNonce::generate().map_err(Failure::other)?;
+        let nonce = AdminNonce::generate().map_err(|error| Unmet::Other(Failure::other(error)))?;
         let head = met.connection.get("/healthz", &[(NONCE_FIELD, &nonce.to_string())]);
-        let answer = head.and_then(|head| met.connection.body(&head).map(|_| head));
-        let proof = answer.as_ref().ok().and_then(|head| head.field(PROOF_FIELD));
-        if proof.is_some_and(|proof| nonce.is_proved(&self.token, self.address, proof)) {
+        let answer = head.and_then(|head| met.connection.body(&head).map(|body| (head, body)));
+        let (head, body) = answer.map_err(|error| match error.kind() {
+            _ if is_closed(&error) => Unmet::Closed,
+            io::ErrorKind::TimedOut => Unmet::Late,
+            _ => Unmet::Stranger(format!(" ({error})")),
+        })?;
+        if head.field(PROOF_FIELD).is_some_and(|proof| nonce.is_proved(&self.token, self.address, proof)) {
             return Ok(met);
         }
-        let (why, busy) = match answer {
-            Err(error) => (format!(" ({error})"), ", or is too busy to answer"),
-            Ok(_) => (String::new(), ""),
-        };
-        Err(Failure::other(format!(
-            "whoever listens at http://{}/ (admin.listen) does not prove that it knows the admin token of {}{why}: it is \
-             another program, another server, or one of an earlier version that is still running{busy}; the token was not \
-             sent",
-            self.address,
-            self.token_file.display(),
-        )))
+        match serde_json::from_slice::<Refused>(&body) {
+            // Whoever says so knows no secret, and gets to know none.
+            Ok(refused) if head.status == 503 && refused.error == PORT_BUSY => Err(Unmet::Busy(refused.message)),
+            _ => Err(Unmet::Stranger(String::new())),
+        }
+    }
+
+    fn explain(&self, unmet: Unmet) -> Failure {
+        let (address, token_file) = (self.address, self.token_file.display());
+        let not_sent = "the token was not sent";
+        Failure::other(match unmet {
+            Unmet::Other(failure) => return failure,
+            Unmet::Silent(error) => return self.is_silent(&error),
+            Unmet::Busy(message) => {
+                let what: String = message.chars().filter(|letter| !letter.is_control()).take(200).collect();
+                format!("the server at http://{address}/ (admin.listen) refuses the connection: {what}; {not_sent}")
+            }
+            Unmet::Closed => format!(
+                "whoever listens at http://{address}/ (admin.listen) closed the connection {TRIES} times before it \
+                 answered: the admin port is busy with other connections, the server is stopping, or it is another program; \
+                 {not_sent}"
+            ),
+            Unmet::Late => format!(
+                "whoever listens at http://{address}/ (admin.listen) did not answer within {} s: the server is too busy or \
+                 stands still, or it is another program; {not_sent}",
+                PATIENCE.as_secs()
+            ),
+            Unmet::Stranger(why) => format!(
+                "whoever listens at http://{address}/ (admin.listen) does not prove that it knows the admin token of \
+                 {token_file}{why}: it is another program, another server, or one of an earlier version that is still \
+                 running; {not_sent}"
+            ),
+        })
     }
 
     fn is_silent(&self, error: &io::Error) -> Failure {
+        let advice = match error.kind() {
+            _ if is_closed(error) => "it is stopping, or its admin port is busy with other connections",
+            io::ErrorKind::TimedOut => "it is too busy, or stands still",
+            _ => "is it running?",
+        };
         Failure::other(format!(
-            "the server does not answer at http://{}/ (admin.listen): {error}; is it running?",
+            "the server does not answer at http://{}/ (admin.listen): {error}; {advice}",
             self.address
         ))
     }
+}
+
+/// Why the server was not met.
+enum Unmet {
+    /// Nobody listens there.
+    Silent(io::Error),
+    /// It has no connection left, and says so.
+    Busy(String),
+    /// It closed the connection instead of an answer.
+    Closed,
+    /// It did not answer in time.
+    Late,
+    /// Its answer proves nothing; what else there is to say of it.
+    Stranger(String),
+    Other(Failure),
 }
 
 /// A server that has proved that it is the one which is meant.

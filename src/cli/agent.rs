@@ -27,6 +27,22 @@ pub(super) struct AgentArgs {
     /// Override one setting, e.g. `--set client_id=alice`
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
+    #[command(flatten)]
+    replaced: ReplacedArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReplacedArgs {
+    /// Exit with code 77 when an agent that was started later has all the names, instead of standing by for them
+    #[arg(long)]
+    exit_when_replaced: bool,
+}
+
+impl ReplacedArgs {
+    fn put(&self, flags: Flags) -> Flags {
+        // What a file says stays, unless it is said here.
+        if self.exit_when_replaced { flags.with("exit_when_replaced", true) } else { flags }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -81,13 +97,15 @@ struct LoginArgs {
     /// Trust the server with this fingerprint, as it prints it when it starts
     #[arg(long, value_name = "sha256:…")]
     fingerprint: Option<String>,
+    #[command(flatten)]
+    replaced: ReplacedArgs,
     /// Say more: a line for each request; twice for everything
     #[arg(long, short, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
 pub(super) fn run_agent(args: AgentArgs) -> Result<(), Failure> {
-    let flags = flags(args.settings);
+    let flags = args.replaced.put(flags(args.settings));
     let file = AgentFile::new(args.config, flags);
     run(file.read()?, Some(file))
 }
@@ -119,12 +137,13 @@ fn run_one(mut service: Keys, local: &str, login: LoginArgs, (access, users): (K
         1 => "info",
         _ => "debug",
     };
-    let mut flags = Flags::new()
+    let flags = Flags::new()
         .with("log.level", level)
         .with_some("client_id", login.id)
         .with_some("token", login.token)
         .with_some("ca", login.ca.map(|path| path.display().to_string()))
         .with_some("fingerprint", login.fingerprint);
+    let mut flags = login.replaced.put(flags);
     if !login.server.is_empty() {
         flags = flags.with("servers", login.server);
     }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::terminal::harmless;
-use crate::agent::State;
+use crate::agent::{Elsewhere, State};
 use crate::config::{LocalUrl, Place, Rule, Service};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{PublicService, ServiceKind};
@@ -39,6 +39,10 @@ enum News<'a> {
     Connected { server: &'a str, offered: Offered<'a> },
     /// What is offered has changed.
     Changed(Offered<'a>),
+    /// Names have come here that other agents had, which are named.
+    TookOver { names: Vec<Elsewhere>, offered: Offered<'a> },
+    /// Other agents have all that is offered.
+    Standby { server: &'a str, elsewhere: &'a [Elsewhere] },
     /// A change was refused.
     NotChanged(&'a str),
     /// It failed for a reason that was not told yet.
@@ -52,6 +56,8 @@ enum News<'a> {
 struct Offered<'a> {
     public: &'a [PublicService],
     configured: &'a [Service],
+    /// What of it another agent has.
+    elsewhere: &'a [Elsewhere],
 }
 
 /// What a person was told last. Another lane, or the next attempt with the same result, is no news.
@@ -59,6 +65,10 @@ struct Offered<'a> {
 struct Told {
     /// The server, and what is offered there.
     connected: Option<(String, Vec<PublicService>, Arc<[Service]>)>,
+    /// What other agents have.
+    elsewhere: Vec<Elsewhere>,
+    /// Whether it was told that they have everything.
+    standby: bool,
     refused: Option<String>,
     /// The reason, how many attempts failed for it, and when to remind of it.
     trouble: Option<(String, u32, u32)>,
@@ -68,12 +78,18 @@ impl Told {
     fn news_of<'a>(&mut self, now: &'a State) -> Vec<News<'a>> {
         match now {
             State::Connecting | State::Ended => Vec::new(),
-            State::Connected { server, services, configured, refused, .. } => {
+            State::Connected { server, services, configured, refused, elsewhere, .. } => {
                 self.trouble = None;
-                let offered = Offered { public: services, configured };
+                self.standby = false;
+                let offered = Offered { public: services, configured, elsewhere };
                 let now = (server.clone(), services.clone(), Arc::clone(configured));
-                let news = match self.connected.replace(now) {
-                    Some((at, public, local)) if at == *server => {
+                let before = std::mem::replace(&mut self.elsewhere, elsewhere.clone());
+                let mut won = before.into_iter().filter(|lost| services.iter().any(|public| public.name == lost.name));
+                let news = match (self.connected.replace(now), won.next()) {
+                    (_, Some(first)) => {
+                        Some(News::TookOver { names: std::iter::once(first).chain(won).collect(), offered })
+                    }
+                    (Some((at, public, local)), None) if at == *server => {
                         (public != *services || local != *configured).then_some(News::Changed(offered))
                     }
                     _ => Some(News::Connected { server, offered }),
@@ -82,8 +98,14 @@ impl Told {
                 let not_changed = refused.as_deref().filter(|_| !is_told).map(News::NotChanged);
                 news.into_iter().chain(not_changed).collect()
             }
+            State::Standby { server, elsewhere } => {
+                (self.trouble, self.connected) = (None, None);
+                let is_told = std::mem::replace(&mut self.standby, true) && self.elsewhere == *elsewhere;
+                self.elsewhere.clone_from(elsewhere);
+                if is_told { Vec::new() } else { vec![News::Standby { server, elsewhere }] }
+            }
             State::Waiting { why, retry_in } => {
-                self.connected = None;
+                (self.connected, self.standby) = (None, false);
                 let news = match &mut self.trouble {
                     Some((before, attempts, remind_at)) if before == why => {
                         *attempts = attempts.saturating_add(1);
@@ -113,6 +135,23 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
             format!("{green}connected{green:#} to {} as {client}\n{}", harmless(server), text_of_offered(offered))
         }
         News::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
+        News::TookOver { names, offered } => {
+            let names =
+                names.iter().map(|lost| format!("`{}`{}", lost.name, had_by(lost))).collect::<Vec<_>>().join(", ");
+            format!(
+                "{yellow}TAKING OVER{yellow:#} {}: visitors come here from now on, until the other agent is back\n{}",
+                harmless(&names),
+                text_of_offered(offered)
+            )
+        }
+        News::Standby { server, elsewhere } => {
+            let mut text = format!("{yellow}standing by{yellow:#} at {}: no visitor comes here\n", harmless(server));
+            for lost in *elsewhere {
+                text.push_str(&format!("  {}\n", text_of_elsewhere(lost)));
+            }
+            text + "  this agent takes a name when that has been free for 30 s; two agents need two names (--name), or \
+                    one `group` to share the visitors\n"
+        }
         News::NotChanged(why) => format!(
             "{yellow}not changed:{yellow:#} the server refused: {}\n  \
              everything stays as it was; change the file again, or ask the operator to allow it\n",
@@ -130,7 +169,20 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
     }
 }
 
-fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
+/// Who had a name before.
+fn had_by(lost: &Elsewhere) -> String {
+    lost.by.as_ref().map_or_else(String::new, |by| format!(" from {by}"))
+}
+
+/// Who has a name.
+fn text_of_elsewhere(Elsewhere { name, by }: &Elsewhere) -> String {
+    match by {
+        Some(by) => format!("{name}: {} was started later and has the name", harmless(by)),
+        None => format!("{name}: free, and kept for the agent that had it last"),
+    }
+}
+
+fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> String {
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     let bold = Style::new().bold();
     let mut text = String::new();
@@ -150,17 +202,21 @@ fn text_of_offered(Offered { public, configured }: &Offered<'_>) -> String {
             });
         }
         if service.taken_over {
-            text.push_str(&format!("     {yellow}until now another agent of yours had this name{yellow:#}\n"));
+            let other = service.taken_from.as_ref().map(ToString::to_string);
+            let other = other.map_or_else(|| "another agent of yours".into(), |other| harmless(&other).into_owned());
+            text.push_str(&format!("     {yellow}until now {other} had this name{yellow:#}\n"));
         }
         for rule in local.iter().flat_map(|local| &local.rules) {
             text.push_str(&format!("     {}  ->  {}\n", condition_of(rule), local_of(ServiceKind::Http, &rule.local)));
         }
     }
     for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
-        text.push_str(&format!(
-            "  {yellow}{} cannot be reached here:{yellow:#} a newer agent of yours has the name, or the operator does not allow it any more\n",
-            gone.name
-        ));
+        let why = match elsewhere.iter().find(|lost| lost.name == gone.name) {
+            Some(Elsewhere { by: Some(by), .. }) => format!("{} was started later and has the name", harmless(by)),
+            Some(Elsewhere { by: None, .. }) => "the name is kept for the agent that had it last".to_owned(),
+            None => "a newer agent of yours has the name, or the operator does not allow it any more".to_owned(),
+        };
+        text.push_str(&format!("  {yellow}{} cannot be reached here:{yellow:#} {why}\n", gone.name));
     }
     text
 }
@@ -218,12 +274,13 @@ mod tests {
 
     fn public(name: &str, urls: &[&str]) -> PublicService {
         let public_urls = urls.iter().map(|url| (*url).to_owned()).collect();
-        PublicService { name: Name::new(name).unwrap(), public_urls, taken_over: false }
+        PublicService { name: Name::new(name).unwrap(), public_urls, taken_over: false, taken_from: None }
     }
 
     fn connected(server: &str, lanes: usize, services: Vec<PublicService>, refused: Option<&str>) -> State {
         let configured = configured("[[services]]\nlocal = 3000");
-        State::Connected { server: server.to_owned(), services, configured, lanes, refused: refused.map(str::to_owned) }
+        let (server, refused) = (server.to_owned(), refused.map(str::to_owned));
+        State::Connected { server, services, configured, lanes, refused, elsewhere: Vec::new() }
     }
 
     fn waiting(why: &str) -> State {
@@ -284,7 +341,7 @@ mod tests {
         let mut own = public("own", &[]);
         own.taken_over = true;
         let public = [public("alice", &["http://alice.a/", "http://a/alice/"]), own];
-        let offered = Offered { public: &public, configured: &configured };
+        let offered = Offered { public: &public, configured: &configured, elsewhere: &[] };
         let text = text_of(&News::Changed(offered), &ClientId::new("alice").unwrap());
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(
@@ -295,6 +352,54 @@ mod tests {
              until now another agent of yours had this name\n  \
              db cannot be reached here: a newer agent of yours has the name, or the operator does not allow it any more\n"
         );
+    }
+
+    fn elsewhere(name: &str, by: Option<&str>) -> Elsewhere {
+        Elsewhere { name: Name::new(name).unwrap(), by: by.map(str::to_owned) }
+    }
+
+    fn standby(elsewhere: Vec<Elsewhere>) -> State {
+        State::Standby { server: "a".to_owned(), elsewhere }
+    }
+
+    fn plain(news: &News<'_>) -> String {
+        anstream::adapter::strip_str(&text_of(news, &ClientId::new("alice").unwrap())).to_string()
+    }
+
+    #[test]
+    fn a_standby_and_a_takeover_are_told_with_the_other_agent() {
+        let mut told = Told::default();
+        let desktop = "adit 1.0 (linux) on desktop (192.0.2.1)";
+        let lost = standby(vec![elsewhere("alice", Some(desktop))]);
+        let news = told.news_of(&lost);
+        let [news @ News::Standby { server: "a", .. }] = &news[..] else { panic!("{news:?}") };
+        let text = plain(news);
+        assert!(text.starts_with("standing by at a: no visitor comes here\n"), "{text}");
+        assert!(text.contains(&format!("alice: {desktop} was started later and has the name")), "{text}");
+        assert_eq!(told.news_of(&lost), [], "once");
+        assert_eq!(told.news_of(&State::Connecting), []);
+        let free = standby(vec![elsewhere("alice", None)]);
+        assert!(plain(&told.news_of(&free)[0]).contains("alice: free, and kept for the agent that had it last"));
+        told.news_of(&lost);
+        let won = connected("a", 1, vec![public("alice", &["http://a/"])], None);
+        let news = told.news_of(&won);
+        let [news @ News::TookOver { .. }] = &news[..] else { panic!("{news:?}") };
+        let text = plain(news);
+        assert!(text.starts_with(&format!("TAKING OVER `alice` from {desktop}: visitors come here")), "{text}");
+        assert!(text.contains("http://a/"), "{text}");
+        assert_eq!(told.news_of(&won), []);
+        assert_eq!(told.news_of(&lost).len(), 1, "and away again");
+        told.news_of(&waiting("lost"));
+        assert_eq!(told.news_of(&lost).len(), 1, "after a lost connection it is news again");
+    }
+
+    #[test]
+    fn a_name_that_another_agent_has_is_named_with_it() {
+        let configured = configured("[[services]]\nlocal = 3000\n[[services]]\nname = 'blog'\nlocal = 4000");
+        let public = [public("alice", &["http://a/"])];
+        let lost = [elsewhere("blog", Some("adit on desktop\x1b[2J"))];
+        let text = plain(&News::Changed(Offered { public: &public, configured: &configured, elsewhere: &lost }));
+        assert!(text.contains("blog cannot be reached here: adit on desktop[2J was started later"), "{text:?}");
     }
 
     #[test]
@@ -324,7 +429,7 @@ mod tests {
         let client = ClientId::new("alice").unwrap();
         let (first, second) = (format!("http://a/{clear}"), format!("http://b/{clear}"));
         let services = [public("alice", &[&first, &second])];
-        let offered = Offered { public: &services, configured: &[] };
+        let offered = Offered { public: &services, configured: &[], elsewhere: &[] };
         for (news, shown) in [
             (News::Connected { server: clear, offered }, "  or http://b/[2J\n"),
             (News::NotChanged(clear), "refused: [2J\n"),

@@ -13,6 +13,24 @@ const MOST_FIELDS: usize = 64;
 /// Bytes of an answer's body; a thousand agents take a few hundred KiB.
 const MOST_BODY: usize = 16 * 1024 * 1024;
 
+/// How often a server is asked that closes the connection instead of an answer, or has none left.
+pub(super) const TRIES: u32 = 5;
+
+/// What a server's answer says, with the status 503, when it has no connection left.
+pub(super) const PORT_BUSY: &str = "port_busy";
+
+/// Between two tries.
+#[expect(clippy::disallowed_methods, reason = "there is no runtime here to block")]
+pub(super) fn pause() {
+    std::thread::sleep(Duration::from_millis(200));
+}
+
+/// Whether the other side has ended the connection.
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
 /// A connection to a server, for one request after the other.
 pub(super) struct Connection {
     stream: TcpStream,
@@ -39,13 +57,12 @@ impl Head {
 }
 
 impl Connection {
-    /// Connects; connecting and all that is asked may take `patience` together.
+    /// Connects; all of it, connecting and what is asked, has to be over at `end`.
     ///
     /// # Errors
     /// Nobody is there, or it takes too long.
-    pub(super) fn open(address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        let end = Instant::now() + patience;
-        let stream = TcpStream::connect_timeout(&address, patience)?;
+    pub(super) fn open(address: SocketAddr, end: Instant) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, left_until(end)?)?;
         Ok(Self { stream, address, end, waiting: Vec::new() })
     }
 
@@ -94,7 +111,7 @@ impl Connection {
         let mut piece = [0; 16 * 1024];
         self.stream.set_read_timeout(Some(self.left()?))?;
         match self.stream.read(&mut piece) {
-            Ok(0) => Err(io::Error::other("it has closed the connection")),
+            Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection")),
             Ok(read) => {
                 self.waiting.extend_from_slice(&piece[..read]);
                 Ok(())
@@ -105,10 +122,14 @@ impl Connection {
     }
 
     fn left(&self) -> io::Result<Duration> {
-        match self.end.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Err(too_late()),
-            left => Ok(left),
-        }
+        left_until(self.end)
+    }
+}
+
+fn left_until(end: Instant) -> io::Result<Duration> {
+    match end.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(too_late()),
+        left => Ok(left),
     }
 }
 
@@ -186,7 +207,7 @@ mod tests {
         let answers =
             &["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none", "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"];
         let (address, server) = answering(answers);
-        let mut connection = Connection::open(address, Duration::from_secs(20)).unwrap();
+        let mut connection = Connection::open(address, Instant::now() + Duration::from_secs(20)).unwrap();
         let head = connection.get("/a", &[]).unwrap();
         assert_eq!((head.status, connection.body(&head).unwrap()), (200, b"one".to_vec()));
         let head = connection.get("/b", &[("X", "y")]).unwrap();
@@ -202,7 +223,7 @@ mod tests {
     #[test]
     fn all_of_it_has_one_deadline() {
         let (address, server) = answering(&["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1"]);
-        let mut connection = Connection::open(address, Duration::from_secs(20)).unwrap();
+        let mut connection = Connection::open(address, Instant::now() + Duration::from_secs(20)).unwrap();
         let head = connection.get("/", &[]).unwrap();
         connection.end = Instant::now() + Duration::from_millis(50);
         assert_eq!(connection.body(&head).unwrap_err().kind(), io::ErrorKind::TimedOut);
@@ -214,7 +235,7 @@ mod tests {
     #[test]
     fn an_answer_has_bounds() {
         let (address, server) = answering(&["HTTP/1.1 200 OK\r\nContent-Length: 16777217\r\n\r\n"]);
-        let mut connection = Connection::open(address, Duration::from_secs(20)).unwrap();
+        let mut connection = Connection::open(address, Instant::now() + Duration::from_secs(20)).unwrap();
         let head = connection.get("/", &[]).unwrap();
         assert!(connection.body(&head).unwrap_err().to_string().contains("too long"));
         assert!(connection.body(&Head::default()).unwrap_err().to_string().contains("does not say"));

@@ -127,6 +127,7 @@ fn needs_restart(started: &AgentConfig, now: &AgentConfig) -> Vec<&'static str> 
         ("servers", now.servers != started.servers),
         ("ca or fingerprint", now.trust != started.trust),
         ("max_streams", now.max_streams != started.max_streams),
+        ("exit_when_replaced", now.exit_when_replaced != started.exit_when_replaced),
         ("log", now.log != started.log),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

@@ -20,8 +20,18 @@ pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
 const MAX_TOKEN: usize = 1024;
 
 /// The sections and keys at the top of the file.
-pub(super) const TOP_LEVEL: &[&str] =
-    &["ca", "client_id", "fingerprint", "log", "max_streams", "servers", "services", "token", "token_file"];
+pub(super) const TOP_LEVEL: &[&str] = &[
+    "ca",
+    "client_id",
+    "exit_when_replaced",
+    "fingerprint",
+    "log",
+    "max_streams",
+    "servers",
+    "services",
+    "token",
+    "token_file",
+];
 
 /// Everything an agent needs to know.
 #[derive(Debug, Clone)]
@@ -40,6 +50,8 @@ pub struct AgentConfig {
     pub services: Vec<Service>,
     /// How many requests are served at once. Default: 4,096, as many as a server sends one agent by default.
     pub max_streams: usize,
+    /// Whether the agent ends when another one of the client has all of its names. Default: it stands by.
+    pub exit_when_replaced: bool,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -210,10 +222,11 @@ pub(super) fn resolve(
     let (client_id, (token, token_file)) = (client_id.flatten(), token.flatten().unzip());
     let services = service::resolve_all(&mut root, client_id.as_ref());
     let max_streams = root.number("max_streams", 4_096, 1..=100_000);
+    let exit_when_replaced = root.boolean("exit_when_replaced", false);
     let log = log::resolve_agent(root.section("log"));
     let token_file = token_file.flatten();
     let (servers, client_id, token) = (servers?, client_id?, token?);
-    Some(AgentConfig { servers, client_id, token, token_file, trust, services, max_streams, log })
+    Some(AgentConfig { servers, client_id, token, token_file, trust, services, max_streams, exit_when_replaced, log })
 }
 
 fn servers(entry: Entry<'_>) -> Vec<ServerAddress> {

@@ -113,6 +113,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(limits.streams),
     key!(limits.connections),
     key!(limits.head_size),
+    key!(limits.held_heads),
     key!(limits.held_bodies),
     key!(limits.unread_answers),
     key!(limits.per_ip.requests_per_second),

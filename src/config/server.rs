@@ -112,6 +112,9 @@ pub struct LimitConfig {
     pub streams: usize,
     /// The most a request head may measure, in bytes. Default: 65,536, from 8,192 to 262,144.
     pub head_size: usize,
+    /// Decoded request heads that are held while their requests wait, beyond 8 KiB each, in bytes, of all requests
+    /// together. Default: 33,554,432 (32 MiB), from 1,048,576 to 4,000,000,000.
+    pub held_heads: usize,
     /// Bodies that are held until their signature is checked, in bytes, of all requests together. Default: 67,108,864
     /// (64 MiB), from 65,536 to 4,000,000,000.
     pub held_bodies: usize,
@@ -316,6 +319,7 @@ fn limits(mut table: Table<'_>) -> LimitConfig {
         connections: table.number("connections", 16_384, 1..=1_000_000),
         streams: table.number("streams", 16_384, 1..=1_000_000),
         head_size: table.within(" bytes").number("head_size", 65_536, 8_192..=262_144),
+        held_heads: table.within(" bytes").number("held_heads", 33_554_432, 1_048_576..=4_000_000_000),
         held_bodies: table.within(" bytes").number("held_bodies", 67_108_864, 65_536..=4_000_000_000),
         unread_answers: table.within(" bytes").number("unread_answers", 1_073_741_824, 1_048_576..=4_000_000_000),
     }

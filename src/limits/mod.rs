@@ -11,6 +11,7 @@
 //! - `budget`: [`Budget`], bytes that may be held at once
 //! - `shared_budget`: [`SharedBudget`], the same, divided by client, service and address
 //! - `fair_queue`: [`FairQueue`], turns at something costly, in an order that is fair to clients and addresses
+//! - `heads`: [`HeldHeads`], bytes of decoded request heads, and who holds them
 //! - `seldom`: [`Seldom`], lines of the log that strangers can cause
 //!
 //! Nothing here does I/O, and only the queue waits: a limit answers at once, and its caller decides what to tell the
@@ -22,6 +23,7 @@ mod cells;
 mod checks;
 mod client;
 mod fair_queue;
+mod heads;
 mod logins;
 mod permits;
 mod rate;
@@ -34,8 +36,9 @@ pub use cells::RetryAfter;
 pub use checks::Checks;
 pub use client::{Allowance, ClientUse};
 pub use fair_queue::{FairQueue, Party, Turn};
+pub use heads::{FREE_HEAD, HeldHead, HeldHeads, Holder, TooManyHeads, head_memory, target_length};
 pub use logins::FailedLogins;
 pub use permits::{AddressPermit, FairShare, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;
 pub use seldom::Seldom;
-pub use shared_budget::{Holder, Portion, SharedBudget};
+pub use shared_budget::{Owner, Portion, SharedBudget};

@@ -12,7 +12,7 @@ use crate::values::{ClientId, Name};
 
 /// For whom bytes are held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct Owner {
     /// The tenant.
     pub client: ClientId,
     /// The tenant's service.
@@ -43,7 +43,7 @@ pub struct SharedBudget(Arc<Mutex<Pool>>);
 #[must_use = "a portion that is dropped at once counts nothing"]
 pub struct Portion {
     pool: Arc<Mutex<Pool>>,
-    holder: Holder,
+    holder: Owner,
     /// Its number once it has bytes.
     id: Option<u64>,
     evicted: CancellationToken,
@@ -84,7 +84,7 @@ impl SharedBudget {
     }
 
     /// A portion of no bytes, which can grow.
-    pub fn portion(&self, holder: Holder) -> Portion {
+    pub fn portion(&self, holder: Owner) -> Portion {
         Portion { pool: Arc::clone(&self.0), holder, id: None, evicted: CancellationToken::new() }
     }
 
@@ -139,7 +139,7 @@ impl Drop for Portion {
 }
 
 impl Pool {
-    fn add(&mut self, id: u64, holder: &Holder, bytes: usize, evicted: &CancellationToken) {
+    fn add(&mut self, id: u64, holder: &Owner, bytes: usize, evicted: &CancellationToken) {
         let client = self.clients.entry(holder.client.clone()).or_default();
         let service = client.services.entry(holder.service.clone()).or_default();
         let new = || Held { address: holder.address, bytes: 0, evicted: evicted.clone() };
@@ -152,7 +152,7 @@ impl Pool {
 
     /// Takes up to `most` bytes off a portion, and forgets every entry that is empty then. Of a portion that was evicted
     /// there is nothing to take.
-    fn take(&mut self, id: u64, holder: &Holder, most: usize) -> Option<CancellationToken> {
+    fn take(&mut self, id: u64, holder: &Owner, most: usize) -> Option<CancellationToken> {
         let client = self.clients.get_mut(&holder.client)?;
         let service = client.services.get_mut(&holder.service)?;
         let held = service.portions.get_mut(&id)?;
@@ -181,7 +181,7 @@ impl Pool {
     }
 
     /// Evicts what has to go before `holder` may have `bytes` more; `false` if it may not.
-    fn make_room(&mut self, holder: &Holder, bytes: usize) -> bool {
+    fn make_room(&mut self, holder: &Owner, bytes: usize) -> bool {
         if bytes > self.capacity {
             return false;
         }
@@ -203,26 +203,26 @@ impl Pool {
     }
 
     /// How many clients hold bytes, once `holder` does.
-    fn clients(&self, holder: &Holder) -> usize {
+    fn clients(&self, holder: &Owner) -> usize {
         self.clients.len() + usize::from(!self.clients.contains_key(&holder.client))
     }
 
     /// Whether `client` holds more than an equal part, once `holder` has `bytes` more.
-    fn is_over(&self, client: &ClientId, holder: &Holder, bytes: usize) -> bool {
+    fn is_over(&self, client: &ClientId, holder: &Owner, bytes: usize) -> bool {
         let held = self.clients.get(client).map_or(0, |client| client.bytes);
         let held = held + if *client == holder.client { bytes } else { 0 };
         held.saturating_mul(self.clients(holder)) > self.capacity
     }
 
     /// What `address` holds, once `holder` has `bytes` more.
-    fn of_address(&self, address: AddressKey, holder: &Holder, bytes: usize) -> usize {
+    fn of_address(&self, address: AddressKey, holder: &Owner, bytes: usize) -> usize {
         let held = self.addresses.get(&address).copied().unwrap_or_default();
         held + if address == holder.address { bytes } else { 0 }
     }
 
     /// Whose portions have to make room; `None` if that is the requester. Looks at all portions of the clients that hold more
     /// than their part, and only when there is no room.
-    fn victims(&self, holder: &Holder, bytes: usize) -> Option<Victims> {
+    fn victims(&self, holder: &Owner, bytes: usize) -> Option<Victims> {
         let mut candidates = Vec::new();
         let mut is_candidate = false;
         for (id, client) in &self.clients {
@@ -248,7 +248,8 @@ impl Pool {
         for (held, ..) in &candidates {
             totals.entry(held.address).or_insert_with(|| self.of_address(held.address, holder, bytes));
         }
-        let (address, most) = totals.iter().map(|(address, total)| (*address, *total)).max_by_key(|(_, total)| *total)?;
+        let (address, most) =
+            totals.iter().map(|(address, total)| (*address, *total)).max_by_key(|(_, total)| *total)?;
         if is_candidate && self.of_address(holder.address, holder, bytes) >= most {
             return None;
         }
@@ -256,7 +257,7 @@ impl Pool {
         candidates.retain(|(held, ..)| held.address == address);
         candidates.sort_unstable_by_key(|(held, number, ..)| (Reverse(held.bytes), *number));
         let victim = |(held, number, client, service): (&Held, u64, &ClientId, &Name)| {
-            (number, Holder { client: client.clone(), service: service.clone(), address: held.address })
+            (number, Owner { client: client.clone(), service: service.clone(), address: held.address })
         };
         let portions = candidates.into_iter().take(VICTIMS_AT_ONCE).map(victim).collect();
         Some(Victims { portions, least: totals.into_values().max().unwrap_or_default() })
@@ -266,7 +267,7 @@ impl Pool {
 /// Who makes room next.
 struct Victims {
     /// Portions of one address, the largest first.
-    portions: Vec<(u64, Holder)>,
+    portions: Vec<(u64, Owner)>,
     /// What another address holds: they go for as long as theirs does not hold less.
     least: usize,
 }

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::values::{Fingerprint, Secret};
 
 /// Conditions for visitors of one service; all that are set must hold. Without any, everybody gets in.
+///
+/// A condition that this version does not know makes the whole message unreadable: to ignore it would let everybody in.
+/// A new one also needs a word in [`super::requirements`], for servers that are older still.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AccessPolicy {
     /// Networks of visitors who may come; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -39,6 +43,7 @@ impl AccessPolicy {
 
 /// Somebody with a password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BasicUser {
     /// The name; without a colon.
     pub user: String,
@@ -54,6 +59,7 @@ impl std::fmt::Debug for BasicUser {
 
 /// A field that is known to those who may come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SharedHeader {
     /// The field's name.
     pub name: String,
@@ -83,6 +89,7 @@ impl WebhookScheme {
 
 /// A signature by HMAC-SHA256 that the body of each request must bear.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Webhook {
     /// Where the signature is and over what it is made.
     pub scheme: WebhookScheme,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::login::{PublicService, Refused, ServiceOffer};
+use super::standby::Standby;
 use crate::values::Secret;
 
 /// How many heartbeats in a row may fail to come before the lane counts as dead.
@@ -17,9 +18,10 @@ pub enum Control {
     Heartbeat,
     /// From the server: please join another lane.
     OpenLane,
-    /// From the server: a newer login took over the last name of this tunnel. Final for the agent.
+    /// From the server: an agent of the same client that was started later has the last name of this tunnel, which ends.
+    /// For agents that cannot stand by, or for whom there is no room.
     Replaced {
-        /// What program took over, for the agent's log.
+        /// Which agent, and where, for the agent's log.
         by: String,
     },
     /// Both ways: the sender takes no new streams and leaves when the open ones are done, at the latest in so many
@@ -42,6 +44,9 @@ pub enum Control {
         change: u64,
         /// All of them.
         services: Vec<ServiceOffer>,
+        /// What the server must know for that, as in a [`super::login::Hello`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        required: Vec<String>,
     },
     /// From the server: what it offers now counts, as visitors reach it.
     Offered {
@@ -49,12 +54,23 @@ pub enum Control {
         change: u64,
         /// All of them.
         services: Vec<PublicService>,
+        /// What the agent offers and another agent of its client has.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        standby: Vec<Standby>,
     },
     /// From the server: a change is refused as a whole; what was offered before stays.
     NotOffered {
         /// Which change.
         change: u64,
         /// Why.
+        refused: Refused,
+    },
+    /// A change of services that this version cannot read; never sent.
+    #[serde(skip)]
+    Unreadable {
+        /// Which change of the agent's it is.
+        change: u64,
+        /// What answers it.
         refused: Refused,
     },
     /// A message of a later version.

@@ -83,13 +83,25 @@ pub fn decode<T: DeserializeOwned>(input: &mut BytesMut) -> Result<Option<T>, Js
 /// # Errors
 /// As for [`decode`].
 pub fn decode_within<T: DeserializeOwned>(limit: usize, input: &mut BytesMut) -> Result<Option<T>, JsonError> {
+    decode_with(limit, input, parse)
+}
+
+/// As [`decode_within`], for a message that `read` reads.
+///
+/// # Errors
+/// As for [`decode`].
+pub fn decode_with<T>(
+    limit: usize,
+    input: &mut BytesMut,
+    read: impl FnOnce(&[u8]) -> Result<T, JsonError>,
+) -> Result<Option<T>, JsonError> {
     let Some(length) = input.first_chunk::<4>() else { return Ok(None) };
     let length = length_of(*length, limit)?;
     if input.len() < 4 + length {
         return Ok(None);
     }
     input.advance(4);
-    let message = parse(&input[..length]);
+    let message = read(&input[..length]);
     input.advance(length);
     message.map(Some)
 }

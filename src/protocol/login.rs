@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WireError;
 use super::access::AccessPolicy;
+use super::standby::{OtherAgent, Standby};
 use crate::values::{ClientId, Domain, InstanceId, LaneId, Name, Secret, TunnelId};
 
 /// How far the agent's clock may be off, in seconds, before the login is refused with [`Refusal::ClockSkew`].
@@ -11,9 +12,6 @@ pub const MAX_CLOCK_SKEW_S: u64 = 300;
 
 /// The most services one agent may offer.
 pub const MAX_SERVICES: usize = 64;
-
-/// What a server can do that takes [`super::control::Control::Services`] on its control streams.
-pub const CAPABILITY_SERVICES: &str = "services";
 
 /// What a service carries. The number is what a preface says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +92,9 @@ pub struct AgentInfo {
     pub version: String,
     /// The operating system it runs on.
     pub os: String,
+    /// What its machine is called; for other agents of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// With what the agent proves who it is.
@@ -125,7 +126,8 @@ pub struct Hello {
     /// What the agent can do beyond the protocol's first version.
     #[serde(default)]
     pub capabilities: Vec<String>,
-    /// Capabilities without which the agent will not go on; a server that lacks one refuses.
+    /// Capabilities without which the agent will not go on; a server that lacks one refuses. What its services need is
+    /// among them: [`super::requirements::required_by`].
     #[serde(default)]
     pub required: Vec<String>,
     /// The tenant.
@@ -135,6 +137,12 @@ pub struct Hello {
     /// Token, ticket or invitation. Absent only with `join`.
     #[serde(flatten)]
     pub proof: Option<Proof>,
+    /// A ticket of the server's that is too old for a proof: it says when the agent was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Secret>,
+    /// Names for which it stands by: an agent that was started later has had them last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standby: Vec<Name>,
     /// The agent's clock, in seconds since 1970.
     pub timestamp: u64,
     /// What program the agent is.
@@ -156,6 +164,9 @@ pub struct PublicService {
     /// Another agent of the same client has had the name until now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub taken_over: bool,
+    /// Which one, if it was another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_from: Option<OtherAgent>,
 }
 
 /// The login succeeded.
@@ -176,6 +187,9 @@ pub struct Welcome {
     pub ticket: Secret,
     /// What was claimed, as visitors reach it.
     pub services: Vec<PublicService>,
+    /// What was claimed and is another agent's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standby: Vec<Standby>,
     /// Seconds between heartbeats; three missed ones end the lane.
     pub heartbeat_s: f64,
     /// The most service streams the server opens on this lane at once.
@@ -212,7 +226,7 @@ pub enum Refusal {
     BadInvite,
     /// The agent's clock is off by more than [`MAX_CLOCK_SKEW_S`].
     ClockSkew,
-    /// Another client holds the name, or a newer login of the same client that has taken it over.
+    /// Another client holds the name, or an agent of the same client that was started later.
     NameTaken,
     /// The client may not claim that name or offer that service.
     NotAllowed,
@@ -349,16 +363,6 @@ mod tests {
         for (key, wrong) in [("client_id", json!("Alice")), ("instance_id", json!("12")), ("protocol", json!(-1))] {
             assert!(serde_json::from_value::<Hello>(with(hello(), json!({ key: wrong }))).is_err(), "{key}");
         }
-    }
-
-    /// What `docs/protocol.md` says of an older server, and why it is to be upgraded before its agents.
-    #[test]
-    fn a_later_condition_is_passed_over_and_a_later_kind_cannot_be_read() {
-        let offering =
-            |service: Value| serde_json::from_value::<Hello>(with(hello(), json!({ "services": [service] })));
-        let later = json!({ "name": "blog", "kind": "http", "access": { "moon_phase": "full" } });
-        assert!(offering(later).unwrap().services[0].access.is_open());
-        assert!(offering(json!({ "name": "blog", "kind": "udp" })).is_err());
     }
 
     #[test]

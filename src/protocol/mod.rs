@@ -13,8 +13,11 @@ pub mod decode;
 pub mod exchange;
 pub mod frame;
 pub mod json;
+pub mod later;
 pub mod login;
 pub mod preface;
+pub mod requirements;
+pub mod standby;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -12,17 +12,18 @@ use tokio_rustls::server::TlsStream;
 use super::lane::{LaneStart, serve_lane};
 use super::login::{Authenticated, Declined, Granted};
 use super::metrics::{LoginResult, Shown};
-use super::registry::Registration;
+use super::registry::{Fate, Registration};
 use super::tunnel::{Lane, Tunnel};
 use super::urls::do_not_fit;
 use super::{LoginPermit, Shared};
 use crate::auth::LaneSecret;
 use crate::config::ServerConfig;
 use crate::protocol::json;
-use crate::protocol::login::{Answer, CAPABILITY_SERVICES, Hello, Refusal, Refused, Welcome};
-use crate::transport::login::{MessageError, receive, send, send_encoded};
+use crate::protocol::login::{Answer, Refusal, Refused, Welcome};
+use crate::protocol::requirements::CAPABILITIES;
+use crate::transport::login::{MessageError, receive_hello, send, send_encoded};
 use crate::transport::mux::{self, MuxConfig, Side};
-use crate::values::{LaneId, TunnelId};
+use crate::values::{LaneId, Name, TunnelId};
 
 /// How long a peer that was refused may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -64,7 +65,18 @@ async fn log_in(
     came: &mut Option<(Shown, LoginResult)>,
 ) -> Result<Option<LaneStart>, MessageError> {
     let mut pipe = tls.accept(socket).await?;
-    let hello: Hello = receive(&mut pipe).await?;
+    let hello = match receive_hello(&mut pipe).await? {
+        Ok(hello) => hello,
+        Err(refused) => {
+            came.insert((Shown::Nothing, LoginResult::Broken)).1 = LoginResult::Refused(refused.code);
+            if let Some(others) = shared.said.login_refused.turn() {
+                let code = refused.code.word();
+                tracing::info!(%peer, code, others, "refused a login: {}", refused.message);
+            }
+            farewell(pipe, Answer::Refused(refused)).await?;
+            return Ok(None);
+        }
+    };
     let (_, result) = came.insert((Shown::by(&hello), LoginResult::Broken));
     let client = hello.client_id.clone();
     let welcomed = match shared.check_login(&hello, peer).await {
@@ -142,18 +154,30 @@ struct Welcomed {
     admitted: Admitted,
     lane: LaneId,
     answer: Vec<u8>,
+    /// The names that its agent is told it has.
+    expected: Vec<Name>,
 }
 
 fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) -> Result<Welcomed, Refused> {
     let tunnel = admitted.tunnel();
     let lane = LaneId::next();
     let offered = tunnel.services();
-    let mut services = shared.public_services(&offered);
+    let (mut services, mut standby) = (shared.public_services(&offered), Vec::new());
     if matches!(admitted, Admitted::First(_)) {
-        for (public, service) in services.iter_mut().zip(offered.iter()) {
-            public.taken_over = shared.registry.takes_over(tunnel, service);
-        }
+        let mut fates = shared.registry.fates(tunnel).into_iter();
+        services.retain_mut(|public| match fates.next() {
+            Some(Fate::StandsBy(elsewhere)) => {
+                standby.push(elsewhere);
+                false
+            }
+            Some(Fate::Held(from)) => {
+                (public.taken_over, public.taken_from) = (from.is_some(), from);
+                true
+            }
+            None => true,
+        });
     }
+    let expected = services.iter().map(|public| public.name.clone()).collect();
     let welcome = Welcome {
         tunnel_id: tunnel.id(),
         lane_id: lane,
@@ -163,15 +187,16 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) 
         // A client that was removed a moment ago has its lane cut as soon as that is noticed.
         ticket: shared.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
         services,
+        standby,
         heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
         max_streams: config.limits.per_tunnel.streams_per_lane,
         connect_timeout_s: config.timeouts.connect.as_secs_f64(),
-        capabilities: vec![CAPABILITY_SERVICES.to_owned()],
+        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let answer =
         json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| do_not_fit(&error))?;
-    Ok(Welcomed { admitted, lane, answer })
+    Ok(Welcomed { admitted, lane, answer, expected })
 }
 
 async fn first_words(
@@ -180,7 +205,8 @@ async fn first_words(
     mut pipe: TlsStream<TcpStream>,
     peer: SocketAddr,
 ) -> Result<LaneStart, MessageError> {
-    let Welcomed { admitted, lane, answer } = welcomed;
+    let Welcomed { admitted, lane, answer, expected } = welcomed;
+    let is_first = matches!(admitted, Admitted::First(_));
     send_encoded(&mut pipe, &answer).await?;
     let per_tunnel = &config.limits.per_tunnel;
     let max_streams = per_tunnel.streams_per_lane;
@@ -198,7 +224,9 @@ async fn first_words(
     let guard = guard.ok_or(MessageError::Closed)?;
     // The operator may have changed its mind while the login was under way.
     shared.look_at(guard.tunnel());
-    if shared.settings().config.public != config.public {
+    let has_names = || shared.registry.held(guard.tunnel()).iter().map(|service| service.name().clone()).eq(expected);
+    // Others may have come and gone in between.
+    if shared.settings().config.public != config.public || (is_first && !has_names()) {
         shared.tell_services(guard.tunnel());
     }
     Ok(LaneStart { guard, driver, notices, peer, heartbeat: config.tunnel.heartbeat })

@@ -7,6 +7,7 @@ use super::REMEMBERED_ADDRESSES;
 use super::public::connection::{HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER};
 use super::tunnel::MAX_LANES;
 use crate::config::ServerConfig;
+use crate::limits::FREE_HEAD;
 use crate::protocol::frame::MAX_DATA;
 use crate::protocol::json;
 use crate::transport::coalesce;
@@ -34,14 +35,14 @@ const BASE: usize = 64 * 1024 * 1024;
 /// harm, and hold everything they may at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceiling {
-    /// `limits.streams` requests: their heads as read and as sent on, what waits for the agent, a frame on its way to the
+    /// `limits.streams` requests: their heads as read and as sent on, as far as they are free, what waits for the agent, a frame on its way to the
     /// visitor, and what is spared of answers beyond `limits.unread_answers`.
     pub requests: u64,
     /// `limits.connections` connections of visitors.
     pub visitors: u64,
     /// The lanes of `tunnel.max_tunnels` tunnels.
     pub agents: u64,
-    /// `limits.unread_answers` and `limits.held_bodies`.
+    /// `limits.unread_answers`, `limits.held_bodies`, and twice `limits.held_heads`: as read and as sent on.
     pub held: u64,
     /// What does not depend on the configuration.
     pub rest: u64,
@@ -52,7 +53,8 @@ impl Ceiling {
     pub fn of(config: &ServerConfig) -> Self {
         let limits = &config.limits;
         let span = if config.traces.endpoint.is_some() { SPAN } else { 0 };
-        let request = 2 * limits.head_size + MOST_QUEUED + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
+        let request =
+            2 * limits.head_size.min(FREE_HEAD) + MOST_QUEUED + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
         // HTTP/1 reads and writes into buffers of a head's size; HTTP/2 into its window.
         let http1 = 2 * limits.head_size + MAX_DATA;
         let http2 = HTTP2_CONNECTION_WINDOW as usize + limits.head_size;
@@ -62,7 +64,8 @@ impl Ceiling {
             requests: product(limits.streams, request),
             visitors: product(limits.connections, TLS + http1.max(http2)),
             agents: product(lanes, lane),
-            held: product(1, limits.unread_answers.saturating_add(limits.held_bodies)),
+            held: product(1, limits.unread_answers.saturating_add(limits.held_bodies))
+                .saturating_add(product(2, limits.held_heads)),
             rest: product(1, BASE + COMPARISONS + REMEMBERED_ADDRESSES * ADDRESS + WAITING_SPANS * span),
         }
     }
@@ -87,7 +90,7 @@ impl fmt::Display for Ceiling {
         write!(
             f,
             "{} if everybody means harm at once: as many visitors and agents as the limits allow, each holding all it \
-             may (requests {}, visitors' connections {}, agents' connections {}, answers and bodies that wait {}, the \
+             may (requests {}, visitors' connections {}, agents' connections {}, heads, answers and bodies that wait {}, the \
              rest {})",
             of(self.total()),
             of(self.requests),
@@ -117,21 +120,21 @@ mod tests {
     #[test]
     fn the_ceiling_follows_from_the_configuration() {
         let default = ceiling("");
-        assert_eq!(default.requests, 16_384 * 960 * KIB);
+        assert_eq!(default.requests, 16_384 * 848 * KIB);
         assert_eq!(default.visitors, 16_384 * 1_248 * KIB);
         assert_eq!(default.agents, 40_000 * 352 * KIB);
-        assert_eq!(default.held, (1024 + 64) * KIB * KIB);
-        assert_eq!(default.total().div_ceil(1 << 30), 50);
+        assert_eq!(default.held, (1024 + 64 + 2 * 32) * KIB * KIB);
+        assert_eq!(default.total().div_ceil(1 << 30), 49);
         let small = "[tunnel]\nmax_tunnels = 50\n[limits]\nstreams = 256\nconnections = 256\nhead_size = 16384\n\
-                     unread_answers = 67108864\nheld_bodies = 16777216\n";
+                     unread_answers = 67108864\nheld_heads = 16777216\nheld_bodies = 16777216\n";
         let small_is = ceiling(small);
-        assert_eq!(small_is.requests, 256 * 864 * KIB);
+        assert_eq!(small_is.requests, 256 * 848 * KIB);
         assert_eq!(small_is.visitors, 256 * 1_200 * KIB);
         assert_eq!(small_is.agents, 200 * 352 * KIB);
-        assert_eq!(small_is.held, (64 + 16) * KIB * KIB);
+        assert_eq!(small_is.held, (64 + 16 + 2 * 16) * KIB * KIB);
         assert_eq!(small_is.rest, default.rest);
         let parts = [small_is.requests, small_is.visitors, small_is.agents, small_is.held, small_is.rest];
-        assert_eq!(small_is.total().div_ceil(KIB * KIB), 1_407);
+        assert_eq!(small_is.total().div_ceil(KIB * KIB), 1_435);
         assert_eq!(small_is.total(), parts.iter().sum::<u64>());
     }
 
@@ -154,7 +157,7 @@ mod tests {
     fn it_is_told_in_words() {
         let text = ceiling("").to_string();
         assert!(
-            text.starts_with("50 GiB if everybody means harm at once") && text.contains("agents' connections 14 GiB"),
+            text.starts_with("49 GiB if everybody means harm at once") && text.contains("agents' connections 14 GiB"),
             "{text}"
         );
     }

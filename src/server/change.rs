@@ -16,6 +16,9 @@ use crate::protocol::login::{Refused, ServiceOffer};
 /// Between two changes on one lane: each takes the registry's lock, which is everybody's.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What an agent wants to offer, or why that cannot be understood.
+type Asked = Result<Vec<ServiceOffer>, Refused>;
+
 type Work = Pin<Box<dyn Future<Output = Control> + Send>>;
 
 /// The changes that come on one lane: one at a time, and of those that wait only the newest.
@@ -25,7 +28,7 @@ pub(super) struct Changes {
     under_way: Option<Work>,
     /// Not before this moment.
     next: Instant,
-    waiting: Option<(u64, Vec<ServiceOffer>)>,
+    waiting: Option<(u64, Asked)>,
 }
 
 impl Changes {
@@ -40,7 +43,7 @@ impl Changes {
     }
 
     /// The agent wants to offer these. The answer comes from [`Changes::answer`].
-    pub(super) fn ask(&mut self, change: u64, services: Vec<ServiceOffer>) {
+    pub(super) fn ask(&mut self, change: u64, services: Asked) {
         self.waiting = Some((change, services));
     }
 
@@ -68,12 +71,12 @@ impl Changes {
 }
 
 /// Checks and makes a change, all of it or nothing.
-async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, offers: Vec<ServiceOffer>) -> Control {
-    match try_to_offer(&shared, &tunnel, &offers).await {
-        Ok(()) => {
+async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, asked: Asked) -> Control {
+    match try_to_offer(&shared, &tunnel, asked).await {
+        Ok(offers) => {
             let names = offers.iter().map(|offer| offer.name.as_str()).collect::<Vec<_>>().join(",");
             tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), names, "an agent has changed what it offers");
-            Control::Offered { change, services: shared.public_services(&shared.registry.held(&tunnel)) }
+            shared.offered(&tunnel, change)
         }
         Err(refused) => {
             let code = refused.code.word();
@@ -83,9 +86,11 @@ async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, of
     }
 }
 
-async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, offers: &[ServiceOffer]) -> Result<(), Refused> {
-    let services = shared.check_services(tunnel.client(), offers, &tunnel.services()).await?;
-    let answer = Control::Offered { change: 0, services: shared.public_services(&services) };
+async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, asked: Asked) -> Result<Vec<ServiceOffer>, Refused> {
+    let offers = asked?;
+    let services = shared.check_services(tunnel.client(), &offers, &tunnel.services()).await?;
+    let services_in_full = shared.public_services(&services);
+    let answer = Control::Offered { change: 0, services: services_in_full, standby: Vec::new() };
     json::encode_within(json::MAX_ANSWER, &answer).map_err(|error| do_not_fit(&error))?;
     shared.registry.change_services(tunnel, services).map_err(|error| {
         let (code, message) = error.refusal();
@@ -93,5 +98,5 @@ async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, offers: &[Serv
     })?;
     // The operator may have changed its mind in between.
     shared.look_at(tunnel);
-    Ok(())
+    Ok(offers)
 }

@@ -82,13 +82,15 @@ impl Shared {
 /// Runs a task, but not beyond the end of the drain.
 pub(super) fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
     // An asynchronous function would hold it twice: where it was passed in, and where it is polled.
-    let work = Box::pin(work);
-    async move {
-        tokio::select! {
-            biased;
-            () = cut.cancelled() => {}
-            () = work => {}
-        }
+    boxed_until_cut(cut, Box::pin(work))
+}
+
+/// As [`until_cut`], for what is in a box already.
+pub(super) async fn boxed_until_cut(cut: CancellationToken, work: impl Future<Output = ()> + Unpin) {
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => {}
+        () = work => {}
     }
 }
 

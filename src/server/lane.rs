@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::Shared;
 use super::change::Changes;
@@ -15,9 +15,10 @@ use super::metrics::LaneEnd;
 use super::registry::LaneGuard;
 use super::tunnel::{Lane, Retired};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
+use crate::protocol::later::check_required;
 use crate::transport::login::{ControlReader, ControlWriter, MessageError};
 use crate::transport::mux::{Driver, MuxStream};
-use crate::transport::silence::Silence;
+use crate::transport::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 
 /// How long a goodbye may take to reach an agent.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -41,8 +42,8 @@ enum End {
     Session,
     /// What the agent said is not of this protocol.
     Protocol(String),
-    /// Nothing was heard for three heartbeats.
-    Silent,
+    /// Nothing came from the agent, or it took nothing.
+    Lost(Lost),
     /// The same agent has come back on another connection.
     CameBack,
     /// The operator has revoked its token, or what it may offer.
@@ -74,7 +75,7 @@ impl From<&End> for LaneEnd {
         match end {
             End::Session => Self::Connection,
             End::Protocol(_) => Self::Protocol,
-            End::Silent => Self::Silent,
+            End::Lost(_) => Self::Silent,
             End::CameBack => Self::CameBack,
             End::Revoked => Self::Revoked,
             End::Disconnected => Self::Disconnected,
@@ -90,7 +91,7 @@ impl fmt::Display for End {
         match self {
             Self::Session => f.write_str("the connection ended"),
             Self::Protocol(what) => write!(f, "the agent broke the protocol: {what}"),
-            Self::Silent => write!(f, "{MISSED_HEARTBEATS} heartbeats were missed"),
+            Self::Lost(lost) => write!(f, "{lost}"),
             Self::CameBack => f.write_str("the agent has come back on another connection"),
             Self::Revoked => f.write_str("revoked by the operator"),
             Self::Disconnected => f.write_str("disconnected by the operator"),
@@ -132,7 +133,6 @@ async fn run(
     notices: mpsc::Receiver<Control>,
     opened: oneshot::Receiver<MuxStream>,
 ) -> End {
-    let patience = heartbeat * MISSED_HEARTBEATS;
     let session = guard.lane().session();
     let mut retired = guard.tunnel().retired();
     let at_once = |why: &Option<Retired>| why.as_ref().is_some_and(|why| why.is_at_once() || *why == Retired::Draining);
@@ -142,19 +142,23 @@ async fn run(
         Ok(why) = retired.wait_for(at_once) => {
             return why.as_ref().map_or(End::Drained, End::of);
         }
-        opened = timeout(patience, opened) => match opened {
+        opened = timeout(heartbeat * MISSED_HEARTBEATS, opened) => match opened {
             Ok(Ok(stream)) => stream,
             Ok(Err(_)) => return End::Session,
-            Err(_) => return End::Silent,
+            Err(_) => return End::Lost(Lost::Silent),
         },
     };
     let writer = ControlWriter::new(stream.clone());
     let changes = Changes::new(shared, guard.tunnel());
+    let silence = Silence::new(session.pulse(), heartbeat);
     let mut control =
-        LaneControl { shared, guard, writer, heartbeat, patience, changes, drain_until: None, leaving: false };
+        LaneControl { shared, guard, writer, heartbeat, silence, changes, drain_until: None, leaving: false };
     let work = control.run(ControlReader::new(stream), notices);
+    let revoked = |why: &Option<Retired>| why.as_ref().is_some_and(Retired::is_at_once);
     tokio::select! {
         () = session.ended() => End::Session,
+        // A message that the agent does not take keeps no tunnel up that is revoked.
+        Ok(why) = retired.wait_for(revoked) => why.as_ref().map_or(End::Drained, End::of),
         end = work => end,
     }
 }
@@ -189,8 +193,7 @@ struct LaneControl<'a> {
     guard: &'a LaneGuard,
     writer: ControlWriter,
     heartbeat: Duration,
-    /// How long the agent may be silent, or fail to take a message.
-    patience: Duration,
+    silence: Silence,
     /// What the agent wants to offer instead of what it offers.
     changes: Changes,
     /// Set once the lane only finishes what is open.
@@ -208,7 +211,6 @@ impl LaneControl<'_> {
         ticket.reset();
         let mut retired = tunnel.retired();
         retired.mark_changed();
-        let mut silence = Silence::new(self.heartbeat, MISSED_HEARTBEATS);
         let (mut succeeded, mut spare) = (false, Spare::default());
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are timers and queues.
         loop {
@@ -216,7 +218,6 @@ impl LaneControl<'_> {
             let step = tokio::select! {
                 message = reader.receive() => match message {
                     Ok(message) => {
-                        silence.heard();
                         self.on_message(message);
                         Ok(())
                     }
@@ -234,14 +235,14 @@ impl LaneControl<'_> {
                 }
                 _ = beat.tick() => match spare.is_over(lane) && tunnel.let_go(lane) {
                     true => Err(End::Spare),
-                    false => self.send(Control::Heartbeat).await,
+                    false => self.writer.beat().map_err(|_| End::Session),
                 },
                 answer = self.changes.answer() => self.send(answer).await,
                 _ = ticket.tick() => match self.shared.ticket(tunnel) {
                     Some(ticket) => self.send(Control::Ticket { ticket }).await,
                     None => Ok(()),
                 },
-                () = silence.is_too_long() => Err(End::Silent),
+                lost = self.silence.is_too_long() => Err(End::Lost(lost)),
                 () = lane.is_succeeded(), if !succeeded => {
                     succeeded = true;
                     Ok(())
@@ -268,7 +269,10 @@ impl LaneControl<'_> {
                 self.shared.registry.withdraw(self.guard.tunnel());
                 self.drain(asked.min(limit));
             }
-            Control::Services { change, services } => self.changes.ask(change, services),
+            Control::Services { change, services, required } => {
+                self.changes.ask(change, check_required(&required).map(|()| services));
+            }
+            Control::Unreadable { change, refused } => self.changes.ask(change, Err(refused)),
             // Heartbeats have done their work by coming; the rest is for agents, or of a later version.
             Control::Heartbeat
             | Control::OpenLane
@@ -300,10 +304,12 @@ impl LaneControl<'_> {
     }
 
     async fn send(&mut self, message: Control) -> Result<(), End> {
-        match timeout(self.patience, self.writer.send(&message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Session),
-            Err(_) => Err(End::Silent),
+        // On a slow link it waits behind bulk transfers, and that is no fault of the agent's while bytes move.
+        tokio::select! {
+            sent = self.writer.send(&message) => sent.map_err(|_| End::Session),
+            lost = self.silence.is_too_long() => Err(End::Lost(lost)),
+            () = until(self.drain_until) => Err(End::Cut(self.guard.lane().streams())),
+            () = sleep(self.heartbeat * UNTAKEN_HEARTBEATS) => Err(End::Lost(Lost::Stuck)),
         }
     }
 }

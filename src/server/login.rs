@@ -17,9 +17,10 @@ use super::service::Service;
 use super::tunnel::Tunnel;
 use crate::auth::Credential;
 use crate::limits::ClientUse;
-use crate::protocol::VERSION;
+use crate::protocol::later::{check_required, check_version};
 use crate::protocol::login::{Hello, Known, MAX_CLOCK_SKEW_S, Proof, Refusal, Refused};
-use crate::values::{ClientId, InstanceId};
+use crate::protocol::standby::{STANDBY, host_name};
+use crate::values::{ClientId, InstanceId, Name};
 
 pub(super) use proof::Declined;
 pub use proof::TICKET_LIFETIME;
@@ -36,6 +37,10 @@ pub struct Authenticated {
     credential: Credential,
     usage: Arc<ClientUse>,
     services: Vec<Arc<Service>>,
+    start: u64,
+    host: Option<String>,
+    can_stand_by: bool,
+    waits_for: Vec<Name>,
 }
 
 impl Authenticated {
@@ -63,7 +68,29 @@ impl Authenticated {
             credential: Credential { hash: "".into(), until: None },
             usage: ClientUse::new(crate::limits::Allowance::default()),
             services: offers.into_iter().map(Service::for_tests).collect(),
+            start: Self::start_for_tests(instance),
+            host: None,
+            can_stand_by: false,
+            waits_for: Vec::new(),
         }
+    }
+
+    /// As the server numbers instances, but without an end.
+    #[cfg(test)]
+    fn start_for_tests(instance: InstanceId) -> u64 {
+        use std::collections::HashMap;
+        use std::sync::LazyLock;
+        static KNOWN: LazyLock<parking_lot::Mutex<HashMap<InstanceId, u64>>> = LazyLock::new(Default::default);
+        let mut known = KNOWN.lock();
+        let next = known.len() as u64 + 1;
+        *known.entry(instance).or_insert(next)
+    }
+
+    /// The same, of an agent that can stand by, and says that it does so for these names.
+    #[cfg(test)]
+    pub(super) fn standing_by(self, names: &[&str]) -> Self {
+        let waits_for = names.iter().map(|name| name.parse().unwrap()).collect();
+        Self { can_stand_by: true, waits_for, ..self }
     }
 
     /// Who it is.
@@ -89,6 +116,26 @@ impl Authenticated {
     /// When it logged in.
     pub fn since(&self) -> Timestamp {
         self.since
+    }
+
+    /// When the agent was started: the number of its first login.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// What its machine is called, if it has said so.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// Whether it stays connected without a name.
+    pub fn can_stand_by(&self) -> bool {
+        self.can_stand_by
+    }
+
+    /// The names for which it says that it stands by.
+    pub fn waits_for(&self) -> &[Name] {
+        &self.waits_for
     }
 
     /// What of the client's it was checked against.
@@ -129,17 +176,8 @@ impl Shared {
     /// at after the proof.
     pub(super) async fn check_login(self: &Arc<Self>, hello: &Hello, peer: SocketAddr) -> Result<Granted, Declined> {
         self.check_draining()?;
-        if hello.protocol != VERSION {
-            let message = format!("the server speaks version {VERSION} of the protocol, the agent {}", hello.protocol);
-            return Err(Refused::new(Refusal::Version, message).into());
-        }
-        if let Some(missing) = hello.required.first() {
-            return Err(Refused::new(
-                Refusal::Version,
-                format!("the server lacks `{missing}`, which the agent requires"),
-            )
-            .into());
-        }
+        check_version(hello.protocol)?;
+        check_required(&hello.required)?;
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, peer.ip()).map(Granted::Lane);
         }
@@ -165,6 +203,10 @@ impl Shared {
             credential,
             usage: self.usage_of(client),
             services,
+            start: self.starts.number(client, hello.instance_id, self.signed_start(hello), !hello.standby.is_empty()),
+            host: hello.agent.host.as_deref().and_then(host_name),
+            can_stand_by: hello.capabilities.iter().any(|capability| capability == STANDBY),
+            waits_for: hello.standby.clone(),
         }))
     }
 

@@ -23,6 +23,7 @@ pub mod reload;
 mod room;
 pub mod service;
 mod settings;
+mod starts;
 pub mod tunnel;
 mod urls;
 mod usages;
@@ -45,7 +46,9 @@ use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
-use crate::limits::{AddressPermit, Checks, FailedLogins, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate};
+use crate::limits::{
+    AddressPermit, Checks, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate,
+};
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
@@ -56,7 +59,7 @@ use admin::Admin;
 use certificate::{Certificates, Origin, ServerCertificate};
 pub use check::check;
 pub use drain::Drained;
-use drain::until_cut;
+use drain::{boxed_until_cut, until_cut};
 use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
 use public::Door;
@@ -66,6 +69,7 @@ use reload::{NotReloaded, Reloader};
 use room::Room;
 pub use room::connections_within;
 use settings::Settings;
+use starts::Starts;
 use usages::Usages;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
@@ -156,6 +160,8 @@ pub struct Shared {
     clients_file: Arc<ClientsOnDisk>,
     usages: Usages,
     registry: Arc<Registry>,
+    /// In which order agents were started.
+    starts: Starts,
     verifier: TokenVerifier,
     tickets: TicketKey,
     visitors: VisitorRate,
@@ -168,6 +174,8 @@ pub struct Shared {
     wrong_admin_tokens: FailedLogins,
     /// Compares visitors' passwords.
     passwords: PasswordGate,
+    /// Heads of requests that wait, beyond what is free.
+    held_heads: HeldHeads,
     /// Bodies of requests that wait for their signature to be checked.
     held_bodies: SharedBudget,
     /// What has come from agents and waits for visitors.
@@ -272,6 +280,7 @@ impl Server {
             ports: Ports::new(config.public.http.ip()),
             node_id: format!("{node_id:016x}"),
             registry: Registry::new(config.tunnel.max_tunnels),
+            starts: Starts::default(),
             verifier: TokenVerifier::new(LOGIN_CHECKS, LOGIN_CHECKS),
             tickets,
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
@@ -282,6 +291,7 @@ impl Server {
             wrong_admin_tokens: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
+            held_heads: HeldHeads::new(config.limits.held_heads),
             held_bodies: SharedBudget::new(config.limits.held_bodies),
             unread: Unread::new(config.limits.unread_answers),
             streams: Permits::new(config.limits.streams),
@@ -390,6 +400,11 @@ impl Server {
         Arc::clone(&self.shared.unread)
     }
 
+    /// What is held of large heads while their requests wait.
+    pub fn held_heads(&self) -> HeldHeads {
+        self.shared.held_heads.clone()
+    }
+
     /// What is held of requests until it is known whether they may go on.
     pub fn held_bodies(&self) -> SharedBudget {
         self.shared.held_bodies.clone()
@@ -430,6 +445,7 @@ impl Server {
         }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
+        shared.tasks.spawn(Arc::clone(&shared.registry).give_free_names(shared.stop.clone()));
         let certificates = shared.certificates.clone();
         shared.tasks.spawn(certificates.keep_up(shared.stop.clone()));
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));

@@ -4,22 +4,28 @@
 //! take turns behind one lock, so that claiming several names is one step.
 
 mod index;
-mod lost;
+mod kept;
 mod names;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::login::Authenticated;
 use super::service::{Offered, Service};
 use super::tunnel::{Lane, Retired, Tunnel};
 use crate::protocol::login::Refusal;
+use crate::protocol::standby::{OtherAgent, Standby};
 use crate::values::{ClientId, Domain, Name, TunnelId};
 use index::Index;
-use lost::Lost;
+use kept::Kept;
+pub use names::Fate;
+use names::Places;
 
 /// The tunnels of this server.
 #[derive(Debug)]
@@ -30,16 +36,28 @@ pub struct Registry {
     /// Held by whoever changes the maps.
     books: Mutex<Books>,
     changed: watch::Sender<u64>,
+    /// Something is kept for its last owner.
+    keeps: Notify,
 }
 
 /// What only writers need to know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Books {
     /// The number of tunnels, and the most there may be.
     count: usize,
     max_tunnels: usize,
-    lost: Lost,
+    /// Free names that wait for their last owners, and how long they do.
+    kept: Kept,
+    keep_for: Duration,
+    /// How many tunnels have come up.
+    came_up: u64,
 }
+
+/// How long a free name is kept for its last owner before an agent that stands by takes it.
+pub const KEEP_FOR: Duration = Duration::from_secs(30);
+
+/// Into how many looks that time is cut.
+const LOOKS: u32 = 30;
 
 /// How many labels of a host may stand below a client's `*.` domain.
 const MAX_DEPTH: usize = 8;
@@ -54,8 +72,10 @@ pub enum RegisterError {
     NameTaken(Name),
     /// Another client holds this domain.
     DomainTaken(Domain),
-    /// A newer login of the same client has taken over this name, and all the others that are claimed.
-    Replaced(Name),
+    /// An agent of the same client that was started later has this name, and others all the rest.
+    Replaced(Name, OtherAgent),
+    /// This name is free, and kept for a while for an agent of the same client that was started later.
+    Kept(Name),
     /// The server has as many tunnels as it may.
     TooMany,
     /// The client has as many tunnels as it may.
@@ -70,11 +90,15 @@ impl RegisterError {
             Self::DomainTaken(domain) => {
                 (Refusal::NameTaken, format!("the domain `{domain}` is in use by another client"))
             }
-            Self::Replaced(name) => (
+            Self::Replaced(name, by) => (
                 Refusal::NameTaken,
                 format!(
-                    "a newer login of the same client has taken over the name `{name}`; two agents need two names (--name), or run only one"
+                    "{by} was started later and has the name `{name}`; two agents need two names (--name), or run only one"
                 ),
+            ),
+            Self::Kept(name) => (
+                Refusal::TooMany,
+                format!("the name `{name}` is kept for a moment for another agent of the same client; try again"),
             ),
             Self::TooMany => {
                 (Refusal::TooMany, "the server has as many tunnels as it may (`tunnel.max_tunnels`)".to_owned())
@@ -103,9 +127,9 @@ impl Registration {
         &self.tunnel
     }
 
-    /// Gives the tunnel its first lane, whose guard keeps it registered from now on, and its names: those that another
-    /// tunnel of the same client holds are taken over, and a tunnel left without a name is told so. An earlier tunnel of
-    /// the same agent is its own past: it goes quietly. Of two logins that race, the later one to come here has won.
+    /// Gives the tunnel its first lane, whose guard keeps it registered from now on, and its names, but for those that an
+    /// agent of the same client has which was started later. Those that others have are taken over, and each of them is told
+    /// so. An earlier tunnel of the same agent is its own past: it goes quietly.
     ///
     /// # Errors
     /// Another client has claimed one of the names since; nothing has changed then.
@@ -164,14 +188,42 @@ impl Registry {
             tunnels: DashMap::new(),
             names: Index::new(),
             domains: Index::new(),
-            books: Mutex::new(Books { max_tunnels, ..Books::default() }),
+            books: Mutex::new(Books { count: 0, max_tunnels, kept: Kept::default(), keep_for: KEEP_FOR, came_up: 0 }),
             changed: watch::Sender::new(0),
+            keeps: Notify::new(),
         })
     }
 
     /// Room for `max_tunnels` from now on. Those that are there stay, even if they are more.
     pub fn set_max_tunnels(&self, max_tunnels: usize) {
         self.books.lock().max_tunnels = max_tunnels;
+    }
+
+    /// Keeps free names for so long from now on, instead of [`KEEP_FOR`].
+    pub fn keep_free_names_for(&self, time: Duration) {
+        self.books.lock().keep_for = time;
+    }
+
+    /// Gives free names to agents that stand by for them, each when its time has come. Until `stop`.
+    pub(super) async fn give_free_names(self: Arc<Self>, stop: CancellationToken) {
+        let work = async {
+            loop {
+                self.keeps.notified().await;
+                let between = (self.books.lock().keep_for / LOOKS).max(Duration::from_millis(10));
+                let mut look = interval(between);
+                look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    look.tick().await;
+                    if !self.give_due() {
+                        break;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            never = work => never,
+        }
     }
 
     /// Gives a tunnel its place. It has no names before [`Registration::first_lane`].
@@ -185,14 +237,12 @@ impl Registry {
     ) -> Result<Registration, RegisterError> {
         let mut books = self.books.lock();
         self.check_foreign(login.client(), login.services())?;
-        let barred = |service: &Arc<Service>| self.is_barred(&books, login.client(), login.instance(), service);
-        if let Some(first) = login.services().first()
-            && login.services().iter().all(barred)
-        {
-            return Err(RegisterError::Replaced(first.name().clone()));
-        }
         let own = self.tunnels_of(login.client());
-        if !self.replaces_one(&own, &login) {
+        let tunnel = Arc::new(make(login));
+        let fates = self.fates_in(&books, &tunnel);
+        self.check_names(&tunnel, &fates)?;
+        let stands_by = fates.iter().all(|fate| matches!(fate, Fate::StandsBy(_)));
+        if stands_by || !self.replaces_one(&own, &tunnel) {
             if books.count >= books.max_tunnels {
                 return Err(RegisterError::TooMany);
             }
@@ -201,11 +251,23 @@ impl Registry {
             }
         }
         books.count += 1;
-        let tunnel = Arc::new(make(login));
         self.tunnels.entry(tunnel.client().clone()).or_default().push(Arc::clone(&tunnel));
         drop(books);
         self.changed();
         Ok(Registration { registry: Arc::clone(self), tunnel, handed_over: false })
+    }
+
+    /// An agent that cannot stand by has to have a name.
+    fn check_names(&self, tunnel: &Tunnel, fates: &[Fate]) -> Result<(), RegisterError> {
+        let elsewhere = |fate: &Fate| match fate {
+            Fate::StandsBy(Standby { name, by: Some(by) }) => Some(RegisterError::Replaced(name.clone(), by.clone())),
+            Fate::StandsBy(Standby { name, by: None }) => Some(RegisterError::Kept(name.clone())),
+            Fate::Held(_) => None,
+        };
+        match fates.iter().map(elsewhere).collect::<Option<Vec<_>>>() {
+            Some(all) if !tunnel.can_stand_by() => all.into_iter().next().map_or(Ok(()), Err),
+            _ => Ok(()),
+        }
     }
 
     fn check_foreign(&self, client: &ClientId, services: &[Arc<Service>]) -> Result<(), RegisterError> {
@@ -224,14 +286,15 @@ impl Registry {
     /// Whether `login` takes the place of one of the client's tunnels: such a login is let in although the limits are
     /// reached. For each tunnel that serves, one more at most may be on its way in or out, so the limits are exceeded
     /// by no more than twice.
-    fn replaces_one(&self, own: &[Arc<Tunnel>], login: &Authenticated) -> bool {
+    fn replaces_one(&self, own: &[Arc<Tunnel>], login: &Tunnel) -> bool {
+        let claimed = login.services();
         let takes = |held: &Arc<Service>| {
-            login.services().iter().any(|claimed| claimed.name() == held.name() && !claimed.shares_with(held))
+            claimed.iter().any(|claimed| claimed.name() == held.name() && !claimed.shares_with(held))
         };
         let replaced = |old: &Tunnel| {
             let services = old.services();
             let mut held = services.iter().filter(|service| self.names.leads_to(service.name(), old.id()));
-            old.instance() == login.instance() || held.all(takes)
+            old.instance() == login.instance() || (old.start() <= login.start() && held.all(takes))
         };
         let (serving, passing): (Vec<&Arc<Tunnel>>, Vec<_>) = own.iter().partition(|tunnel| tunnel.is_serving());
         passing.len() < serving.len() && serving.into_iter().any(|old| replaced(old))
@@ -242,29 +305,44 @@ impl Registry {
         let mut books = self.books.lock();
         let services = tunnel.services();
         self.check_foreign(tunnel.client(), &services)?;
-        tunnel.first_lane(lane);
-        self.claim_each(&mut books, tunnel, services.iter());
-        // A tunnel that waits for its first lane is no past: it may still come, and is the newer one then.
+        self.check_names(tunnel, &self.fates_in(&books, tunnel))?;
+        self.keep_for_owners(&mut books, tunnel);
+        books.came_up += 1;
+        tunnel.first_lane(lane, books.came_up);
+        let mut places = Places::of(&services);
+        // A tunnel that waits for its first lane is no past: it may still come.
         let older = self.tunnels_of(tunnel.client()).into_iter();
         let older = older.filter(|old| old.id() != tunnel.id() && old.has_been_up());
         let (past, others): (Vec<_>, Vec<_>) = older.partition(|old| old.instance() == tunnel.instance());
-        for old in past {
-            // First it serves no more: then nothing gives it a name back.
+        for old in &past {
             old.retire(Retired::CameBack);
-            self.forget_names(&mut books, &old);
+            places.add(&old.services());
         }
-        // They may have names back by now.
-        for old in others {
-            self.retire_if_nameless(&mut books, &old, tunnel.agent());
+        self.settle(&mut books, tunnel.client(), &[], places, Some(tunnel.id()));
+        for old in &others {
+            self.retire_if_nameless(&mut books, old, tunnel);
         }
+        self.make_room(&mut books, tunnel);
         drop(books);
         self.changed();
         Ok(())
     }
 
-    /// Forgets what agents of clients that are not listed any more have lost.
-    pub fn forget_losses(&self, is_listed: impl Fn(&ClientId) -> bool) {
-        self.books.lock().lost.retain(is_listed);
+    /// Agents that stand by have a place for as long as there is room.
+    fn make_room(&self, books: &mut Books, newcomer: &Tunnel) {
+        let own = self.tunnels_of(newcomer.client());
+        let over = books.count.saturating_sub(books.max_tunnels).max(own.len().saturating_sub(MAX_TUNNELS_OF_A_CLIENT));
+        let passing = own.iter().filter(|tunnel| !tunnel.is_serving()).count();
+        let mut idle: Vec<_> = own.iter().filter(|old| old.is_serving() && self.held(old).is_empty()).collect();
+        idle.sort_by_key(|old| old.rank());
+        for old in idle.into_iter().filter(|old| old.id() != newcomer.id()).take(over.saturating_sub(passing)) {
+            self.retire_replaced(books, old, newcomer);
+        }
+    }
+
+    /// Forgets what is kept for clients that are not listed any more.
+    pub fn forget_kept(&self, is_listed: impl Fn(&ClientId) -> bool) {
+        self.books.lock().kept.retain(is_listed);
     }
 
     /// Adds a further lane; `None` if the tunnel is gone or has as many as it may.
@@ -286,7 +364,9 @@ impl Registry {
 
     fn remove(&self, tunnel: &Arc<Tunnel>) {
         let mut books = self.books.lock();
-        self.forget_names(&mut books, tunnel);
+        if tunnel.has_been_up() {
+            self.forget_names(&mut books, tunnel);
+        }
         self.tunnels.remove_if_mut(tunnel.client(), |_, tunnels| {
             let before = tunnels.len();
             tunnels.retain(|other| other.id() != tunnel.id());
@@ -373,5 +453,7 @@ impl Registry {
     }
 }
 
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod tests;

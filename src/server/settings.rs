@@ -64,6 +64,7 @@ impl Shared {
             self.connections.set_capacity(Room::of_changed(limits).connections);
         }
         self.streams.set_capacity(limits.streams);
+        self.held_heads.set_capacity(limits.held_heads);
         self.held_bodies.set_capacity(limits.held_bodies);
         self.unread.set_limit(limits.unread_answers);
         self.registry.set_max_tunnels(tunnel.max_tunnels);

@@ -5,6 +5,7 @@ mod lanes;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,8 +17,9 @@ use super::service::Service;
 use crate::auth::{Credential, LaneSecret};
 use crate::limits::{ClientUse, Permits};
 use crate::protocol::control::Control;
+use crate::protocol::standby::OtherAgent;
 use crate::transport::mux::MuxStream;
-use crate::values::{ClientId, InstanceId, TunnelId};
+use crate::values::{ClientId, InstanceId, Name, TunnelId};
 use lanes::{Lanes, LastAsked};
 
 pub use lanes::{Lane, MAX_LANES, StreamPermit};
@@ -25,9 +27,9 @@ pub use lanes::{Lane, MAX_LANES, StreamPermit};
 /// Why a tunnel takes no new visitors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Retired {
-    /// A newer login took over its last name. Final for the agent.
+    /// An agent of the same client that was started later has its last name, and this one cannot stand by.
     Replaced {
-        /// What program took over.
+        /// Which agent, and where.
         by: String,
     },
     /// The same agent has logged in again.
@@ -77,6 +79,8 @@ pub struct Tunnel {
     permits: Permits,
     retired: watch::Sender<Option<Retired>>,
     names_moved: Notify,
+    /// Which tunnel it is of those that have come up; the highest number there is, before.
+    came_up: AtomicU64,
 }
 
 impl Tunnel {
@@ -93,6 +97,7 @@ impl Tunnel {
             permits: Permits::new(max_streams),
             retired: watch::Sender::new(None),
             names_moved: Notify::new(),
+            came_up: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -114,6 +119,33 @@ impl Tunnel {
     /// What program the agent is.
     pub fn agent(&self) -> &str {
         self.login.agent()
+    }
+
+    /// Its agent, as other agents of the client are told.
+    pub fn as_other(&self) -> OtherAgent {
+        let host = self.login.host().map(str::to_owned);
+        OtherAgent { agent: self.agent().to_owned(), host, address: self.peer().ip().to_canonical() }
+    }
+
+    /// When its agent was started: the number that the server has given to its first login.
+    pub fn start(&self) -> u64 {
+        self.login.start()
+    }
+
+    /// By what tunnels that offer the same name are compared: the highest has it. Of two of the same start, the one that
+    /// came up last.
+    pub(super) fn rank(&self) -> (u64, u64) {
+        (self.start(), self.came_up.load(Ordering::Relaxed))
+    }
+
+    /// Whether its agent stays without a name.
+    pub fn can_stand_by(&self) -> bool {
+        self.login.can_stand_by()
+    }
+
+    /// Whether its agent has said that it stands by for `name`.
+    pub(super) fn waits_for(&self, name: &Name) -> bool {
+        self.login.waits_for().contains(name)
     }
 
     /// From where its first lane came.
@@ -178,7 +210,8 @@ impl Tunnel {
     }
 
     /// The lane that brings it up. Nobody joins before that.
-    pub(super) fn first_lane(&self, lane: &Arc<Lane>) {
+    pub(super) fn first_lane(&self, lane: &Arc<Lane>, came_up: u64) {
+        self.came_up.store(came_up, Ordering::Relaxed);
         self.lanes.write().first(lane);
     }
 

@@ -21,6 +21,7 @@ impl Shared {
             name: service.name().clone(),
             public_urls: urls(service),
             taken_over: false,
+            taken_from: None,
         };
         services.iter().map(public).collect()
     }
@@ -108,13 +109,19 @@ impl Shared {
         }
     }
 
+    /// What an agent offers, as visitors reach it, and what of it is another agent's.
+    pub(super) fn offered(&self, tunnel: &Tunnel, change: u64) -> Control {
+        let services = self.public_services(&self.registry.held(tunnel));
+        Control::Offered { change, services, standby: self.registry.standbys(tunnel) }
+    }
+
     /// Tells an agent what it offers, and under which addresses that is reached.
     pub(super) fn tell_services(&self, tunnel: &Tunnel) {
-        let services = self.public_services(&self.registry.held(tunnel));
-        if services.is_empty() {
+        let notice = self.offered(tunnel, 0);
+        // One that is on its way out has neither.
+        if matches!(&notice, Control::Offered { services, standby, .. } if services.is_empty() && standby.is_empty()) {
             return;
         }
-        let notice = Control::Offered { change: 0, services };
         // An agent whose addresses do not fit into one message any more learns them when it comes again.
         if json::encode_within(json::MAX_ANSWER, &notice).is_ok() {
             tunnel.notify(&notice);

@@ -24,12 +24,7 @@ pub(super) struct Usages {
 
 impl Usages {
     /// What `client` uses; new ones begin with what they may use. `listed` is how many clients there are.
-    pub(super) fn of(
-        &self,
-        client: &ClientId,
-        listed: usize,
-        allowance: impl FnOnce() -> Allowance,
-    ) -> Arc<ClientUse> {
+    pub(super) fn of(&self, client: &ClientId, listed: usize, allowance: impl FnOnce() -> Allowance) -> Arc<ClientUse> {
         let usage = Arc::clone(&self.clients.entry(client.clone()).or_insert_with(|| ClientUse::new(allowance())));
         self.count(listed);
         usage

@@ -37,7 +37,8 @@ impl Shared {
     /// Looks at every tunnel, now.
     pub(super) fn look_at_tunnels(&self) {
         self.usages.change(self.clients.len(), |client| self.allowance(client));
-        self.registry.forget_losses(|client| self.clients.entry(client).is_some());
+        self.registry.forget_kept(|client| self.clients.entry(client).is_some());
+        self.starts.retain(|client| self.clients.entry(client).is_some());
         self.registry.all().iter().for_each(|tunnel| self.look_at(tunnel));
         self.forget_meters();
     }

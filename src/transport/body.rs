@@ -92,13 +92,16 @@ pub struct FrameBody {
     idle: Option<Idle>,
     /// Who wants the reader when the body is complete.
     back: Option<oneshot::Sender<FrameReader>>,
+    /// Why the body broke off. Such a body never ends.
+    broken: Option<BodyError>,
 }
 
 impl FrameBody {
     /// What follows the head that `reader` has just read. `idle` bounds the time between two pieces. How long it is
     /// stands in the head's own fields; nothing is added to them here.
     pub fn new(reader: FrameReader, idle: Option<Duration>) -> Self {
-        let mut body = Self { reader: Some(reader), ahead: None, idle: idle.map(Idle::new), back: None };
+        let idle = idle.map(Idle::new);
+        let mut body = Self { reader: Some(reader), ahead: None, idle, back: None, broken: None };
         body.look_ahead();
         body
     }
@@ -106,7 +109,7 @@ impl FrameBody {
     /// As [`FrameBody::new`], without a limit; gives the reader to `back` when the body is complete or not wanted any
     /// more, so that somebody can go on listening for a reset. After an error there is nothing to give back.
     pub fn lent(reader: FrameReader, back: oneshot::Sender<FrameReader>) -> Self {
-        let mut body = Self { reader: Some(reader), ahead: None, idle: None, back: Some(back) };
+        let mut body = Self { reader: Some(reader), ahead: None, idle: None, back: Some(back), broken: None };
         body.look_ahead();
         body
     }
@@ -129,6 +132,13 @@ impl FrameBody {
         }
         self.ahead = None;
     }
+
+    /// Drops the reader without completing the body: every further poll returns the same error.
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.reader = None;
+        self.broken = Some(error);
+        Poll::Ready(Some(Err(error)))
+    }
 }
 
 impl Drop for FrameBody {
@@ -145,23 +155,19 @@ impl Body for FrameBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         loop {
-            let Some(reader) = &mut this.reader else { return Poll::Ready(None) };
+            let Some(reader) = &mut this.reader else { return Poll::Ready(this.broken.map(Err)) };
             let polled = match this.ahead.take() {
                 Some(event) => Poll::Ready(event),
                 None => reader.poll_event(cx),
             };
             let event = match polled {
                 Poll::Ready(Ok(event)) => event,
-                Poll::Ready(Err(error)) => {
-                    this.reader = None;
-                    return Poll::Ready(Some(Err(error.into())));
-                }
+                Poll::Ready(Err(error)) => return this.fail(error.into()),
                 Poll::Pending => {
                     let Some(idle) = &mut this.idle else { return Poll::Pending };
                     ready!(idle.poll(cx));
                     reader.stream().abort();
-                    this.reader = None;
-                    return Poll::Ready(Some(Err(BodyError::Idle)));
+                    return this.fail(BodyError::Idle);
                 }
             };
             if let Some(idle) = &mut this.idle {
@@ -177,10 +183,7 @@ impl Body for FrameBody {
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
                 Event::End => this.complete(),
-                Event::Reset(reason) => {
-                    this.reader = None;
-                    return Poll::Ready(Some(Err(BodyError::Reset(reason))));
-                }
+                Event::Reset(reason) => return this.fail(BodyError::Reset(reason)),
                 // The decoder lets none of these follow a head.
                 Event::Preface(_)
                 | Event::Status(_)
@@ -192,7 +195,7 @@ impl Body for FrameBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.reader.is_none()
+        self.reader.is_none() && self.broken.is_none()
     }
 }
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::Pipe;
+use super::pulse::Pulse;
 
 /// Bytes gathered before a write must wait for the pipe.
 pub const LIMIT: usize = 64 * 1024;
@@ -29,6 +30,10 @@ struct Inner {
     sent: usize,
     /// The pipe took bytes since it was last flushed.
     unflushed: bool,
+    pulse: Arc<Pulse>,
+    /// Bytes have come, and the pipe has taken some, since the pulse was last told.
+    received: bool,
+    took: bool,
 }
 
 /// The end that yamux writes to and reads from.
@@ -38,8 +43,10 @@ pub struct Coalesce(Arc<Mutex<Inner>>);
 pub struct Drain(Arc<Mutex<Inner>>);
 
 /// Lays the layer over `pipe`.
-pub fn over(pipe: Box<dyn Pipe>) -> (Coalesce, Drain) {
-    let inner = Arc::new(Mutex::new(Inner { pipe, buffer: Vec::new(), sent: 0, unflushed: false }));
+pub fn over(pipe: Box<dyn Pipe>, pulse: Arc<Pulse>) -> (Coalesce, Drain) {
+    let (buffer, sent) = (Vec::new(), 0);
+    let inner = Inner { pipe, buffer, sent, unflushed: false, pulse, received: false, took: false };
+    let inner = Arc::new(Mutex::new(inner));
     (Coalesce(Arc::clone(&inner)), Drain(inner))
 }
 
@@ -52,7 +59,7 @@ impl Inner {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += n;
-            self.unflushed = true;
+            (self.unflushed, self.took) = (true, true);
         }
         let used = self.sent;
         self.buffer.clear();
@@ -74,6 +81,19 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
+    /// Tells the pulse what has moved since it was last told.
+    fn beat(&mut self, is_sent: bool) {
+        if std::mem::take(&mut self.received) {
+            self.pulse.received();
+        }
+        self.pulse.offered(std::mem::take(&mut self.took), !is_sent);
+    }
+
+    /// Waits until there is room for more.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.buffer.len() < LIMIT { Poll::Ready(Ok(())) } else { self.poll_empty(cx) }
+    }
+
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.pipe).poll_shutdown(cx)
@@ -83,7 +103,10 @@ impl Inner {
 impl Drain {
     /// Sends everything gathered and flushes the pipe.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.lock().poll_drain(cx)
+        let mut inner = self.0.lock();
+        let drained = inner.poll_drain(cx);
+        inner.beat(drained.is_ready());
+        drained
     }
 
     /// Whether the next write can be gathered without waiting for the pipe.
@@ -97,10 +120,22 @@ impl Drain {
     }
 }
 
+impl Coalesce {
+    /// Gathers all of `bytes`, which are few, as soon as there is room for the first of them.
+    pub fn poll_push(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<()>> {
+        let mut inner = self.0.lock();
+        ready!(inner.poll_room(cx))?;
+        inner.buffer.extend_from_slice(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl AsyncRead for Coalesce {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut read = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.0.lock().pipe).poll_read(cx, &mut read))?;
+        let mut inner = self.0.lock();
+        ready!(Pin::new(&mut inner.pipe).poll_read(cx, &mut read))?;
+        inner.received |= !read.filled().is_empty();
         Poll::Ready(Ok(read.filled().len()))
     }
 }
@@ -108,9 +143,7 @@ impl AsyncRead for Coalesce {
 impl AsyncWrite for Coalesce {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.lock();
-        if inner.buffer.len() >= LIMIT {
-            ready!(inner.poll_empty(cx))?;
-        }
+        ready!(inner.poll_room(cx))?;
         let n = bytes.len().min(LIMIT - inner.buffer.len());
         inner.buffer.extend_from_slice(&bytes[..n]);
         Poll::Ready(Ok(n))
@@ -138,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn writes_leave_together_and_only_when_drained() {
         let (near, mut far) = tokio::io::duplex(1024 * 1024);
-        let (mut layer, drain) = over(Box::new(near));
+        let (mut layer, drain) = over(Box::new(near), Arc::default());
         layer.write_all(b"head").await.unwrap();
         layer.write_all(b"body").await.unwrap();
         layer.flush().await.unwrap();
@@ -153,7 +186,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_buffer_waits_for_the_pipe_and_loses_nothing() {
         let (near, mut far) = tokio::io::duplex(1000);
-        let (mut layer, drain) = over(Box::new(near));
+        let (mut layer, drain) = over(Box::new(near), Arc::default());
         let sent: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
         let expected = sent.clone();
         let write = async move {

@@ -72,6 +72,10 @@ impl FrameReader {
     /// The peer broke the protocol, which also cuts the stream.
     pub fn buffered(&mut self) -> Result<Option<Event>, ReadError> {
         let event = self.decoder.next(&mut self.input).inspect_err(|_| self.stream.abort())?;
+        if self.input.is_empty() {
+            // What was read belongs to the event: the reader would hold it for as long as it waits for more.
+            self.input = Bytes::new();
+        }
         if matches!(event, Some(Event::End)) {
             self.stream.read_ended();
         }
@@ -176,6 +180,17 @@ impl FrameWriter {
         self.stream.abort();
     }
 
+    /// As [`FrameWriter::reset`], after everything that was gathered: waits for the peer's window. Dropped half-way, the
+    /// stream is still to be cut.
+    pub async fn break_off(&mut self, reason: Reset) {
+        if self.owed == 0 {
+            frame::put_reset(&mut self.gathered, reason);
+            // A peer that has left needs no reset.
+            let _ = self.flush().await;
+        }
+        self.stream.abort();
+    }
+
     /// Sends what there is room for, without waiting.
     fn send_now(&mut self) {
         let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
@@ -243,6 +258,20 @@ mod tests {
         assert_eq!(end, Ok(Event::Reset(Reset::LocalBroken)));
         assert!(reader.is_done());
         assert!(writer.data(Bytes::from_static(b"x")).await.is_ok() && writer.flush().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn breaking_off_waits_for_room_and_loses_nothing() {
+        let mut pair = Pair::new();
+        let (mut writer, mut reader) = answer(&mut pair).await;
+        // The second piece is gathered and does not fit the window.
+        let (first, second) = (pattern(255_000), pattern(9_000));
+        writer.data(Bytes::from(first.clone())).await.unwrap();
+        writer.data(Bytes::from(second.clone())).await.unwrap();
+        assert!(!writer.is_flushed());
+        let ((), (got, end)) = tokio::join!(writer.break_off(Reset::LocalBroken), data(&mut reader));
+        assert!(got == [first, second].concat());
+        assert_eq!(end, Ok(Event::Reset(Reset::LocalBroken)));
     }
 
     #[tokio::test(start_paused = true)]

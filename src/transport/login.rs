@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Serialize;
@@ -11,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::mux::MuxStream;
 use crate::protocol::control::Control;
 use crate::protocol::json::{self, JsonError};
-use crate::protocol::login::Answer;
+use crate::protocol::later::{read_control, read_hello};
+use crate::protocol::login::{Answer, Hello, Refused};
 
 /// Why a message did not come or could not be sent.
 #[derive(Debug, thiserror::Error)]
@@ -61,15 +63,27 @@ pub async fn receive_answer(pipe: &mut (impl AsyncRead + Unpin)) -> Result<Answe
     receive_within(json::MAX_ANSWER, pipe).await
 }
 
+/// Receives an agent's first words, or the refusal that answers them if they are of a later version.
+///
+/// # Errors
+/// As for [`receive`].
+pub async fn receive_hello(pipe: &mut (impl AsyncRead + Unpin)) -> Result<Result<Hello, Refused>, MessageError> {
+    Ok(read_hello(&receive_bytes(json::MAX, pipe).await?)?)
+}
+
 async fn receive_within<T: DeserializeOwned>(
     limit: usize,
     pipe: &mut (impl AsyncRead + Unpin),
 ) -> Result<T, MessageError> {
+    Ok(json::parse(&receive_bytes(limit, pipe).await?)?)
+}
+
+async fn receive_bytes(limit: usize, pipe: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, MessageError> {
     let mut length = [0; 4];
     read_exact(pipe, &mut length).await?;
     let mut message = vec![0; json::length_of(length, limit)?];
     read_exact(pipe, &mut message).await?;
-    Ok(json::parse(&message)?)
+    Ok(message)
 }
 
 async fn read_exact(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<(), MessageError> {
@@ -106,7 +120,7 @@ impl ControlReader {
     pub async fn receive(&mut self) -> Result<Control, MessageError> {
         tokio::task::consume_budget().await;
         loop {
-            if let Some(message) = json::decode_within(self.limit, &mut self.input)? {
+            if let Some(message) = json::decode_with(self.limit, &mut self.input, read_control)? {
                 return Ok(message);
             }
             let bytes: Option<Bytes> = poll_fn(|cx| self.stream.poll_read(cx)).await;
@@ -120,12 +134,14 @@ impl ControlReader {
 #[derive(Debug)]
 pub struct ControlWriter {
     stream: MuxStream,
+    /// What is left of the last message.
+    rest: Bytes,
 }
 
 impl ControlWriter {
     /// Writes the control stream.
     pub fn new(stream: MuxStream) -> Self {
-        Self { stream }
+        Self { stream, rest: Bytes::new() }
     }
 
     /// Sends one message.
@@ -133,12 +149,32 @@ impl ControlWriter {
     /// # Errors
     /// The lane is gone.
     pub async fn send(&mut self, message: &Control) -> Result<(), MessageError> {
-        let mut bytes = Bytes::from(json::encode_within(json::MAX_ANSWER, message)?);
-        while !bytes.is_empty() {
-            let n = poll_fn(|cx| self.stream.poll_write(cx, &bytes)).await?;
-            bytes.advance(n);
+        let bytes = Bytes::from(json::encode_within(json::MAX_ANSWER, message)?);
+        poll_fn(|cx| self.poll_rest(cx)).await?;
+        self.rest = bytes;
+        Ok(poll_fn(|cx| self.poll_rest(cx)).await?)
+    }
+
+    /// Sends a heartbeat, unless earlier messages still wait to be sent: then these say as much.
+    ///
+    /// # Errors
+    /// The lane is gone.
+    pub fn beat(&mut self) -> Result<(), MessageError> {
+        let cx = &mut Context::from_waker(Waker::noop());
+        if self.poll_rest(cx)?.is_ready() {
+            self.rest = Bytes::from(json::encode(&Control::Heartbeat)?);
+            let _ = self.poll_rest(cx)?;
         }
         Ok(())
+    }
+
+    /// Sends what is left of the last message.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.rest.is_empty() {
+            let n = ready!(self.stream.poll_write(cx, &self.rest))?;
+            self.rest.advance(n);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

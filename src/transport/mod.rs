@@ -2,12 +2,14 @@
 //!
 //! [`listen`] accepts, [`tls`] encrypts, [`coalesce`] gathers small writes, [`mux`] splits one pipe into streams,
 //! [`framed`] reads and writes the frames of a stream, and [`body`] turns them into HTTP bodies and back.
-//! [`copy`] carries what is no exchange, [`pieces`] writes little ones as one,
+//! [`copy`] carries what is no exchange, [`pieces`] writes little ones as one, [`whole`] reads HTTP bodies that end only
+//! when their message has ended, [`delivery`] knows when sent bytes have left, [`streams`] breaks streams of HTTP/2 off,
 //! [`login`] carries the messages that come before the multiplexer, [`silence`] tells when a peer says nothing any more.
 
 pub mod body;
 pub mod coalesce;
 pub mod copy;
+pub mod delivery;
 pub mod framed;
 pub mod inherited;
 pub mod listen;
@@ -15,10 +17,13 @@ pub mod login;
 pub mod mux;
 pub mod pieces;
 pub mod proxy_protocol;
+pub mod pulse;
 pub mod silence;
+pub mod streams;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod whole;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

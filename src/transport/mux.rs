@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Pipe;
 use super::coalesce::{self, Drain};
+use super::pulse::Pulse;
 use crate::values::SessionId;
 use guard::{Guard, Ledger};
 
@@ -101,6 +102,7 @@ struct Shared {
     /// Taken out when the driver ends, which wakes every stream's reader and writer.
     connection: Mutex<Option<Connection>>,
     ledger: Arc<Ledger>,
+    pulse: Arc<Pulse>,
     /// yamux keeps a single waker for openers: they take turns.
     turn: tokio::sync::Mutex<()>,
     driver: AtomicWaker,
@@ -148,13 +150,15 @@ pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread
         Side::Agent => yamux::Mode::Client,
         Side::Server => yamux::Mode::Server,
     };
-    let (layer, drain) = coalesce::over(pipe);
+    let pulse = Arc::new(Pulse::new());
+    let (layer, drain) = coalesce::over(pipe, Arc::clone(&pulse));
     let ledger = Ledger::new(unread);
     let layer = Guard::new(layer, Arc::clone(&ledger), side);
     let shared = Arc::new(Shared {
         id: SessionId::next(),
         connection: Mutex::new(Some(yamux::Connection::new(layer, settings, mode))),
         ledger,
+        pulse,
         turn: tokio::sync::Mutex::new(()),
         driver: AtomicWaker::new(),
         opener: AtomicWaker::new(),
@@ -225,6 +229,11 @@ impl Session {
         })
     }
 
+    /// When bytes last moved on the session's pipe.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.0.pulse
+    }
+
     /// How many streams this end has opened so far.
     pub fn opened(&self) -> u64 {
         self.0.opened.load(Ordering::Relaxed)
@@ -278,6 +287,7 @@ impl Driver {
             return Poll::Pending;
         }
         self.yielded = false;
+        self.shared.ledger.begin_turn();
         loop {
             let polled = match self.shared.connection.lock().as_mut() {
                 Some(connection) => connection.poll_next_inbound(cx),
@@ -293,6 +303,9 @@ impl Driver {
                 }
                 Poll::Pending => break,
             }
+        }
+        if !self.shared.ledger.is_reading() {
+            return Poll::Ready(Ended::Broken(guard::BROKEN.to_owned()));
         }
         self.shared.opener.wake();
         match self.drain.poll_drain(cx) {
@@ -337,5 +350,7 @@ impl Drop for Driver {
     }
 }
 
+#[cfg(test)]
+mod pressure;
 #[cfg(test)]
 mod tests;

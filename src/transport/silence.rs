@@ -1,40 +1,85 @@
-//! When a peer that should speak from time to time has been silent for too long.
+//! When a peer counts as lost: nothing comes from it, or it takes nothing.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Listens for a peer's silence.
+use super::pulse::Pulse;
+use crate::protocol::control::MISSED_HEARTBEATS;
+
+/// After so many heartbeats in which the pipe took no byte although some waited, the peer is lost, whatever it says.
+pub const STUCK_HEARTBEATS: u32 = 10;
+
+/// After so many heartbeats a control message that has not been taken is given up, even if others move.
+pub const UNTAKEN_HEARTBEATS: u32 = 60;
+
+/// Why a peer counts as lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// Not a byte has come from it.
+    Silent,
+    /// It has taken nothing of what waits to be sent.
+    Stuck,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => write!(f, "{MISSED_HEARTBEATS} heartbeats were missed"),
+            Self::Stuck => write!(f, "nothing was taken for {STUCK_HEARTBEATS} heartbeats"),
+        }
+    }
+}
+
+/// Watches whether a peer that speaks once for each heartbeat is still there.
 ///
-/// A process that stood still (stopped, or on a machine that is too busy) finds the time over and what the peer has said
-/// meanwhile still unread. So there is a last look of a quarter of a heartbeat, which begins when the time is seen to be
-/// over.
+/// Every byte from it counts, not heartbeats alone: on a slow link these wait behind bulk transfers. A peer that sends but
+/// takes nothing is lost, too, only later.
+///
+/// A process that stood still (stopped, or on a machine that is too busy) finds the time over, what the peer has said
+/// meanwhile still unread and what it could have taken not offered. So there is a last look of a quarter of a heartbeat,
+/// which begins when the time is seen to be over.
 #[derive(Debug)]
 pub struct Silence {
+    pulse: Arc<Pulse>,
     patience: Duration,
+    stuck: Duration,
     look: Duration,
     until: Instant,
     is_last: bool,
 }
 
 impl Silence {
-    /// The peer, which speaks once for each `heartbeat`, may be silent for so many of them from now on.
-    pub fn new(heartbeat: Duration, beats: u32) -> Self {
-        let patience = heartbeat * beats;
-        Self { patience, look: heartbeat / 4, until: Instant::now() + patience, is_last: false }
+    /// Watches the session of `pulse` from now on.
+    pub fn new(pulse: &Arc<Pulse>, heartbeat: Duration) -> Self {
+        let patience = heartbeat * MISSED_HEARTBEATS;
+        Self {
+            pulse: Arc::clone(pulse),
+            patience,
+            stuck: heartbeat * STUCK_HEARTBEATS,
+            look: heartbeat / 4,
+            until: Instant::now() + patience,
+            is_last: false,
+        }
     }
 
-    /// The peer has said something.
-    pub fn heard(&mut self) {
-        (self.until, self.is_last) = (Instant::now() + self.patience, false);
-    }
-
-    /// Ends when the peer was silent for too long. Cancel-safe.
-    pub async fn is_too_long(&mut self) {
-        sleep_until(self.until).await;
-        if !self.is_last {
-            (self.until, self.is_last) = (Instant::now() + self.look, true);
+    /// Ends when the peer is lost. Cancel-safe.
+    pub async fn is_too_long(&mut self) -> Lost {
+        loop {
             sleep_until(self.until).await;
+            let silent = self.pulse.last_heard() + self.patience;
+            let stuck = self.pulse.stuck_since().map(|since| since + self.stuck);
+            let due = stuck.map_or(silent, |stuck| stuck.min(silent));
+            let now = Instant::now();
+            if due > now {
+                (self.until, self.is_last) = (due, false);
+            } else if self.is_last {
+                return if silent <= now { Lost::Silent } else { Lost::Stuck };
+            } else {
+                (self.until, self.is_last) = (now + self.look, true);
+            }
         }
     }
 }
@@ -47,28 +92,72 @@ mod tests {
     use super::*;
 
     const BEAT: Duration = Duration::from_secs(4);
+    const TICK: Duration = Duration::from_millis(10);
+
+    fn watched() -> (Arc<Pulse>, Silence) {
+        let pulse = Arc::new(Pulse::new());
+        let silence = Silence::new(&pulse, BEAT);
+        (pulse, silence)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_too_long_after_so_many_heartbeats_and_a_last_look() {
-        let mut silence = Silence::new(BEAT, 3);
+        let (pulse, mut silence) = watched();
         for _ in 0..10 {
             assert!(timeout(BEAT * 3, silence.is_too_long()).await.is_err());
-            silence.heard();
+            pulse.received();
         }
         let since = Instant::now();
         // Other things happen meanwhile.
-        while timeout(BEAT / 7, silence.is_too_long()).await.is_err() {}
-        assert!((BEAT * 3..=BEAT * 13 / 4 + Duration::from_millis(10)).contains(&since.elapsed()), "{since:?}");
+        let lost = loop {
+            if let Ok(lost) = timeout(BEAT / 7, silence.is_too_long()).await {
+                break lost;
+            }
+        };
+        assert_eq!(lost, Lost::Silent);
+        assert!((BEAT * 3..=BEAT * 13 / 4 + TICK).contains(&since.elapsed()), "{since:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_of_this_process_is_no_silence_of_the_peers() {
-        let mut silence = Silence::new(BEAT, 3);
+        let (pulse, mut silence) = watched();
         for _ in 0..3 {
             advance(BEAT * 100).await;
             assert!(silence.is_too_long().now_or_never().is_none(), "what it has said is still to be read");
-            silence.heard();
+            pulse.received();
             assert!(timeout(BEAT * 2, silence.is_too_long()).await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_says_that_it_lives_and_takes_nothing_is_lost_later() {
+        let (pulse, mut silence) = watched();
+        pulse.offered(true, true);
+        let since = Instant::now();
+        let lost = loop {
+            pulse.received();
+            pulse.offered(false, true);
+            if let Ok(lost) = timeout(BEAT, silence.is_too_long()).await {
+                break lost;
+            }
+        };
+        assert_eq!(lost, Lost::Stuck);
+        assert!((BEAT * 10..=BEAT * 41 / 4 + TICK).contains(&since.elapsed()), "{since:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_a_little_now_and_then_is_not_lost() {
+        let (pulse, mut silence) = watched();
+        for at in 0..100 {
+            pulse.received();
+            // Idle at times, which is no fault of the peer's.
+            pulse.offered(at % 8 == 0, at % 16 != 0);
+            assert!(timeout(BEAT, silence.is_too_long()).await.is_err());
+        }
+        pulse.offered(true, false);
+        for _ in 0..100 {
+            pulse.received();
+            assert!(timeout(BEAT, silence.is_too_long()).await.is_err(), "nothing waits");
         }
     }
 }

@@ -158,7 +158,9 @@ home alice "$adit" login "$tunnel" --id alice --token "$token" --fingerprint "$f
     wrong "the new token is not taken"
 agent alice agent-alice-2
 agent_alice_2=$last
-ended "$agent_alice" 77
+said agent-alice '^standing by' >/dev/null
+kill "$agent_alice"
+ended "$agent_alice" 0
 fine "the agent with the old token has made way for one with the new token"
 "$adit" token list | grep '^alice' | sed 's/^/      /'
 kill "$steady"

@@ -1,6 +1,7 @@
 //! Services that change while an agent is connected.
 
 use adit::agent::{GivenUp, State};
+use adit::config::Flags;
 use adit::protocol::control::Control;
 use adit::protocol::frame::Status;
 use adit::protocol::login::{Proof, Refusal, Refused};
@@ -193,7 +194,7 @@ async fn where_nobody_answers_the_agent_logs_in_anew() {
     let server = StandIn::start().await;
     let app = apps::fixed("app").await;
     let mut agent = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("alice", app)]);
-    let mut lane = server.login().await.welcome_with(&[adit::protocol::login::CAPABILITY_SERVICES], 1.0).await;
+    let mut lane = server.login().await.welcome_with(&[adit::protocol::requirements::SERVICES], 1.0).await;
     agent.connected().await;
     agent.change(entries(&[("blog", app)]));
     assert_eq!(lane.change().await.0, 1);
@@ -324,14 +325,25 @@ async fn an_older_server_may_refuse_and_nothing_has_happened() {
 async fn a_replaced_agent_ends_though_it_was_about_to_change() {
     let server = StandIn::start().await;
     let app = apps::fixed("app").await;
-    let mut agent = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("alice", app)]);
-    let old = server.login().await.welcome_with(&[], 10.0).await;
-    agent.connected().await;
-    agent.change(entries(&[("blog", app)]));
-    let login = server.login().await;
-    old.say(Control::Replaced { by: "another".to_owned() });
-    login.refuse(Refusal::NameTaken, "a newer one has it").await;
-    assert_eq!(agent.ended().await, Err(GivenUp::Replaced { by: "another".to_owned() }));
+    for exits in [true, false] {
+        let settings = Flags::new().with("exit_when_replaced", exits);
+        let services = entries(&[("alice", app)]);
+        let mut agent = TestAgent::start_set(&[server.address], server.fingerprint, "alice", services, settings);
+        let old = server.login().await.welcome_with(&[], 10.0).await;
+        agent.connected().await;
+        agent.change(entries(&[("blog", app)]));
+        let login = server.login().await;
+        old.say(Control::Replaced { by: "another".to_owned() });
+        login.refuse(Refusal::NameTaken, "a newer one has it").await;
+        if exits {
+            assert_eq!(agent.ended().await, Err(GivenUp::Replaced { by: "another".to_owned() }));
+            continue;
+        }
+        let waits = |state: &State| matches!(state, State::Waiting { why, .. } if why.contains("another"));
+        let State::Waiting { why, retry_in } = agent.reaches("a wait", waits).await else { unreachable!() };
+        assert!(why.starts_with("standing by: another was started later"), "{why}");
+        assert!(retry_in >= std::time::Duration::from_secs(30), "{retry_in:?}");
+    }
 }
 
 #[tokio::test]

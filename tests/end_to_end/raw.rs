@@ -27,7 +27,7 @@ fn public_address(agent: &TestAgent) -> std::net::SocketAddr {
     ([127, 0, 0, 1], port.parse().unwrap()).into()
 }
 
-async fn connected(server: &TestServer) -> (TestAgent, TcpListener, std::net::SocketAddr) {
+pub async fn connected(server: &TestServer) -> (TestAgent, TcpListener, std::net::SocketAddr) {
     let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let local = app.local_addr().unwrap().to_string();
     let agent = TestAgent::connect_with(server, "alice", vec![tcp("alice", &local, &[])]).await;
@@ -127,7 +127,7 @@ async fn an_agent_that_comes_back_has_the_same_port_and_one_that_leaves_none() {
     let local = app.local_addr().unwrap().to_string();
     let again = TestAgent::connect_with(&server, "alice", vec![tcp("alice", &local, &[])]).await;
     assert_eq!(public_address(&again), public);
-    assert!(agent.ended().await.is_err(), "it was replaced");
+    agent.stop().await.unwrap();
     let mut visitor = soon("a public port", TcpStream::connect(public)).await.unwrap();
     let (mut local, _) = soon("a connection", app.accept()).await.unwrap();
     local.write_all(b"still here").await.unwrap();

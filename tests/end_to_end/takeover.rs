@@ -1,6 +1,8 @@
 //! Two agents of one client: side by side, or one after the other.
 
-use adit::agent::{GivenUp, State};
+use std::time::Duration;
+
+use adit::agent::State;
 use adit::protocol::login::Refusal;
 use tokio::io::AsyncWriteExt;
 
@@ -8,6 +10,9 @@ use crate::harness::apps::{self, Script};
 use crate::harness::puppet::{hello, log_in};
 use crate::harness::visitor::{self, fetch};
 use crate::harness::{TestAgent, TestServer, clients, clients_file, name, service, soon, until};
+
+/// For how long these servers keep a free name, instead of half a minute.
+const SOON: Duration = Duration::from_millis(100);
 
 #[tokio::test]
 async fn different_names_live_side_by_side() {
@@ -22,24 +27,20 @@ async fn different_names_live_side_by_side() {
 }
 
 #[tokio::test]
-async fn the_newest_login_takes_a_name_over_and_the_older_agent_ends() {
+async fn the_newest_agent_takes_a_name_over_and_what_was_open_on_the_older_one_goes_on() {
     let server = TestServer::start(&[]);
     let mut app = Script::start().await;
-    let older = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut older = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
     let mut open = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
     let (mut local, _) = app.request().await;
 
     let _newer = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("newer").await)]).await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "newer", "the name has moved at once");
+    older.reaches("a standby", |state| matches!(state, State::Standby { .. })).await;
     // What was open on the older one goes on to its end.
     local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nolder").await.unwrap();
     assert!(visitor::read_until(&mut open, "older").await.starts_with("HTTP/1.1 200"));
-    drop(open);
-    drop(local);
-    match older.ended().await {
-        Err(GivenUp::Replaced { by }) => assert!(by.starts_with("adit "), "{by}"),
-        other => panic!("{other:?}"),
-    }
+    older.stop().await.unwrap();
     until("one tunnel", &server.registry, || server.registry.len() == 1).await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "newer");
 }
@@ -57,6 +58,7 @@ fn names(state: &State) -> Vec<(&str, bool)> {
 #[tokio::test]
 async fn an_agent_that_keeps_a_name_goes_on_and_has_the_other_back_in_the_end() {
     let server = TestServer::start(&[]);
+    server.registry.keep_free_names_for(SOON);
     let [one, two] = [apps::fixed("older").await, apps::fixed("newer").await];
     let mut older = TestAgent::connect(&server, "alice", &[("alice", one), ("blog", one)]).await;
     assert_eq!(names(&older.state.borrow()), [("alice", false), ("blog", false)]);
@@ -80,6 +82,7 @@ async fn an_agent_that_keeps_a_name_goes_on_and_has_the_other_back_in_the_end() 
 #[tokio::test]
 async fn a_name_that_an_agent_does_not_offer_any_more_goes_back() {
     let server = TestServer::start(&[]);
+    server.registry.keep_free_names_for(SOON);
     let [one, two] = [apps::fixed("older").await, apps::fixed("newer").await];
     let mut older = TestAgent::connect(&server, "alice", &[("alice", one), ("blog", one)]).await;
     let newer = TestAgent::connect(&server, "alice", &[("blog", two), ("shop", two)]).await;

@@ -252,15 +252,18 @@ async fn an_agent_changes_what_it_offers_while_it_is_connected() {
     let tunnel = server.tunnel_of("alice");
     let (mut reader, mut writer) = control(&puppet).await;
     let offers = |names: &[&str]| names.iter().map(|text| ServiceOffer::new(name(text), ServiceKind::Http)).collect();
-    writer.send(&Control::Services { change: 1, services: offers(&["alice", "shop"]) }).await.unwrap();
-    let Control::Offered { change: 1, services } = heard(&mut reader).await else { panic!("not offered") };
+    writer
+        .send(&Control::Services { change: 1, services: offers(&["alice", "shop"]), required: Vec::new() })
+        .await
+        .unwrap();
+    let Control::Offered { change: 1, services, .. } = heard(&mut reader).await else { panic!("not offered") };
     let names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
     assert_eq!(names, ["alice", "shop"]);
     assert_eq!(server.tunnel_of("shop").id(), tunnel.id());
     assert_eq!(fetch(server.public, "blog", "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
 
     for (change, names) in [(2, &["alice", "bob"][..]), (3, &[]), (4, &["alice", "alice"])] {
-        writer.send(&Control::Services { change, services: offers(names) }).await.unwrap();
+        writer.send(&Control::Services { change, services: offers(names), required: Vec::new() }).await.unwrap();
         match heard(&mut reader).await {
             Control::NotOffered { change: answered, refused } => {
                 assert_eq!((answered, refused.code), (change, Refusal::NotAllowed));
@@ -278,7 +281,7 @@ async fn a_name_that_is_taken_away_leaves_the_others() {
     let puppet = Puppet::connect(&server, &hello("alice", &["alice", "blog"])).await;
     let (mut reader, _writer) = control(&puppet).await;
     server.clients.replace(clients_file(&clients().replace("\"blog\", ", "")));
-    let Control::Offered { change: 0, services } = heard(&mut reader).await else { panic!("not told") };
+    let Control::Offered { change: 0, services, .. } = heard(&mut reader).await else { panic!("not told") };
     assert_eq!(services.len(), 1);
     assert_eq!(services[0].name, name("alice"));
     assert!(server.registry.by_name(&name("blog")).is_none() && server.registry.by_name(&name("alice")).is_some());

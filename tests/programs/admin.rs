@@ -204,6 +204,79 @@ fn whoever_holds_the_port_does_not_get_the_token() {
     }
 }
 
+/// Somebody who answers each of so many connections with this, and ends it.
+fn who_says(answer: &'static str, times: usize) -> (String, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = move || {
+        for _ in 0..times {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut piece = [0; 4096];
+            let read = stream.read(&mut piece).unwrap();
+            assert!(!String::from_utf8_lossy(&piece[..read]).contains("adit_admin_"), "the token was sent");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    };
+    (address, thread::spawn(serve))
+}
+
+#[test]
+fn a_busy_admin_port_is_called_busy_and_not_a_wrong_token() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    // Its token is there; it is down.
+    drop(Server::start(&folder, ""));
+    let busy = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 60\r\n\r\n\
+                {\"error\":\"port_busy\",\"message\":\"the admin port is busy: 64\"}";
+    for (answer, says) in
+        [(busy, "the admin port is busy: 64"), ("", "closed the connection 5 times before it answered")]
+    {
+        let (address, server) = who_says(answer, 5);
+        let mut command = adit();
+        command.arg("status").arg("--config").arg(folder.path("server.toml"));
+        command.arg("--set").arg(format!("admin.listen={address}"));
+        let ended = run("adit status", command);
+        assert!(ended.code == Some(1) && ended.stderr.contains(says), "{ended:?}");
+        assert!(ended.stderr.contains("busy") && !ended.stderr.contains("admin token of"), "{ended:?}");
+        server.join().unwrap();
+        let (address, server) = who_says(answer, 5);
+        let mut command = adit();
+        command.arg("health").arg("--config").arg(folder.path("server.toml"));
+        command.arg("--set").arg(format!("admin.listen={address}"));
+        let ended = run("adit health", command);
+        let says = if answer.is_empty() { "it has closed the connection" } else { "its admin port is busy" };
+        assert!(ended.code == Some(1) && ended.stderr.contains(says), "{ended:?}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn connections_that_rest_do_not_keep_the_operator_out() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let server = Server::start(&folder, "");
+    let line = server.program.line("  admin  ");
+    let address = line.split_once("http://").unwrap().1.split('/').next().unwrap();
+    let mut held = Vec::new();
+    for at in 0..200 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        if at % 2 == 0 {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        }
+        held.push(stream);
+    }
+    for command in ["status", "health"] {
+        let mut asked = adit();
+        asked.arg(command).arg("--config").arg(folder.path("server.toml"));
+        asked.arg("--set").arg(format!("admin.listen={address}"));
+        let ended = run("adit", asked);
+        assert!(ended.code == Some(0), "{command}: {ended:?}");
+    }
+    server.program.line("the admin port is busy");
+    drop(held);
+}
+
 #[test]
 fn a_port_where_nobody_speaks_http_is_said_to_be_somebody_elses() {
     let folder = Folder::new();

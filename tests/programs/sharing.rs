@@ -22,6 +22,13 @@ impl Shared {
         start_agent(self.command(port, name))
     }
 
+    /// One that ends when another one has its name.
+    fn passing_agent(&self, port: u16, name: &str) -> Program {
+        let mut command = self.command(port, name);
+        command.arg("--exit-when-replaced");
+        start_agent(command)
+    }
+
     fn command(&self, port: u16, name: &str) -> std::process::Command {
         let mut command = self.server.http_command("alice", port);
         command.args(["--name", name]).env("ADIT_TOKEN", &self.token);
@@ -40,7 +47,7 @@ fn two_names_live_side_by_side_and_the_newest_takes_a_name_over() {
     let (first, second) = (python_site(&first_folder), python_site(&second_folder));
     second_folder.write("site/hello.txt", "hello from the second\n");
 
-    let alice = shared.agent(first.port, "alice");
+    let alice = shared.passing_agent(first.port, "alice");
     let _blog = shared.agent(second.port, "blog");
     assert_eq!(shared.says("alice"), HELLO);
     assert_eq!(shared.says("blog"), "hello from the second\n");
@@ -54,7 +61,7 @@ fn two_names_live_side_by_side_and_the_newest_takes_a_name_over() {
 #[test]
 fn agents_do_not_take_turns_throwing_each_other_out() {
     let shared = shared();
-    let mut newest = shared.agent(9, "alice");
+    let mut newest = shared.passing_agent(9, "alice");
     for _ in 0..5 {
         newest = take_over(&shared, newest, 9);
     }
@@ -66,11 +73,27 @@ fn agents_do_not_take_turns_throwing_each_other_out() {
 
 /// Starts another agent with the name `alice`; the one before must go for good.
 fn take_over(shared: &Shared, mut before: Program, port: u16) -> Program {
-    let newest = shared.agent(port, "alice");
+    let newest = shared.passing_agent(port, "alice");
     let replaced = before.ended();
     assert_eq!(replaced.code, Some(77), "{replaced:?}");
     assert!(replaced.stderr.contains("replaced:") && replaced.stderr.contains("--name"), "{replaced:?}");
     newest
+}
+
+#[test]
+fn the_older_of_two_agents_stands_by_and_says_who_has_the_name() {
+    let shared = shared();
+    let older = shared.agent(9, "alice");
+    let newer = shared.agent(9, "alice");
+    older.line("standing by");
+    let said = older.line("was started later and has the name");
+    assert!(said.contains("alice: adit ") && said.contains("(127.0.0.1)"), "{said}");
+    older.line("30 s");
+    let told = newer.line("until now ");
+    assert!(told.contains("(127.0.0.1) had this name"), "{told}");
+    let mut older = older;
+    older.signal("TERM");
+    assert_eq!(older.ended().code, Some(0));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -12,14 +13,24 @@ use parking_lot::Mutex;
 
 use super::RequestBody;
 use super::trouble::causes;
-use crate::transport::body::BodyError;
+use crate::transport::body::{BodyError, Idle};
+use crate::transport::delivery::{Piece, Queued};
 
 /// Bytes of a body that are kept until the application has answered. A request that has sent more is not sent again.
 const KEPT: usize = 64 * 1024;
 
-/// A body on its way, whose beginning can be taken back.
+/// How long an application may take nothing of what came before a body broke off.
+const LAST_BYTES: Duration = Duration::from_secs(10);
+
+/// A body on its way, whose beginning can be taken back. If it breaks off, the application gets what came before.
 #[derive(Debug)]
-pub(super) struct Recallable(Arc<Mutex<State>>);
+pub(super) struct Recallable {
+    state: Arc<Mutex<State>>,
+    /// What of it the HTTP library holds.
+    queued: Arc<Queued>,
+    /// Why it broke off, until the application has what came before.
+    broken: Option<(BodyError, Idle)>,
+}
 
 /// Takes it back.
 #[derive(Debug)]
@@ -36,7 +47,7 @@ struct State {
 impl Recallable {
     pub(super) fn new(body: RequestBody) -> (Self, Recall) {
         let state = Arc::new(Mutex::new(State { body, sent: Some(Vec::new()), length: 0 }));
-        (Self(Arc::clone(&state)), Recall(state))
+        (Self { state: Arc::clone(&state), queued: Arc::default(), broken: None }, Recall(state))
     }
 }
 
@@ -57,12 +68,10 @@ impl Drop for Recall {
     }
 }
 
-impl Body for Recallable {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let state = &mut *self.0.lock();
+impl Recallable {
+    /// The next frame of the body itself.
+    fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let state = &mut *self.state.lock();
         let frame = ready!(Pin::new(&mut state.body).poll_frame(cx));
         match frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
             None => {}
@@ -78,13 +87,37 @@ impl Body for Recallable {
         }
         Poll::Ready(frame)
     }
+}
+
+impl Body for Recallable {
+    type Data = Piece;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
+        let this = self.get_mut();
+        if this.broken.is_none() {
+            match ready!(this.poll_body(cx)) {
+                Some(Ok(frame)) => {
+                    let queued = &this.queued;
+                    return Poll::Ready(Some(Ok(frame.map_data(|data| queued.piece(data)))));
+                }
+                Some(Err(error)) => this.broken = Some((error, Idle::new(LAST_BYTES))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let Some((error, idle)) = &mut this.broken else { return Poll::Ready(None) };
+        if this.queued.poll_empty(cx).is_pending() {
+            ready!(idle.poll(cx));
+        }
+        Poll::Ready(Some(Err(*error)))
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.0.lock().body.is_end_stream()
+        self.state.lock().body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.lock().body.size_hint()
+        self.state.lock().body.size_hint()
     }
 }
 

@@ -20,7 +20,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
+use super::watched;
 use crate::config::{LocalUrl, Place, ProxyProtocol};
+use crate::transport::delivery::AllSent;
 use crate::transport::proxy_protocol::{self, Version};
 
 /// For whom a connection is made: the visitor's address and the server's, as a PROXY protocol header has them.
@@ -134,14 +136,46 @@ pub(in crate::agent) enum Stream {
 }
 
 impl Stream {
-    /// Ends the connection, when it is dropped, so that the application does not take it for complete. A Unix socket has
-    /// no such end.
-    pub(in crate::agent) fn reset(&self) {
-        match self {
+    /// Ends the connection, when it is dropped, so that the application does not take it for complete: after what was
+    /// written, for which it has `limit`. A Unix socket has no such end.
+    pub(in crate::agent) async fn reset(&self, limit: Duration) {
+        if let Some(sent) = self.all_sent() {
+            sent.within(limit).await;
+        }
+        self.set_reset();
+    }
+
+    /// What tells when everything that was written has left.
+    pub(super) fn all_sent(&self) -> Option<AllSent> {
+        AllSent::of(self.tcp()?).ok()
+    }
+
+    /// Ends the connection with a reset when it is dropped.
+    pub(super) fn set_reset(&self) {
+        if let Some(socket) = self.tcp() {
             // If the system refuses, the application sees an ordinary end: there is nothing else to try.
-            Self::Tcp(socket) => drop(SockRef::from(socket).set_linger(Some(Duration::ZERO))),
-            Self::Unix(_) => {}
-            Self::Tls(tls) => tls.get_ref().0.reset(),
+            drop(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
+        }
+    }
+
+    /// The socket at the bottom, if it is one of TCP.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(socket) => Some(socket),
+            Self::Unix(_) => None,
+            Self::Tls(tls) => tls.get_ref().0.tcp(),
+        }
+    }
+
+    /// Whether the system has nothing to tell of an idle connection: neither bytes of the application nor its end.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        match self {
+            Self::Tcp(socket) => watched::is_silent(socket),
+            Self::Unix(socket) => watched::is_silent(socket),
+            Self::Tls(tls) => {
+                let (socket, session) = tls.get_mut();
+                watched::is_silent_below_tls(socket, session)
+            }
         }
     }
 

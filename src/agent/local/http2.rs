@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::again::{Recallable, is_unseen};
 use super::dial::{Dialler, OnBehalfOf, Stream};
 use super::watched::Watched;
-use super::{Hint, LocalError, RequestBody, Tracked};
+use super::{Hint, LocalError, OnlyStream, RequestBody, Tracked};
 use crate::limits::{Permit, Permits};
 
 /// Requests on one connection, unless the application allows fewer. With more, they wait for each other too long.
@@ -125,6 +125,14 @@ async fn drive(
     }
 }
 
+/// The connection of a stream that becomes one itself.
+#[derive(Clone)]
+pub(in crate::agent) struct Dedicated {
+    pub(super) only: Arc<OnlyStream>,
+    /// Ends when nobody can send on it.
+    _open: Arc<Open>,
+}
+
 /// What keeps a request's place on its connection, until its answer has been read.
 pub(in crate::agent) type Slot = Permit;
 
@@ -174,11 +182,13 @@ impl Http2 {
             false => request,
         };
         for attempt in 1.. {
-            let Some((connection, slot)) = self.connection(on_behalf_of).await? else {
+            // What becomes a connection has one of its own.
+            let only = request.extensions().get::<Protocol>().is_some().then(Arc::<OnlyStream>::default);
+            let Some((connection, slot)) = self.connection(on_behalf_of, only.as_ref()).await? else {
                 self.not_spoken.store(true, Ordering::Relaxed);
                 return Err(Failed::NotSpoken(Box::new(request)));
             };
-            if request.extensions().get::<Protocol>().is_some() && !connection.takes_extended_connect().await {
+            if only.is_some() && !connection.takes_extended_connect().await {
                 let text = "the local application does not take WebSockets over HTTP/2 (RFC 8441)";
                 return Err(Failed::Local(LocalError::broken(text)));
             }
@@ -189,7 +199,11 @@ impl Http2 {
                 tell_when_asked(&mut sent, Arc::clone(asked));
             }
             match connection.sender.clone().try_send_request(sent).await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    if let Some(only) = only {
+                        response.extensions_mut().insert(Dedicated { only, _open: connection });
+                        return Ok((response, slot));
+                    }
                     // By now it has said how many it takes.
                     connection.ask.notify_one();
                     return Ok((response, slot));
@@ -210,9 +224,16 @@ impl Http2 {
     }
 
     /// A connection with room on it; `None` if the application speaks HTTP/1.1.
-    async fn connection(&self, on_behalf_of: OnBehalfOf) -> Result<Option<(Arc<Open>, Slot)>, LocalError> {
+    async fn connection(
+        &self,
+        on_behalf_of: OnBehalfOf,
+        only: Option<&Arc<OnlyStream>>,
+    ) -> Result<Option<(Arc<Open>, Slot)>, LocalError> {
         if self.dialler.tells_the_visitor() {
-            return self.connect(Some(on_behalf_of)).await;
+            return self.connect(Some(on_behalf_of), only).await;
+        }
+        if only.is_some() {
+            return self.connect(None, only).await;
         }
         if let Some(found) = self.find() {
             return Ok(Some(found));
@@ -221,7 +242,7 @@ impl Http2 {
         if let Some(found) = self.find() {
             return Ok(Some(found));
         }
-        let connected = self.connect(None).await?;
+        let connected = self.connect(None, None).await?;
         if let Some((connection, _)) = &connected {
             self.open.lock().push(Arc::clone(connection));
         }
@@ -241,7 +262,11 @@ impl Http2 {
         found
     }
 
-    async fn connect(&self, on_behalf_of: Option<OnBehalfOf>) -> Result<Option<(Arc<Open>, Slot)>, LocalError> {
+    async fn connect(
+        &self,
+        on_behalf_of: Option<OnBehalfOf>,
+        only: Option<&Arc<OnlyStream>>,
+    ) -> Result<Option<(Arc<Open>, Slot)>, LocalError> {
         let dialled = match &self.tls {
             Some(tls) => self.dialler.dial_tls(on_behalf_of, tls).await,
             None => self.dialler.dial(on_behalf_of).await,
@@ -250,14 +275,14 @@ impl Http2 {
         if self.tls.is_some() && !stream.speaks_http2() {
             return Ok(None);
         }
-        let handshake = http2::Builder::new(Tracked(self.tasks.clone()))
+        let handshake = http2::Builder::new(Tracked { tasks: self.tasks.clone(), only: only.cloned() })
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             // Nothing is sent before the application has said how much it takes: it would refuse what is too much.
             .initial_max_send_streams(0)
-            .handshake(TokioIo::new(Watched::new(stream)));
+            .handshake(TokioIo::new(Watched::new(stream, only.cloned())));
         let handshake = timeout(SETTINGS, handshake).await;
         let (sender, connection) = handshake.map_err(|_| no_http2())??;
         let (said, ask) = (Arc::new(Said::default()), Arc::new(Notify::new()));

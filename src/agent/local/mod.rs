@@ -8,6 +8,7 @@ mod again;
 pub(super) mod dial;
 mod http1;
 mod http2;
+mod only;
 pub(super) mod switched;
 mod trouble;
 mod watched;
@@ -24,7 +25,6 @@ use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::rt::Executor;
 use rustls::ClientConfig;
@@ -40,12 +40,14 @@ use crate::protocol::preface::Preface;
 use crate::telemetry::LOCAL_LOG;
 use crate::transport::body::{BodyError, FrameBody};
 use crate::transport::tls::{self, TlsError};
+use crate::transport::whole::WholeBody;
 use crate::values::Name;
 use dial::Dialler;
 pub(super) use http1::Sending;
 use http1::{Http1, Http1Body};
 pub(super) use http2::Slot;
 use http2::{Failed, Http2};
+use only::OnlyStream;
 pub(super) use trouble::LocalError;
 use trouble::{Hint, Troubles, in_words};
 use websocket::Handshake;
@@ -101,7 +103,11 @@ impl Body for RequestBody {
 
 /// Runs the connections' tasks where they can be counted and awaited.
 #[derive(Debug, Clone)]
-struct Tracked(TaskTracker);
+struct Tracked {
+    tasks: TaskTracker,
+    /// The one stream of the connection, if it is to become a connection itself.
+    only: Option<Arc<OnlyStream>>,
+}
 
 impl<F> Executor<F> for Tracked
 where
@@ -109,7 +115,10 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        self.0.spawn(task);
+        match &self.only {
+            None => drop(self.tasks.spawn(task)),
+            Some(only) => drop(self.tasks.spawn(only.run(task))),
+        }
     }
 }
 
@@ -117,7 +126,7 @@ where
 #[derive(Debug)]
 pub(super) enum AnswerBody {
     One(Http1Body),
-    Two(Incoming),
+    Two(WholeBody),
 }
 
 impl Body for AnswerBody {
@@ -346,7 +355,7 @@ impl Local {
             Http::Two(http2) | Http::Either(_, http2) => {
                 match (Box::pin(http2.send(taken(request), on_behalf_of, asked)).await, &self.http) {
                     (Ok((response, slot)), _) => {
-                        let response = response.map(AnswerBody::Two);
+                        let response = response.map(|body| AnswerBody::Two(WholeBody::http2(body)));
                         return Ok(Answer { response, rest: None, _slot: Some(slot) });
                     }
                     (Err(Failed::Local(error)), _) => return Err(error),

@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Response;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -10,12 +11,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::http1::Connection;
+use super::http2::Dedicated;
 use super::{AnswerBody, LocalError};
 
 /// A connection to be.
 pub(in crate::agent) enum Switch {
     One(Option<Connection>),
-    Two(OnUpgrade),
+    Two(OnUpgrade, Option<Dedicated>),
 }
 
 /// Takes it from the answer that has agreed to it.
@@ -25,9 +27,9 @@ pub(in crate::agent) fn of(response: Response<AnswerBody>) -> (Response<()>, Swi
         AnswerBody::One(body) => Switch::One(body.into_connection()),
         AnswerBody::Two(_) => {
             let mut response = Response::from_parts(head, ());
-            let switch = Switch::Two(hyper::upgrade::on(&mut response));
+            let upgrade = hyper::upgrade::on(&mut response);
             head = response.into_parts().0;
-            switch
+            Switch::Two(upgrade, head.extensions.remove())
         }
     };
     (Response::from_parts(head, ()), switch)
@@ -41,24 +43,44 @@ impl Switch {
     pub(in crate::agent) async fn connection(self) -> Result<Switched, LocalError> {
         match self {
             Self::One(connection) => connection.map(Switched::One).ok_or_else(|| LocalError::broken("it is gone")),
-            Self::Two(upgrade) => Ok(Switched::Two(TokioIo::new(upgrade.await?))),
+            Self::Two(upgrade, dedicated) => Ok(Switched::Two(CutUnlessEnded(dedicated), TokioIo::new(upgrade.await?))),
         }
     }
 }
 
 /// A connection.
-#[derive(Debug)]
 pub(in crate::agent) enum Switched {
     One(Connection),
-    Two(TokioIo<Upgraded>),
+    /// In this order: what is dropped first tells how the other one ends.
+    Two(CutUnlessEnded, TokioIo<Upgraded>),
+}
+
+/// Resets a stream that is dropped before it has ended, whoever drops it: the library would end it in order.
+pub(in crate::agent) struct CutUnlessEnded(Option<Dedicated>);
+
+impl Drop for CutUnlessEnded {
+    fn drop(&mut self) {
+        if let Some(dedicated) = &self.0 {
+            dedicated.only.cut_now();
+        }
+    }
 }
 
 impl Switched {
-    /// Ends one that broke off on the way, so that the application does not take it for complete. Over HTTP/2 the library
-    /// has no other end than the orderly one.
-    pub(in crate::agent) fn reset(&self) {
-        if let Self::One(connection) = self {
-            connection.reset();
+    /// Ends one that broke off on the way, so that the application does not take it for complete: after what was written,
+    /// for which it has `limit`.
+    pub(in crate::agent) async fn reset(&mut self, limit: Duration) {
+        match self {
+            Self::One(connection) => connection.reset(limit).await,
+            Self::Two(CutUnlessEnded(Some(dedicated)), _) => dedicated.only.cut(limit).await,
+            Self::Two(CutUnlessEnded(None), _) => {}
+        }
+    }
+
+    /// Both directions have ended.
+    pub(in crate::agent) fn ended(mut self) {
+        if let Self::Two(unless, _) = &mut self {
+            unless.0 = None;
         }
     }
 }
@@ -67,7 +89,7 @@ impl AsyncRead for Switched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::One(connection) => Pin::new(connection).poll_read(cx, buffer),
-            Self::Two(connection) => Pin::new(connection).poll_read(cx, buffer),
+            Self::Two(_, connection) => Pin::new(connection).poll_read(cx, buffer),
         }
     }
 }
@@ -76,21 +98,21 @@ impl AsyncWrite for Switched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::One(connection) => Pin::new(connection).poll_write(cx, bytes),
-            Self::Two(connection) => Pin::new(connection).poll_write(cx, bytes),
+            Self::Two(_, connection) => Pin::new(connection).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::One(connection) => Pin::new(connection).poll_flush(cx),
-            Self::Two(connection) => Pin::new(connection).poll_flush(cx),
+            Self::Two(_, connection) => Pin::new(connection).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::One(connection) => Pin::new(connection).poll_shutdown(cx),
-            Self::Two(connection) => Pin::new(connection).poll_shutdown(cx),
+            Self::Two(_, connection) => Pin::new(connection).poll_shutdown(cx),
         }
     }
 }

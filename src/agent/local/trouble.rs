@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::config::{LocalScheme, LocalUrl, Place};
 use crate::protocol::frame::Reset;
 use crate::transport::body::BodyError;
+use crate::transport::whole::IncompleteError;
 
 /// Why a local application has not answered.
 #[derive(Debug)]
@@ -118,6 +119,15 @@ impl LocalError {
 impl From<hyper::Error> for LocalError {
     fn from(error: hyper::Error) -> Self {
         Self::exchange(&error)
+    }
+}
+
+impl From<IncompleteError> for LocalError {
+    fn from(error: IncompleteError) -> Self {
+        match error {
+            IncompleteError::Http(error) => Self::exchange(&error),
+            IncompleteError::Reset => Self::broken(&error.to_string()),
+        }
     }
 }
 

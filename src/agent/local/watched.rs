@@ -7,14 +7,43 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rustls::ClientConnection;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::only::OnlyStream;
+use crate::transport::streams::ResetCodes;
 
 /// Whether the system has nothing to tell of a socket: neither something to read nor its end.
 pub(super) fn is_silent(socket: &impl AsFd) -> bool {
     look(socket).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Messages of TLS that an idle connection may bring: tickets, another key.
+const RECORDS: usize = 16;
+
+/// As [`is_silent`], below TLS: its own messages are taken in, and only bytes of the application and its end count.
+pub(super) fn is_silent_below_tls(socket: &impl AsFd, session: &mut ClientConnection) -> bool {
+    let said_nothing = |session: &mut ClientConnection| {
+        session
+            .process_new_packets()
+            .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
+    };
+    let socket = SockRef::from(socket);
+    for _ in 0..RECORDS {
+        if !said_nothing(session) {
+            return false;
+        }
+        match session.read_tls(&mut &*socket) {
+            Ok(1..) => {}
+            Ok(0) => return false,
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+    false
 }
 
 /// How many bytes there are to be read, as far as it is asked: none, at the end of a connection.
@@ -22,7 +51,7 @@ fn look(socket: &impl AsFd) -> io::Result<usize> {
     SockRef::from(socket).peek(&mut [MaybeUninit::uninit()])
 }
 
-/// A socket whose end is seen before anything is sent on it.
+/// The socket of an HTTP/2 connection, whose end is seen before anything is sent on it.
 ///
 /// Whoever finds it silent for the second time, with nothing read or written in between, which is what happens before a
 /// kept connection is used again, is told of its end if the system knows of one: then the request goes on another
@@ -32,17 +61,32 @@ pub(super) struct Watched<S> {
     socket: S,
     /// It was silent at the last look, and nothing was written since.
     silent: bool,
+    /// Reads along.
+    codes: ResetCodes,
+    /// Who wants to know whether it takes more.
+    only: Option<Arc<OnlyStream>>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(socket: S) -> Self {
-        Self { socket, silent: false }
+    /// A connection with a single stream is watched for that one.
+    pub(super) fn new(socket: S, only: Option<Arc<OnlyStream>>) -> Self {
+        let codes = if only.is_some() { ResetCodes::of_server_with_one_stream() } else { ResetCodes::of_server() };
+        Self { socket, silent: false, codes, only }
+    }
+
+    fn tell<T>(&self, written: Poll<T>) -> Poll<T> {
+        if let Some(only) = &self.only {
+            only.set_full(written.is_pending());
+        }
+        written
     }
 }
 
 impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        self.codes.pass(&mut buffer.filled_mut()[before..]);
         if read.is_pending() && self.silent && buffer.remaining() > 0 {
             return match look(&self.socket) {
                 Ok(0) => Poll::Ready(Ok(())),
@@ -58,7 +102,8 @@ impl<S: AsyncRead + AsFd + Unpin> AsyncRead for Watched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.silent = false;
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.tell(written)
     }
 
     fn poll_write_vectored(
@@ -67,7 +112,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.silent = false;
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
+        self.tell(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -75,7 +121,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.tell(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -107,7 +154,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut application, _) = listener.accept().await.unwrap();
-        let mut watched = Watched::new(socket);
+        let mut watched = Watched::new(socket, None);
         application.write_all(b"answer").await.unwrap();
         assert_eq!(poll_fn(|cx| read(&mut watched, cx)).await, 6);
         let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());

@@ -132,6 +132,7 @@ fn values_out_of_bounds_are_refused_by_name() {
         ("timeouts", "idle", "5"),
         ("limits", "head_size", "8191"),
         ("limits", "head_size", "262145"),
+        ("limits", "held_heads", "1048575"),
         ("limits", "held_bodies", "65535"),
         ("limits", "unread_answers", "1048575"),
         ("limits.per_ip", "requests_per_second", "0"),

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn holder(client: u8, service: u8, address: u8) -> Holder {
-    Holder {
+fn owner(client: u8, service: u8, address: u8) -> Owner {
+    Owner {
         client: ClientId::new(&format!("client-{client}")).unwrap(),
         service: Name::new(&format!("service-{service}")).unwrap(),
         address: AddressKey::new([192, 0, 2, address].into(), 64),
@@ -13,7 +13,7 @@ fn holder(client: u8, service: u8, address: u8) -> Holder {
 }
 
 /// A portion that has taken `bytes` piece by piece, as far as it got.
-fn taken(budget: &SharedBudget, holder: Holder, bytes: usize) -> Portion {
+fn taken(budget: &SharedBudget, holder: Owner, bytes: usize) -> Portion {
     let mut portion = budget.portion(holder);
     let mut left = bytes;
     while left > 0 && portion.grow(left.min(10)) {
@@ -25,8 +25,8 @@ fn taken(budget: &SharedBudget, holder: Holder, bytes: usize) -> Portion {
 #[test]
 fn a_portion_grows_shrinks_and_leaves_nothing_behind() {
     let budget = SharedBudget::new(100);
-    let mut one = budget.portion(holder(1, 1, 1));
-    let mut two = budget.clone().portion(holder(1, 1, 1));
+    let mut one = budget.portion(owner(1, 1, 1));
+    let mut two = budget.clone().portion(owner(1, 1, 1));
     assert!(one.grow(40) && two.grow(30) && one.grow(20) && one.grow(0));
     assert_eq!(budget.in_use(), 90);
     assert!(!two.grow(20) && !two.grow(usize::MAX), "its own address would have to make room");
@@ -46,25 +46,24 @@ fn a_portion_grows_shrinks_and_leaves_nothing_behind() {
 fn a_single_holder_may_have_all_of_it() {
     let budget = SharedBudget::new(1_000);
     assert_eq!(budget.in_use(), 0);
-    let all = taken(&budget, holder(1, 1, 1), 2_000);
+    let all = taken(&budget, owner(1, 1, 1), 2_000);
     assert_eq!(budget.in_use(), 1_000);
     drop(all);
-    assert!(!budget.portion(holder(1, 1, 1)).grow(1_001));
+    assert!(!budget.portion(owner(1, 1, 1)).grow(1_001));
 }
 
 #[test]
 fn an_uninvolved_client_finds_its_part_however_much_others_hold() {
     let budget = SharedBudget::new(1_000);
     // Two hundred addresses at four clients, two services each.
-    let held: Vec<_> =
-        (0..200).map(|number| taken(&budget, holder(number % 4, number % 2, number), 1_000)).collect();
+    let held: Vec<_> = (0..200).map(|number| taken(&budget, owner(number % 4, number % 2, number), 1_000)).collect();
     assert!(budget.in_use() > 990);
-    let uninvolved = taken(&budget, holder(9, 1, 250), 200);
-    assert_eq!(budget.0.lock().clients[&holder(9, 1, 250).client].bytes, 200, "a fifth of it");
+    let uninvolved = taken(&budget, owner(9, 1, 250), 200);
+    assert_eq!(budget.0.lock().clients[&owner(9, 1, 250).client].bytes, 200, "a fifth of it");
     assert!(!uninvolved.evicted().is_cancelled() && held.iter().any(|portion| portion.evicted().is_cancelled()));
     // From an address that attacks others, too.
-    let same_address = taken(&budget, holder(8, 1, 1), 150);
-    assert_eq!(budget.0.lock().clients[&holder(8, 1, 1).client].bytes, 150);
+    let same_address = taken(&budget, owner(8, 1, 1), 150);
+    assert_eq!(budget.0.lock().clients[&owner(8, 1, 1).client].bytes, 150);
     drop((held, uninvolved, same_address));
     assert_eq!(budget.in_use(), 0);
 }
@@ -72,21 +71,21 @@ fn an_uninvolved_client_finds_its_part_however_much_others_hold() {
 #[test]
 fn the_address_that_holds_most_makes_room_for_another_one_of_the_same_service() {
     let budget = SharedBudget::new(1_000);
-    let attackers: Vec<_> = (0..10).map(|_| taken(&budget, holder(1, 1, 1), 100)).collect();
-    let sender = taken(&budget, holder(1, 1, 2), 300);
+    let attackers: Vec<_> = (0..10).map(|_| taken(&budget, owner(1, 1, 1), 100)).collect();
+    let sender = taken(&budget, owner(1, 1, 2), 300);
     assert!(!sender.evicted().is_cancelled());
     assert_eq!(attackers.iter().filter(|portion| portion.evicted().is_cancelled()).count(), 3);
-    let mut late = budget.portion(holder(1, 1, 1));
+    let mut late = budget.portion(owner(1, 1, 1));
     assert!(!late.grow(10), "its own address holds most");
 }
 
 #[test]
 fn a_service_that_holds_less_than_its_neighbours_keeps_what_it_has() {
     let budget = SharedBudget::new(900);
-    let small = taken(&budget, holder(1, 2, 1), 100);
-    let large: Vec<_> = (0..8).map(|_| taken(&budget, holder(1, 1, 1), 100)).collect();
-    let other = taken(&budget, holder(2, 1, 2), 450);
-    assert_eq!(budget.0.lock().clients[&holder(2, 1, 2).client].bytes, 450);
+    let small = taken(&budget, owner(1, 2, 1), 100);
+    let large: Vec<_> = (0..8).map(|_| taken(&budget, owner(1, 1, 1), 100)).collect();
+    let other = taken(&budget, owner(2, 1, 2), 450);
+    assert_eq!(budget.0.lock().clients[&owner(2, 1, 2).client].bytes, 450);
     assert!(!small.evicted().is_cancelled() && !other.evicted().is_cancelled());
     assert!(large.iter().filter(|portion| portion.evicted().is_cancelled()).count() >= 4);
 }
@@ -94,8 +93,8 @@ fn a_service_that_holds_less_than_its_neighbours_keeps_what_it_has() {
 #[test]
 fn what_was_evicted_takes_no_more_and_returns_nothing_twice() {
     let budget = SharedBudget::new(100);
-    let mut evicted = taken(&budget, holder(1, 1, 1), 100);
-    let mut other = budget.portion(holder(2, 1, 2));
+    let mut evicted = taken(&budget, owner(1, 1, 1), 100);
+    let mut other = budget.portion(owner(2, 1, 2));
     assert!(other.grow(50));
     assert!(evicted.evicted().is_cancelled() && !evicted.grow(1));
     evicted.shrink(10);
@@ -106,14 +105,14 @@ fn what_was_evicted_takes_no_more_and_returns_nothing_twice() {
 #[test]
 fn another_capacity_counts_from_the_next_byte_on() {
     let budget = SharedBudget::new(10);
-    let mut portion = budget.portion(holder(1, 1, 1));
+    let mut portion = budget.portion(owner(1, 1, 1));
     assert!(portion.grow(10) && !portion.grow(1));
     budget.set_capacity(12);
     assert!(portion.grow(2) && !portion.grow(1));
     budget.set_capacity(5);
     assert_eq!(budget.in_use(), 12, "what is held stays held");
     drop(portion);
-    assert!(!budget.portion(holder(1, 1, 1)).grow(6));
+    assert!(!budget.portion(owner(1, 1, 1)).grow(6));
 }
 
 #[derive(Debug, Clone)]
@@ -160,7 +159,7 @@ proptest! {
             let count = portions.len();
             match step {
                 Step::Begin(client, service, address) => {
-                    portions.push((budget.portion(holder(client, service, address)), 0));
+                    portions.push((budget.portion(owner(client, service, address)), 0));
                 }
                 Step::Grow(at, bytes) if count > 0 => {
                     let at = at % count;
@@ -204,8 +203,8 @@ proptest! {
     #[test]
     fn an_attacked_client_still_hears_an_address_that_holds_less(attackers in 1_u8..100, wanted in 1_usize..10) {
         let budget = SharedBudget::new(CAPACITY);
-        let held: Vec<_> = (0..attackers).map(|address| taken(&budget, holder(1, 1, address), CAPACITY)).collect();
-        let mut sender = budget.portion(holder(1, 1, 200));
+        let held: Vec<_> = (0..attackers).map(|address| taken(&budget, owner(1, 1, address), CAPACITY)).collect();
+        let mut sender = budget.portion(owner(1, 1, 200));
         prop_assert!(sender.grow(wanted.min(CAPACITY / (usize::from(attackers) + 1))));
         drop(held);
     }

@@ -52,6 +52,11 @@ impl Admin {
 }
 
 impl Admin {
+    /// Whether a request shows the right token.
+    pub(super) fn shows_token<B>(&self, request: &Request<B>) -> bool {
+        token_in(request.headers()).is_some_and(|shown| self.token.matches(shown))
+    }
+
     /// The proof that this server knows the token, if a request for its health asks for one, whoever asks: the operator's
     /// tools want it before they show the token.
     pub(super) fn proof<B>(&self, request: &Request<B>, arrived: SocketAddr) -> Option<HeaderValue> {

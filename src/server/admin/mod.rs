@@ -3,7 +3,7 @@
 //! `guard` decides who may come in, `api` is the list of pages and their description (OpenAPI), `health` and `ask` are
 //! the pages for programs that watch or stand in front, `clients`, `invites`, `tunnels`, `services` and `requests` are
 //! the API, `log` is what is logged, `page` cuts lists into pieces, `extract` reads what is asked, `answer` is the one
-//! place for refusals (`refusals` describes them), and `change` the one way to change something: in a task of its own,
+//! place for refusals (`refusals` describes them), `connections` says who makes room when all connections are taken, and `change` the one way to change something: in a task of its own,
 //! with a line in the log.
 
 mod answer;
@@ -11,6 +11,7 @@ mod api;
 mod ask;
 mod change;
 mod clients;
+mod connections;
 mod extract;
 mod guard;
 mod health;
@@ -23,8 +24,8 @@ mod services;
 mod tunnels;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -37,9 +38,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower_service::Service as _;
 
+use super::public::ending::Ending;
 use super::public::rest::Unread;
 use super::public::socket::{Turns, VisitorSocket};
 use super::public::wire::Wire;
@@ -49,9 +52,7 @@ use crate::limits::Permits;
 use crate::telemetry::LogLevel;
 use crate::values::{Fingerprint, RequestId};
 use answer::ApiError;
-
-/// Connections at once. Tools and probes need a few.
-const CONNECTIONS: usize = 64;
+use connections::{Connection, Connections};
 
 /// Changes at once. They take turns at the clients file.
 const CHANGES: usize = 16;
@@ -59,6 +60,10 @@ const CHANGES: usize = 16;
 /// Bytes of a request's head, and of its body.
 const HEAD: usize = 32 * 1024;
 const BODY: usize = 64 * 1024;
+
+/// Callers at once who are told that there is no place for them, and how long that may take.
+const REFUSALS: usize = 16;
+const REFUSAL: Duration = Duration::from_secs(1);
 
 /// From the head of a request to its answer.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -71,7 +76,8 @@ pub(super) struct Admin {
     pin: Option<Fingerprint>,
     /// What is logged, if that can be changed.
     log: Option<LogLevel>,
-    connections: Permits,
+    connections: Arc<Connections>,
+    refusals: Permits,
     changes: Permits,
     started: Instant,
     /// The description of the API, as it is sent.
@@ -95,7 +101,8 @@ impl Admin {
             token,
             pin,
             log,
-            connections: Permits::new(CONNECTIONS),
+            connections: Connections::new(),
+            refusals: Permits::new(REFUSALS),
             changes: Permits::new(CHANGES),
             started: Instant::now(),
             description: OnceLock::new(),
@@ -107,32 +114,41 @@ impl Admin {
         let admin = Arc::clone(self);
         let router = api::router(&admin);
         move |socket, peer| {
-            let Some(permit) = admin.connections.try_acquire() else {
-                tracing::debug!(%peer, "closed a connection to the admin listener: there are {CONNECTIONS} already");
+            let (tasks, cut) = (admin.shared.tasks.clone(), admin.shared.cut.clone());
+            let Ok(connection) = admin.connections.admit(peer) else {
+                if let Some(permit) = admin.refusals.try_acquire() {
+                    tasks.spawn(until_cut(cut, async move {
+                        let _permit = permit;
+                        let _ = tokio::time::timeout(REFUSAL, refuse(socket)).await;
+                    }));
+                }
                 return;
             };
             let (admin, router) = (Arc::clone(&admin), router.clone());
-            let cut = admin.shared.cut.clone();
-            admin.shared.tasks.clone().spawn(until_cut(cut, async move {
-                let _permit = permit;
-                admin.serve(router, socket, peer).await;
-            }));
+            tasks.spawn(until_cut(cut, admin.serve(router, socket, (peer, Arc::new(connection)))));
         }
     }
 
     /// Serves one connection, with the deadlines of a visitor's.
-    async fn serve(self: Arc<Self>, router: axum::Router, socket: TcpStream, peer: SocketAddr) {
+    async fn serve(
+        self: Arc<Self>,
+        router: axum::Router,
+        socket: TcpStream,
+        (peer, place): (SocketAddr, Arc<Connection>),
+    ) {
         let arrived = socket.local_addr().ok();
         let (shared, turns, unread) = (Arc::clone(&self.shared), Turns::default(), Unread::default());
         let timeouts = shared.settings().config.timeouts;
-        let signs = (Arc::new(AtomicBool::new(false)), turns.clone(), unread.clone());
+        let signs = (Arc::new(Ending::default()), turns.clone(), unread.clone());
         let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, &timeouts);
+        let held = Arc::clone(&place);
         let service = service_fn(move |request: Request<Incoming>| {
+            let under_way = held.begin(self.shows_token(&request));
             let (admin, router, turn) = (Arc::clone(&self), router.clone(), turns.begin());
             let (unread, id) = (unread.clone(), RequestId::next());
             unread.begin(id, !request.body().is_end_stream());
             async move {
-                let _turn = turn;
+                let (_turn, _under_way) = (turn, under_way);
                 let response = admin.answer(router, request, (peer, arrived)).await;
                 // Whoever is refused may not have been heard out.
                 if response.status().is_success() {
@@ -149,8 +165,17 @@ impl Admin {
             .serve_connection(TokioIo::new(socket), service);
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
+            biased;
             result = connection.as_mut() => result,
             () = shared.drained.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = place.has_to_leave() => {
+                // What has begun just now is answered.
+                if !place.is_busy() {
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -183,4 +208,24 @@ impl Admin {
         headers.extend(proof.map(|proof| (HeaderName::from_static(PROOF_FIELD), proof)));
         response
     }
+}
+
+/// Says that there is no place, and waits until that is heard.
+async fn refuse(mut socket: TcpStream) -> io::Result<()> {
+    let body = format!(
+        "{{\"error\":\"port_busy\",\"message\":\"the admin port is busy: all of its {} connections are in use; try again in a \
+         second\"}}",
+        connections::CONNECTIONS
+    );
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nRetry-After: 1\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(answer.as_bytes()).await?;
+    socket.shutdown().await?;
+    // Closed with a request in it, the socket would take the answer back.
+    let mut scratch = [0; 1024];
+    while socket.read(&mut scratch).await? > 0 {}
+    Ok(())
 }

@@ -47,6 +47,8 @@ pub(super) enum TunnelState {
     /// It has logged in and waits for its first lane.
     Waiting,
     Serving,
+    /// Other agents of the client, which were started later, have all of its names.
+    Standby,
     /// A newer login has taken over its last name; what is open ends.
     Replaced,
     /// Its agent has come back on another tunnel.
@@ -62,8 +64,9 @@ pub(super) enum TunnelState {
 }
 
 impl TunnelState {
-    fn of(tunnel: &Tunnel) -> Self {
+    fn of(tunnel: &Tunnel, has_names: bool) -> Self {
         match &*tunnel.retired().borrow() {
+            None if tunnel.is_serving() && !has_names => Self::Standby,
             None if tunnel.is_serving() => Self::Serving,
             None => Self::Waiting,
             Some(Retired::Replaced { .. }) => Self::Replaced,
@@ -77,14 +80,15 @@ impl TunnelState {
 }
 
 fn view(shared: &Shared, tunnel: &Tunnel) -> TunnelView {
+    let services: Vec<String> = shared.registry.held(tunnel).iter().map(|service| service.name().to_string()).collect();
     TunnelView {
         id: tunnel.id().to_string(),
         client: tunnel.client().to_string(),
         agent: tunnel.agent().to_owned(),
         peer: tunnel.peer().to_string(),
         since: tunnel.since().to_string(),
-        state: TunnelState::of(tunnel),
-        services: shared.registry.held(tunnel).iter().map(|service| service.name().to_string()).collect(),
+        state: TunnelState::of(tunnel, !services.is_empty()),
+        services,
         lanes: tunnel.lanes().len(),
         streams: tunnel.streams(),
     }

@@ -29,7 +29,8 @@ impl Shared {
     ) -> Result<Known, Declined> {
         self.check_failures(from)?;
         let redeemed = self.try_redeem(code, client, from).await;
-        let is_their_fault = |declined: &Declined| matches!(declined.refused.code, Refusal::BadInvite | Refusal::NotAllowed);
+        let is_their_fault =
+            |declined: &Declined| matches!(declined.refused.code, Refusal::BadInvite | Refusal::NotAllowed);
         if redeemed.as_ref().is_err_and(is_their_fault) {
             self.failed_logins.failed(from);
         }

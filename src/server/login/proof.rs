@@ -108,6 +108,17 @@ impl Shared {
         credentials.into_iter().find(holds)
     }
 
+    /// When the agent was started, as one of this server's tickets says that it shows: as its proof, or beside its token
+    /// because it is too old for a proof.
+    pub(super) fn signed_start(&self, hello: &Hello) -> Option<u64> {
+        let proof = match &hello.proof {
+            Some(Proof::Ticket(ticket)) => Some(ticket),
+            _ => None,
+        };
+        let tickets = proof.into_iter().chain(&hello.start).filter_map(|ticket| Ticket::parse(ticket).ok());
+        tickets.filter_map(|ticket| self.tickets.start_of(&ticket, &hello.client_id)).next()
+    }
+
     /// A client that does not exist costs what one that does costs. While a token is being rotated, a wrong one costs
     /// twice as much. Each comparison counts against `from`, whatever comes of it.
     async fn of_token(
@@ -176,7 +187,8 @@ impl Shared {
     /// A fresh ticket for the agent of `tunnel`; `None` if it may not come back.
     pub(in crate::server) fn ticket(&self, tunnel: &Tunnel) -> Option<Secret> {
         let until = unix_now() + TICKET_LIFETIME.as_secs();
-        self.is_still_good(tunnel).then(|| self.tickets.issue(tunnel.client(), &tunnel.credential().hash, until))
+        self.is_still_good(tunnel)
+            .then(|| self.tickets.issue(tunnel.client(), &tunnel.credential().hash, until, tunnel.start()))
     }
 }
 

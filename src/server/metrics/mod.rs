@@ -74,10 +74,12 @@ pub(super) enum Limit {
     FailedLogins,
     /// Wrong admin tokens of one address.
     AdminTokens,
+    /// `limits.held_heads`, or the part of an address or a client.
+    HeldHeads,
 }
 
 impl Limit {
-    const WORDS: [&'static str; 10] = [
+    const WORDS: [&'static str; 11] = [
         "connections",
         "connections_per_ip",
         "rate_per_ip",
@@ -88,6 +90,7 @@ impl Limit {
         "logins_under_way",
         "failed_logins",
         "admin_tokens",
+        "held_heads",
     ];
 }
 

@@ -11,7 +11,7 @@ use super::answer::Failure;
 use super::body::{HoldError, RequestBody};
 use super::pace::Pace;
 use crate::access::{Decision, NotLetIn, Signed, Verifier};
-use crate::limits::{AddressKey, Holder, Portion};
+use crate::limits::{AddressKey, Owner, Portion};
 use crate::server::login::unix_now;
 use crate::server::service::Offered;
 use crate::server::settings::Settings;
@@ -64,7 +64,7 @@ async fn check_signature(
     request.headers_mut().remove(UPGRADE);
     let mut verifier = signed.verifier(request.headers(), unix_now()).ok_or_else(bad_signature)?;
     if !request.body().is_end_stream() {
-        let holder = Holder {
+        let holder = Owner {
             client: offered.tunnel.client().clone(),
             service: offered.service.name().clone(),
             address: AddressKey::new(visitor, settings.config.limits.per_ip.ipv6_prefix),

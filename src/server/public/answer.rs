@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::headers::REQUEST_ID;
+use crate::transport::delivery::Piece;
 use crate::values::RequestId;
 pub(in crate::server) use failure::CODES;
 pub(super) use failure::{Failure, code_number};
@@ -60,7 +61,7 @@ impl Failure {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TunnelOffline | Self::TunnelStalled => Some(AGENTS_COME_BACK),
-            Self::TunnelBusy | Self::AccessBusy | Self::AddressBusy => Some(1),
+            Self::TunnelBusy | Self::AccessBusy | Self::AddressBusy | Self::HeadsBusy => Some(1),
             Self::CutByOperator => Some(60),
             Self::RateLimited(wait) | Self::SiteRateLimited(wait) => Some(wait.seconds()),
             _ => None,
@@ -98,7 +99,7 @@ impl Failure {
     }
 
     /// The whole answer, in the form that the visitor understands best.
-    pub(super) fn answer(&self, request_id: RequestId, form: Form) -> Response<Full<Bytes>> {
+    pub(super) fn answer(&self, request_id: RequestId, form: Form) -> Response<Full<Piece>> {
         let (status, code, message) = self.facts();
         let (kind, body) = match form {
             Form::Page if *self == Self::FrontPage => {
@@ -115,7 +116,7 @@ impl Failure {
             }
             Form::Grpc => ("application/grpc", String::new()),
         };
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        let mut response = Response::new(Full::new(Bytes::from(body).into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         if form == Form::Grpc {
@@ -206,10 +207,10 @@ pub(super) enum Health {
 
 /// `GET /health` on the bare domain or address. It has two answers; of a name that no client may have, a field says so,
 /// too.
-pub(super) fn health(health: Health, request_id: RequestId) -> Response<Full<Bytes>> {
+pub(super) fn health(health: Health, request_id: RequestId) -> Response<Full<Piece>> {
     let connected = health == Health::Connected;
     let text = if connected { "Tunnel: Connected\n" } else { "Tunnel: Disconnected\n" };
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes()).into()));
     if !connected {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(AGENTS_COME_BACK));
@@ -223,14 +224,14 @@ pub(super) fn health(health: Health, request_id: RequestId) -> Response<Full<Byt
 }
 
 /// Sends the visitor to `location`, with the same method and body.
-pub(super) fn redirect(location: HeaderValue, request_id: RequestId) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::new()));
+pub(super) fn redirect(location: HeaderValue, request_id: RequestId) -> Response<Full<Piece>> {
+    let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(LOCATION, location);
     sign(response, request_id)
 }
 
-fn sign(mut response: Response<Full<Bytes>>, request_id: RequestId) -> Response<Full<Bytes>> {
+fn sign(mut response: Response<Full<Piece>>, request_id: RequestId) -> Response<Full<Piece>> {
     for (name, value) in [(DATE, httpdate::fmt_http_date(SystemTime::now())), (REQUEST_ID, request_id.to_string())] {
         if let Ok(value) = HeaderValue::try_from(value) {
             response.headers_mut().insert(name, value);

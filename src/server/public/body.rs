@@ -8,11 +8,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
 use crate::limits::Portion;
+use crate::transport::whole::{IncompleteError, WholeBody};
 
 /// The size of the first piece of a held body, and of the largest, in bytes.
 const PIECES: (usize, usize) = (4 * 1024, 64 * 1024);
@@ -21,7 +21,7 @@ const PIECES: (usize, usize) = (4 * 1024, 64 * 1024);
 #[derive(Debug)]
 pub(super) enum RequestBody {
     /// Passed on as it comes.
-    Coming(Incoming),
+    Coming(WholeBody),
     /// Here in full.
     Held(Box<HeldBody>),
     /// Somebody else has it.
@@ -144,9 +144,12 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = IncompleteError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, IncompleteError>>> {
         match &mut *self {
             Self::Coming(body) => Pin::new(body).poll_frame(cx),
             Self::Held(body) => Poll::Ready(body.next().map(Ok)),
@@ -174,15 +177,15 @@ impl Body for RequestBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{AddressKey, Holder, SharedBudget};
+    use crate::limits::{AddressKey, Owner, SharedBudget};
 
     fn held(budget: &SharedBudget) -> HeldBody {
         HeldBody::new(budget.portion(holder("alice", 1)))
     }
 
-    fn holder(client: &str, address: u8) -> Holder {
+    fn holder(client: &str, address: u8) -> Owner {
         let address = AddressKey::new([192, 0, 2, address].into(), 64);
-        Holder { client: client.parse().unwrap(), service: client.parse().unwrap(), address }
+        Owner { client: client.parse().unwrap(), service: client.parse().unwrap(), address }
     }
 
     fn taken(body: &mut HeldBody) -> (Vec<u8>, bool) {

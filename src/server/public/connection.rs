@@ -1,6 +1,9 @@
 //! A visitor's connection as HTTP, and how long it is kept.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::Executor;
@@ -10,7 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::socket::VisitorSocket;
 use super::{Visit, copied, request};
-use crate::server::{Shared, until_cut};
+use crate::server::{Shared, boxed_until_cut};
+use crate::transport::streams::{self, CloseOnDrop};
 
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
 const HTTP2_STREAMS: u32 = 256;
@@ -34,7 +38,7 @@ where
 {
     fn execute(&self, task: F) {
         let shared = &self.0;
-        shared.visits.spawn(until_cut(shared.cut.clone(), async move { drop(task.await) }));
+        shared.visits.spawn(boxed_until_cut(shared.cut.clone(), streams::run(task, streams::announced())));
     }
 }
 
@@ -68,6 +72,16 @@ pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket, head_s
     }
 }
 
+/// Polls an HTTP/2 connection once. Tells its requests when everything that they gave to it was written.
+fn pass<T>(visit: &Visit, connection: Pin<&mut impl Future<Output = T>>, cx: &mut Context<'_>) -> Poll<T> {
+    let asked = visit.passes.begin(cx);
+    let polled = connection.poll(cx);
+    if !visit.ending.is_full() {
+        visit.passes.end(asked);
+    }
+    polled
+}
+
 /// Serves HTTP/2, with heads of up to `head_size` bytes, to a visitor that takes something of its answers within
 /// `patience`.
 pub(super) async fn serve_http2(
@@ -90,13 +104,14 @@ pub(super) async fn serve_http2(
         .auto_date_header(false)
         .serve_connection(TokioIo::new(socket), service);
     let serve = async {
+        let _closed = CloseOnDrop(&watched.passes);
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
-            result = connection.as_mut() => result,
+            result = poll_fn(|cx| pass(&watched, connection.as_mut(), cx)) => result,
             () = async { tokio::select! { () = shared.stop.cancelled() => {} () = idle.cancelled() => {} } } => {
                 // The visitor is told which of its requests were taken, and sends others elsewhere.
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                poll_fn(|cx| pass(&watched, connection.as_mut(), cx)).await
             }
         };
         if let Err(error) = result {

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -38,7 +38,7 @@ use crate::transport::body::FrameBody;
 use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::values::{Name, RequestId};
 use head::{opening, rewrite};
-use upgraded::Upgraded;
+use upgraded::{End, Upgraded};
 
 /// The largest head of an answer, in bytes as it crosses the stream.
 const MAX_RESPONSE_HEAD: usize = 128 * 1024;
@@ -135,8 +135,9 @@ async fn exchange(
         }
         upgrade.is_some().then_some(writer)
     };
-    // All of such a request is in `first`.
+    // All of such a request is in `first`. Of any other one nothing can be sent again.
     let is_short = !has_body && upgrade.is_none();
+    let first = if is_short { first } else { BytesMut::new() };
     let head = loop {
         match answered(response_head(&mut reader, asks.take()), sending.take(), timeouts.response_head).await {
             Ok(head) => break head,
@@ -157,11 +158,10 @@ async fn exchange(
         (true, Some(writer)) => {
             let Some(visitor) = upgrade else { return Err(Failure::LocalBroken) };
             upgraded::agree(&mut head, agreed, protocol.is_some())?;
-            // Over HTTP/2 others share the connection.
-            let cut = (asked.1 != Version::HTTP_2).then(|| Arc::clone(&visit.cut));
-            let (entry, quiet) = (Arc::clone(entry), timeouts.quiet_stream);
-            let exchange = Upgraded { reader, writer, stream, entry, quiet, cut };
-            shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor)));
+            let (entry, quiet, idle) = (Arc::clone(entry), timeouts.quiet_stream, timeouts.idle);
+            let end = End::of(visit);
+            let exchange = Upgraded { reader, writer, stream, entry, quiet, idle, end };
+            shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor, Arc::clone(visit))));
             return Ok(response(head, ForwardedBody::empty()));
         }
         (true, None) => return Err(Failure::LocalBroken),
@@ -175,7 +175,8 @@ async fn exchange(
     if delimited == Delimited::Close {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let body = ForwardedBody::new(body, delimited, Arc::clone(entry), Arc::clone(visit), stream);
+    let body = (body, delimited);
+    let body = ForwardedBody::new(body, Arc::clone(entry), Arc::clone(visit), stream, timeouts.idle);
     Ok(response(head, body))
 }
 

@@ -1,8 +1,8 @@
-//! The body of a forwarded answer: what it takes to know that the visitor has the whole of it, or has left.
+//! The body of a forwarded answer: what it takes to know that the visitor has the whole of it, or has left; and what
+//! comes before the error of one that breaks off.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use super::Visit;
 use super::answer::Failure;
 use super::ledger::Entry;
 use crate::server::until_cut;
-use crate::transport::body::{BodyError, FrameBody};
+use crate::transport::body::{BodyError, FrameBody, Idle};
+use crate::transport::delivery::{Piece, Queued};
 use crate::transport::mux::MuxStream;
 
 /// How long the end of an answer may take that the visitor has in full already.
@@ -47,7 +48,18 @@ pub(super) enum Delimited {
 
 /// The body of a forwarded answer. Dropped before its end, it cuts the stream: the visitor has left.
 #[derive(Debug)]
-pub(super) struct ForwardedBody(Option<Open>);
+pub(super) struct ForwardedBody(State);
+
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every body is the large one, and is made for each request")]
+enum State {
+    /// Nothing is left of it.
+    Over,
+    /// It comes over a stream.
+    Open(Open),
+    /// It has broken off. In a box: few do.
+    Breaking(Box<Breaking>),
+}
 
 #[derive(Debug)]
 struct Open {
@@ -57,40 +69,63 @@ struct Open {
     visit: Arc<Visit>,
     /// Over HTTP/2: its head or a piece of it is with the visitor.
     given: bool,
-    _stream: Held,
+    /// Over HTTP/2: what of it the library holds.
+    queued: Option<Arc<Queued>>,
+    /// How long the visitor may take nothing.
+    idle: Duration,
+    stream: Held,
+}
+
+/// A body that has broken off: the visitor gets what came before, and then the error. The HTTP library would discard what
+/// it has not sent.
+#[derive(Debug)]
+struct Breaking {
+    error: BodyError,
+    sent: Sent,
+    open: Open,
+}
+
+/// What tells that the visitor has what came before.
+#[derive(Debug)]
+enum Sent {
+    /// Over HTTP/1: the socket.
+    Flushed,
+    /// Over HTTP/2: all pieces are out, and so is the head, after this pass; unless nothing moves for too long.
+    Passed(Arc<Queued>, u64, Idle),
 }
 
 impl ForwardedBody {
     /// Nothing: the answer to an upgrade has no body.
     pub(super) fn empty() -> Self {
-        Self(None)
+        Self(State::Over)
     }
 
-    /// What comes as `body` over `stream`.
+    /// What comes as `body` over `stream`. A visitor that takes nothing for `idle` is given up.
     pub(super) fn new(
-        body: FrameBody,
-        delimited: Delimited,
+        (body, delimited): (FrameBody, Delimited),
         entry: Arc<Entry>,
         visit: Arc<Visit>,
         stream: Held,
+        idle: Duration,
     ) -> Self {
         if delimited == Delimited::Close {
-            visit.cut.store(true, Ordering::Release);
+            visit.ending.set_cut(true);
         }
-        let mut open = Open { body, delimited, entry, visit, given: false, _stream: stream };
+        let queued = visit.is_http2().then(Arc::default);
+        let mut open = Open { body, delimited, entry, visit, given: false, queued, idle, stream };
         open.give();
-        Self(Some(open))
+        Self(State::Open(open))
     }
 
     /// Nobody asks for more.
     fn close(&mut self) {
-        let Some(open) = self.0.take() else { return };
+        let State::Open(open) = std::mem::replace(&mut self.0, State::Over) else { return };
         if !open.is_whole() {
             return;
         }
         open.entry.complete();
         if open.delimited == Delimited::Close {
-            open.visit.cut.store(false, Ordering::Release);
+            open.visit.ending.set_cut(false);
         }
         if !open.body.is_end_stream() {
             // Whoever counts bytes does not ask for the end. It must be read all the same: a request that is still
@@ -118,6 +153,14 @@ impl Open {
         }
     }
 
+    /// A piece, as the HTTP library gets it.
+    fn piece(&self, data: Bytes) -> Piece {
+        match &self.queued {
+            Some(queued) => queued.piece(data),
+            None => data.into(),
+        }
+    }
+
     fn is_whole(&self) -> bool {
         self.body.is_end_stream() || self.delimited == Delimited::Length(0)
     }
@@ -127,6 +170,18 @@ impl Open {
         if let Delimited::Length(left) = &mut self.delimited {
             *left = left.saturating_sub(sent as u64);
         }
+    }
+
+    /// It is not whole. What is still sent of the request is of no use either.
+    fn break_off(mut self, error: BodyError) -> Breaking {
+        self.stream.0.abort();
+        // Now it is the visitor's turn.
+        self.give();
+        let sent = match self.queued.take() {
+            None => Sent::Flushed,
+            Some(queued) => Sent::Passed(queued, self.visit.passes.ask(), Idle::new(self.idle)),
+        };
+        Breaking { error, sent, open: self }
     }
 
     async fn read_end(mut self) {
@@ -148,32 +203,73 @@ impl Drop for ForwardedBody {
 }
 
 impl Body for ForwardedBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(open) = &mut self.0 else { return Poll::Ready(None) };
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
+        let open = match &mut self.0 {
+            State::Over => return Poll::Ready(None),
+            State::Breaking(breaking) => return breaking.poll_frame(cx),
+            State::Open(open) => open,
+        };
         open.take_back();
         let frame = ready!(Pin::new(&mut open.body).poll_frame(cx));
-        match &frame {
+        match frame {
             Some(Ok(frame)) => {
                 open.count(frame.data_ref().map_or(0, Bytes::len));
                 open.give();
+                Poll::Ready(Some(Ok(frame.map_data(|data| open.piece(data)))))
             }
-            Some(Err(_)) => {
-                let is_grpc = open.delimited == Delimited::Grpc;
-                // Not whole: dropping it cuts the stream.
-                self.0 = None;
-                if is_grpc {
-                    return Poll::Ready(Some(Ok(Frame::trailers(Failure::TunnelLost.grpc_trailers()))));
-                }
+            Some(Err(error)) => self.broken(error, cx),
+            None => {
+                self.close();
+                Poll::Ready(None)
             }
-            None => self.close(),
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|open| open.body.is_end_stream())
+        match &self.0 {
+            State::Over => true,
+            State::Open(open) => open.body.is_end_stream(),
+            State::Breaking(_) => false,
+        }
+    }
+}
+
+impl ForwardedBody {
+    /// The stream brings no more of a body that has not ended.
+    fn broken(&mut self, error: BodyError, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
+        // The visitor has all that was announced: this is the end for it.
+        let is_whole = matches!(&self.0, State::Open(open) if open.is_whole());
+        if is_whole {
+            self.close();
+            return Poll::Ready(None);
+        }
+        let State::Open(open) = std::mem::replace(&mut self.0, State::Over) else { return Poll::Ready(None) };
+        if open.delimited == Delimited::Grpc {
+            // Not whole: dropping it cuts the stream.
+            return Poll::Ready(Some(Ok(Frame::trailers(Failure::TunnelLost.grpc_trailers()))));
+        }
+        let mut breaking = Box::new(open.break_off(error));
+        let frame = breaking.poll_frame(cx);
+        self.0 = State::Breaking(breaking);
+        frame
+    }
+}
+
+impl Breaking {
+    /// The error, once the visitor has what came before it.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
+        match &mut self.sent {
+            Sent::Flushed => ready!(self.open.visit.ending.poll_sent(cx)),
+            Sent::Passed(queued, pass, idle) => {
+                if queued.poll_empty(cx).is_pending() || self.open.visit.passes.poll_done(*pass, cx).is_pending() {
+                    // Its window is closed, and may stay closed.
+                    ready!(idle.poll(cx));
+                }
+            }
+        }
+        Poll::Ready(Some(Err(self.error)))
     }
 }

@@ -341,6 +341,13 @@ impl Entry {
         let _ = self.failure.set(failure);
     }
 
+    /// The request failed. A visitor that has its whole answer already may leave the rest of its request out.
+    pub(super) fn fail_unless_complete(&self, failure: Failure) {
+        if !self.complete.load(Ordering::Relaxed) {
+            self.fail(failure);
+        }
+    }
+
     /// Why the exchange failed, if it did.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.failure.get().cloned()

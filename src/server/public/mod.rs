@@ -5,7 +5,7 @@
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
 //! that, which has to come at a `pace`), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
-//! ends, with a `span` for those who trace; `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
+//! ends, with a `span` for those who trace; `ending` delivers what came before a response broke off, `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
 //! connections that are not HTTP.
 
 mod access;
@@ -15,6 +15,7 @@ mod body;
 pub(super) mod connection;
 mod copied;
 mod course;
+pub(super) mod ending;
 mod forward;
 mod forwarded;
 mod headers;
@@ -34,7 +35,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -51,12 +51,14 @@ use crate::limits::{AddressPermit, Permit, Permits};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
+use crate::transport::streams::Passes;
 use crate::transport::tls;
 use crate::values::Name;
 pub(super) use answer::CODES;
 use answer::Failure;
 use arrival::{Arrival, TlsHello};
 use body::RequestBody;
+use ending::Ending;
 use rest::Unread;
 use socket::{Turns, VisitorSocket};
 use stalls::Stalls;
@@ -77,13 +79,14 @@ struct Visit {
     peer_text: HeaderValue,
     local: SocketAddr,
     scheme: Scheme,
-    /// Set when an answer without a length of its own, or an upgraded connection, broke off: its end must not look like
-    /// one.
-    cut: Arc<AtomicBool>,
+    /// Tells the socket how to end.
+    ending: Arc<Ending>,
     /// Tells the socket when a request is under way.
     turns: Turns,
     /// Tells the socket that the visitor may still be sending a body.
     unread: Unread,
+    /// Over HTTP/2: whether what its requests gave to it was written.
+    passes: Passes,
     /// Over HTTP/2: whether the visitor takes what it has asked for.
     stalls: Option<Stalls>,
     /// Over HTTP/2: rests of requests that may be read at once which nobody wants.
@@ -95,12 +98,13 @@ struct Visit {
 impl Visit {
     fn new(
         (shared, peer, local, scheme): (Arc<Shared>, SocketAddr, SocketAddr, Scheme),
-        (cut, turns, unread, stalls): (Arc<AtomicBool>, Turns, Unread, Option<Stalls>),
+        (ending, turns, unread, stalls): (Arc<Ending>, Turns, Unread, Option<Stalls>),
         permits: (Permit, Option<AddressPermit>),
     ) -> Arc<Self> {
         let peer_text = headers::address_value(peer.ip());
+        let passes = Passes::default();
         let rests = stalls.is_some().then(|| Permits::new(rest::AT_ONCE));
-        Arc::new(Self { shared, peer, peer_text, local, scheme, cut, turns, unread, stalls, rests, permits })
+        Arc::new(Self { shared, peer, peer_text, local, scheme, ending, turns, unread, passes, stalls, rests, permits })
     }
 
     fn is_http2(&self) -> bool {
@@ -254,16 +258,16 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
     let peer = admission.peer;
     match wanted {
         Ok(Ok(Wanted::Http(wire, is_http2, scheme))) => {
-            let cut = Arc::new(AtomicBool::new(false));
+            let ending = Arc::new(Ending::default());
             let (turns, unread) = (Turns::default(), Unread::default());
-            let signs = (Arc::clone(&cut), turns.clone(), unread.clone());
+            let signs = (Arc::clone(&ending), turns.clone(), unread.clone());
             let socket = VisitorSocket::new(wire, signs, &timeouts);
             let stalls = is_http2.then(Stalls::default);
             let Admission { shared, settings, peer, local, permits } = admission;
             let head_size = settings.config.limits.head_size;
             // Each request takes what counts by then.
             drop(settings);
-            let visit = Visit::new((shared, peer, local, scheme), (cut, turns, unread, stalls), permits);
+            let visit = Visit::new((shared, peer, local, scheme), (ending, turns, unread, stalls), permits);
             match is_http2 {
                 // In boxes, so that the many that are HTTP/1.1 do not take as much room.
                 true => Box::pin(connection::serve_http2(visit, socket, (head_size, timeouts.idle))).await,

@@ -23,6 +23,7 @@ use crate::protocol::preface::Preface;
 use crate::server::service::Offered;
 use crate::telemetry::RequestSpan;
 use crate::transport::copy::both_ways;
+use crate::transport::delivery;
 use crate::transport::framed::{FrameReader, FrameWriter};
 use crate::values::RequestId;
 
@@ -52,6 +53,8 @@ pub(super) async fn serve(admission: Admission, offered: Arc<Offered>, mut socke
             let end = (0, failure.code(), began.elapsed());
             ledger::note((request_id, peer.ip()), Whose::Service(meter), &Asked::Connection(kind), end, 0);
         }
+        // Not before the visitor has what came before.
+        delivery::all_sent(&socket, admission.settings.config.timeouts.idle).await;
         reset(&socket);
     }
 }

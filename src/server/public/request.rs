@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -21,7 +21,8 @@ use super::headers;
 use super::ledger::{self, Asked as AskedFor, Entry, Path, Whose};
 use super::span::{self, End};
 use super::{Visit, access, lookup};
-use crate::protocol::exchange::Scheme;
+use crate::limits::{AddressKey, HeldHead, Holder, head_memory, target_length};
+use crate::protocol::exchange::{MAX_FIELDS, Scheme};
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::Shared;
@@ -29,6 +30,8 @@ use crate::server::metrics::Meter;
 use crate::server::settings::Settings;
 use crate::server::urls::with_port;
 use crate::telemetry::RequestSpan;
+use crate::transport::delivery::Piece;
+use crate::transport::whole::WholeBody;
 use crate::values::{Name, RequestId};
 
 /// The server's own page.
@@ -38,17 +41,19 @@ const HEALTH: &str = "/health";
 pub(super) type Served = Result<Response<AnswerBody>, Infallible>;
 
 /// The body of an answer: the server's own, or what comes through the tunnel.
-pub(super) type AnswerBody = Either<Full<Bytes>, ForwardedBody>;
+pub(super) type AnswerBody = Either<Full<Piece>, ForwardedBody>;
 
 /// Answers one request, whatever happens. No asynchronous function: that would hold the request several times.
 pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Future<Output = Served> {
     let turn = visit.turns.begin();
     let request_id = RequestId::next();
     let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
-    if !visit.is_http2() {
+    let is_http2 = visit.is_http2();
+    if !is_http2 {
         visit.unread.begin(request_id, !request.body().is_end_stream());
     }
-    let mut request = request.map(RequestBody::Coming);
+    let whole = if is_http2 { WholeBody::http2 } else { WholeBody::http1 };
+    let mut request = request.map(|body| RequestBody::Coming(whole(body)));
     // What counts now counts for all of this request.
     let settings = visit.shared.settings();
     let visitor = {
@@ -56,11 +61,17 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
         headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted)
     };
     let mut noted = Noted::new((&visit, &settings), &request, (request_id, visitor));
+    // Now: an HTTP/2 connection brings hundreds before the first of them runs.
+    let held = hold_head((&visit.shared, &settings), &request, visitor);
+    if held.is_err() {
+        *request.headers_mut() = HeaderMap::new();
+    }
     async move {
         let _turn = turn;
         let mut reached = Reached::Nobody;
         let decided =
-            decide((&visit, &settings), &mut request, (request_id, visitor), (&mut reached, &mut noted.span)).await;
+            decide((&visit, &settings), &mut request, (request_id, visitor), held, (&mut reached, &mut noted.span))
+                .await;
         // Over HTTP/1.1 the socket does it, when the connection ends.
         if visit.is_http2() && !request.body().is_end_stream() {
             visit.throw_away(request.body_mut().take());
@@ -168,10 +179,12 @@ async fn decide(
     (visit, settings): (&Arc<Visit>, &Settings),
     request: &mut Request<RequestBody>,
     (request_id, visitor): (RequestId, IpAddr),
+    held: Result<Option<Box<HeldHead>>, Failure>,
     (reached, span): (&mut Reached, &mut RequestSpan),
 ) -> Result<Response<AnswerBody>, Failure> {
     let shared = &visit.shared;
     shared.visitors.check(visitor).map_err(Failure::RateLimited)?;
+    let mut held = held?;
     // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. With a protocol it is how
     // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
     // the plain one.
@@ -198,6 +211,9 @@ async fn decide(
         Route::Service { .. } | Route::Domain(_) => {
             let offered = lookup::offered(shared, &route)?;
             *reached = Reached::Service(Arc::clone(offered.service.meter()));
+            if let Some(held) = &mut held {
+                held.charge(Holder::Client(offered.tunnel.client().clone())).map_err(|_| Failure::HeadsBusy)?;
+            }
             if offered.service.kind() != ServiceKind::Http {
                 return Err(Failure::WrongKind);
             }
@@ -216,6 +232,20 @@ async fn decide(
         Route::Own => own_page(visit, request, request_id).map(|response| response.map(Either::Left)),
         Route::Unknown => Err(Failure::UnknownName),
     }
+}
+
+/// Charges the head of a request, if it is a large one, for as long as the request waits for its answer.
+fn hold_head<B>(
+    (shared, settings): (&Shared, &Settings),
+    request: &Request<B>,
+    visitor: IpAddr,
+) -> Result<Option<Box<HeldHead>>, Failure> {
+    let memory = head_memory(request.headers(), target_length(request.uri()));
+    let prefix = settings.config.limits.per_ip.ipv6_prefix;
+    let held = shared.held_heads.hold(memory, || Holder::Address(AddressKey::new(visitor, prefix)));
+    // One that could not be passed on anyway hears so.
+    let has_too_many = request.headers().len() > MAX_FIELDS;
+    held.map_err(|_| if has_too_many { Failure::HeadTooLarge } else { Failure::HeadsBusy })
 }
 
 /// Whether a monitor asks how the server is by its address: no certificate is for that, so HTTPS would not answer it.
@@ -254,7 +284,7 @@ fn https_location(
     HeaderValue::try_from(format!("https://{host}{}{target}", with_port(port, 443))).ok()
 }
 
-fn add_slash(request: &Request<RequestBody>, request_id: RequestId) -> Result<Response<Full<Bytes>>, Failure> {
+fn add_slash(request: &Request<RequestBody>, request_id: RequestId) -> Result<Response<Full<Piece>>, Failure> {
     let uri = request.uri();
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(|_| Failure::BadRequest)?;
@@ -265,7 +295,7 @@ fn own_page(
     visit: &Visit,
     request: &Request<RequestBody>,
     request_id: RequestId,
-) -> Result<Response<Full<Bytes>>, Failure> {
+) -> Result<Response<Full<Piece>>, Failure> {
     match request.uri().path() {
         HEALTH => {}
         "/" => return Err(Failure::FrontPage),

@@ -10,11 +10,12 @@
 //! - An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection, and so does what became of
 //!   an upgrade. If it breaks off, an orderly end would show the visitor half of it as the whole: then the socket ends
 //!   with a reset.
+//! - What was written before a response broke off is sent before the connection ends (`ending`).
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,10 +24,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::ending::Ending;
 use super::rest::{Rest, Unread};
 use super::wire::Wire;
 use crate::config::TimeoutConfig;
 use crate::transport::body::Idle;
+use crate::transport::delivery::AllSent;
+use crate::transport::streams::ResetCodes;
 
 /// Bytes that may wait in the kernel to be sent to a visitor. Without a bound the kernel takes megabytes, and calls a
 /// socket writable again only when a third of that has gone: a slow reader would look like one that takes nothing.
@@ -144,45 +148,62 @@ impl HeadClock {
 #[derive(Debug)]
 pub(in crate::server) struct VisitorSocket {
     wire: Wire,
-    cut: Arc<AtomicBool>,
+    ending: Arc<Ending>,
     clock: HeadClock,
     /// Runs while something waits to be sent.
     stuck: Idle,
     unread: Unread,
     /// Runs when everything was said.
     rest: Option<Rest>,
+    /// Over HTTP/2: reads along.
+    codes: Option<ResetCodes>,
+    /// Runs before a reset.
+    all_sent: Option<AllSent>,
 }
 
 impl VisitorSocket {
     /// Watches whether an answer was cut and a request not read when the connection ends, and its turns while it lasts.
-    pub(in crate::server) fn new(
-        wire: Wire,
-        signs: (Arc<AtomicBool>, Turns, Unread),
-        timeouts: &TimeoutConfig,
-    ) -> Self {
-        let (cut, turns, unread) = signs;
+    pub(in crate::server) fn new(wire: Wire, signs: (Arc<Ending>, Turns, Unread), timeouts: &TimeoutConfig) -> Self {
+        let (ending, turns, unread) = signs;
         let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
         let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
-        Self { wire, cut, clock, stuck: Idle::new(idle), unread, rest: None }
+        Self { wire, ending, clock, stuck: Idle::new(idle), unread, rest: None, codes: None, all_sent: None }
     }
 
     /// Gives a write that waits its deadline.
     fn unless_stuck<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stuck.moved();
+            self.ending.set_full(false);
             return written;
         }
+        self.ending.set_full(true);
         self.stuck.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// From now on HTTP/2 is spoken: a connection without requests is not closed at once when its time is over, but
     /// first announced here.
     pub(super) fn announce_idle(&mut self) -> CancellationToken {
+        self.codes = Some(ResetCodes::of_client());
         self.clock.announce.get_or_insert_default().clone()
     }
 
     fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+        self.ending.is_cut()
+    }
+
+    /// Ready when the visitor has, or will get, everything that was written, and is told that no more comes. An end that
+    /// shows by itself that something is missing is an orderly one; before a reset, the kernel has to have sent it all.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_cut() {
+            return Pin::new(self).poll_shutdown(cx);
+        }
+        if self.all_sent.is_none() {
+            // Without a descriptor to watch it by, the reset comes at once.
+            self.all_sent = AllSent::of(self.wire.tcp()).ok();
+        }
+        let sent = self.all_sent.as_ref().map_or(Poll::Ready(()), |sent| sent.poll(cx));
+        self.unless_stuck(cx, sent.map(Ok))
     }
 }
 
@@ -202,6 +223,9 @@ impl AsyncRead for VisitorSocket {
             Poll::Ready(read) => {
                 if buffer.filled().len() > before {
                     self.clock.read();
+                    if let Some(codes) = &mut self.codes {
+                        codes.pass(&mut buffer.filled_mut()[before..]);
+                    }
                 }
                 Poll::Ready(read)
             }
@@ -237,7 +261,12 @@ impl AsyncWrite for VisitorSocket {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // TLS holds what the socket did not take.
         let flushed = Pin::new(&mut self.wire).poll_flush(cx);
-        self.unless_stuck(cx, flushed)
+        ready!(self.unless_stuck(cx, flushed))?;
+        if self.ending.is_asked() {
+            ready!(self.poll_last_words(cx))?;
+            self.ending.sent();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

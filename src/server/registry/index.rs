@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
-use crate::server::service::{Offered, Service};
-use crate::server::tunnel::Tunnel;
-use crate::values::{ClientId, InstanceId, TunnelId};
+use crate::server::service::Offered;
+use crate::values::{ClientId, TunnelId};
 
 /// Who offers what. Readers take a clone out and hold no lock; writers take turns, which is the registry's business.
 #[derive(Debug)]
@@ -24,11 +23,6 @@ struct Holders {
 }
 
 impl Holders {
-    fn is_shared_by(&self, tunnel: &Tunnel, service: &Service) -> bool {
-        let shares = |held: &Arc<Offered>| held.tunnel.client() == tunnel.client() && held.service.shares_with(service);
-        self.members.iter().all(shares)
-    }
-
     /// The member with the fewest open streams, of those that fit and can serve.
     fn choose(&self, fits: impl Fn(&Offered) -> bool) -> Option<&Arc<Offered>> {
         if let [only] = &*self.members {
@@ -59,53 +53,23 @@ impl<K: Eq + Hash> Index<K> {
         self.0.get(key)?.choose(fits).cloned()
     }
 
-    pub(super) fn is_held(&self, key: &K) -> bool {
-        self.0.contains_key(key)
-    }
-
     /// Whether another client holds `key`.
     pub(super) fn is_foreign(&self, key: &K, client: &ClientId) -> bool {
         self.0.get(key).is_some_and(|holders| holders.members.iter().any(|held| held.tunnel.client() != client))
     }
 
-    /// Whether `key` is held by other agents, which would not share it with `service`.
-    pub(super) fn is_held_against(&self, key: &K, instance: InstanceId, client: &ClientId, service: &Service) -> bool {
-        self.0.get(key).is_some_and(|holders| {
-            holders.members.iter().any(|held| {
-                held.tunnel.instance() != instance
-                    && !(held.tunnel.client() == client && held.service.shares_with(service))
-            })
-        })
+    /// All that `key` leads to.
+    pub(super) fn members(&self, key: &K) -> Vec<Arc<Offered>> {
+        self.0.get(key).map(|holders| holders.members.clone()).unwrap_or_default()
     }
 
-    /// Gives `key` to this tunnel's service: beside those that share it, and in place of all others. Gives back whom it
-    /// was taken from; earlier tunnels of the same agent are not among them.
-    pub(super) fn claim(&self, key: K, tunnel: &Arc<Tunnel>, service: &Arc<Service>) -> Vec<Arc<Offered>> {
-        let offered = Arc::new(Offered { tunnel: Arc::clone(tunnel), service: Arc::clone(service) });
-        let mut holders = self.0.entry(key).or_default();
-        holders.members.retain(|held| held.tunnel.instance() != tunnel.instance());
-        let shared = holders.is_shared_by(tunnel, service);
-        let replaced = if shared { Vec::new() } else { std::mem::take(&mut holders.members) };
-        holders.members.push(offered);
-        replaced
-    }
-
-    /// Gives `key` to this tunnel's service if nobody has it, or only those that share it. Says whether it has it now.
-    pub(super) fn join(&self, key: K, tunnel: &Arc<Tunnel>, service: &Arc<Service>) -> bool {
-        let mut holders = self.0.entry(key).or_default();
-        let joins = holders.is_shared_by(tunnel, service);
-        if joins && !holders.members.iter().any(|held| held.tunnel.id() == tunnel.id()) {
-            holders.members.push(Arc::new(Offered { tunnel: Arc::clone(tunnel), service: Arc::clone(service) }));
+    /// From now on `key` leads to these.
+    pub(super) fn set(&self, key: K, members: Vec<Arc<Offered>>) {
+        if members.is_empty() {
+            self.0.remove(&key);
+        } else {
+            self.0.entry(key).or_default().members = members;
         }
-        joins
-    }
-
-    /// Takes `key` away from a tunnel.
-    pub(super) fn release(&self, key: &K, tunnel: TunnelId) {
-        self.0.remove_if_mut(key, |_, holders| {
-            holders.members.retain(|held| held.tunnel.id() != tunnel);
-            holders.members.is_empty()
-        });
     }
 
     /// Whether `key` leads to this tunnel.

@@ -1,78 +1,204 @@
-//! Who has which names and domains: taken over by newer agents of a client, given back when those leave.
+//! Who has which names and domains.
+//!
+//! One rule, applied whenever something changes: of the tunnels that serve and offer a name, the one whose agent was
+//! started last has it, together with those that share it (`group`). The others stand by. A name that becomes free is
+//! kept for its last owner for a while ([`super::kept`]); an agent that was started later need not wait for that.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use super::index::Index;
+use super::kept::Place;
 use super::{Books, RegisterError, Registry};
-use crate::server::service::Service;
+use crate::protocol::standby::{OtherAgent, Standby};
+use crate::server::service::{Offered, Service};
 use crate::server::tunnel::{Retired, Tunnel};
-use crate::values::{ClientId, Domain, InstanceId, Name, TunnelId};
+use crate::values::{ClientId, Domain, Name, TunnelId};
+
+/// A tunnel that offers something, and the service by which it does.
+#[derive(Clone)]
+struct Candidate {
+    tunnel: Arc<Tunnel>,
+    service: Arc<Service>,
+}
+
+impl Candidate {
+    fn id(&self) -> TunnelId {
+        self.tunnel.id()
+    }
+
+    fn shares_with(&self, other: &Self) -> bool {
+        self.id() == other.id() || self.service.shares_with(&other.service)
+    }
+
+    fn is(&self, held: &Offered) -> bool {
+        held.tunnel.id() == self.id()
+    }
+}
+
+/// The candidates that are to hold what `held` hold now. `kept` is the start that a candidate needs while nobody holds it;
+/// an agent that knows nothing of standing by need not wait for that.
+fn decide(candidates: &[Candidate], held: &[Arc<Offered>], kept: Option<u64>) -> Vec<Candidate> {
+    let is_held = candidates.iter().any(|candidate| held.iter().any(|held| candidate.is(held)));
+    let may = |candidate: &&Candidate| {
+        is_held || !candidate.tunnel.can_stand_by() || kept.is_none_or(|start| candidate.tunnel.start() >= start)
+    };
+    // Before one that waits, none that was started earlier has its turn.
+    let newest = candidates.iter().max_by_key(|candidate| candidate.tunnel.rank());
+    let Some(newest) = newest.filter(may) else { return Vec::new() };
+    candidates.iter().filter(|candidate| candidate.shares_with(newest)).cloned().collect()
+}
+
+/// What a login would have of one of its services.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    /// The name, which these agents have had until now.
+    Held(Option<OtherAgent>),
+    /// Not the name.
+    StandsBy(Standby),
+}
 
 impl Registry {
-    /// Gives the names and domains of these services to `tunnel`, but for those that it has lost to a newer one.
-    pub(super) fn claim_each<'s>(
+    /// Makes the names and domains lead where they belong. `gone` is a tunnel that is leaving. Tells the log, and each
+    /// tunnel that has won or lost one but for `newcomer`, whose login is answered with what it has.
+    pub(super) fn settle(
         &self,
         books: &mut Books,
-        tunnel: &Arc<Tunnel>,
-        services: impl Iterator<Item = &'s Arc<Service>>,
+        client: &ClientId,
+        gone: &[TunnelId],
+        places: Places,
+        newcomer: Option<TunnelId>,
     ) {
-        let (client, instance) = (tunnel.client(), tunnel.instance());
-        let mut taken = Vec::new();
-        for service in services {
-            // The newer holder keeps what this agent has lost to it.
-            if self.is_barred(books, client, instance, service) {
-                // The agent was told that it is offered.
-                tunnel.names_moved();
-                continue;
-            }
-            let name = service.name();
-            books.lost.forget(client, instance, name);
-            for older in self.names.claim(name.clone(), tunnel, service) {
-                books.lost.remember(client, older.tunnel.instance(), name);
-                self.forget(&older.service, older.tunnel.id());
-                older.tunnel.names_moved();
-                taken.push(name.as_str());
-            }
-            for domain in &service.offer().domains {
-                self.domains.claim(domain.clone(), tunnel, service);
-            }
+        let mut serving = self.tunnels_of(client);
+        serving.retain(|tunnel| tunnel.is_serving() && !gone.contains(&tunnel.id()));
+        let mut moved = Moved::default();
+        let Places { names, mut domains } = places;
+        let offers = offers_of(&serving, |service| names.contains(service.name()).then(|| service.name().clone()));
+        for name in &names {
+            let candidates = offers.get(name).map(Vec::as_slice).unwrap_or_default();
+            self.settle_one(books, client, (&self.names, name), candidates, &mut moved);
         }
-        if !taken.is_empty() {
-            let (names, to) = (taken.join(","), tunnel.peer());
-            tracing::info!(%client, names, %to, "a newer agent of the same client has taken names over");
+        // A domain follows the name of its service.
+        for candidate in offers.values().flatten() {
+            domains.extend(candidate.service.offer().domains.iter().cloned());
+        }
+        let offers = offers_of_domains(&serving, &domains, |name, id| self.names.leads_to(name, id));
+        for domain in &domains {
+            let candidates = offers.get(domain).map(Vec::as_slice).unwrap_or_default();
+            self.settle_one(books, client, (&self.domains, domain), candidates, &mut Moved::default());
+        }
+        moved.tell(client, newcomer);
+    }
+
+    fn settle_one<K>(
+        &self,
+        books: &mut Books,
+        client: &ClientId,
+        (index, key): (&Index<K>, &K),
+        candidates: &[Candidate],
+        moved: &mut Moved,
+    ) where
+        K: Eq + Hash + Clone + std::fmt::Display,
+        for<'k> Place: From<&'k K>,
+    {
+        if index.is_foreign(key, client) {
+            return;
+        }
+        let (before, place, now) = (index.members(key), Place::from(key), Instant::now());
+        let stays = |held: &Arc<Offered>| candidates.iter().any(|candidate| candidate.is(held));
+        if let Some(last) = before.iter().map(|held| held.tunnel.start()).max()
+            && !before.iter().any(stays)
+        {
+            books.kept.keep(client, place.clone(), last, now + books.keep_for);
+            self.keeps.notify_one();
+        }
+        let after = decide(candidates, &before, books.kept.start_of(client, &place, now));
+        if !after.is_empty() {
+            books.kept.forget(client, &place);
+        }
+        moved.add(key, &before, &after);
+        let member = |candidate: Candidate| {
+            let same = |held: &&Arc<Offered>| candidate.is(held) && Arc::ptr_eq(&held.service, &candidate.service);
+            let same = before.iter().find(same).cloned();
+            same.unwrap_or_else(|| Arc::new(Offered { tunnel: candidate.tunnel, service: candidate.service }))
+        };
+        index.set(key.clone(), after.into_iter().map(member).collect());
+    }
+
+    /// What `tunnel` would have if it came up now: for each of its services, in their order.
+    pub fn fates(&self, tunnel: &Arc<Tunnel>) -> Vec<Fate> {
+        self.fates_in(&self.books.lock(), tunnel)
+    }
+
+    pub(super) fn fates_in(&self, books: &Books, tunnel: &Arc<Tunnel>) -> Vec<Fate> {
+        let services = tunnel.services();
+        let mut others = self.tunnels_of(tunnel.client());
+        others.retain(|other| other.is_serving() && other.instance() != tunnel.instance());
+        let names: HashSet<&Name> = services.iter().map(|service| service.name()).collect();
+        let mut offers = offers_of(&others, |other| names.contains(other.name()).then(|| other.name().clone()));
+        let fate = |service| self.fate(books, tunnel, service, offers.remove(service.name()).unwrap_or_default());
+        services.iter().map(fate).collect()
+    }
+
+    fn fate(
+        &self,
+        books: &Books,
+        tunnel: &Arc<Tunnel>,
+        service: &Arc<Service>,
+        mut candidates: Vec<Candidate>,
+    ) -> Fate {
+        let (name, now) = (service.name(), Instant::now());
+        let own = Candidate { tunnel: Arc::clone(tunnel), service: Arc::clone(service) };
+        candidates.push(own.clone());
+        let before = self.names.members(name);
+        let is_own = |held: &Arc<Offered>| held.tunnel.instance() == tunnel.instance();
+        let kept = books.kept.start_of(tunnel.client(), &Place::from(name), now);
+        // A name that its own past has is not free.
+        let kept = kept.or_else(|| self.keeps_itself(tunnel, name)).filter(|_| !before.iter().any(is_own));
+        let after = decide(&candidates, &before, kept);
+        let stays = |held: &Arc<Offered>| after.iter().any(|candidate| candidate.is(held));
+        let mut others = before.iter().filter(|held| !is_own(held));
+        if after.iter().any(|candidate| candidate.id() == own.id()) {
+            return Fate::Held(others.find(|held| !stays(held)).map(|held| held.tunnel.as_other()));
+        }
+        Fate::StandsBy(Standby { name: name.clone(), by: others.next().map(|held| held.tunnel.as_other()) })
+    }
+
+    /// The start that takes a name from an agent which says that it stands by for it, although the server knows of no
+    /// owner: it was restarted, and the owner may be on its way back.
+    fn keeps_itself(&self, tunnel: &Tunnel, name: &Name) -> Option<u64> {
+        let waits = !tunnel.has_been_up() && tunnel.waits_for(name) && self.names.members(name).is_empty();
+        waits.then(|| tunnel.start().saturating_add(1))
+    }
+
+    /// Keeps the names that a newcomer stands by for, where nobody has them.
+    pub(super) fn keep_for_owners(&self, books: &mut Books, tunnel: &Tunnel) {
+        let until = Instant::now() + books.keep_for;
+        for service in tunnel.services().iter() {
+            if let Some(start) = self.keeps_itself(tunnel, service.name()) {
+                books.kept.keep(tunnel.client(), Place::from(service.name()), start, until);
+                self.keeps.notify_one();
+            }
         }
     }
 
-    /// Names and domains that `gone` gave up go to whoever of its client offers them, too: to the newest, and to those that
-    /// share them with it. Nobody loses anything by that.
-    fn give_back(&self, books: &mut Books, gone: &Tunnel, services: &[Arc<Service>]) {
-        let names: HashSet<&Name> =
-            services.iter().map(|service| service.name()).filter(|name| !self.names.is_held(name)).collect();
-        let domains = services.iter().flat_map(|service| &service.offer().domains);
-        let domains: HashSet<&Domain> = domains.filter(|domain| !self.domains.is_held(domain)).collect();
-        if names.is_empty() && domains.is_empty() {
-            return;
+    /// Gives names away whose time has come. Says whether there are more that are kept.
+    pub fn give_due(&self) -> bool {
+        let mut books = self.books.lock();
+        let due = books.kept.take_due(Instant::now());
+        let any = !due.is_empty();
+        for (client, places) in due {
+            self.settle(&mut books, &client, &[], places.into_iter().collect(), None);
         }
-        let others = self.tunnels_of(gone.client());
-        for heir in others.iter().rev().filter(|other| other.id() != gone.id() && other.is_serving()) {
-            let mut back = Vec::new();
-            for service in heir.services().iter() {
-                let name = service.name();
-                if names.contains(name) && self.names.join(name.clone(), heir, service) {
-                    books.lost.forget(heir.client(), heir.instance(), name);
-                    back.push(name.to_string());
-                }
-                let is_its = self.names.leads_to(name, heir.id());
-                for domain in service.offer().domains.iter().filter(|domain| is_its && domains.contains(domain)) {
-                    self.domains.join(domain.clone(), heir, service);
-                }
-            }
-            if !back.is_empty() {
-                heir.names_moved();
-                let (names, to) = (back.join(","), heir.peer());
-                tracing::info!(client = %heir.client(), names, %to, "names have gone back to an older agent");
-            }
+        let more = !books.kept.is_empty();
+        drop(books);
+        if any {
+            self.changed();
         }
+        more
     }
 
     /// What an agent offers from now on instead of what it offered before. Services that are the same ones in `services`
@@ -106,68 +232,152 @@ impl Registry {
     }
 
     fn exchange_services(&self, books: &mut Books, tunnel: &Arc<Tunnel>, services: Vec<Arc<Service>>) {
-        let before = tunnel.services();
-        let is_in =
-            |list: &[Arc<Service>], service: &Arc<Service>| list.iter().any(|other| Arc::ptr_eq(other, service));
-        let is_up = tunnel.is_serving();
-        // New ones first: a name that only changes is never without a holder.
-        if is_up {
-            self.claim_each(books, tunnel, services.iter().filter(|service| !is_in(&before, service)));
-        }
-        for gone in before.iter().filter(|service| !is_in(&services, service)) {
-            if !services.iter().any(|service| service.name() == gone.name()) {
-                self.names.release(gone.name(), tunnel.id());
-            }
-            let kept = |domain: &Domain| services.iter().any(|service| service.offer().domains.contains(domain));
-            for domain in gone.offer().domains.iter().filter(|domain| !kept(domain)) {
-                self.domains.release(domain, tunnel.id());
-            }
-        }
+        let mut places = Places::of(&tunnel.services());
+        places.add(&services);
         tunnel.set_services(services.into());
-        if is_up {
-            self.give_back(books, tunnel, &before);
+        if tunnel.is_serving() {
+            // Its agent is told by the answer to the change.
+            self.settle(books, tunnel.client(), &[], places, Some(tunnel.id()));
             for other in self.tunnels_of(tunnel.client()).into_iter().filter(|other| other.id() != tunnel.id()) {
-                self.retire_if_nameless(books, &other, tunnel.agent());
+                self.retire_if_nameless(books, &other, tunnel);
             }
         }
     }
 
-    /// Those of a tunnel's services that its names lead to: the others were taken over by newer logins.
+    /// Those of a tunnel's services that its names lead to. The others are elsewhere.
     pub fn held(&self, tunnel: &Tunnel) -> Vec<Arc<Service>> {
         let services = tunnel.services();
         services.iter().filter(|service| self.names.leads_to(service.name(), tunnel.id())).cloned().collect()
     }
 
-    /// Whether the tunnel, on its way in, takes the name of `service` from another agent of its client.
-    pub fn takes_over(&self, tunnel: &Tunnel, service: &Service) -> bool {
-        let (client, instance) = (tunnel.client(), tunnel.instance());
-        // What it has lost to the other one, that one keeps.
-        let is_lost = self.books.lock().lost.contains(client, instance, service.name());
-        !is_lost && self.names.is_held_against(service.name(), instance, client, service)
+    /// The names that a tunnel offers and does not have.
+    pub fn standbys(&self, tunnel: &Tunnel) -> Vec<Standby> {
+        let services = tunnel.services();
+        let lost = services.iter().filter(|service| !self.names.leads_to(service.name(), tunnel.id()));
+        let standby = |service: &Arc<Service>| {
+            let by = self.names.members(service.name()).first().map(|held| held.tunnel.as_other());
+            Standby { name: service.name().clone(), by }
+        };
+        lost.map(standby).collect()
     }
 
-    /// Whether this agent has lost the name of `service` to one that holds it still, and would not share it.
-    pub(super) fn is_barred(&self, books: &Books, client: &ClientId, instance: InstanceId, service: &Service) -> bool {
-        books.lost.contains(client, instance, service.name())
-            && self.names.is_held_against(service.name(), instance, client, service)
-    }
-
-    pub(super) fn retire_if_nameless(&self, books: &mut Books, old: &Arc<Tunnel>, by: &str) {
-        let services = old.services();
-        if old.is_serving() && !services.iter().any(|service| self.names.leads_to(service.name(), old.id())) {
-            self.forget_names(books, old);
-            old.retire(Retired::Replaced { by: by.to_owned() });
+    /// An agent that cannot stand by has no use for a tunnel without a name.
+    pub(super) fn retire_if_nameless(&self, books: &mut Books, old: &Arc<Tunnel>, by: &Tunnel) {
+        if old.is_serving() && !old.can_stand_by() && self.held(old).is_empty() {
+            self.retire_replaced(books, old, by);
         }
     }
 
-    pub(super) fn forget_names(&self, books: &mut Books, tunnel: &Tunnel) {
-        let services = tunnel.services();
-        services.iter().for_each(|service| self.forget(service, tunnel.id()));
-        self.give_back(books, tunnel, &services);
+    pub(super) fn retire_replaced(&self, books: &mut Books, old: &Arc<Tunnel>, by: &Tunnel) {
+        old.retire(Retired::Replaced { by: by.as_other().to_string() });
+        self.forget_names(books, old);
     }
 
-    fn forget(&self, service: &Service, tunnel: TunnelId) {
-        self.names.release(service.name(), tunnel);
-        service.offer().domains.iter().for_each(|domain| self.domains.release(domain, tunnel));
+    pub(super) fn forget_names(&self, books: &mut Books, tunnel: &Tunnel) {
+        self.settle(books, tunnel.client(), &[tunnel.id()], Places::of(&tunnel.services()), None);
+    }
+}
+
+/// Names and domains to look at.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    names: HashSet<Name>,
+    domains: HashSet<Domain>,
+}
+
+impl Places {
+    pub(super) fn of(services: &[Arc<Service>]) -> Self {
+        let mut places = Self::default();
+        places.add(services);
+        places
+    }
+
+    pub(super) fn add(&mut self, services: &[Arc<Service>]) {
+        self.names.extend(services.iter().map(|service| service.name().clone()));
+        self.domains.extend(services.iter().flat_map(|service| service.offer().domains.iter().cloned()));
+    }
+}
+
+impl FromIterator<Place> for Places {
+    fn from_iter<I: IntoIterator<Item = Place>>(all: I) -> Self {
+        let mut places = Self::default();
+        for place in all {
+            match place {
+                Place::Name(name) => drop(places.names.insert(name)),
+                Place::Domain(domain) => drop(places.domains.insert(domain)),
+            }
+        }
+        places
+    }
+}
+
+fn offers_of<K: Eq + Hash>(
+    tunnels: &[Arc<Tunnel>],
+    key_of: impl Fn(&Service) -> Option<K>,
+) -> HashMap<K, Vec<Candidate>> {
+    let mut offers: HashMap<K, Vec<Candidate>> = HashMap::new();
+    for tunnel in tunnels {
+        for service in tunnel.services().iter() {
+            if let Some(key) = key_of(service) {
+                let candidate = Candidate { tunnel: Arc::clone(tunnel), service: Arc::clone(service) };
+                offers.entry(key).or_default().push(candidate);
+            }
+        }
+    }
+    offers
+}
+
+fn offers_of_domains(
+    tunnels: &[Arc<Tunnel>],
+    domains: &HashSet<Domain>,
+    leads: impl Fn(&Name, TunnelId) -> bool,
+) -> HashMap<Domain, Vec<Candidate>> {
+    let mut offers: HashMap<Domain, Vec<Candidate>> = HashMap::new();
+    if domains.is_empty() {
+        return offers;
+    }
+    for tunnel in tunnels {
+        for service in tunnel.services().iter().filter(|service| leads(service.name(), tunnel.id())) {
+            for domain in service.offer().domains.iter().filter(|domain| domains.contains(*domain)) {
+                let candidate = Candidate { tunnel: Arc::clone(tunnel), service: Arc::clone(service) };
+                offers.entry(domain.clone()).or_default().push(candidate);
+            }
+        }
+    }
+    offers
+}
+
+/// Which tunnels have won or lost names, for the log and for themselves.
+#[derive(Default)]
+struct Moved {
+    won: HashMap<TunnelId, (Arc<Tunnel>, Vec<String>)>,
+    lost: HashMap<TunnelId, Arc<Tunnel>>,
+}
+
+impl Moved {
+    fn add(&mut self, key: &impl std::fmt::Display, before: &[Arc<Offered>], after: &[Candidate]) {
+        for candidate in after.iter().filter(|candidate| !before.iter().any(|held| candidate.is(held))) {
+            let won = self.won.entry(candidate.id()).or_insert_with(|| (Arc::clone(&candidate.tunnel), Vec::new()));
+            won.1.push(key.to_string());
+        }
+        for held in before.iter().filter(|held| !after.iter().any(|candidate| candidate.is(held))) {
+            self.lost.insert(held.tunnel.id(), Arc::clone(&held.tunnel));
+        }
+    }
+
+    fn tell(self, client: &ClientId, newcomer: Option<TunnelId>) {
+        let losers: Vec<String> =
+            self.lost.values().filter(|old| old.is_serving()).map(|old| old.peer().to_string()).collect();
+        let from = losers.join(",");
+        for (tunnel, names) in self.won.values() {
+            let (names, to) = (names.join(","), tunnel.peer());
+            if Some(tunnel.id()) != newcomer {
+                tracing::info!(%client, names, %to, "names have gone to an agent that has stood by for them");
+                tunnel.names_moved();
+            } else if !from.is_empty() {
+                tracing::info!(%client, names, %to, from, "a newer agent of the same client has taken names over");
+            }
+        }
+        self.lost.values().filter(|old| Some(old.id()) != newcomer).for_each(|old| old.names_moved());
     }
 }

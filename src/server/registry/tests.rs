@@ -8,13 +8,13 @@ use crate::transport::mux::{self, MuxConfig, Side, WINDOW_GROWTH};
 use crate::values::{InstanceId, LaneId};
 
 /// A registry, and what agents do with it.
-struct House(Arc<Registry>);
+pub(super) struct House(pub(super) Arc<Registry>);
 
-fn login(client: &str, names: &[&str]) -> Authenticated {
+pub(super) fn login(client: &str, names: &[&str]) -> Authenticated {
     Authenticated::for_tests(client, InstanceId::random().unwrap(), names)
 }
 
-fn lane() -> Arc<Lane> {
+pub(super) fn lane() -> Arc<Lane> {
     let (pipe, _) = tokio::io::duplex(64);
     let config = MuxConfig { max_streams: 10, yield_first: false, window_growth: WINDOW_GROWTH };
     let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
@@ -22,29 +22,29 @@ fn lane() -> Arc<Lane> {
 }
 
 impl House {
-    fn of(max_tunnels: usize) -> Self {
+    pub(super) fn of(max_tunnels: usize) -> Self {
         Self(Registry::new(max_tunnels))
     }
 
-    fn register(&self, login: Authenticated) -> Result<Registration, RegisterError> {
+    pub(super) fn register(&self, login: Authenticated) -> Result<Registration, RegisterError> {
         let id = TunnelId::random().unwrap();
         self.0.register(login, |login| Tunnel::new(id, login, LaneSecret::random().unwrap(), 10))
     }
 
-    fn up(&self, login: Authenticated) -> LaneGuard {
+    pub(super) fn up(&self, login: Authenticated) -> LaneGuard {
         self.register(login).unwrap().first_lane(lane()).unwrap()
     }
 
-    fn refusal(&self, login: Authenticated) -> RegisterError {
+    pub(super) fn refusal(&self, login: Authenticated) -> RegisterError {
         self.register(login).expect_err("there should have been no place")
     }
 
-    fn holder(&self, name: &str) -> Option<TunnelId> {
+    pub(super) fn holder(&self, name: &str) -> Option<TunnelId> {
         self.0.by_name(&Name::new(name).unwrap()).map(|offered| offered.tunnel.id())
     }
 }
 
-fn retired(guard: &LaneGuard) -> Option<Retired> {
+pub(super) fn retired(guard: &LaneGuard) -> Option<Retired> {
     guard.tunnel().retired().borrow().clone()
 }
 
@@ -74,7 +74,7 @@ fn the_first_lane_takes_all_names_over_at_once() {
     let newest = house.up(login("alice", &["a", "b", "c"]));
     let id = newest.tunnel().id();
     assert_eq!(["a", "b", "c", "d"].map(|name| house.holder(name) == Some(id)), [true, true, true, false]);
-    assert_eq!(retired(&one), Some(Retired::Replaced { by: "test".to_owned() }));
+    assert_eq!(retired(&one), Some(Retired::Replaced { by: "test at 127.0.0.1".to_owned() }));
     assert_eq!(retired(&two), None, "it has a name left");
     // Whoever goes takes away only what is its own.
     drop((one, two));
@@ -83,18 +83,22 @@ fn the_first_lane_takes_all_names_over_at_once() {
 }
 
 #[test]
-fn of_two_logins_that_race_the_last_to_come_up_has_won() {
-    for same_agent in [false, true] {
-        let house = House::of(10);
-        let first = login("alice", &["alice"]);
-        let second = if same_agent { first.clone() } else { login("alice", &["alice"]) };
-        let (first, second) = (house.register(first).unwrap(), house.register(second).unwrap());
-        let second = second.first_lane(lane()).unwrap();
-        let first = first.first_lane(lane()).unwrap();
-        let expected = if same_agent { Retired::CameBack } else { Retired::Replaced { by: "test".to_owned() } };
-        assert_eq!((retired(&second), retired(&first)), (Some(expected), None));
-        assert_eq!(house.holder("alice"), Some(first.tunnel().id()));
-    }
+fn of_two_logins_that_race_the_agent_that_was_started_last_has_won() {
+    let house = House::of(10);
+    let (first, second) = (login("alice", &["alice"]), login("alice", &["alice"]));
+    let (first, second) = (house.register(first).unwrap(), house.register(second).unwrap());
+    let second = second.first_lane(lane()).unwrap();
+    let error = first.first_lane(lane()).expect_err("the other one was started later");
+    assert_eq!(error, RegisterError::Replaced(Name::new("alice").unwrap(), second.tunnel().as_other()));
+    assert_eq!((house.holder("alice"), retired(&second), house.0.len()), (id(&second), None, 1));
+    // Of the same agent, the last to come up.
+    let house = House::of(10);
+    let first = login("alice", &["alice"]);
+    let (first, second) = (house.register(first.clone()).unwrap(), house.register(first).unwrap());
+    let second = second.first_lane(lane()).unwrap();
+    let first = first.first_lane(lane()).unwrap();
+    assert_eq!((retired(&second), retired(&first)), (Some(Retired::CameBack), None));
+    assert_eq!(house.holder("alice"), id(&first));
 }
 
 #[test]
@@ -150,7 +154,8 @@ fn an_agent_that_missed_its_replacement_does_not_throw_the_newer_one_out() {
     let older = house.up(login("alice", &["alice"]));
     let again = |names| Authenticated::for_tests("alice", older.tunnel().instance(), names);
     let newer = house.up(login("alice", &["alice"]));
-    assert_eq!(house.refusal(again(&["alice"])), RegisterError::Replaced(Name::new("alice").unwrap()));
+    let by = newer.tunnel().as_other();
+    assert_eq!(house.refusal(again(&["alice"])), RegisterError::Replaced(Name::new("alice").unwrap(), by));
     assert_eq!(retired(&newer), None);
     // With another name it is welcome, but what it has lost stays where it is.
     let partly = house.up(again(&["alice", "blog"]));
@@ -190,28 +195,28 @@ fn a_free_name_goes_back_to_the_newest_of_those_that_have_lost_it() {
     assert_eq!((house.holder("blog"), house.holder("bob")), (None, Some(other.tunnel().id())));
 }
 
-fn offer(name: &str) -> ServiceOffer {
+pub(super) fn offer(name: &str) -> ServiceOffer {
     ServiceOffer::new(Name::new(name).unwrap(), ServiceKind::Http)
 }
 
-fn in_group(name: &str, group: &str) -> ServiceOffer {
+pub(super) fn in_group(name: &str, group: &str) -> ServiceOffer {
     ServiceOffer { group: Some(Name::new(group).unwrap()), ..offer(name) }
 }
 
-fn at_domain(name: &str, domain: &str) -> ServiceOffer {
+pub(super) fn at_domain(name: &str, domain: &str) -> ServiceOffer {
     ServiceOffer { domains: vec![Domain::new(domain).unwrap()], ..offer(name) }
 }
 
-fn offering(client: &str, offers: impl IntoIterator<Item = ServiceOffer>) -> Authenticated {
+pub(super) fn offering(client: &str, offers: impl IntoIterator<Item = ServiceOffer>) -> Authenticated {
     Authenticated::offering_for_tests(client, InstanceId::random().unwrap(), offers)
 }
 
-fn service(offer: ServiceOffer) -> Arc<Service> {
+pub(super) fn service(offer: ServiceOffer) -> Arc<Service> {
     Service::for_tests(offer)
 }
 
 impl House {
-    fn at(&self, host: &str) -> Option<TunnelId> {
+    pub(super) fn at(&self, host: &str) -> Option<TunnelId> {
         self.0.by_domain(host).map(|offered| offered.tunnel.id())
     }
 }
@@ -254,7 +259,7 @@ fn a_member_of_a_group_comes_back_as_itself() {
     assert_eq!(house.holder("web"), Some(two.tunnel().id()));
 }
 
-fn id(guard: &LaneGuard) -> Option<TunnelId> {
+pub(super) fn id(guard: &LaneGuard) -> Option<TunnelId> {
     Some(guard.tunnel().id())
 }
 
@@ -294,23 +299,22 @@ fn an_agent_that_comes_back_gives_up_its_names_before_others_are_looked_at() {
     assert_eq!(retired(&second), Some(Retired::CameBack));
 }
 
-#[tokio::test]
-async fn an_agent_is_not_told_of_names_that_it_has_lost_for_good() {
+#[test]
+fn an_agent_is_not_told_of_names_that_it_has_lost() {
     let house = House::of(10);
     let first = house.up(login("alice", &["a", "b"]));
-    let takes = login("alice", &["b"]);
-    let newcomer = house.register(takes).unwrap();
-    let takes_over = |tunnel: &Tunnel| tunnel.services().iter().any(|service| house.0.takes_over(tunnel, service));
-    assert!(takes_over(newcomer.tunnel()));
-    let _newer = newcomer.first_lane(lane()).unwrap();
+    let newcomer = house.register(login("alice", &["b"])).unwrap();
+    let [Fate::Held(Some(from))] = &house.0.fates(newcomer.tunnel())[..] else { panic!("it takes nothing over") };
+    assert_eq!(*from, first.tunnel().as_other());
+    let newer = newcomer.first_lane(lane()).unwrap();
     let back = Authenticated::for_tests("alice", first.tunnel().instance(), &["a", "b"]);
     let back = house.register(back).unwrap();
-    assert!(!takes_over(back.tunnel()), "b stays where it is");
+    let fates = house.0.fates(back.tunnel());
+    let [Fate::Held(None), Fate::StandsBy(Standby { by: Some(by), .. })] = &fates[..] else { panic!("{fates:?}") };
+    assert_eq!(*by, newer.tunnel().as_other());
     let back = back.first_lane(lane()).unwrap();
     assert_eq!(house.0.held(back.tunnel()).len(), 1);
-    // So it is to hear what is left to it.
-    let told = tokio::time::timeout(std::time::Duration::from_secs(10), back.tunnel().until_names_move());
-    told.await.expect("nobody tells it");
+    assert_eq!(house.0.standbys(back.tunnel()), [Standby { name: Name::new("b").unwrap(), by: Some(by.clone()) }]);
 }
 
 #[test]
@@ -359,13 +363,17 @@ fn a_change_takes_and_gives_names_in_one_step() {
 }
 
 #[test]
-fn a_change_may_take_a_name_over_from_another_agent_of_the_client() {
+fn a_change_takes_a_name_over_from_an_agent_that_was_started_earlier() {
     let house = House::of(10);
-    let (one, two) = (house.up(login("alice", &["a"])), house.up(login("alice", &["b", "c"])));
+    let (two, one) = (house.up(login("alice", &["b", "c"])), house.up(login("alice", &["a"])));
     let services = vec![service(offer("a")), service(offer("b"))];
     house.0.change_services(one.tunnel(), services).unwrap();
     assert_eq!((house.holder("b"), retired(&two)), (Some(one.tunnel().id()), None));
     assert_eq!(house.0.held(two.tunnel()).len(), 1, "c is left to it");
+    // It takes none from one that was started later.
+    house.0.change_services(two.tunnel(), vec![service(offer("a")), service(offer("c"))]).unwrap();
+    assert_eq!((house.holder("a"), house.holder("c")), (id(&one), id(&two)));
+    house.0.change_services(two.tunnel(), vec![service(offer("b")), service(offer("c"))]).unwrap();
     // What it does not offer any more goes back.
     house.0.change_services(one.tunnel(), vec![service(offer("c"))]).unwrap();
     let holders = (house.holder("a"), house.holder("b"), house.holder("c"));

@@ -3,12 +3,17 @@
 //! yamux counts the bytes that wait on a stream, and they fit its window. But it keeps each frame by itself, and a frame
 //! of one byte takes forty; it goes on filling streams that are gone as long as the peer takes nothing; and whoever
 //! breaks its rules is told so and goes on. Here all of that has an end.
+//!
+//! Reading never waits for writing. yamux stops reading while its answer to a ping, or its goodbye, waits to be written;
+//! two ends in that state wait for each other for ever (rust-yamux issue 227). So the guard answers pings itself, and
+//! yamux never sees one ([`Guard::answer_pings`]); and a session whose yamux holds a goodbye ends at once
+//! ([`Ledger::is_reading`]).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,13 +25,18 @@ use tokio::time::Instant;
 use super::super::coalesce::Coalesce;
 use super::stream::Halves;
 use super::{SPLIT_SEND, Side};
+use outgoing::{Outgoing, Owed};
+
+mod outgoing;
 
 /// A frame's header: version, kind, flags (2), stream (4), length (4).
 const HEADER: usize = 12;
 const DATA: u8 = 0;
 const WINDOW_UPDATE: u8 = 1;
+const PING: u8 = 2;
 const GO_AWAY: u8 = 3;
 const SYN: u16 = 1;
+const ACK: u16 = 2;
 const RST: u16 = 8;
 
 /// What yamux needs for a frame that waits, beside its bytes: a place in a queue and an allocation.
@@ -44,6 +54,9 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// So many streams may an agent open in the life of a session. One is its control stream.
 const AGENT_STREAMS: u32 = 16;
+
+/// Why a session ends whose yamux says goodbye to the peer.
+pub(super) const BROKEN: &str = "the peer has broken its rules";
 
 /// What waits to be read on the streams of several sessions together: bytes, and [`FRAME_COST`] for each frame.
 ///
@@ -107,6 +120,8 @@ impl Held {
 pub(super) struct Ledger {
     unread: Arc<Unread>,
     streams: Mutex<Streams>,
+    /// yamux has read all there is, in this turn of the driver's.
+    reading: AtomicBool,
 }
 
 #[derive(Default)]
@@ -139,7 +154,18 @@ impl Hasher for Spread {
 
 impl Ledger {
     pub(super) fn new(unread: Arc<Unread>) -> Arc<Self> {
-        Arc::new(Self { unread, streams: Mutex::default() })
+        Arc::new(Self { unread, streams: Mutex::default(), reading: AtomicBool::new(false) })
+    }
+
+    /// The driver begins a turn.
+    pub(super) fn begin_turn(&self) {
+        self.reading.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether yamux waits for the peer, having read all there is. If it has nothing more to do and does not, it holds a
+    /// goodbye that the pipe does not take: the peer has broken the rules, and yamux reads nothing more.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.load(Ordering::Relaxed)
     }
 
     /// A stream is open. Under the connection's lock, so that nothing comes for it before.
@@ -227,13 +253,14 @@ pub(super) struct Guard {
     then: Incoming,
     begun: u32,
     outgoing: Outgoing,
+    owed: Owed,
 }
 
 impl Guard {
     pub(super) fn new(layer: Coalesce, ledger: Arc<Ledger>, side: Side) -> Self {
         let start = Incoming::Header(0);
-        let outgoing = Outgoing::default();
-        Self { layer, ledger, side, header: [0; HEADER], incoming: start, then: start, begun: 0, outgoing }
+        let (outgoing, owed) = (Outgoing::default(), Owed::default());
+        Self { layer, ledger, side, header: [0; HEADER], incoming: start, then: start, begun: 0, outgoing, owed }
     }
 
     /// Looks at a whole header.
@@ -267,6 +294,77 @@ impl Guard {
         Ok(())
     }
 
+    /// A ping is answered here, and never passed on.
+    fn is_ping(&mut self) -> bool {
+        let Frame { kind, flags, stream, length } = Frame::of(&self.header);
+        let is_ping = self.header[0] == 0 && kind == PING && flags & ACK == 0;
+        // One about a stream is nothing that yamux sends.
+        if is_ping && stream == 0 {
+            self.owed.add(length as u32);
+        }
+        is_ping
+    }
+
+    /// Sends the answers to pings, as far as there is room and no frame has been sent in part. They come before the next
+    /// frame of yamux's.
+    fn answer_pings(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.outgoing.is_between_frames()
+            && let Some(pong) = self.owed.next()
+        {
+            ready!(self.layer.poll_push(cx, &pong))?;
+            self.owed.sent();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.incoming {
+                Incoming::Header(have) => {
+                    let n = ready!(Pin::new(&mut self.layer).poll_read(cx, &mut self.header[have..]))?;
+                    if n == 0 {
+                        return Poll::Ready(Ok(0));
+                    }
+                    self.incoming = Incoming::Header(have + n);
+                    if have + n < HEADER {
+                        continue;
+                    }
+                    if self.is_ping() {
+                        self.incoming = Incoming::Header(0);
+                        // What cannot be sent now is sent in a later turn: see `poll_flush`.
+                        if let Poll::Ready(Err(error)) = self.answer_pings(cx) {
+                            return Poll::Ready(Err(error));
+                        }
+                        continue;
+                    }
+                    self.check()?;
+                    self.incoming = Incoming::Passing(0);
+                }
+                Incoming::Passing(given) => {
+                    let n = buffer.len().min(HEADER - given);
+                    buffer[..n].copy_from_slice(&self.header[given..given + n]);
+                    self.incoming = if given + n == HEADER { self.then } else { Incoming::Passing(given + n) };
+                    return Poll::Ready(Ok(n));
+                }
+                Incoming::Body(left) => {
+                    let most = buffer.len().min(left);
+                    let n = ready!(self.poll_pipe(cx, &mut buffer[..most]))?;
+                    self.incoming = if n == left { Incoming::Header(0) } else { Incoming::Body(left - n) };
+                    return Poll::Ready(Ok(n));
+                }
+                Incoming::Unwanted(left) => {
+                    let mut scratch = [0; 1024];
+                    let most = scratch.len().min(left);
+                    let n = ready!(self.poll_pipe(cx, &mut scratch[..most]))?;
+                    if n == 0 {
+                        return Poll::Ready(Ok(0));
+                    }
+                    self.incoming = if n == left { Incoming::Header(0) } else { Incoming::Unwanted(left - n) };
+                }
+            }
+        }
+    }
+
     fn poll_pipe(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.layer).poll_read(cx, buffer)
     }
@@ -276,95 +374,36 @@ impl AsyncRead for Guard {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.outgoing.said_goodbye {
-            return Poll::Ready(Err(broken("the peer has broken its rules")));
+            return Poll::Ready(Err(broken(BROKEN)));
         }
-        loop {
-            match this.incoming {
-                Incoming::Header(have) => {
-                    let n = ready!(Pin::new(&mut this.layer).poll_read(cx, &mut this.header[have..]))?;
-                    if n == 0 {
-                        return Poll::Ready(Ok(0));
-                    }
-                    this.incoming = Incoming::Header(have + n);
-                    if have + n == HEADER {
-                        this.check()?;
-                        this.incoming = Incoming::Passing(0);
-                    }
-                }
-                Incoming::Passing(given) => {
-                    let n = buffer.len().min(HEADER - given);
-                    buffer[..n].copy_from_slice(&this.header[given..given + n]);
-                    this.incoming = if given + n == HEADER { this.then } else { Incoming::Passing(given + n) };
-                    return Poll::Ready(Ok(n));
-                }
-                Incoming::Body(left) => {
-                    let most = buffer.len().min(left);
-                    let n = ready!(this.poll_pipe(cx, &mut buffer[..most]))?;
-                    this.incoming = if n == left { Incoming::Header(0) } else { Incoming::Body(left - n) };
-                    return Poll::Ready(Ok(n));
-                }
-                Incoming::Unwanted(left) => {
-                    let mut scratch = [0; 1024];
-                    let most = scratch.len().min(left);
-                    let n = ready!(this.poll_pipe(cx, &mut scratch[..most]))?;
-                    if n == 0 {
-                        return Poll::Ready(Ok(0));
-                    }
-                    this.incoming = if n == left { Incoming::Header(0) } else { Incoming::Unwanted(left - n) };
-                }
-            }
+        let read = this.poll_incoming(cx, buffer);
+        if read.is_pending() {
+            this.ledger.reading.store(true, Ordering::Relaxed);
         }
+        read
     }
 }
 
 impl AsyncWrite for Guard {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.answer_pings(cx))?;
         let n = ready!(Pin::new(&mut this.layer).poll_write(cx, bytes))?;
         this.outgoing.sent(&bytes[..n]);
         Poll::Ready(Ok(n))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().layer).poll_flush(cx)
+        let this = self.get_mut();
+        // yamux comes here in each turn in which it has no frame to send; there may be room by now. It does not wait.
+        if let Poll::Ready(Err(error)) = this.answer_pings(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut this.layer).poll_flush(cx)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().layer).poll_close(cx)
-    }
-}
-
-/// What yamux sends, as far as it tells that the peer has broken the rules: then it sends a goodbye, and would go on
-/// listening. This end says none for other reasons.
-#[derive(Default)]
-struct Outgoing {
-    header: [u8; HEADER],
-    have: usize,
-    /// So many bytes of a body are still to come.
-    body: usize,
-    said_goodbye: bool,
-}
-
-impl Outgoing {
-    fn sent(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.body > 0 {
-                let n = self.body.min(bytes.len());
-                self.body -= n;
-                bytes = &bytes[n..];
-                continue;
-            }
-            let n = bytes.len().min(HEADER - self.have);
-            self.header[self.have..self.have + n].copy_from_slice(&bytes[..n]);
-            self.have += n;
-            bytes = &bytes[n..];
-            if self.have == HEADER {
-                self.have = 0;
-                let Frame { kind, length, .. } = Frame::of(&self.header);
-                self.said_goodbye |= kind == GO_AWAY;
-                self.body = if kind == DATA { length } else { 0 };
-            }
-        }
     }
 }
 

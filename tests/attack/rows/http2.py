@@ -7,7 +7,7 @@ from http2 import (
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     Attacker, frame, head, literal, number,
 )
-from target import HEAD, IDLE
+from target import HEAD, IDLE, Gauge
 
 # All the window that a connection may have.
 WIDE = frame(WINDOW_UPDATE, 0, 0, bytes((0x3F, 0xFF, 0xFF, 0xFF)))
@@ -131,6 +131,41 @@ def without_a_pause(target, piece):
     seen = Seen(f"{sent * 100:,}", f"{attacker.acknowledged:,} answered, {attacker.end()}")
     attacker.close()
     return seen
+
+
+@attack(
+    "HPACK bomb: heads of 58 KB in 50 bytes each, whose requests wait for their application",
+    "503 (`heads_busy`) beyond the parts of address and client; small heads are served",
+    server=48,
+    agent=48,
+)
+def waiting_heads(target):
+    plant = head(target.host("loud"), b"/") + literal(b"x-bomb", b"b" * 3900, indexed=True)
+    use = head(target.host("loud"), b"/never") + number(0x80, 7, 62) * 15
+    gauge = Gauge(target.server)
+    before, sent = gauge.memory()[0], 0
+    attackers = [Attacker(target.http, source) for source in addresses(16)]
+    for attacker in attackers:
+        attacker.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, plant))
+        heads = b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, use) for stream in range(3, 503, 2))
+        attacker.send(heads)
+        sent += len(heads)
+    for attacker in attackers:
+        attacker.listen_on(0.5)
+    grown = (gauge.memory()[1] - before) * 1024 * 1024
+    refused = sum(status == -1 for attacker in attackers for status in attacker.statuses.values())
+    for attacker in attackers:
+        attacker.send(frame(HEADERS, END_HEADERS | END_STREAM, 503, head(target.host("loud"))))
+        attacker.listen_on(5, lambda: 503 in attacker.statuses)
+    served = sum(attacker.statuses.get(503) == 200 for attacker in attackers)
+    for attacker in attackers:
+        attacker.close()
+    seen = Seen(
+        f"{16 * 250:,} requests from 16 addresses, {sent / 1024:.0f} KiB",
+        f"{refused:,} refused; {grown / sent:.0f} bytes of memory for each byte sent; {served} small ones served",
+    )
+    seen.insist(refused > 3000, "too few were refused")
+    return seen.insist(served == len(attackers), "small heads were not served")
 
 
 @attack(

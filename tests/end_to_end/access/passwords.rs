@@ -127,7 +127,8 @@ async fn right_passwords_of_one_address_are_limited_and_hurt_no_other_tenant() {
     // As costly as a tenant may set it.
     let costly = |name: &str| {
         let hash = argon2::Argon2::from(argon2::Params::new(64 * 1024, 3, 4, None).unwrap());
-        let hash: argon2::password_hash::phc::PasswordHash = argon2::PasswordHasher::hash_password(&hash, b"right").unwrap();
+        let hash: argon2::password_hash::phc::PasswordHash =
+            argon2::PasswordHasher::hash_password(&hash, b"right").unwrap();
         BasicUser { user: name.to_owned(), hash: hash.to_string() }
     };
     let users: Vec<BasicUser> = (0..8).map(|number| costly(&format!("user-{number}"))).collect();

@@ -222,9 +222,98 @@ async fn there_are_only_so_many_connections() {
     for _ in 0..64 {
         silent.push(TcpStream::connect(operator.address).await.unwrap());
     }
-    let mut excess = TcpStream::connect(operator.address).await.unwrap();
-    let end = soon("the end of one too many", excess.read(&mut [0; 16])).await;
+    silent.push(TcpStream::connect(operator.address).await.unwrap());
+    // The first of them makes room.
+    let end = soon("the end of one too many", silent[0].read(&mut [0; 16])).await;
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+}
+
+/// Ways to hold a connection that costs next to nothing.
+#[derive(Debug, Clone, Copy)]
+enum Holds {
+    Silent,
+    HalfAHead,
+    KeptAlive,
+    RefusedAndSending,
+    AnswerNotRead,
+}
+
+impl Holds {
+    async fn hold(self, address: std::net::SocketAddr) -> TcpStream {
+        let head = match self {
+            Self::Silent => return TcpStream::connect(address).await.unwrap(),
+            Self::HalfAHead => "GET /healthz HTTP/1.1\r\nHost: local",
+            Self::KeptAlive => "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            Self::RefusedAndSending => {
+                "POST /api/v1/clients HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\nx"
+            }
+            Self::AnswerNotRead => "GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        };
+        let mut socket = visitor::raw(address, head).await;
+        if matches!(self, Self::KeptAlive | Self::RefusedAndSending) {
+            read_until(&mut socket, "\r\n\r\n").await;
+        }
+        socket
+    }
+}
+
+#[tokio::test]
+async fn connections_that_do_nothing_lock_nobody_out() {
+    for how in [Holds::Silent, Holds::HalfAHead, Holds::KeptAlive, Holds::RefusedAndSending, Holds::AnswerNotRead] {
+        let operator = Operator::start(&[]);
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            held.push(how.hold(operator.address).await);
+        }
+        for page in ["/healthz", "/readyz", "/metrics", "/ask?domain=localhost"] {
+            let request = format!("GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let mut socket = visitor::raw(operator.address, &request).await;
+            let answer = read_until(&mut socket, "\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{how:?} {page}: {answer}");
+        }
+        assert_eq!(operator.get("/api/v1/tunnels").await.status, 200, "{how:?}");
+        drop(held);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_under_way_is_not_cut_for_others_and_whoever_finds_no_place_is_told() {
+    let operator = Operator::start(&[]);
+    let text = r#"{"id": "dave"}"#;
+    let post = |length: usize| {
+        format!(
+            "POST /api/v1/clients HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: \
+             application/json\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n",
+            operator.token
+        )
+    };
+    let mut first = visitor::raw(operator.address, &post(text.len())).await;
+    read_until(&mut first, "100 Continue\r\n\r\n").await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(operator.address).await.unwrap());
+    }
+    // Each connection has a request under way: none makes room.
+    let mut under_way = Vec::new();
+    for _ in 0..63 {
+        let mut socket = visitor::raw(operator.address, &post(10)).await;
+        read_until(&mut socket, "100 Continue\r\n\r\n").await;
+        under_way.push(socket);
+    }
+    for _ in 0..3 {
+        let mut excess = visitor::raw(operator.address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut answer = String::new();
+        soon("a refusal", excess.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["error"], "port_busy");
+        assert!(body["message"].as_str().unwrap().contains("all of its 64 connections are in use"), "{body}");
+    }
+    tokio::io::AsyncWriteExt::write_all(&mut first, text.as_bytes()).await.unwrap();
+    let answer = read_until(&mut first, "\r\n\r\n").await;
+    assert!(answer.contains("HTTP/1.1 201 "), "{answer}");
+    drop((silent, under_way));
 }
 
 #[tokio::test]

@@ -87,9 +87,14 @@ impl Script {
         Self { address, connections }
     }
 
+    /// The next connection.
+    pub async fn connection(&mut self) -> TcpStream {
+        soon("a request", self.connections.recv()).await.unwrap()
+    }
+
     /// The next connection, after the head of its first request was read.
     pub async fn request(&mut self) -> (TcpStream, String) {
-        let mut socket = soon("a request", self.connections.recv()).await.unwrap();
+        let mut socket = self.connection().await;
         let head = super::visitor::read_until(&mut socket, "\r\n\r\n").await;
         (socket, head)
     }

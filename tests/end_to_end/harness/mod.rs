@@ -3,6 +3,7 @@
 
 pub mod apps;
 pub mod dns;
+pub mod frames;
 pub mod puppet;
 pub mod stand_in;
 pub mod visitor;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use adit::agent::{Agent, Changes, GivenUp, State};
 use adit::auth::{Clients, ClientsOnDisk, Cost, Token, hash_at};
 use adit::config::{AgentConfig, ClientsFile, ConfigErrors, Environment, Flags, ServerConfig, ValueKind};
-use adit::limits::SharedBudget;
+use adit::limits::{HeldHeads, SharedBudget};
 use adit::server::registry::Registry;
 use adit::server::reload::{NotReloaded, Reloaded, Reloader};
 use adit::server::tunnel::Tunnel;
@@ -135,6 +136,7 @@ pub struct TestServer {
     pub open: TaskTracker,
     /// What has come from agents and waits for visitors.
     pub unread: Arc<Unread>,
+    pub held_heads: HeldHeads,
     pub held_bodies: SharedBudget,
     reloader: Reloader,
     /// With what it was started.
@@ -229,6 +231,7 @@ impl TestServer {
             clients_file: server.clients_file(),
             open: server.exchanges(),
             unread: server.unread(),
+            held_heads: server.held_heads(),
             held_bodies: server.held_bodies(),
             reloader: server.reloader(),
             flags,
@@ -334,7 +337,18 @@ impl TestAgent {
         client: &str,
         services: Vec<ServiceEntry>,
     ) -> Self {
-        let flags = Flags::new()
+        Self::start_set(servers, fingerprint, client, services, Flags::new())
+    }
+
+    /// The same, with further settings.
+    pub fn start_set(
+        servers: &[SocketAddr],
+        fingerprint: Fingerprint,
+        client: &str,
+        services: Vec<ServiceEntry>,
+        settings: Flags,
+    ) -> Self {
+        let flags = settings
             .with("servers", servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             .with("client_id", client)
             .with("token", token(client).as_secret().expose())

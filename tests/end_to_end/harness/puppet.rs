@@ -43,8 +43,10 @@ pub fn hello(client: &str, services: &[&str]) -> Hello {
         client_id: ClientId::new(client).unwrap(),
         instance_id: InstanceId::random().unwrap(),
         proof: Some(Proof::Token(token(client).as_secret().clone())),
+        start: None,
+        standby: Vec::new(),
         timestamp: now(),
-        agent: AgentInfo { name: "puppet".to_owned(), version: "0".to_owned(), os: "test".to_owned() },
+        agent: AgentInfo { name: "puppet".to_owned(), version: "0".to_owned(), os: "test".to_owned(), host: None },
         services: services.iter().map(|s| ServiceOffer::new(name(s), ServiceKind::Http)).collect(),
         join: None,
     }

@@ -7,10 +7,9 @@ use adit::protocol::control::Control;
 use adit::protocol::decode::{Decoder, Event};
 use adit::protocol::exchange::{RequestHead, Scheme};
 use adit::protocol::frame::{MAX_HEAD, Status};
-use adit::protocol::login::{
-    Answer, CAPABILITY_SERVICES, Hello, PublicService, Refusal, Refused, ServiceKind, ServiceOffer, Welcome,
-};
+use adit::protocol::login::{Answer, Hello, PublicService, Refusal, Refused, ServiceKind, ServiceOffer, Welcome};
 use adit::protocol::preface::Preface;
+use adit::protocol::requirements::{CAPABILITIES, SERVICES};
 use adit::transport::framed::{FrameReader, FrameWriter};
 use adit::transport::login::{ControlReader, ControlWriter, receive, send};
 use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
@@ -79,9 +78,14 @@ impl Login {
         send(&mut self.pipe, &Answer::Refused(Refused::new(code, message))).await.unwrap();
     }
 
-    /// Lets it in, by a server that takes changed services.
+    /// Lets it in, as a server of this version.
     pub async fn welcome(self) -> Lane {
-        self.welcome_with(&[CAPABILITY_SERVICES], 10.0).await
+        self.welcome_with(&CAPABILITIES, 10.0).await
+    }
+
+    /// Lets it in, as a server that takes changed services and knows no conditions for visitors.
+    pub async fn welcome_as_older(self) -> Lane {
+        self.welcome_with(&[SERVICES], 10.0).await
     }
 
     /// Lets it in. The lane is up when the agent has opened its control stream and heard of the server.
@@ -94,6 +98,7 @@ impl Login {
             node_id: "stand-in".to_owned(),
             ticket: secret("ticket"),
             services: public(&self.names()),
+            standby: Vec::new(),
             heartbeat_s,
             max_streams: 100,
             connect_timeout_s: 5.0,
@@ -138,6 +143,7 @@ pub fn public(names: &[&str]) -> Vec<PublicService> {
         name: name(text),
         public_urls: vec![format!("http://{text}.example/")],
         taken_over: false,
+        taken_from: None,
     };
     names.iter().map(service).collect()
 }
@@ -158,7 +164,7 @@ impl Lane {
 
     /// Agrees to a change.
     pub fn agree(&self, change: u64, services: &[&str]) {
-        self.say(Control::Offered { change, services: public(services) });
+        self.say(Control::Offered { change, services: public(services), standby: Vec::new() });
     }
 
     /// The next message of the agent's that is no heartbeat.
@@ -177,7 +183,7 @@ impl Lane {
     /// The next change: its number, and what is offered from then on.
     pub async fn change(&mut self) -> (u64, Vec<ServiceOffer>) {
         match self.heard().await {
-            Control::Services { change, services } => (change, services),
+            Control::Services { change, services, .. } => (change, services),
             other => panic!("{other:?}"),
         }
     }

@@ -78,6 +78,11 @@ impl Http2Visitor {
         Self { sender, connection: spawn(connection) }
     }
 
+    /// What sends further requests on it, from other tasks.
+    pub fn sender(&self) -> http2::SendRequest<StreamBody> {
+        self.sender.clone()
+    }
+
     /// Sends a request and gives the answer back when its head is there.
     pub async fn begin(&self, request: Request<StreamBody>) -> hyper::Result<http::Response<Incoming>> {
         soon("the head of an answer", self.sender.clone().send_request(request)).await

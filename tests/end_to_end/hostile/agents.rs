@@ -157,7 +157,7 @@ async fn answers_beyond_what_may_wait_are_cut_and_not_kept() {
 
 #[tokio::test]
 async fn an_agent_that_takes_nothing_is_given_up() {
-    // Some ten heartbeats are taken over to be sent before the next one has to wait, and that may take three more.
+    // Ten heartbeats after the pipe has taken its last byte.
     let server = TestServer::start(&[("tunnel.heartbeat", "600ms")]);
     let alice = Bystander::connect(&server).await;
     let bob = RawAgent::connect(&server).await;
@@ -207,7 +207,7 @@ async fn an_agent_that_is_silent_is_given_up() {
 async fn a_flood_on_the_control_stream_keeps_nobody_waiting() {
     let server = TestServer::start(&[]);
     let alice = Bystander::connect(&server).await;
-    let offer = |at: u64| Control::Services { change: at, services: Vec::new() };
+    let offer = |at: u64| Control::Services { change: at, services: Vec::new(), required: Vec::new() };
     let draining = Control::Draining { deadline_s: 0.001 };
     let floods: [(&str, Vec<u8>); 3] = [
         ("heartbeats", heartbeat().repeat(1000)),

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -50,6 +51,8 @@ pub(in crate::agent) struct Http1Body {
     piece: usize,
     /// The connection may be used again behind it.
     keeps_alive: bool,
+    /// It is not empty.
+    has_bytes: bool,
 }
 
 impl Http1Body {
@@ -60,7 +63,10 @@ impl Http1Body {
             Framing::Chunked => Decoder::Chunked(Chunked::default()),
             Framing::UntilClose => Decoder::UntilClose,
         };
-        Self { wire: Some(wire), input, decoder, space: BytesMut::new(), piece: LEAST, keeps_alive }
+        // The end of the connection is the end of such a body.
+        let keeps_alive = keeps_alive && framing != Framing::UntilClose;
+        let has_bytes = framing != Framing::Length(0);
+        Self { wire: Some(wire), input, decoder, space: BytesMut::new(), piece: LEAST, keeps_alive, has_bytes }
     }
 
     /// The same, if no connection begins with it: then a body of no bytes has ended.
@@ -85,7 +91,7 @@ impl Http1Body {
     fn end(&mut self) {
         // What comes behind an answer belongs to no request.
         if let Some(wire) = self.wire.take().filter(|_| self.keeps_alive && self.input.is_empty()) {
-            wire.answer_read();
+            wire.answer_read(self.has_bytes);
         }
     }
 
@@ -177,8 +183,8 @@ pub(in crate::agent) struct Connection {
 
 impl Connection {
     /// As [`Stream::reset`](super::super::dial::Stream::reset).
-    pub(in crate::agent) fn reset(&self) {
-        self.wire.reset();
+    pub(in crate::agent) async fn reset(&self, limit: Duration) {
+        self.wire.reset(limit).await;
     }
 }
 

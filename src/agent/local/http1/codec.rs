@@ -149,9 +149,14 @@ pub(super) fn answer_framing(method: &Method, answer: &Response<()>) -> Result<F
     Ok(length(headers)?.map_or(Framing::UntilClose, Framing::Length))
 }
 
-/// Whether the connection may be used again after this answer (RFC 9112, section 9.3).
+/// Whether the connection may be used again after this answer (RFC 9112, section 9.3). Not if it says in two ways where
+/// it ends: another reader may have understood it differently (RFC 9112, section 6.3).
 pub(super) fn keeps_alive(answer: &Response<()>) -> bool {
-    let says = |word: &[u8]| listed(answer.headers(), &CONNECTION).any(|option| option.eq_ignore_ascii_case(word));
+    let headers = answer.headers();
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return false;
+    }
+    let says = |word: &[u8]| listed(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(word));
     match answer.version() {
         Version::HTTP_10 => says(b"keep-alive") && !says(b"close"),
         _ => !says(b"close"),

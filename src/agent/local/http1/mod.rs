@@ -6,7 +6,10 @@
 mod answer;
 mod chunked;
 mod codec;
+mod pool;
 mod sending;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::future::poll_fn;
@@ -29,9 +32,10 @@ use super::{Hint, LocalError, RequestBody, in_words, taken};
 use answer::poll_first;
 pub(super) use answer::{Connection, Http1Body};
 use codec::{NotHttp, answer_framing, keeps_alive, take_head};
+use pool::Pool;
 pub(in crate::agent) use sending::Sending;
 use sending::Unsent;
-use wire::{Pool, Wire};
+use wire::Wire;
 
 /// How long an application that takes nothing any more may still answer: it may refuse a request that it does not want to
 /// read, and close.
@@ -70,16 +74,16 @@ impl Http1 {
         let mut exchange = Exchange::of(request, asked)?;
         if self.dialler.tells_the_visitor() {
             // What is said ahead of it is true for this visitor only.
-            let wire = self.connect(Some(on_behalf_of), Weak::new()).await?;
+            let wire = self.connect(on_behalf_of, Weak::new()).await?;
             return self.judge(exchange.over(wire, false).await);
         }
-        while let Some(wire) = self.pool.take() {
+        while let Some(wire) = self.pool.take(on_behalf_of.0) {
             match exchange.over(wire, true).await {
                 Err(Failed::Nothing(_)) => {}
                 answered => return self.judge(answered),
             }
         }
-        let wire = self.connect(None, Arc::downgrade(&self.pool)).await?;
+        let wire = self.connect(on_behalf_of, Arc::downgrade(&self.pool)).await?;
         self.judge(exchange.over(wire, false).await)
     }
 
@@ -98,18 +102,18 @@ impl Http1 {
         }
     }
 
-    async fn connect(&self, on_behalf_of: Option<OnBehalfOf>, pool: Weak<Pool>) -> Result<Arc<Wire>, LocalError> {
+    async fn connect(&self, on_behalf_of: OnBehalfOf, pool: Weak<Pool>) -> Result<Arc<Wire>, LocalError> {
         let dialled = match &self.tls {
-            Some(tls) => Box::pin(self.dialler.dial_tls(on_behalf_of, tls)).await,
-            None => Box::pin(self.dialler.dial(on_behalf_of)).await,
+            Some(tls) => Box::pin(self.dialler.dial_tls(Some(on_behalf_of), tls)).await,
+            None => Box::pin(self.dialler.dial(Some(on_behalf_of))).await,
         };
-        Ok(Wire::new(dialled.map_err(|error| LocalError::dial(&error))?, pool))
+        Ok(Wire::new(dialled.map_err(|error| LocalError::dial(&error))?, on_behalf_of.0, pool))
     }
 }
 
 /// Why an exchange over one connection failed.
 enum Failed {
-    /// Nothing of the request was sent: it can go over another one.
+    /// The application has not got the request's head: it can go over another connection.
     Nothing(io::Error),
     Local(LocalError),
 }
@@ -182,7 +186,13 @@ impl<'a> Exchange<'a> {
                     asked.notify_one();
                 }
             }
-            match poll_first(wire, &mut self.input, cx) {
+            let read = poll_first(wire, &mut self.input, cx);
+            if is_kept && read.is_ready() && self.sending.as_ref().is_some_and(|sending| !sending.has_sent_head()) {
+                // Whatever this is, it does not answer this request.
+                self.input.clear();
+                return Poll::Ready(Err(Failed::Nothing(io::ErrorKind::ConnectionAborted.into())));
+            }
+            match read {
                 Poll::Ready(Ok(0)) if self.input.is_empty() => {
                     return Poll::Ready(Err(silent("it closed the connection without an answer", wire)));
                 }

@@ -43,7 +43,7 @@ const NO_TRAILERS: [HeaderName; 12] = [
 /// Why a request was not sent to its end.
 #[derive(Debug)]
 pub(super) enum Unsent {
-    /// The connection took nothing of it.
+    /// The connection took nothing of it, or only a part of its head.
     Nothing(io::Error),
     /// The connection takes nothing more of it. The application may answer nonetheless.
     Rest(io::Error),
@@ -61,11 +61,15 @@ pub(in crate::agent) struct Sending {
     /// What is sent next: small pieces together, and a large one behind them.
     small: BytesMut,
     large: Bytes,
+    /// Bytes of the head, which stay at the beginning of `small` until all of them were sent; 0 from then on.
+    head: usize,
+    /// How many of them were sent.
+    head_sent: usize,
     /// A piece's last line, once the large one is out.
     owes_line: bool,
     has_ended: bool,
-    /// Something of it was sent.
-    has_begun: bool,
+    /// Why there is no more of its body. What came before is sent first.
+    broken: Option<LocalError>,
 }
 
 impl Sending {
@@ -77,22 +81,36 @@ impl Sending {
         let framing = request_framing(&head.headers, !body.is_end_stream())?;
         let mut small = BytesMut::with_capacity(512);
         put_head(&mut small, head, framing);
-        let large = Bytes::new();
-        Ok(Self { wire: None, body, framing, small, large, owes_line: false, has_ended: false, has_begun: false })
+        let (large, head) = (Bytes::new(), small.len());
+        let (owes_line, has_ended, broken) = (false, false, None);
+        Ok(Self { wire: None, body, framing, small, large, head, head_sent: 0, owes_line, has_ended, broken })
     }
 
-    /// From now on it goes over `wire`. Nothing of it must have been sent.
+    /// From now on it goes over `wire`, from its beginning. Its head must not have been sent.
     pub(super) fn go_over(&mut self, wire: &Arc<Wire>) {
+        self.head_sent = 0;
         self.wire = Some(Arc::clone(wire));
+    }
+
+    /// Whether all of its head was sent.
+    pub(super) fn has_sent_head(&self) -> bool {
+        self.head == 0
     }
 
     /// Ready when all of it was sent, or as much as ever will be.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
         let Some(wire) = self.wire.clone() else { return Poll::Ready(Ok(())) };
         loop {
-            self.fill(cx).map_err(Unsent::Broken)?;
+            if self.broken.is_none() {
+                self.broken = self.fill(cx).err();
+            }
             if self.small.is_empty() && self.large.is_empty() {
                 ready!(wire.poll_flush(cx)).map_err(Unsent::Rest)?;
+                if let Some(error) = self.broken.take() {
+                    // Nothing more of it goes anywhere, least of all an end.
+                    self.wire = None;
+                    return Poll::Ready(Err(Unsent::Broken(error)));
+                }
                 if !self.has_ended {
                     return Poll::Pending;
                 }
@@ -100,7 +118,7 @@ impl Sending {
                 self.wire = None;
                 return Poll::Ready(Ok(()));
             }
-            let pieces = [IoSlice::new(&self.small), IoSlice::new(&self.large)];
+            let pieces = [IoSlice::new(&self.small[self.head_sent..]), IoSlice::new(&self.large)];
             let pieces = if self.large.is_empty() { &pieces[..1] } else { &pieces[..] };
             match ready!(wire.poll_write(cx, pieces)) {
                 Ok(0) => return Poll::Ready(Err(self.unsent(io::ErrorKind::WriteZero.into()))),
@@ -134,11 +152,27 @@ impl Sending {
     }
 
     fn unsent(&mut self, error: io::Error) -> Unsent {
-        if self.has_begun { Unsent::Rest(error) } else { Unsent::Nothing(error) }
+        if self.has_sent_head() { Unsent::Rest(error) } else { Unsent::Nothing(error) }
     }
 
     fn sent(&mut self, bytes: usize) {
-        self.has_begun = true;
+        let mut bytes = bytes;
+        if self.head > 0 {
+            self.head_sent += bytes;
+            if self.head_sent < self.head {
+                return;
+            }
+            bytes = self.head_sent;
+            (self.head, self.head_sent) = (0, 0);
+            if bytes > GATHER {
+                // A large head leaves no room behind that nobody needs.
+                let rest = self.small.len().saturating_sub(bytes);
+                let from = self.small.len() - rest;
+                self.small = BytesMut::from(&self.small[from..]);
+                self.large.advance(bytes - from);
+                bytes = 0;
+            }
+        }
         let small = bytes.min(self.small.len());
         self.small.advance(small);
         self.large.advance(bytes - small);

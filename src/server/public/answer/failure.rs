@@ -9,7 +9,7 @@ use crate::server::tunnel::OpenFailure;
 use crate::values::Name;
 
 /// The codes of all failures, each in its place: what is counted of them is kept by number.
-pub(in crate::server) const CODES: [&str; 26] = [
+pub(in crate::server) const CODES: [&str; 27] = [
     "other",
     "unknown_name",
     "not_found",
@@ -36,6 +36,7 @@ pub(in crate::server) const CODES: [&str; 26] = [
     "access_busy",
     "cut_by_operator",
     "address_busy",
+    "heads_busy",
 ];
 
 /// The place of a failure's code. Only failures look for it.
@@ -86,6 +87,8 @@ pub(in crate::server::public) enum Failure {
     SiteRateLimited(RetryAfter),
     /// As many requests of this address as may be are open.
     AddressBusy,
+    /// As many bytes of large heads as may be are held, in all, of this address or of this client.
+    HeadsBusy,
     /// The service does not let this visitor in: not from this address, or not without its shared secret.
     Forbidden,
     /// The service of this name asks for a name and a password, and these are not the right ones.
@@ -211,6 +214,11 @@ impl Failure {
                 "address_busy",
                 "Too many requests from your address are open at the moment. Try again in a second.",
             ),
+            Self::HeadsBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "heads_busy",
+                "Too many requests with large heads are open at the moment. Try again in a second.",
+            ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This site does not let you in."),
             Self::Unauthorized(_) => {
                 (StatusCode::UNAUTHORIZED, "unauthorized", "This site asks for a name and a password.")
@@ -244,6 +252,7 @@ impl Failure {
             Self::TunnelBusy => Some(Limit::Streams),
             Self::AccessBusy => Some(Limit::Access),
             Self::AddressBusy => Some(Limit::StreamsPerIp),
+            Self::HeadsBusy => Some(Limit::HeldHeads),
             _ => None,
         }
     }

@@ -11,6 +11,7 @@ use super::super::answer::Failure;
 use super::super::body::RequestBody;
 use super::super::headers::{self, Forwarding};
 use super::Target;
+use crate::limits::FREE_HEAD;
 use crate::protocol::WireError;
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::frame;
@@ -92,6 +93,10 @@ pub(super) fn opening(
     })?;
     if !has_body && !upgrades {
         frame::put_end(&mut first);
+    }
+    // It may have to be held until the answer comes: without the room that it has grown into.
+    if first.len() > FREE_HEAD {
+        first = BytesMut::from(&first[..]);
     }
     Ok(first)
 }

@@ -1,20 +1,26 @@
 //! An exchange that has become a connection: an upgrade, or an extended CONNECT.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
 
+use super::super::Visit;
 use super::super::answer::Failure;
+use super::super::ending::Ending;
 use super::super::forwarded::Held;
 use super::super::ledger::Entry;
 use crate::protocol::exchange::ResponseHead;
 use crate::transport::copy::both_ways;
 use crate::transport::framed::{FrameReader, FrameWriter};
+use crate::transport::streams::UpgradeTask;
 
 /// Makes of a head that agrees to become a connection the one that the visitor gets; `agreed` is the protocol, in answer
 /// to an upgrade.
@@ -37,35 +43,78 @@ pub(super) struct Upgraded {
     pub(super) writer: FrameWriter,
     pub(super) stream: Held,
     pub(super) entry: Arc<Entry>,
+    /// How long nothing may move, and how long the visitor may take nothing of what came before a break.
     pub(super) quiet: Duration,
-    /// Says that the visitor's connection must not end in order.
-    pub(super) cut: Option<Arc<AtomicBool>>,
+    pub(super) idle: Duration,
+    pub(super) end: End,
+}
+
+/// How the visitor is told that the connection broke off: an orderly end would say that all was sent.
+#[derive(Debug, Clone)]
+pub(super) enum End {
+    /// Its connection ends with a reset.
+    Connection(Arc<Ending>),
+    /// Over HTTP/2 others share the connection: the stream is reset.
+    Stream(Arc<UpgradeTask>),
+}
+
+impl End {
+    /// For an upgrade that is agreed to now: the HTTP library starts its task before the connection's task waits again.
+    pub(super) fn of(visit: &Visit) -> Self {
+        if !visit.is_http2() {
+            return Self::Connection(Arc::clone(&visit.ending));
+        }
+        let task = Arc::new(UpgradeTask::default());
+        task.announce();
+        Self::Stream(task)
+    }
 }
 
 /// Says so when it is dropped, whoever drops it.
-struct CutUnlessWhole(Option<Arc<AtomicBool>>);
+struct CutUnlessWhole(Option<End>);
 
 impl Drop for CutUnlessWhole {
     fn drop(&mut self) {
-        if let Some(cut) = &self.0 {
-            cut.store(true, Ordering::Release);
+        match &self.0 {
+            Some(End::Connection(ending)) => ending.set_cut(true),
+            Some(End::Stream(task)) => task.cut_now(),
+            None => {}
         }
     }
 }
 
 impl Upgraded {
-    pub(super) async fn run(self, visitor: OnUpgrade) {
-        let Self { reader, writer, stream, entry, quiet, cut } = self;
+    pub(super) async fn run(self, visitor: OnUpgrade, visit: Arc<Visit>) {
+        let Self { reader, writer, stream, entry, quiet, idle, end } = self;
         if let Ok(visitor) = visitor.await {
             let mut visitor = TokioIo::new(visitor);
             // Dropped before the connection is.
-            let mut cut = CutUnlessWhole(cut);
+            let mut cut = CutUnlessWhole(Some(end.clone()));
             let carried = both_ways(&mut visitor, reader, writer, quiet, |way, bytes| entry.moved(way, bytes)).await;
             if carried.is_ok() {
                 entry.complete();
                 cut.0 = None;
+            } else {
+                break_off(&mut visitor, &end, &visit, idle).await;
             }
         }
         drop(stream);
+    }
+}
+
+/// Breaks a connection off, after everything that was written on it.
+async fn break_off(visitor: &mut (impl AsyncWrite + Unpin), end: &End, visit: &Visit, idle: Duration) {
+    match end {
+        End::Connection(ending) => {
+            ending.set_cut(true);
+            let flushed = poll_fn(|cx| {
+                let sent = ending.poll_sent(cx);
+                let flushed = Pin::new(&mut *visitor).poll_flush(cx);
+                if sent.is_ready() { Poll::Ready(Ok(())) } else { flushed }
+            });
+            // A visitor that takes nothing for so long does not get the rest.
+            let _ = tokio::time::timeout(idle, flushed).await;
+        }
+        End::Stream(task) => task.cut(&[&visit.passes], idle).await,
     }
 }

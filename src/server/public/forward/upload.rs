@@ -81,18 +81,20 @@ async fn upload(
         sent = send_body(body.as_mut(), &mut writer, Some(idle), |bytes| entry.moved(Way::In, bytes)) => sent,
         () = unwanted(&stream) => return false,
     };
-    match sent {
+    let (failure, reason) = match sent {
         Ok(()) => return true,
         // The agent wants no more of it: the answer says why.
-        Err(SendError::Stream(_)) => {}
-        Err(SendError::Body(_) | SendError::Trailers) => {
-            entry.fail(Failure::BadRequest);
-            writer.reset(Reset::RequestBroken);
-        }
-        Err(SendError::Idle) => {
-            entry.fail(Failure::RequestTimeout);
-            writer.reset(Reset::Idle);
-        }
+        Err(SendError::Stream(_)) => return body.is_end_stream(),
+        Err(SendError::Body(_) | SendError::Trailers) => (Failure::BadRequest, Reset::RequestBroken),
+        Err(SendError::Idle) => (Failure::RequestTimeout, Reset::Idle),
+    };
+    entry.fail_unless_complete(failure);
+    // After what came before.
+    tokio::select! {
+        biased;
+        () = writer.break_off(reason) => {}
+        () = unwanted(&stream) => {}
+        () = tokio::time::sleep(idle) => stream.abort(),
     }
     body.is_end_stream()
 }

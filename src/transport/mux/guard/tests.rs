@@ -1,14 +1,13 @@
 //! A peer that speaks in frames of its own, against a session.
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinSet;
 
-use super::super::super::testing::{CONFIG, GOODBYE, read, read_to_end, stays_pending, within};
+use super::super::super::testing::{CONFIG, GOODBYE, pattern, read, read_to_end, stays_pending, within, write};
 use super::super::{Driver, Ended, MuxConfig, MuxStream, Session, session_within};
 use super::*;
-
-const ACK: u16 = 2;
 
 fn frame(kind: u8, flags: u16, stream: u32, length: u32) -> Vec<u8> {
     let mut frame = vec![0, kind];
@@ -247,6 +246,199 @@ async fn an_agent_takes_as_many_streams_as_were_agreed() {
     assert!(!case.session.is_closed());
     case.say(&frame(WINDOW_UPDATE, SYN, 5000, 0)).await;
     case.broken().await;
+}
+
+/// A session that has more to say than its pipe takes, from the middle of a frame on.
+async fn stuffed(side: Side, pipe: usize) -> (Case, MuxStream, MuxStream, JoinSet<()>) {
+    let case = Case::new(side, CONFIG, usize::MAX, pipe);
+    let (stream, other) = (case.open().await, case.open().await);
+    let mut tasks = JoinSet::new();
+    let writer = stream.clone();
+    tasks.spawn(async move { drop(write(&writer, &pattern(200_000)).await) });
+    case.settle().await;
+    assert!(!case.session.is_closed());
+    // Whoever writes more than the window waits, too.
+    let writer = other.clone();
+    tasks.spawn(async move { drop(write(&writer, &pattern(2_000_000)).await) });
+    case.settle().await;
+    (case, stream, other, tasks)
+}
+
+/// The number of the first stream that each side opens.
+fn first_of(side: Side) -> u32 {
+    if side == Side::Server { 2 } else { 1 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_behind_a_ping_arrives_although_nothing_is_taken() {
+    for side in [Side::Server, Side::Agent] {
+        let (mut case, stream, _other, _tasks) = stuffed(side, 1024).await;
+        case.say(&frame(PING, SYN, 0, 7)).await;
+        case.say(&data(ACK, first_of(side), b"behind a ping")).await;
+        assert_eq!(read(&stream).await.unwrap(), "behind a ping");
+        // However many there are.
+        for _ in 0..100 {
+            case.say(&frame(PING, SYN, 0, 8)).await;
+            case.say(&data(0, first_of(side), b"behind more")).await;
+            assert_eq!(read(&stream).await.unwrap(), "behind more");
+        }
+        assert!(!case.session.is_closed());
+    }
+}
+
+/// The next frame that leaves.
+async fn next_frame(peer: &mut DuplexStream) -> (Frame, Vec<u8>) {
+    let mut header = [0; HEADER];
+    within(peer.read_exact(&mut header)).await.unwrap();
+    let frame = Frame::of(&header);
+    let mut body = vec![0; if frame.kind == DATA { frame.length } else { 0 }];
+    within(peer.read_exact(&mut body)).await.unwrap();
+    (frame, body)
+}
+
+/// The pings that are answered until nothing more leaves.
+async fn answered(case: &mut Case) -> Vec<usize> {
+    let mut answers = Vec::new();
+    while let Ok((frame, _)) = tokio::time::timeout(Duration::from_millis(1), next_frame(&mut case.peer)).await {
+        if frame.kind == PING && frame.flags & ACK != 0 {
+            assert_eq!((frame.flags, frame.stream), (ACK, 0));
+            answers.push(frame.length);
+        }
+    }
+    answers
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_are_answered_in_order_and_as_few_wait_as_may() {
+    let mut case = Case::server();
+    for ping in [7, 8, u32::MAX] {
+        case.say(&frame(PING, SYN, 0, ping)).await;
+    }
+    // One about a stream is no ping of yamux's, one of another version no ping at all.
+    case.say(&frame(PING, SYN, 2, 9)).await;
+    assert_eq!(answered(&mut case).await, [7, 8, u32::MAX as usize]);
+
+    let (mut case, _stream, _other, _tasks) = stuffed(Side::Server, 1024).await;
+    for ping in 0..1000 {
+        case.say(&frame(PING, SYN, 0, ping)).await;
+    }
+    case.settle().await;
+    assert_eq!(answered(&mut case).await, Vec::from_iter(0..outgoing::MAX_OWED));
+    case.say(&frame(PING, SYN, 0, 4000)).await;
+    assert_eq!(answered(&mut case).await, [4000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_leaves_when_the_pipe_takes_bytes_again_and_there_is_nothing_else_to_say() {
+    let mut case = Case::new(Side::Server, CONFIG, usize::MAX, 64);
+    // Frames that end where the gathering limit is: what waits is whole.
+    let whole = crate::transport::coalesce::LIMIT / HEADER;
+    for ping in 0..2 * whole as u32 {
+        case.say(&frame(PING, SYN, 0, ping)).await;
+    }
+    case.settle().await;
+    let answers = answered(&mut case).await;
+    assert!(answers.len() > whole && answers.len() <= whole + 64, "{}", answers.len());
+    assert!(answers.iter().copied().eq(0..answers.len()));
+    case.say(&frame(PING, SYN, 0, 5)).await;
+    assert_eq!(answered(&mut case).await, [5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_breaks_the_rules_ends_the_session_even_if_it_takes_nothing() {
+    let window = super::super::STREAM_WINDOW;
+    for (what, bytes) in [
+        ("more than the window", data(ACK, 2, &[7; 1024]).repeat(window / 1024 + 1)),
+        ("a window that overflows", frame(WINDOW_UPDATE, ACK, 2, u32::MAX).repeat(2)),
+        ("a stream with a number of ours", frame(WINDOW_UPDATE, SYN, 8, 0)),
+        ("a stream that is open", frame(WINDOW_UPDATE, SYN, 1, 0).repeat(2)),
+        ("an answer to no ping", frame(PING, ACK, 0, 12_345)),
+    ] {
+        let (mut case, stream, _other, _tasks) = stuffed(Side::Server, 1024).await;
+        let since = Instant::now();
+        // It may end before all of it was taken.
+        let _ = within(case.peer.write_all(&bytes)).await;
+        within(case.session.ended()).await;
+        assert!(stream.is_closed() && since.elapsed() < Duration::from_millis(1), "{what}: {:?}", since.elapsed());
+        assert_eq!(case.broken().await, BROKEN, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_is_heard_although_nothing_is_taken() {
+    let (mut case, stream, _other, mut tasks) = stuffed(Side::Server, 1024).await;
+    case.say(&frame(PING, SYN, 0, 7)).await;
+    case.say(&data(ACK, 2, b"the last of it")).await;
+    case.say(&frame(GO_AWAY, 0, 0, 0)).await;
+    assert_eq!(read_to_end(&stream).await, b"the last of it");
+    while let Some(ended) = within(tasks.join_next()).await {
+        ended.unwrap();
+    }
+    assert_eq!(within(case.drivers.join_next()).await.unwrap().unwrap(), Ended::ByPeer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_pings_reach_the_peer_and_its_answers_yamux() {
+    let mut case = Case::server();
+    let _stream = case.open().await;
+    let (frame_of_ours, _) = next_frame(&mut case.peer).await;
+    assert_eq!((frame_of_ours.kind, frame_of_ours.flags), (PING, SYN));
+    case.say(&frame(PING, ACK, 0, frame_of_ours.length as u32)).await;
+    case.settle().await;
+    assert!(!case.session.is_closed());
+    // yamux knows the answer: it has no ping under way any more, and a second answer is one to none.
+    case.say(&frame(PING, ACK, 0, frame_of_ours.length as u32)).await;
+    assert!(case.broken().await.contains(BROKEN));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the peer takes meanwhile, in whatever pieces its pings and data come: all data arrives, and every ping is
+    /// answered that came while fewer than [`outgoing::MAX_OWED`] waited.
+    #[test]
+    fn pings_between_data_are_answered_and_all_data_arrives(
+        parts in prop::collection::vec(prop_oneof![Just(None), (0..500_usize).prop_map(Some)], 1..40),
+        piece in 1..40_usize,
+        pipe in 1..2000_usize,
+        takes in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (mut case, stream, _other, _tasks) = stuffed(Side::Server, pipe).await;
+            let (mut bytes, mut sent, mut pings) = (Vec::new(), Vec::new(), 0);
+            for part in parts {
+                match part {
+                    None => {
+                        bytes.extend(frame(PING, SYN, 0, pings));
+                        pings += 1;
+                    }
+                    Some(length) => {
+                        let body = &pattern(1000)[sent.len() % 251..][..length];
+                        bytes.extend(data(ACK, 2, body));
+                        sent.extend_from_slice(body);
+                    }
+                }
+            }
+            let mut scratch = [0; 100];
+            for piece in bytes.chunks(piece) {
+                case.say(piece).await;
+                if takes {
+                    let _ = case.peer.read(&mut scratch).now_or_never();
+                }
+            }
+            let mut got = Vec::new();
+            while got.len() < sent.len() {
+                got.extend_from_slice(&read(&stream).await.unwrap());
+            }
+            assert!(got == sent);
+            if !takes {
+                let most = (pings as usize).min(outgoing::MAX_OWED);
+                assert_eq!(answered(&mut case).await, Vec::from_iter(0..most));
+            }
+            assert!(!case.session.is_closed());
+        });
+    }
 }
 
 proptest! {

@@ -1,0 +1,65 @@
+//! A stream that becomes a connection over HTTP/2 (RFC 8441), on a connection of its own: so that it can be told from all
+//! others, and broken off.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::transport::streams::{self, CloseOnDrop, Passes, UpgradeTask};
+
+/// The tasks of such a connection.
+#[derive(Debug, Default)]
+pub(super) struct OnlyStream {
+    upgrade: Arc<UpgradeTask>,
+    /// One for each of the others.
+    tasks: Mutex<Vec<Arc<Passes>>>,
+    /// The socket takes no more at the moment.
+    is_full: AtomicBool,
+}
+
+impl OnlyStream {
+    /// Says whether the socket takes no more at the moment.
+    pub(super) fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Release);
+    }
+
+    /// Runs a task of the connection.
+    pub(super) fn run<F: Future>(self: &Arc<Self>, task: F) -> impl Future<Output = ()> + Unpin + use<F> {
+        let announced = streams::announced();
+        let passes = CloseOnDrop(Arc::<Passes>::default());
+        if announced.is_none() {
+            self.tasks.lock().push(Arc::clone(&passes.0));
+        }
+        let (only, is_upgrade) = (Arc::clone(self), announced.is_some());
+        let mut task = streams::run(task, announced);
+        poll_fn(move |cx| {
+            if is_upgrade {
+                return std::pin::Pin::new(&mut task).poll(cx);
+            }
+            let asked = passes.0.begin(cx);
+            // Whatever task the library starts within another one is the one that sends.
+            only.upgrade.announce();
+            let polled = std::pin::Pin::new(&mut task).poll(cx);
+            if !only.is_full.load(Ordering::Acquire) {
+                passes.0.end(asked);
+            }
+            polled
+        })
+    }
+
+    /// Has the stream end with a reset once it is dropped, after what was written on it, for which the application has
+    /// `limit`.
+    pub(super) async fn cut(&self, limit: Duration) {
+        let tasks = self.tasks.lock().clone();
+        let tasks: Vec<&Passes> = tasks.iter().map(Arc::as_ref).collect();
+        self.upgrade.cut(&tasks, limit).await;
+    }
+
+    /// As [`OnlyStream::cut`], without waiting for what was written.
+    pub(super) fn cut_now(&self) {
+        self.upgrade.cut_now();
+    }
+}

@@ -1,0 +1,161 @@
+//! What another agent of the same client has of what this one offers.
+//!
+//! Of several agents that offer a name, the one that was started last has it; the server decides that. This agent stands
+//! by for what it has lost: it stays connected, and says with each login which names those are, so that a server which
+//! was restarted keeps them for their owner. Without any name left it logs in only at a server that knows of this.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::leads::Offer;
+use crate::protocol::json::{self, JsonError};
+use crate::protocol::login::Hello;
+use crate::protocol::standby::{STANDBY, Standby, host_name};
+use crate::values::Name;
+
+/// How long an agent waits that the server has sent away because another one has its names, and as long again at most.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// A name that this agent offers, and another one has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The name.
+    pub name: Name,
+    /// Who has it: program, host and address. `None`: it is free, and kept for its owner for a while.
+    pub by: Option<String>,
+}
+
+impl From<Standby> for Elsewhere {
+    fn from(Standby { name, by }: Standby) -> Self {
+        Self { name, by: by.map(|by| by.to_string()) }
+    }
+}
+
+/// What is elsewhere, as the agent knows from whichever server told it last.
+#[derive(Debug, Default)]
+pub(super) struct Lost(Mutex<Vec<Elsewhere>>);
+
+impl Lost {
+    /// A server has said what is elsewhere.
+    pub(super) fn set(&self, elsewhere: Vec<Elsewhere>) {
+        *self.0.lock() = elsewhere;
+    }
+
+    /// All that is offered is with another agent.
+    pub(super) fn set_all(&self, offer: &Offer, by: &str) {
+        let elsewhere = |name: &Name| Elsewhere { name: name.clone(), by: Some(by.to_owned()) };
+        self.set(offer.services.iter().map(|service| elsewhere(&service.name)).collect());
+    }
+
+    pub(super) fn all(&self) -> Vec<Elsewhere> {
+        self.0.lock().clone()
+    }
+
+    /// For a login with `offer`: the names that this agent stands by for.
+    pub(super) fn names_in(&self, offer: &Offer) -> Vec<Name> {
+        let lost = self.0.lock();
+        let names = offer.services.iter().map(|service| &service.name);
+        names.filter(|name| lost.iter().any(|elsewhere| elsewhere.name == **name)).cloned().collect()
+    }
+}
+
+/// What a login requires of the server because of the names that it stands by for, out of so many that it offers. A server
+/// that does not know standbys would give it their names at once.
+pub(super) fn required_for(waits_for: &[Name], offered: usize) -> Option<String> {
+    (!waits_for.is_empty() && waits_for.len() == offered).then(|| STANDBY.to_owned())
+}
+
+/// Leaves out names that the agent stands by for, until the message has its size: with 64 long names and as much of
+/// conditions as there may be they would not fit. The first will do for its number to count where it is not known.
+pub(super) fn fit(hello: &mut Hello) {
+    while matches!(json::encode(hello), Err(JsonError::TooLarge { .. })) && hello.standby.pop().is_some() {}
+}
+
+/// How long to wait before the next login.
+pub(super) fn pause() -> Duration {
+    let jitter = getrandom::u32().unwrap_or_default() % 1000;
+    PAUSE + PAUSE * jitter / 1000
+}
+
+/// What this machine is called, for other agents of the client. Reads a file.
+pub(super) fn this_host() -> Option<String> {
+    let mut from_file = ["/proc/sys/kernel/hostname", "/etc/hostname"].into_iter();
+    let from_file = from_file.find_map(|path| std::fs::read_to_string(path).ok()?.lines().next().map(str::to_owned));
+    let from_variable = || ["COMPUTERNAME", "HOSTNAME", "HOST"].into_iter().find_map(|name| std::env::var(name).ok());
+    host_name(&from_file.or_else(from_variable)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AgentConfig, Environment, Flags};
+    use crate::protocol::login::{AgentInfo, Proof, ServiceKind, ServiceOffer};
+    use crate::protocol::requirements::required_by;
+    use crate::values::{ClientId, InstanceId, Secret};
+
+    fn offer(names: &[&str]) -> Offer {
+        let services = names.iter().map(|name| format!("[[services]]\nname = '{name}'\nlocal = 3000\n"));
+        let text =
+            format!("servers = ['a.example']\nclient_id = 'alice'\ntoken = 'adit_x'\n{}", services.collect::<String>());
+        let file = std::path::Path::new("agent.toml");
+        let config = AgentConfig::from_text(file, &text, &Environment::default(), &Flags::new()).unwrap();
+        Offer::prepare(1, config.services).unwrap()
+    }
+
+    #[test]
+    fn an_agent_without_a_name_left_logs_in_only_where_standbys_are_known() {
+        let lost = Lost::default();
+        let both = offer(&["alice", "blog"]);
+        assert_eq!(required_for(&lost.names_in(&both), 2), None);
+        lost.set(vec![Elsewhere { name: "blog".parse().unwrap(), by: None }]);
+        assert_eq!(required_for(&lost.names_in(&both), 2), None, "it has a name left");
+        assert_eq!(required_for(&lost.names_in(&offer(&["blog"])), 1).as_deref(), Some(STANDBY));
+        assert_eq!(lost.names_in(&offer(&["alice"])), [], "what it does not offer any more is no matter");
+        lost.set_all(&both, "another");
+        assert_eq!(required_for(&lost.names_in(&both), 2).as_deref(), Some(STANDBY));
+        assert!(lost.all().iter().all(|elsewhere| elsewhere.by.as_deref() == Some("another")));
+    }
+
+    #[test]
+    fn the_largest_configuration_can_log_in_and_stand_by() {
+        let name = |at: usize| format!("{at:a<63}").parse::<Name>().unwrap();
+        let mut services: Vec<ServiceOffer> =
+            (100..164).map(|at| ServiceOffer::new(name(at), ServiceKind::Http)).collect();
+        // As much as a configuration may have of it.
+        let size = |services: &[ServiceOffer]| serde_json::to_vec(services).unwrap().len();
+        for at in 0.. {
+            let at = at % services.len();
+            services[at].access.allow.push("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff/128".parse().unwrap());
+            if size(&services) > json::MAX - 2 * 1024 {
+                let _ = services[at].access.allow.pop();
+                break;
+            }
+        }
+        let standby: Vec<Name> = services.iter().map(|service| service.name.clone()).collect();
+        let mut required = required_by(&services);
+        required.extend(required_for(&standby, services.len()));
+        let mut hello = Hello {
+            protocol: 1,
+            capabilities: vec![STANDBY.to_owned()],
+            required,
+            client_id: ClientId::new(&"c".repeat(63)).unwrap(),
+            instance_id: InstanceId::random().unwrap(),
+            proof: Some(Proof::Token(Secret::new("t".repeat(1024)))),
+            start: Some(Secret::new("s".repeat(192))),
+            standby,
+            timestamp: 1_800_000_000,
+            agent: AgentInfo {
+                name: "adit".to_owned(),
+                version: "10.10.10".to_owned(),
+                os: "linux".to_owned(),
+                host: Some("h".repeat(64)),
+            },
+            services,
+            join: None,
+        };
+        assert!(json::encode(&hello).is_err(), "the test is to be about one that does not fit");
+        fit(&mut hello);
+        assert!(json::encode(&hello).is_ok());
+    }
+}

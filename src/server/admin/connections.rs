@@ -1,0 +1,323 @@
+//! Who holds a connection to the admin port, and who makes room when all of them are taken.
+//!
+//! A connection costs its holder nothing, so a number of places alone would lock the operator out: any program on the
+//! machine can hold them all. Here a connection that does nothing makes room for the next one. What is spared: a
+//! connection with a request under way, and one that has shown the admin token lately. So silent, idle and slow callers
+//! can hold places only until somebody else wants them, and the operator's requests are never cut.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{AddressKey, Seldom};
+
+/// Connections at once. Tools and probes need a few.
+pub(super) const CONNECTIONS: usize = 64;
+
+/// So many connections are there at most for the moment that those take to leave which were told to make room. A burst of
+/// new ones is taken in before any task runs that leaves.
+const WITH_LEAVING: usize = 16 * CONNECTIONS;
+
+/// How long a connection is spared after a request with the token: its answer is on the way, or the next request.
+const SPARED: Duration = Duration::from_secs(30);
+
+/// As `limits.per_ip.ipv6_prefix` is by default.
+const IPV6_PREFIX: u8 = 64;
+
+/// All connections are taken, and each of them is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// The connections to the admin port.
+pub(super) struct Connections {
+    open: Mutex<Vec<Arc<State>>>,
+    told: Seldom,
+}
+
+/// One connection's place. Dropping it gives the place back.
+pub(super) struct Connection {
+    all: Arc<Connections>,
+    state: Arc<State>,
+}
+
+/// One request on a connection. Dropping it says that it was answered.
+pub(super) struct UnderWay {
+    state: Arc<State>,
+    trusted: bool,
+}
+
+struct State {
+    /// Programs on this machine count as one peer: they may connect from any address of 127.0.0.0/8.
+    peer: AddressKey,
+    doing: Mutex<Doing>,
+    /// It has to make room.
+    leaves: CancellationToken,
+}
+
+struct Doing {
+    requests: u32,
+    /// Since when nothing is under way.
+    rests_since: Instant,
+    /// Until when it is spared although nothing is under way.
+    spared_until: Option<Instant>,
+}
+
+impl State {
+    /// Since when it rests, if it may be told to leave.
+    fn rests_since(&self, now: Instant) -> Option<Instant> {
+        let doing = self.doing.lock();
+        let is_free = doing.requests == 0 && doing.spared_until.is_none_or(|until| until <= now);
+        is_free.then_some(doing.rests_since)
+    }
+}
+
+impl Connections {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), told: Seldom::new(NonZeroU32::MIN) })
+    }
+
+    /// A place for a connection of `peer`, if need be that of another one which rests.
+    ///
+    /// # Errors
+    /// None of them rests.
+    pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<Connection, Full> {
+        let now = Instant::now();
+        let mut open = self.open.lock();
+        let staying = open.iter().filter(|state| !state.leaves.is_cancelled()).count();
+        if staying >= CONNECTIONS {
+            let resting = (open.len() < WITH_LEAVING).then(|| longest_resting(&open, now)).flatten();
+            if let Some(others) = self.told.turn() {
+                let made_room = resting.is_some();
+                tracing::warn!(%peer, made_room, others, "the admin port is busy: there are {CONNECTIONS} connections to it");
+            }
+            resting.ok_or(Full)?.leaves.cancel();
+        }
+        let doing = Doing { requests: 0, rests_since: now, spared_until: None };
+        let state =
+            Arc::new(State { peer: key(peer.ip()), doing: Mutex::new(doing), leaves: CancellationToken::new() });
+        open.push(Arc::clone(&state));
+        Ok(Connection { all: Arc::clone(self), state })
+    }
+}
+
+fn key(ip: IpAddr) -> AddressKey {
+    let ip = if ip.to_canonical().is_loopback() { Ipv4Addr::LOCALHOST.into() } else { ip };
+    AddressKey::new(ip, IPV6_PREFIX)
+}
+
+/// Of those that rest, the one that has rested longest among the connections of the peer that has most of them.
+fn longest_resting(open: &[Arc<State>], now: Instant) -> Option<&Arc<State>> {
+    let resting: Vec<_> = open
+        .iter()
+        .filter(|state| !state.leaves.is_cancelled())
+        .filter_map(|state| Some((state, state.rests_since(now)?)))
+        .collect();
+    let share = |peer: AddressKey| resting.iter().filter(|(state, _)| state.peer == peer).count();
+    let longest = resting.iter().max_by_key(|(state, since)| (share(state.peer), std::cmp::Reverse(*since)));
+    longest.map(|(state, _)| *state)
+}
+
+impl Connection {
+    /// A request has come; `trusted`, if it shows the admin token.
+    pub(super) fn begin(&self, trusted: bool) -> UnderWay {
+        self.state.doing.lock().requests += 1;
+        UnderWay { state: Arc::clone(&self.state), trusted }
+    }
+
+    /// Waits until the connection has to make room. It rests then, or did so a moment before.
+    pub(super) async fn has_to_leave(&self) {
+        self.state.leaves.cancelled().await;
+    }
+
+    /// Whether a request is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.state.doing.lock().requests > 0
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let (mut doing, now) = (self.state.doing.lock(), Instant::now());
+        doing.requests = doing.requests.saturating_sub(1);
+        doing.rests_since = now;
+        if self.trusted {
+            doing.spared_until = Some(now + SPARED);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.all.open.lock().retain(|state| !Arc::ptr_eq(state, &self.state));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn peer(number: u8) -> SocketAddr {
+        SocketAddr::new([192, 0, 2, number].into(), 1)
+    }
+
+    fn leaves(connection: &Connection) -> bool {
+        connection.state.leaves.is_cancelled()
+    }
+
+    fn filled(all: &Arc<Connections>) -> Vec<Connection> {
+        (0..CONNECTIONS).map(|_| all.admit(peer(1)).unwrap()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_rested_longest_makes_room() {
+        let all = Connections::new();
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS {
+            held.push(all.admit(peer(1)).unwrap());
+            advance(Duration::from_millis(1)).await;
+        }
+        assert!(!held.iter().any(leaves));
+        // The first has spoken meanwhile.
+        drop(held[0].begin(false));
+        held.push(all.admit(peer(1)).unwrap());
+        assert!(leaves(&held[1]) && held.iter().filter(|one| leaves(one)).count() == 1);
+        held.remove(1);
+        held.remove(7);
+        held.push(all.admit(peer(1)).unwrap());
+        assert!(!held.iter().any(leaves), "one has left by itself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_peer_that_has_most_makes_room() {
+        let all = Connections::new();
+        let one = all.admit(peer(2)).unwrap();
+        advance(Duration::from_secs(1)).await;
+        // From all over this machine, and it is one peer.
+        let many: Vec<_> = (1..CONNECTIONS as u8)
+            .map(|number| all.admit(SocketAddr::new([127, 0, number, 1].into(), 1)).unwrap())
+            .collect();
+        let _another = all.admit(peer(3)).unwrap();
+        assert!(!leaves(&one) && many.iter().filter(|one| leaves(one)).count() == 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_and_those_who_have_shown_the_token_lately_are_spared() {
+        let all = Connections::new();
+        let held = filled(&all);
+        let requests: Vec<_> = held.iter().map(|one| one.begin(false)).collect();
+        assert_eq!(all.admit(peer(2)).err(), Some(Full));
+        drop(requests);
+        let _one = all.admit(peer(2)).unwrap();
+        assert_eq!(held.iter().filter(|one| leaves(one)).count(), 1);
+
+        let all = Connections::new();
+        let held = filled(&all);
+        for one in &held {
+            drop(one.begin(true));
+        }
+        assert_eq!(all.admit(peer(2)).err(), Some(Full));
+        advance(SPARED).await;
+        let _one = all.admit(peer(2)).unwrap();
+        assert_eq!(held.iter().filter(|one| leaves(one)).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_do_not_leave_at_once_are_bounded() {
+        let all = Connections::new();
+        let held: Vec<_> = (0..WITH_LEAVING).map(|_| all.admit(peer(1)).unwrap()).collect();
+        assert_eq!(all.admit(peer(1)).err(), Some(Full));
+        drop(held);
+        assert!(all.open.lock().is_empty());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Open(u8),
+        Close(usize),
+        Begin(usize, bool),
+        End(usize),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..4_u8).prop_map(Step::Open),
+            1 => any::<usize>().prop_map(Step::Close),
+            3 => (any::<usize>(), any::<bool>()).prop_map(|(at, trusted)| Step::Begin(at, trusted)),
+            2 => any::<usize>().prop_map(Step::End),
+            1 => (0..20_000_u64).prop_map(Step::Wait),
+        ]
+    }
+
+    /// A connection as this test sees it.
+    struct Seen {
+        connection: Connection,
+        peer: u8,
+        requests: Vec<UnderWay>,
+        trusted_at: Option<Instant>,
+    }
+
+    impl Seen {
+        fn is_needed(&self) -> bool {
+            !self.requests.is_empty() || self.trusted_at.is_some_and(|at| at.elapsed() < SPARED)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+        /// Whatever callers do: there is a place for the next one unless every connection is needed, one that is needed never
+        /// makes room, and nor does that of a peer that rests on fewer than another.
+        #[test]
+        fn whoever_is_needed_stays_and_whoever_rests_makes_room(steps in prop::collection::vec(step(), 1..600)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let all = Connections::new();
+                let mut seen: Vec<Seen> = Vec::new();
+                for step in steps {
+                    match step {
+                        Step::Open(from) => {
+                            let resting = |peer| seen.iter().filter(|one| one.peer == peer && !one.is_needed()).count();
+                            let most = (0..4).map(resting).max().unwrap();
+                            match all.admit(peer(from)) {
+                                Ok(connection) => {
+                                    if let Some(at) = seen.iter().position(|one| leaves(&one.connection)) {
+                                        assert!(seen.len() >= CONNECTIONS && !seen[at].is_needed());
+                                        assert_eq!(resting(seen[at].peer), most);
+                                        seen.swap_remove(at);
+                                    }
+                                    seen.push(Seen { connection, peer: from, requests: Vec::new(), trusted_at: None });
+                                }
+                                Err(Full) => assert!(seen.iter().all(Seen::is_needed) && seen.len() == CONNECTIONS),
+                            }
+                        }
+                        _ if seen.is_empty() => {}
+                        Step::Close(at) => drop(seen.swap_remove(at % seen.len())),
+                        Step::Begin(at, trusted) => {
+                            let at = at % seen.len();
+                            let request = seen[at].connection.begin(trusted);
+                            seen[at].requests.push(request);
+                        }
+                        Step::End(at) => {
+                            let at = at % seen.len();
+                            if let Some(request) = seen[at].requests.pop() {
+                                let trusted = request.trusted.then(Instant::now);
+                                seen[at].trusted_at = trusted.or(seen[at].trusted_at);
+                            }
+                        }
+                        Step::Wait(time) => advance(Duration::from_millis(time)).await,
+                    }
+                    assert!(seen.len() <= CONNECTIONS && all.open.lock().len() == seen.len());
+                }
+            });
+        }
+    }
+}
