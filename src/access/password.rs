@@ -98,7 +98,7 @@ impl Users {
 fn check_user(user: &str) -> Result<(), AccessError> {
     let is_odd = |c: char| c == ':' || c.is_control();
     if user.is_empty() || user.chars().count() > MAX_USER || user.contains(is_odd) {
-        return Err(AccessError::User(user.chars().filter(|c| !c.is_control()).take(80).collect()));
+        return Err(AccessError::User(crate::values::harmless_line(user).chars().take(80).collect()));
     }
     Ok(())
 }

@@ -406,8 +406,7 @@ async fn a_tenant_with_many_services_leaves_the_others_a_place() {
 fn a_costly_hash_counts_several_times_and_has_a_limit() {
     let with = |cost: &str| {
         let costly = hash("right").replace("m=8,t=1,p=1", cost);
-        let mut policy = AccessPolicy::default();
-        policy.basic_auth = vec![user("ann", &costly)];
+        let policy = policy(|policy| policy.basic_auth = vec![user("ann", &costly)]);
         Access::new(&policy).map(drop)
     };
     // What OWASP and RFC 9106 recommend for servers of this size.

@@ -280,3 +280,28 @@ impl Connector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_because_of_the_version_says_which_side_to_upgrade() {
+        let told = |code, message: &str, required: &[&str]| {
+            let mut refused = Refused::new(code, message);
+            let required: Vec<String> = required.iter().map(|word| (*word).to_owned()).collect();
+            say_which_side_to_upgrade(&mut refused, &required);
+            refused.message
+        };
+        let old = "the server lacks `access.deny`, which the agent requires";
+        let text = told(Refusal::Version, old, &["access.deny", "access.header"]);
+        assert!(text.starts_with(old) && text.contains("need access.deny, access.header,"), "{text}");
+        assert!(text.contains("upgrade the server"), "{text}");
+        let text = told(Refusal::Version, "the server lacks `standby`, which the agent requires", &["standby"]);
+        assert!(text.contains("this agent stands by") && text.contains("upgrade the server"), "{text}");
+        assert!(told(Refusal::Version, "version 1, not 2", &[]).contains("upgrade the older one"));
+        let new = "the server (adit 9) lacks `x`, which the agent requires; upgrade the server";
+        assert_eq!(told(Refusal::Version, new, &["x"]), new, "it has said so");
+        assert_eq!(told(Refusal::NotAllowed, "no", &["x"]), "no");
+    }
+}

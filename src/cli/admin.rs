@@ -142,7 +142,7 @@ impl AdminPort {
             Unmet::Other(failure) => return failure,
             Unmet::Silent(error) => return self.is_silent(&error),
             Unmet::Busy(message) => {
-                let what: String = message.chars().filter(|letter| !letter.is_control()).take(200).collect();
+                let what: String = crate::values::harmless_line(&message).chars().take(200).collect();
                 format!("the server at http://{address}/ (admin.listen) refuses the connection: {what}; {not_sent}")
             }
             Unmet::Closed => format!(

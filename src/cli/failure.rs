@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 
-use super::terminal::harmless;
 use crate::agent::{GivenUp, SetUpError};
 use crate::certs::CertError;
 use crate::config::{ConfigErrors, EditError};
 use crate::server::StartError;
 use crate::transport::tls::TlsError;
+use crate::values::harmless_text;
 
 /// The server refused the agent for good (`EX_NOPERM` of `sysexits.h`).
 const REFUSED: u8 = 77;
@@ -79,7 +79,7 @@ impl Failure {
             Self::Config(errors) => format!("the configuration cannot be used\n{errors}"),
             other => other.to_string(),
         };
-        harmless(&text).into_owned()
+        harmless_text(&text).into_owned()
     }
 }
 

@@ -9,11 +9,11 @@ use anstyle::{AnsiColor, Style};
 
 use super::manager;
 use super::runtime::Hangups;
-use super::terminal::harmless;
 use crate::agent::Changes;
 use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
 use crate::files::Watch;
 use crate::telemetry::STATUS_LOG;
+use crate::values::harmless_text;
 
 /// The file of an agent, and what the command line sets over it.
 pub(super) struct AgentFile {
@@ -161,7 +161,7 @@ fn tell(outcome: Outcome, told: &mut Vec<&'static str>) {
                 tracing::warn!(target: STATUS_LOG, "the changed configuration cannot be used: {problem}");
             }
             println!("{yellow}not changed:{yellow:#} the configuration cannot be used, everything stays as it was");
-            println!("{}", harmless(&problems));
+            println!("{}", harmless_text(&problems));
         }
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::files::{self, Lock, Readers};
-use crate::values::{ClientId, Domain, Fingerprint, Name};
+use crate::values::{ClientId, Domain, Fingerprint, Name, is_reserved_for_operator};
 
 pub use error::{EditError, RedeemError};
 pub use set::{ClientChange, Listing, listing, set_client};
@@ -252,7 +252,9 @@ pub fn redeem_invite(
         let id = match (invite.id, id) {
             (Some(invited), Some(chosen)) if invited != *chosen => return Err(RedeemError::OtherId(chosen.clone())),
             (Some(invited), _) => invited,
-            (None, chosen) => chosen.ok_or(RedeemError::IdNeeded)?.clone(),
+            (None, chosen) => chosen.filter(|id| !is_reserved_for_operator(id.as_str())).cloned().ok_or_else(|| {
+                chosen.map_or(RedeemError::IdNeeded, |reserved| RedeemError::IdReserved(reserved.clone()))
+            })?,
         };
         draft.edit(|text| remove(text, &["invites", &key], Comments::Go))?;
         draft.remove_expired_invites(now)?;

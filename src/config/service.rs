@@ -48,6 +48,8 @@ pub struct Service {
     pub trust: LocalTrust,
     /// Whether it is told the visitor's address by the PROXY protocol, ahead of each connection. Default: no.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whether fields that tell an application who the user is are removed from requests. Default: no.
+    pub remove_identity_headers: bool,
     /// What is changed in the heads of requests.
     pub request_headers: HeaderRules,
     /// What is changed in the heads of answers.
@@ -198,6 +200,8 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     let trust = trust(&mut table, |table, key| only_for(table, key, true, is_https, "a local https:// application"));
     let versions = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
     let proxy_protocol = table.choice("proxy_protocol", "a version of the PROXY protocol", &versions);
+    let remove_identity_headers = table.boolean("remove_identity_headers", false);
+    only_for(&table, "remove_identity_headers", remove_identity_headers, is_http, HTTP);
     let request_headers = header_rules(table.section("request_headers"));
     let response_headers = header_rules(table.section("response_headers"));
     for (key, rules) in [("request_headers", &request_headers), ("response_headers", &response_headers)] {
@@ -216,6 +220,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         host_header: host_header.unwrap_or(HostHeader::Preserve),
         trust,
         proxy_protocol,
+        remove_identity_headers,
         request_headers,
         response_headers,
         by_flags: table.origin() == Origin::Flags,

@@ -104,7 +104,7 @@ pub fn check_required(required: &[String]) -> Result<(), Refused> {
 fn unreadable(what: &str, error: &JsonError) -> Refused {
     // It may repeat the agent's own words.
     let complaint = error.to_string();
-    let complaint: String = complaint.chars().filter(|c| !c.is_control()).take(MAX_COMPLAINT).collect();
+    let complaint: String = crate::values::harmless_line(&complaint).chars().take(MAX_COMPLAINT).collect();
     let version = env!("CARGO_PKG_VERSION");
     let message = format!(
         "the server (adit {version}) does not understand this {what}: {complaint}; if the agent is newer than the server, \

@@ -4,13 +4,17 @@
 //!    [`access`] is the part of it that says which visitors get in.
 //! 2. [`control`]: JSON messages on the first stream of each lane.
 //! 3. [`preface`] and [`exchange`], cut into [`frame`]s: what a service stream carries. [`decode`] reads it back.
+//! 4. [`fields`]: which header fields belong to the proxy, in any spelling; [`destination`] reads one that names a
+//!    resource.
 //!
 //! Everything here is bounded, accepts its input in pieces of any size and never panics on it.
 
 pub mod access;
 pub mod control;
 pub mod decode;
+pub mod destination;
 pub mod exchange;
+pub mod fields;
 pub mod frame;
 pub mod json;
 pub mod later;

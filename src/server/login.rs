@@ -20,7 +20,7 @@ use crate::limits::ClientUse;
 use crate::protocol::later::{check_required, check_version};
 use crate::protocol::login::{Hello, Known, MAX_CLOCK_SKEW_S, Proof, Refusal, Refused};
 use crate::protocol::standby::{STANDBY, host_name};
-use crate::values::{ClientId, InstanceId, Name};
+use crate::values::{ClientId, InstanceId, Name, harmless_line};
 
 pub(super) use proof::Declined;
 pub use proof::TICKET_LIFETIME;
@@ -235,9 +235,9 @@ fn check_clock(timestamp: u64) -> Result<(), Refused> {
 }
 
 fn describe(hello: &Hello) -> String {
-    // For logs and notices: no control characters, and no more than a line.
+    // For logs and notices: nothing that changes how the line is shown, and no more than a line.
     let text = format!("{} {} ({})", hello.agent.name, hello.agent.version, hello.agent.os);
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
+    harmless_line(&text).chars().take(100).collect()
 }
 
 pub(super) fn unix_now() -> u64 {

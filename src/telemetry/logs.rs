@@ -15,6 +15,7 @@ use super::lines::Stream;
 use super::plain::Plain;
 use super::rolling::Rolling;
 use crate::config::{LogConfig, LogFile, LogFormat};
+use crate::values::{Escape, escape_line};
 
 /// The target of the access log: a line for each request.
 pub const ACCESS_LOG: &str = "adit::access";
@@ -33,6 +34,24 @@ pub const LOCAL_LOG: &str = "adit::local";
 
 /// Lines that may wait to be written.
 const WAITING_LINES: usize = 16 * 1024;
+
+/// Escapes the characters of each line that would change how the lines are shown: visitors, agents, servers and
+/// applications said much of what is in them. The formatters escape control characters, but no others.
+struct Shown<W> {
+    to: W,
+    escape: Escape,
+}
+
+impl<W: Write> Write for Shown<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.to.write_all(&escape_line(line, self.escape))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -162,11 +181,12 @@ pub fn start_agent_logs(config: &LogConfig, beside_status: bool) -> Result<Logs,
 fn start(config: &LogConfig, is_plain: bool) -> Result<Logs, LogError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(&config.level, config.access));
     let state = LogState::default();
+    let escape = if config.format == LogFormat::Json { Escape::Json } else { Escape::Text };
     let (lines, is_terminal) = match &config.file {
-        Some(file) => (queue(WAITING_LINES, open(file, &state)?, &state), false),
+        Some(file) => (queue(WAITING_LINES, Shown { to: open(file, &state)?, escape }, &state), false),
         None => {
-            let lines = Stream::new(io::stderr(), state.clone());
-            (queue(WAITING_LINES, lines, &state), io::stderr().is_terminal())
+            let to = Stream::new(io::stderr(), state.clone());
+            (queue(WAITING_LINES, Shown { to, escape }, &state), io::stderr().is_terminal())
         }
     };
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -198,7 +218,7 @@ fn start(config: &LogConfig, is_plain: bool) -> Result<Logs, LogError> {
 }
 
 /// Lines wait for a thread of their own that writes them; beyond `most` they are left out, and counted.
-fn queue(most: usize, to: impl Write + Send + 'static, state: &LogState) -> (NonBlocking, WorkerGuard) {
+fn queue(most: usize, to: Shown<impl Write + Send + 'static>, state: &LogState) -> (NonBlocking, WorkerGuard) {
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(most).finish(to);
     state.counts_with(writer.error_counter());
     (writer, guard)
@@ -216,6 +236,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::values::is_harmful;
 
     #[test]
     fn a_folder_that_is_not_there_is_not_made() {
@@ -244,7 +265,7 @@ mod tests {
     fn lines_that_do_not_fit_among_those_that_wait_are_counted() {
         let state = LogState::default();
         let (held, stuck) = mpsc::channel();
-        let (mut writer, guard) = queue(2, Stuck(stuck), &state);
+        let (mut writer, guard) = queue(2, Shown { to: Stuck(stuck), escape: Escape::Text }, &state);
         for _ in 0..10 {
             writer.write_all(b"line\n").unwrap();
         }
@@ -253,6 +274,40 @@ mod tests {
         assert!(state.problems()[0].contains("more came than could be written"), "{:?}", state.problems());
         drop(held);
         drop(guard);
+    }
+
+    #[test]
+    fn what_strangers_say_in_a_message_does_not_reorder_the_line() {
+        for (escape, json) in [(Escape::Text, false), (Escape::Json, true)] {
+            let written = Arc::new(Mutex::new(Vec::new()));
+            let to = written.clone();
+            let writer = move || Shown { to: Collected(to.clone()), escape };
+            let logs = tracing_subscriber::fmt().with_ansi(false).with_writer(writer);
+            let say = || {
+                let said = "a\u{202e}b\u{200b}c\u{2028}d\u{9b}e\u{7f}f\u{e0041}g";
+                tracing::warn!(agent = %said, path = said, "it says: {said}");
+            };
+            match json {
+                true => tracing::subscriber::with_default(logs.json().finish(), say),
+                false => tracing::subscriber::with_default(logs.finish(), say),
+            }
+            let line = String::from_utf8(written.lock().clone()).unwrap();
+            assert!(line.contains("it says: a") && line.ends_with('\n') && line.lines().count() == 1, "{line:?}");
+            assert!(!line.trim_end().contains(is_harmful), "{line:?}");
+        }
+    }
+
+    struct Collected(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Collected {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

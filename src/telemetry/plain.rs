@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::{REQUEST_LOG, STATUS_LOG};
+use crate::values::harmless_line;
 
 /// The name of the service is of no use beside the address of its application.
 const NOT_SHOWN: &str = "service";
@@ -60,7 +61,7 @@ impl Visit for Said {
 impl Said {
     fn keep(&mut self, field: &Field, text: &str) {
         // Much of it was said by servers and visitors.
-        let text: String = text.chars().filter(|char| !char.is_control()).collect();
+        let text = harmless_line(text).into_owned();
         match field.name() {
             "message" => self.message = text,
             name => self.fields.push((name, text)),
@@ -137,6 +138,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::values::is_harmful;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
@@ -193,9 +195,11 @@ mod tests {
             tracing::info!(lane = 7, "another lane");
             tracing::warn!(target: STATUS_LOG, "what the status says");
             request(Some(200), "GET", "/\x1b[2J\u{9b}31m", (1, 1), "ok");
+            request(Some(200), "GET", "/\u{202e}gnp.exe\u{200b}\u{2028}\u{e0041}", (1, 1), "ok");
         });
         assert!(text.starts_with("warning: it is [2Jgone\nanother lane lane=7\n"), "{text}");
-        assert!(!text.contains(|char: char| char.is_control() && char != '\n'), "{text:?}");
+        assert!(!text.contains(|char: char| is_harmful(char) && char != '\n'), "{text:?}");
+        assert!(text.ends_with("  /\\u{202e}gnp.exe\\u{200b}\\u{2028}\\u{e0041}\n"), "{text:?}");
         let coloured = lines(true, || tracing::warn!("it is \x1b[2Jgone"));
         assert!(coloured.contains("\x1b[33mwarning") && !coloured.contains("\x1b[2J"), "{coloured:?}");
     }

@@ -7,11 +7,15 @@ mod fingerprint;
 mod hex;
 mod ids;
 mod label;
+mod reserved;
 mod secret;
+mod text;
 
 pub use domain::{Domain, DomainError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hex::{digest_in, hex_of};
 pub use ids::{InstanceId, LaneId, RequestId, SessionId, TunnelId};
 pub use label::{ClientId, LabelError, Name, RESERVED_NAMES};
+pub use reserved::is_reserved_for_operator;
 pub use secret::Secret;
+pub use text::{Escape, escape_line, harmless_line, harmless_text, is_harmful};

@@ -17,6 +17,7 @@ mod delivered;
 mod early;
 mod exchanges;
 mod floods;
+mod forged;
 mod harness;
 mod heads;
 mod hostile;
@@ -38,6 +39,7 @@ mod shutdown;
 mod slow_link;
 mod standby;
 mod takeover;
+mod targets;
 mod tenants;
 #[cfg(feature = "otlp")]
 mod traces;

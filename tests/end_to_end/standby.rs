@@ -8,12 +8,13 @@ use adit::config::Flags;
 use adit::protocol::control::Control;
 use adit::protocol::json;
 use adit::protocol::login::{Hello, Proof, Refusal, Welcome};
-use adit::protocol::standby::STANDBY;
-use adit::values::InstanceId;
+use adit::protocol::standby::{OtherAgent, STANDBY, Standby};
+use adit::values::{InstanceId, Secret};
 use http::StatusCode;
 
 use crate::harness::apps;
 use crate::harness::puppet::{Puppet, ask, hello, log_in, now, secret};
+use crate::harness::stand_in::StandIn;
 use crate::harness::visitor::fetch;
 use crate::harness::{TestAgent, TestServer, name, service, soon, until};
 
@@ -70,7 +71,7 @@ fn by(welcome: &Welcome) -> Option<&str> {
 async fn the_older_agent_stands_by_takes_over_and_yields() {
     let server = starting(SOON);
     let mut laptop = connected(&server, "laptop").await;
-    let desktop = connected(&server, "desktop").await;
+    let mut desktop = connected(&server, "desktop").await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "desktop");
     // Both sides are told of the other's host and address.
     let other = stands_by(&mut laptop).await.unwrap();
@@ -83,16 +84,16 @@ async fn the_older_agent_stands_by_takes_over_and_yields() {
         assert!(other.contains(&format!(" on {}", host.trim())), "{other}");
     }
     for in_order in [true, false] {
-        let desktop = connected(&server, "another desktop").await;
-        stands_by(&mut laptop).await;
+        let newest = connected(&server, "newest").await;
+        stands_by(&mut desktop).await;
         match in_order {
-            true => desktop.stop().await.unwrap(),
-            false => desktop.crash().await,
+            true => newest.stop().await.unwrap(),
+            false => newest.crash().await,
         }
+        // Of those that are left, the one that was started last.
+        desktop.connected().await;
+        assert_eq!(fetch(server.public, "alice", "/").await.text(), "desktop");
     }
-    // The one before it is the newest now.
-    let text = fetch(server.public, "alice", "/").await;
-    assert!(text.status == StatusCode::SERVICE_UNAVAILABLE || text.text() == "desktop");
     desktop.stop().await.unwrap();
     laptop.connected().await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "laptop");
@@ -246,6 +247,49 @@ async fn a_server_without_room_sends_the_older_agent_away_and_that_waits() {
     laptop.reaches("a wait", waits).await;
     until("one tunnel", &server.registry, || server.registry.len() == 1).await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "desktop");
+}
+
+/// An older server, which does not know `standby`, refuses such a login instead of giving it the name.
+#[tokio::test]
+async fn an_agent_that_stands_by_says_so_and_requires_a_server_that_knows_of_it() {
+    let server = StandIn::start().await;
+    let local = apps::fixed("laptop").await;
+    let mut laptop = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("alice", local)]);
+    let login = server.login().await;
+    assert_eq!(login.hello.capabilities, [STANDBY]);
+    assert!(login.hello.standby.is_empty() && login.hello.required.is_empty());
+    let lane = login.welcome().await;
+    laptop.connected().await;
+    let by = OtherAgent { agent: "adit".to_owned(), host: Some("desktop".to_owned()), address: [192, 0, 2, 1].into() };
+    let standby = vec![Standby { name: name("alice"), by: Some(by) }];
+    lane.say(Control::Offered { change: 0, services: Vec::new(), standby });
+    assert_eq!(stands_by(&mut laptop).await.as_deref(), Some("adit on desktop (192.0.2.1)"));
+    lane.cut();
+    let login = server.login().await;
+    assert!(matches!(login.hello.proof, Some(Proof::Ticket(_))));
+    assert_eq!(login.hello.standby, [name("alice")]);
+    assert_eq!(login.hello.required, [STANDBY]);
+    drop(login);
+    laptop.stop().await.unwrap();
+}
+
+/// A ticket that has expired is shown beside the token: it says when the agent was started.
+#[tokio::test]
+async fn an_agent_shows_its_ticket_also_when_that_is_no_proof_any_more() {
+    let server = StandIn::start().await;
+    let local = apps::fixed("laptop").await;
+    let laptop = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("alice", local)]);
+    let login = server.login().await;
+    assert!(login.hello.start.is_none());
+    login.welcome().await.cut();
+    let login = server.login().await;
+    assert!(matches!(login.hello.proof, Some(Proof::Ticket(_))) && login.hello.start.is_none());
+    login.refuse(Refusal::BadToken, "it has expired").await;
+    let login = server.login().await;
+    assert!(matches!(login.hello.proof, Some(Proof::Token(_))));
+    assert_eq!(login.hello.start.as_ref().map(Secret::expose), Some("ticket"));
+    let _lane = login.welcome().await;
+    laptop.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -163,7 +163,7 @@ PATHS = [
     ("escaped dots behind", get(b"", target=b"/ME/%2e%2e/OTHER/N", host=BARE_HOST), Refusable([("GET", "/%2e%2e/OTHER/N", b"")])),
     ("a parameter", get(b"", target=b"/ME;/OTHER/N", host=BARE_HOST), []),
     ("a backslash", get(b"", target=b"/ME\\OTHER/N", host=BARE_HOST), []),
-    ("a fragment", get(b"", target=b"/ME/N#/OTHER", host=BARE_HOST), None),
+    ("a fragment", get(b"", target=b"/ME/N#/OTHER", host=BARE_HOST), []),
     ("a query", get(b"", target=b"/ME/N?/../OTHER", host=BARE_HOST), [("GET", "/N?/../OTHER", b"")]),
     ("upper case", get(b"", target=b"/UPNAME/N", host=BARE_HOST), None),
     ("a tunnel id", get(b"X-Tunnel-ID: ME\r\n", host=BARE_HOST), [SEEN]),

@@ -17,7 +17,7 @@ mod websocket;
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, LocalUrl, Service};
 use crate::protocol::exchange::RequestHead;
+use crate::protocol::fields::{clean_request_trailers, remove_identity, with_clean_trailers};
 use crate::protocol::frame::Reset;
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
@@ -65,6 +66,12 @@ pub(super) enum RequestBody {
     Again(VecDeque<Bytes>, Box<RequestBody>),
 }
 
+/// What comes over the stream, without trailers that must not reach an application. A current server has removed them.
+fn poll_clean(body: &mut FrameBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let frame = ready!(Pin::new(body).poll_frame(cx));
+    Poll::Ready(frame.map(|frame| Ok(with_clean_trailers(frame?, clean_request_trailers))))
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -72,13 +79,13 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Framed(body) => Pin::new(body.as_mut()).poll_frame(cx),
+            Self::Framed(body) => poll_clean(body, cx),
             Self::Held(go, body) => {
-                if !go.is_terminated() && std::task::ready!(Pin::new(go).poll(cx)).is_err() {
+                if !go.is_terminated() && ready!(Pin::new(go).poll(cx)).is_err() {
                     // The exchange is over.
                     return Poll::Ready(Some(Err(BodyError::Reset(Reset::Cancelled))));
                 }
-                Pin::new(body.as_mut()).poll_frame(cx)
+                poll_clean(body, cx)
             }
             Self::Again(sent, rest) => again::poll_again(sent, rest, cx),
         }
@@ -197,6 +204,7 @@ pub(super) struct Local {
     http: Http,
     authority: Authority,
     host_header: HostHeader,
+    removes_identity: bool,
     request_headers: HeaderRules,
     response_headers: HeaderRules,
     pub(super) url: LocalUrl,
@@ -259,6 +267,7 @@ impl Local {
             dialler,
             authority: Authority::try_from(local.authority()).ok()?,
             host_header: service.host_header.clone(),
+            removes_identity: service.remove_identity_headers,
             request_headers: service.request_headers.clone(),
             response_headers: service.response_headers.clone(),
             url: local.clone(),
@@ -285,6 +294,9 @@ impl Local {
         body: RequestBody,
     ) -> Result<(Request<RequestBody>, Switching), Reset> {
         let over_http2 = self.takes_http2(&head);
+        if self.removes_identity {
+            remove_identity(&mut head.headers);
+        }
         self.request_headers.apply(&mut head.headers);
         let host = self.host(&head)?;
         let RequestHead { mut method, target, protocol, mut headers, .. } = head;

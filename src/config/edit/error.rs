@@ -80,6 +80,13 @@ pub enum RedeemError {
     /// The id that was chosen belongs to somebody else, or somebody else is invited for it, or may claim its name.
     #[error("`{0}` is taken; choose another id")]
     IdTaken(ClientId),
+    /// The id that was chosen has a meaning of its own, see [`is_reserved_for_operator`].
+    ///
+    /// [`is_reserved_for_operator`]: crate::values::is_reserved_for_operator
+    #[error(
+        "`{0}` is reserved; choose another id, or ask the operator for an invitation to it (`adit token invite {0}`)"
+    )]
+    IdReserved(ClientId),
     /// The invitation is for another id.
     #[error("the invitation is for another id than `{0}`")]
     OtherId(ClientId),

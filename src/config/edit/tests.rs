@@ -369,9 +369,27 @@ fn an_invitation_buys_nothing_but_what_it_says() {
     for taken in ["alice", "blog", "bob", "shop"] {
         assert!(matches!(redeem([2; 32], Some(taken)), RedeemError::IdTaken(id) if id.as_str() == taken), "{taken}");
     }
+    for reserved in ["www", "ns1", "mta-sts", "login", "xn--pple-43d"] {
+        assert!(matches!(redeem([2; 32], Some(reserved)), RedeemError::IdReserved(_)), "{reserved}");
+    }
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
     fs::write(&path, "[clients.alice\n").unwrap();
     assert!(matches!(redeem([1; 32], None), RedeemError::Edit(EditError::Invalid(_))));
+}
+
+#[test]
+fn the_operator_may_give_a_reserved_name_to_a_client() {
+    let (_directory, path) = scratch();
+    add(&path, "www").unwrap();
+    add_invite(&path, &invitation(1, Some("mail"), &[], LATER)).unwrap();
+    add_invite(&path, &invitation(2, Some("bob"), &["bob", "login", "*.login"], LATER)).unwrap();
+    for (digest, who) in [([1; 32], "mail"), ([2; 32], "bob")] {
+        redeem_invite(&path, &Fingerprint(digest), Some(&id(who)), HASH).unwrap();
+    }
+    let file = ClientsFile::load(&path).unwrap();
+    assert_eq!(file.clients[&id("www")].names, [Name::new("www").unwrap()]);
+    assert_eq!(file.clients[&id("mail")].names, [Name::new("mail").unwrap()]);
+    assert_eq!(file.clients[&id("bob")].names.len(), 2);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
 use crate::limits::Portion;
+use crate::protocol::fields::{clean_request_trailers, with_clean_trailers};
 use crate::transport::whole::{IncompleteError, WholeBody};
 
 /// The size of the first piece of a held body, and of the largest, in bytes.
@@ -151,7 +152,10 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, IncompleteError>>> {
         match &mut *self {
-            Self::Coming(body) => Pin::new(body).poll_frame(cx),
+            Self::Coming(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| Ok(with_clean_trailers(frame?, clean_request_trailers))))
+            }
             Self::Held(body) => Poll::Ready(body.next().map(Ok)),
             Self::Taken => Poll::Ready(None),
         }

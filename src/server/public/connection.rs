@@ -3,9 +3,12 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -43,12 +46,14 @@ where
 }
 
 /// Serves HTTP/1.1 and 1.0, with heads of up to `head_size` bytes.
-pub(super) async fn serve_http1(visit: Arc<Visit>, socket: VisitorSocket, head_size: usize) {
+pub(super) async fn serve_http1(visit: Arc<Visit>, mut socket: VisitorSocket, head_size: usize) {
     let shared = Arc::clone(&visit.shared);
+    let (first_bad, requests) = (socket.watch_http1(), AtomicU64::new(0));
     let service = service_fn(move |mut request| {
+        let has_fragment = first_bad.includes(requests.fetch_add(1, Ordering::Relaxed));
         // Now: before the future runs, hyper wants its buffer back to listen for the visitor's leaving.
         copied::copy_head(&mut request);
-        request::serve(Arc::clone(&visit), request)
+        request::serve(Arc::clone(&visit), request, has_fragment)
     });
     let connection = http1::Builder::new()
         // The socket watches over both: the head, and the time before it.
@@ -92,7 +97,11 @@ pub(super) async fn serve_http2(
     let shared = Arc::clone(&visit.shared);
     let idle = socket.announce_idle();
     let watched = Arc::clone(&visit);
-    let service = service_fn(move |request| request::serve(Arc::clone(&visit), request));
+    let marks = socket.watch_http2();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let has_fragment = marks.include(request.headers());
+        request::serve(Arc::clone(&visit), request, has_fragment)
+    });
     let connection = http2::Builder::new(Visits(Arc::clone(&shared)))
         .timer(TokioTimer::new())
         .enable_connect_protocol()

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use super::Visit;
 use super::answer::Failure;
 use super::ledger::Entry;
+use crate::protocol::fields::{clean_answer_trailers, with_clean_trailers};
 use crate::server::until_cut;
 use crate::transport::body::{BodyError, FrameBody, Idle};
 use crate::transport::delivery::{Piece, Queued};
@@ -218,6 +219,7 @@ impl Body for ForwardedBody {
             Some(Ok(frame)) => {
                 open.count(frame.data_ref().map_or(0, Bytes::len));
                 open.give();
+                let frame = with_clean_trailers(frame, clean_answer_trailers);
                 Poll::Ready(Some(Ok(frame.map_data(|data| open.piece(data)))))
             }
             Some(Err(error)) => self.broken(error, cx),

@@ -12,6 +12,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Request, Version};
 
 use crate::protocol::exchange::Scheme;
+use crate::protocol::fields::{self, Owned, Role};
 use crate::routing;
 use crate::values::{Name, RequestId};
 pub(super) use prefix::add_prefix;
@@ -25,10 +26,6 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-
-/// What only this server, and proxies it trusts, may say.
-const OURS: [HeaderName; 7] =
-    [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PREFIX, FORWARDED_PROTO, REAL_IP, REQUEST_ID];
 
 /// Removes the fields that concern one connection only (RFC 9110, section 7.6.1), those named by `Connection`
 /// included. Gives back the `Upgrade` that the connection asks for or agrees to, if there is one that may cross.
@@ -115,7 +112,7 @@ pub(super) struct Forwarding<'a> {
 /// home that does not know them would take the last of them for the visitor.
 pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id, forwarded } = *forwarding;
-    remove_ours(headers, peer_is_trusted);
+    remove_forged(headers, peer_is_trusted, visitor);
     let (peer, peer_text) = peer;
     let earlier: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
     if earlier.is_empty() {
@@ -160,17 +157,22 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     }
 }
 
-/// Removes what only this server may say, unless a trusted proxy says it; and `X_Forwarded_For` and the like always: CGI
-/// and WSGI (RFC 3875, section 4.1.18) make one variable of both spellings, so a visitor could say there what it must not.
-/// No proxy writes them this way, so none is asked for its trust.
-fn remove_ours(headers: &mut HeaderMap, peer_is_trusted: bool) {
-    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let is_ours = |name: &str| OURS.iter().any(|ours| name.bytes().map(folded).eq(ours.as_str().bytes()));
-    let goes = |name: &&HeaderName| {
-        let name = name.as_str();
-        // All of ours begin so.
-        name.starts_with(['f', 'x']) && (!peer_is_trusted || name.contains('_')) && is_ours(name)
+/// Removes the fields that only a proxy may send, see [`fields`]. Look-alikes always go: no proxy writes them, so a trusted
+/// proxy has passed them on. Of a trusted proxy's own fields, those with the client's address stay only if they name the
+/// visitor that its `X-Forwarded-For` leads to: many proxies pass on what the client says in the others.
+fn remove_forged(headers: &mut HeaderMap, peer_is_trusted: bool, visitor: IpAddr) {
+    let is_the_visitor = |value: &HeaderValue| address_in(value.as_bytes()) == Some(visitor);
+    let goes = |name: &&HeaderName| match fields::owned(name.as_str()) {
+        None => false,
+        Some(Owned { is_exact: false, .. }) => true,
+        Some(Owned { role: Role::Framing | Role::Routing, .. }) => false,
+        Some(Owned { role: Role::Forbidden, .. }) => true,
+        Some(Owned { role: Role::Forwarding, .. }) => !peer_is_trusted,
+        Some(Owned { role: Role::Address, .. }) => {
+            !peer_is_trusted || !headers.get_all(*name).iter().all(is_the_visitor)
+        }
     };
+    // Rarely any: an empty list takes no memory.
     let named: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
     for name in named {
         headers.remove(name);

@@ -1,7 +1,7 @@
 //! Visitors: from the TCP socket to the end of each request.
 //!
 //! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`;
-//! `copied` takes heads out of its buffer.
+//! `copied` takes heads out of its buffer, `targets` finds requests whose target hyper would change.
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
 //! that, which has to come at a `pace`), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
@@ -29,6 +29,7 @@ pub(super) mod rest;
 pub(super) mod socket;
 mod span;
 mod stalls;
+mod targets;
 pub(super) mod wire;
 
 use std::io;

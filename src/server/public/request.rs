@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{Either, Full};
@@ -20,8 +20,9 @@ use super::forwarded::ForwardedBody;
 use super::headers;
 use super::ledger::{self, Asked as AskedFor, Entry, Path, Whose};
 use super::span::{self, End};
-use super::{Visit, access, lookup};
+use super::{Visit, access, lookup, targets};
 use crate::limits::{AddressKey, HeldHead, Holder, head_memory, target_length};
+use crate::protocol::destination::destination_of;
 use crate::protocol::exchange::{MAX_FIELDS, Scheme};
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
@@ -43,8 +44,9 @@ pub(super) type Served = Result<Response<AnswerBody>, Infallible>;
 /// The body of an answer: the server's own, or what comes through the tunnel.
 pub(super) type AnswerBody = Either<Full<Piece>, ForwardedBody>;
 
-/// Answers one request, whatever happens. No asynchronous function: that would hold the request several times.
-pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Future<Output = Served> {
+/// Answers one request, whatever happens; `has_fragment` says that its target had a part that the HTTP library does not
+/// show. No asynchronous function: that would hold the request several times.
+pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>, has_fragment: bool) -> impl Future<Output = Served> {
     let turn = visit.turns.begin();
     let request_id = RequestId::next();
     let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
@@ -69,9 +71,9 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
     async move {
         let _turn = turn;
         let mut reached = Reached::Nobody;
+        let who = (request_id, visitor);
         let decided =
-            decide((&visit, &settings), &mut request, (request_id, visitor), held, (&mut reached, &mut noted.span))
-                .await;
+            decide((&visit, &settings), (&mut request, has_fragment), who, held, (&mut reached, &mut noted.span)).await;
         // Over HTTP/1.1 the socket does it, when the connection ends.
         if visit.is_http2() && !request.body().is_end_stream() {
             visit.throw_away(request.body_mut().take());
@@ -87,12 +89,23 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>) -> impl Futur
                 let mut response = failure.answer(request_id, form).map(Either::Left);
                 let sent = send_page(&mut response, is_head);
                 count(&visit.shared, &failure, &reached, sent);
+                if has_fragment && !visit.is_http2() {
+                    // What comes behind such a request is not looked at.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 let how = (failure.status().as_u16(), failure.code());
                 noted.write((request_id, visitor), &reached, &request, how, sent);
                 response
             }
         })
     }
+}
+
+/// Whether a request names no resource, or another one than it seems to: by its target, or by the destination of a copy.
+fn is_malformed<B>(request: &Request<B>) -> bool {
+    let method = request.method();
+    targets::is_malformed(method, request.uri(), request.version())
+        || destination_of(method, request.headers()).is_err()
 }
 
 /// Makes an answer ready to be sent, and says how many bytes of it are a page of the server's own. `HEAD` gets its length
@@ -177,7 +190,7 @@ impl Noted {
 
 async fn decide(
     (visit, settings): (&Arc<Visit>, &Settings),
-    request: &mut Request<RequestBody>,
+    (request, has_fragment): (&mut Request<RequestBody>, bool),
     (request_id, visitor): (RequestId, IpAddr),
     held: Result<Option<Box<HeldHead>>, Failure>,
     (reached, span): (&mut Reached, &mut RequestSpan),
@@ -189,7 +202,7 @@ async fn decide(
     // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
     // the plain one.
     let is_proxied = request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none();
-    if is_proxied || headers::has_other_coding(request.headers()) {
+    if is_proxied || has_fragment || is_malformed(request) || headers::has_other_coding(request.headers()) {
         return Err(Failure::BadRequest);
     }
     let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;

@@ -22,10 +22,12 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
 use super::ending::Ending;
 use super::rest::{Rest, Unread};
+use super::targets::{FirstBad, Http1Targets, Http2Targets, Marks};
 use super::wire::Wire;
 use crate::config::TimeoutConfig;
 use crate::transport::body::Idle;
@@ -155,10 +157,19 @@ pub(in crate::server) struct VisitorSocket {
     unread: Unread,
     /// Runs when everything was said.
     rest: Option<Rest>,
+    targets: Targets,
     /// Over HTTP/2: reads along.
     codes: Option<ResetCodes>,
     /// Runs before a reset.
     all_sent: Option<AllSent>,
+}
+
+/// Who looks at the bytes that come.
+#[derive(Debug)]
+enum Targets {
+    None,
+    Http1(Http1Targets),
+    Http2(Box<Http2Targets>),
 }
 
 impl VisitorSocket {
@@ -167,7 +178,8 @@ impl VisitorSocket {
         let (ending, turns, unread) = signs;
         let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
         let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
-        Self { wire, ending, clock, stuck: Idle::new(idle), unread, rest: None, codes: None, all_sent: None }
+        let stuck = Idle::new(idle);
+        Self { wire, ending, clock, stuck, unread, rest: None, targets: Targets::None, codes: None, all_sent: None }
     }
 
     /// Gives a write that waits its deadline.
@@ -186,6 +198,56 @@ impl VisitorSocket {
     pub(super) fn announce_idle(&mut self) -> CancellationToken {
         self.codes = Some(ResetCodes::of_client());
         self.clock.announce.get_or_insert_default().clone()
+    }
+
+    /// From now on HTTP/1.1 is spoken: the targets of its requests are looked at on their way.
+    pub(super) fn watch_http1(&mut self) -> FirstBad {
+        let targets = Http1Targets::new();
+        let first_bad = targets.first_bad();
+        self.targets = Targets::Http1(targets);
+        first_bad
+    }
+
+    /// The same for HTTP/2.
+    pub(super) fn watch_http2(&mut self) -> Marks {
+        let targets = Box::new(Http2Targets::new());
+        let marks = targets.marks();
+        self.targets = Targets::Http2(targets);
+        marks
+    }
+
+    /// Reads what the wire has.
+    fn poll_wire(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { wire, targets, .. } = self;
+        let targets = match targets {
+            Targets::None => return Pin::new(wire).poll_read(cx, buffer),
+            Targets::Http1(targets) => {
+                let before = buffer.filled().len();
+                ready!(Pin::new(wire).poll_read(cx, buffer))?;
+                targets.read(&buffer.filled()[before..]);
+                return Poll::Ready(Ok(()));
+            }
+            Targets::Http2(targets) => targets,
+        };
+        loop {
+            if !targets.ready.is_empty() {
+                let length = targets.ready.len().min(buffer.remaining());
+                buffer.put_slice(&targets.ready.split_to(length));
+                return Poll::Ready(Ok(()));
+            }
+            if targets.held.is_empty() {
+                let before = buffer.filled().len();
+                ready!(Pin::new(&mut *wire).poll_read(cx, buffer))?;
+                let upto = targets.read(&mut buffer.filled_mut()[before..]);
+                let has_ended = buffer.filled().len() == before;
+                buffer.set_filled(before + upto);
+                if upto > 0 || has_ended {
+                    return Poll::Ready(Ok(()));
+                }
+            } else if !targets.read_held() && ready!(poll_read_buf(Pin::new(&mut *wire), cx, &mut targets.held))? == 0 {
+                targets.end();
+            }
+        }
     }
 
     fn is_cut(&self) -> bool {
@@ -219,7 +281,7 @@ impl Drop for VisitorSocket {
 impl AsyncRead for VisitorSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match Pin::new(&mut self.wire).poll_read(cx, buffer) {
+        match self.poll_wire(cx, buffer) {
             Poll::Ready(read) => {
                 if buffer.filled().len() > before {
                     self.clock.read();

@@ -4,6 +4,7 @@
 //! take its name in between, or the two would take turns.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -44,12 +45,13 @@ struct Keep {
 pub(super) struct Kept(HashMap<ClientId, HashMap<Place, Keep>>);
 
 impl Kept {
-    /// Keeps `place` until then for the agent of `client` that was started as `start` says, or for a later one. What is
-    /// kept already stays so.
-    pub(super) fn keep(&mut self, client: &ClientId, place: Place, start: u64, until: Instant) {
+    /// Keeps `place` from `now` on for so long, for the agent of `client` that was started as `start` says, or for a later
+    /// one. What is kept already stays so.
+    pub(super) fn keep(&mut self, client: &ClientId, place: Place, start: u64, (now, time): (Instant, Duration)) {
         let kept = self.0.entry(client.clone()).or_default();
-        if kept.len() < MAX_OF_A_CLIENT {
-            kept.entry(place).or_insert(Keep { start, until });
+        let is_kept = kept.get(&place).is_some_and(|keep| now < keep.until);
+        if !is_kept && kept.len() < MAX_OF_A_CLIENT {
+            kept.insert(place, Keep { start, until: now + time });
         }
     }
 

@@ -112,7 +112,7 @@ impl Registry {
         if let Some(last) = before.iter().map(|held| held.tunnel.start()).max()
             && !before.iter().any(stays)
         {
-            books.kept.keep(client, place.clone(), last, now + books.keep_for);
+            books.kept.keep(client, place.clone(), last, (now, books.keep_for));
             self.keeps.notify_one();
         }
         let after = decide(candidates, &before, books.kept.start_of(client, &place, now));
@@ -176,10 +176,10 @@ impl Registry {
 
     /// Keeps the names that a newcomer stands by for, where nobody has them.
     pub(super) fn keep_for_owners(&self, books: &mut Books, tunnel: &Tunnel) {
-        let until = Instant::now() + books.keep_for;
+        let time = (Instant::now(), books.keep_for);
         for service in tunnel.services().iter() {
             if let Some(start) = self.keeps_itself(tunnel, service.name()) {
-                books.kept.keep(tunnel.client(), Place::from(service.name()), start, until);
+                books.kept.keep(tunnel.client(), Place::from(service.name()), start, time);
                 self.keeps.notify_one();
             }
         }

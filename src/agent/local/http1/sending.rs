@@ -7,11 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, MAX_FORWARDS,
-    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-};
-use http::{HeaderMap, HeaderName, request};
+use http::{HeaderMap, request};
 use http_body::Body as _;
 use tokio::io::ReadBuf;
 
@@ -23,22 +19,6 @@ use crate::protocol::frame::Reset;
 
 /// Bytes of a body that are gathered into one write; a larger piece goes as it is, without that copy.
 const GATHER: usize = 16 * 1024;
-
-/// What must not stand behind a body, because it decides how the request is understood (RFC 9110, section 6.5.1).
-const NO_TRAILERS: [HeaderName; 12] = [
-    AUTHORIZATION,
-    CACHE_CONTROL,
-    CONTENT_ENCODING,
-    CONTENT_LENGTH,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    HOST,
-    MAX_FORWARDS,
-    SET_COOKIE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-];
 
 /// Why a request was not sent to its end.
 #[derive(Debug)]
@@ -230,10 +210,6 @@ impl Sending {
             Framing::Length(0) => {}
             Framing::Length(_) => return Err(wrong_length("shorter")),
             Framing::Chunked | Framing::UntilClose => {
-                let trailers = trailers.map(|mut trailers| {
-                    NO_TRAILERS.iter().for_each(|name| drop(trailers.remove(name)));
-                    trailers
-                });
                 chunked::put_end(&mut self.small, trailers.as_ref());
             }
         }

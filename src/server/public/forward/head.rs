@@ -13,6 +13,7 @@ use super::super::headers::{self, Forwarding};
 use super::Target;
 use crate::limits::FREE_HEAD;
 use crate::protocol::WireError;
+use crate::protocol::destination::{DESTINATION, strip_destination};
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::frame;
 use crate::protocol::login::ServiceKind;
@@ -64,10 +65,19 @@ pub(super) fn opening(
     has_body: bool,
     (upgrades, protocol): (bool, Option<&Protocol>),
 ) -> Result<BytesMut, Failure> {
+    if let Some(name) = target.prefix()
+        && request.headers().contains_key(DESTINATION)
+    {
+        let (method, authority) = (request.method().clone(), target.authority.as_deref());
+        strip_destination((&method, request.headers_mut()), &format!("/{name}"), authority)
+            .map_err(|_| Failure::BadRequest)?;
+    }
     // All of it lies in the buffer that the head was read into, which the connection wants back.
     let (headers, uri) = (std::mem::take(request.headers_mut()), std::mem::take(request.uri_mut()));
     let path = uri.path_and_query().map_or("/", |target| target.as_str());
     let path = if target.prefix().is_some() { routing::strip_name(path) } else { path };
+    // `http://host?query` has an empty path, which is `/` (RFC 9112, section 3.2.1).
+    let slash = if path.starts_with('?') { "/" } else { "" };
     let preface = Preface {
         service: target.name().clone(),
         visitor: (target.visitor, visit.peer.port()).into(),
@@ -79,7 +89,11 @@ pub(super) fn opening(
         method: request.method().clone(),
         scheme: target.scheme,
         authority: target.authority.clone(),
-        target: Bytes::copy_from_slice(path.as_bytes()),
+        target: if slash.is_empty() {
+            Bytes::copy_from_slice(path.as_bytes())
+        } else {
+            format!("{slash}{path}").into()
+        },
         protocol: protocol.map(|protocol| Bytes::copy_from_slice(protocol.as_ref())),
         version: request.version(),
         headers,

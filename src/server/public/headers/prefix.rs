@@ -4,6 +4,7 @@ use http::header::{LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 
 use super::put;
+use crate::protocol::destination::path_of_ours;
 use crate::values::Name;
 
 /// How the names of cookies begin that belong to a host as a whole (RFC 6265bis, section 4.1.3.2).
@@ -30,16 +31,6 @@ fn prefixed_location(location: &[u8], name: &Name, authority: Option<&[u8]>) -> 
     let (origin, path) = location.split_at(path_of_ours(location, authority)?);
     let is_path = path.starts_with(b"/") && !path.starts_with(b"//");
     (is_path && !has_prefix(path, name)).then(|| [origin, b"/", name.as_str().as_bytes(), path].concat())
-}
-
-/// Where the path of a location begins; `None` if it leads elsewhere than to the visitor's own `authority`.
-fn path_of_ours(location: &[u8], authority: Option<&[u8]>) -> Option<usize> {
-    let starts = |start: &&[u8]| location.get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start));
-    // A location without a scheme has the one of the page (RFC 3986, section 4.2).
-    let Some(start) = [&b"http://"[..], b"https://", b"//"].into_iter().find(starts) else { return Some(0) };
-    let rest = &location[start.len()..];
-    let host = rest.iter().position(|byte| b"/?#".contains(byte)).map_or(rest, |end| &rest[..end]);
-    authority.is_some_and(|authority| host.eq_ignore_ascii_case(authority)).then_some(start.len() + host.len())
 }
 
 /// Whether `path` is below the name already.

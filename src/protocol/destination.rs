@@ -1,0 +1,118 @@
+//! The `Destination` field of WebDAV (RFC 4918, section 10.3): where `COPY` and `MOVE` put a resource.
+//!
+//! It names a resource as the request target does, so it must lose the same prefix on the way to an application.
+
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, Method};
+
+/// The field.
+pub const DESTINATION: HeaderName = HeaderName::from_static("destination");
+
+/// The destination cannot be had: it is ambiguous, has a fragment, or is not below the prefix of the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadDestination;
+
+/// Whether `method` may have a destination. No method of plain HTTP has one.
+fn may_have_one(method: &Method) -> bool {
+    !matches!(
+        *method,
+        Method::GET
+            | Method::POST
+            | Method::HEAD
+            | Method::PUT
+            | Method::OPTIONS
+            | Method::DELETE
+            | Method::PATCH
+            | Method::CONNECT
+            | Method::TRACE
+    )
+}
+
+/// The destination of a request, if it has one.
+///
+/// # Errors
+/// There are two, or it has a fragment, which is not part of what is addressed: an application that cuts it off would
+/// write another resource.
+pub fn destination_of<'h>(method: &Method, headers: &'h HeaderMap) -> Result<Option<&'h HeaderValue>, BadDestination> {
+    if !may_have_one(method) {
+        return Ok(None);
+    }
+    let mut lines = headers.get_all(DESTINATION).iter();
+    let destination = lines.next();
+    match lines.next().is_some() || destination.is_some_and(|value| value.as_bytes().contains(&b'#')) {
+        true => Err(BadDestination),
+        false => Ok(destination),
+    }
+}
+
+/// Takes `prefix` (`/alice`) off the destination, as it was taken off the target. A destination at another authority is
+/// left alone.
+///
+/// # Errors
+/// The destination is not below the prefix, so this application does not have it.
+pub fn strip_destination(
+    (method, headers): (&Method, &mut HeaderMap),
+    prefix: &str,
+    authority: Option<&[u8]>,
+) -> Result<(), BadDestination> {
+    let Some(destination) = destination_of(method, headers)?.map(HeaderValue::as_bytes) else { return Ok(()) };
+    let Some(begin) = path_of_ours(destination, authority) else { return Ok(()) };
+    let (origin, path) = destination.split_at(begin);
+    let (before, rest) = path.split_at_checked(prefix.len()).ok_or(BadDestination)?;
+    if !before.eq_ignore_ascii_case(prefix.as_bytes()) {
+        return Err(BadDestination);
+    }
+    let stripped = match rest.first() {
+        None => [origin, b"/"].concat(),
+        Some(b'?') => [origin, b"/", rest].concat(),
+        Some(b'/') => [origin, rest].concat(),
+        Some(_) => return Err(BadDestination),
+    };
+    let stripped = HeaderValue::try_from(stripped).map_err(|_| BadDestination)?;
+    headers.insert(DESTINATION, stripped);
+    Ok(())
+}
+
+/// Where the path of a URI reference begins; `None` if it leads elsewhere than to the visitor's own `authority`.
+pub fn path_of_ours(reference: &[u8], authority: Option<&[u8]>) -> Option<usize> {
+    let starts = |start: &&[u8]| reference.get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start));
+    // A reference without a scheme has the one of the page (RFC 3986, section 4.2).
+    let Some(start) = [&b"http://"[..], b"https://", b"//"].into_iter().find(starts) else { return Some(0) };
+    let rest = &reference[start.len()..];
+    let host = rest.iter().position(|byte| b"/?#".contains(byte)).map_or(rest, |end| &rest[..end]);
+    authority.is_some_and(|authority| host.eq_ignore_ascii_case(authority)).then_some(start.len() + host.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(method: &str, lines: &[&'static str]) -> Result<Vec<String>, BadDestination> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(DESTINATION, HeaderValue::from_static(line));
+        }
+        let method = method.parse().unwrap();
+        strip_destination((&method, &mut headers), "/alice", Some(b"a.example:80"))?;
+        Ok(headers.get_all(DESTINATION).iter().map(|value| value.to_str().unwrap().to_owned()).collect())
+    }
+
+    #[test]
+    fn a_destination_loses_the_prefix_that_the_target_has_lost() {
+        for (written, expected) in [
+            ("http://a.example:80/alice/b?c", "http://a.example:80/b?c"),
+            ("https://A.example:80/Alice", "https://A.example:80/"),
+            ("/alice/b", "/b"),
+            ("/alice//b", "//b"),
+            ("http://b.example/alice/b", "http://b.example/alice/b"),
+        ] {
+            assert_eq!(stripped("MOVE", &[written]), Ok(vec![expected.to_owned()]));
+            assert_eq!(stripped("PUT", &[written]), Ok(vec![written.to_owned()]), "it has no meaning there");
+        }
+        assert_eq!(stripped("COPY", &[]), Ok(Vec::new()));
+        for bad in ["/bob/b", "/", "", "/alicea/b", "http://a.example:80", "/alice/b#c", "#"] {
+            assert_eq!(stripped("COPY", &[bad]), Err(BadDestination), "{bad}");
+        }
+        assert_eq!(stripped("COPY", &["/alice/a", "/alice/b"]), Err(BadDestination));
+    }
+}

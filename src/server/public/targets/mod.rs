@@ -1,0 +1,96 @@
+//! Targets of requests that the HTTP library would change.
+//!
+//! A fragment is not part of a request target (RFC 9112, section 3.2; RFC 9113, section 8.3.1). `http::Uri` cuts it off, so
+//! that `DELETE /keep/#x` would delete `/keep/`. hyper shows the target only after that, so these readers look for `#` in
+//! the bytes on their way to hyper: [`Http1Targets`] in request lines, [`Http2Targets`] in `:path`. They change nothing that
+//! reaches an application; a request with a `#` in its target is answered with 400.
+
+mod hpack;
+mod http1;
+mod http2;
+
+pub(super) use http1::Http1Targets;
+pub(super) use http2::Http2Targets;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use http::{HeaderMap, HeaderName, Method, Uri, Version};
+
+/// Which requests of an HTTP/1.1 connection have a fragment in their target: the first of them, and all behind it, because
+/// the connection ends with its answer.
+#[derive(Debug, Clone)]
+pub(super) struct FirstBad(Arc<AtomicU64>);
+
+impl FirstBad {
+    fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+
+    fn set(&self, number: u64) {
+        self.0.fetch_min(number, Ordering::AcqRel);
+    }
+
+    /// Whether the request with this number is refused; the first one has the number 0.
+    pub(super) fn includes(&self, number: u64) -> bool {
+        number >= self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The field that [`Http2Targets`] adds to a request with a fragment in its target.
+const MARK: HeaderName = HeaderName::from_static("x-adit-bad-target");
+
+/// Whether requests of an HTTP/2 connection are marked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks(Arc<AtomicBool>);
+
+impl Marks {
+    fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether a request with these fields is refused.
+    pub(super) fn include(&self, headers: &HeaderMap) -> bool {
+        self.0.load(Ordering::Acquire) && headers.contains_key(MARK)
+    }
+}
+
+/// Whether hyper has read the target of a request in a form that it must not have (RFC 9112, section 3.2; RFC 9113, section
+/// 8.3.1): an authority alone, `*` for a method other than `OPTIONS`, a path without `/`, another scheme than those of HTTP.
+pub(super) fn is_malformed(method: &Method, uri: &Uri, version: Version) -> bool {
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
+    match target.as_bytes() {
+        [b'/', ..] => {}
+        b"*" if *method == Method::OPTIONS => return false,
+        // Only `http://host?query` is written so, and means `/?query`.
+        [b'?', ..] if version != Version::HTTP_2 && uri.scheme().is_some() => {}
+        _ => return true,
+    }
+    // Over HTTP/2 the scheme is what a proxy in front has seen (RFC 9113, section 8.3.1).
+    version != Version::HTTP_2 && uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_has_one_of_the_forms_of_its_version_and_method() {
+        let is_bad = |method: &str, target: &str, version| {
+            is_malformed(&method.parse().unwrap(), &target.parse().unwrap(), version)
+        };
+        for target in ["/", "/a?b", "//a", "http://a.example", "http://a.example?b", "HTTPS://a.example/b"] {
+            assert!(!is_bad("GET", target, Version::HTTP_11), "{target}");
+        }
+        assert!(!is_bad("OPTIONS", "*", Version::HTTP_11) && !is_bad("OPTIONS", "*", Version::HTTP_2));
+        for target in ["*", "a.example", "a.example:80", "ftp://a.example/b"] {
+            assert!(is_bad("GET", target, Version::HTTP_11), "{target}");
+        }
+        let mut parts = http::uri::Parts::default();
+        parts.path_and_query = Some("?b".parse().unwrap());
+        let bare = Uri::from_parts(parts).unwrap();
+        assert!(
+            is_malformed(&Method::GET, &bare, Version::HTTP_2) && is_malformed(&Method::GET, &bare, Version::HTTP_11)
+        );
+    }
+}

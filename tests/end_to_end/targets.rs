@@ -1,0 +1,179 @@
+//! Requests that must not be taken for others.
+
+use http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::harness::apps::{self, Script};
+use crate::harness::visitor::{self, read_until};
+use crate::harness::{TestAgent, TestServer, soon, until_idle};
+
+/// The statuses and bodies that come for `requests` on one connection, to its end.
+async fn asked(server: &TestServer, requests: &str) -> String {
+    let mut visitor = visitor::raw(server.public, requests).await;
+    String::from_utf8(visitor::read_to_end(&mut visitor).await.unwrap()).unwrap()
+}
+
+fn request(method: &str, target: &str, fields: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: alice.localhost\r\n{fields}\r\n")
+}
+
+const CLOSE: &str = "Connection: close\r\n";
+
+#[tokio::test]
+async fn a_fragment_in_a_target_is_refused() {
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    for (method, target) in [
+        ("DELETE", "/keep/#x"),
+        ("DELETE", "/keep/#"),
+        ("GET", "/?a=b#c"),
+        ("GET", "http://alice.localhost/keep#x"),
+        ("GET", "http://alice.localhost#x"),
+        ("OPTIONS", "/#"),
+        ("MOVE", "/a#b"),
+    ] {
+        let answer = asked(&server, &request(method, target, "")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("x-adit-error: bad_request\r\n"), "{answer}");
+    }
+    // Behind others on the same connection, too: bodies are not taken for requests.
+    let body = "DELETE /#x HTTP/1.1\r\n\r\n";
+    let good = request("POST", "/first", &format!("Content-Length: {}\r\n", body.len())) + body;
+    let pieces = format!("{:x}\r\n{body}\r\n0\r\nX-Sum: #\r\n\r\n", body.len());
+    let other = request("PUT", "/second?%23", "Transfer-Encoding: chunked\r\nCookie: #\r\n") + &pieces;
+    let answer = asked(&server, &[good, other, request("DELETE", "/third#x", "")].concat()).await;
+    assert!(answer.contains("POST /first\n") && answer.contains("PUT /second?%23\n"), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400 ") && !answer.contains("/third"), "{answer}");
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+#[tokio::test]
+async fn what_a_target_looks_like_decides_and_not_what_a_parser_makes_of_it() {
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    for (method, target) in [
+        ("GET", "*"),
+        ("DELETE", "alice.localhost"),
+        ("GET", "alice.localhost:80"),
+        ("GET", "ftp://alice.localhost/a"),
+        ("GET", "?a"),
+    ] {
+        let answer = asked(&server, &request(method, target, CLOSE)).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{method} {target}: {answer}");
+    }
+    for (method, target, seen) in [
+        ("OPTIONS", "*", "OPTIONS *\n"),
+        ("GET", "http://alice.localhost?a", "GET /?a\n"),
+        ("GET", "http://alice.localhost", "GET /\n"),
+        ("GET", "/a//b/?", "GET /a//b/?\n"),
+        ("GET", "/%23", "GET /%23\n"),
+    ] {
+        let answer = asked(&server, &request(method, target, CLOSE)).await;
+        assert!(answer.contains(seen), "{method} {target}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_an_upgrade_are_no_requests() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let early = "GET /#x HTTP/1.1\r\n\r\n#";
+    let mut visitor =
+        visitor::raw(server.public, &(request("GET", "/", "Connection: Upgrade\r\nUpgrade: echo/1\r\n") + early)).await;
+    let (mut local, _) = app.request().await;
+    local
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(read_until(&mut local, early).await, early);
+    visitor.write_all(early.as_bytes()).await.unwrap();
+    assert_eq!(read_until(&mut local, early).await, early);
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// A request for alice's `path`, all of it as it is written.
+fn http2_head(path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86];
+    for (index, text) in [(1, "alice.localhost"), (4, path)] {
+        block.extend([index, u8::try_from(text.len()).unwrap()]);
+        block.extend(text.bytes());
+    }
+    block
+}
+
+/// The first byte of the header block that comes on `stream`: the status, of those that have a number in HPACK.
+async fn status_on(socket: &mut TcpStream, stream: u8) -> u8 {
+    let mut header = [0; 9];
+    loop {
+        soon("a frame", socket.read_exact(&mut header)).await.unwrap();
+        let mut payload = vec![0; usize::from(header[1]) << 8 | usize::from(header[2])];
+        soon("a payload", socket.read_exact(&mut payload)).await.unwrap();
+        assert!(header[3] != 3 && header[3] != 7, "the stream or the connection was reset: {payload:?}");
+        if header[3] == 1 && header[8] == stream {
+            // The table may change its size first.
+            return payload.into_iter().find(|byte| byte & 0xe0 != 0x20).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fragment_in_a_path_of_http_2_is_refused() {
+    const OK: u8 = 0x88;
+    const BAD_REQUEST: u8 = 0x8c;
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    let mut visitor = visitor::raw(server.public, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    visitor.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    let mut stream = 1;
+    for (path, expected) in [
+        ("/keep/", OK),
+        ("/keep/#x", BAD_REQUEST),
+        ("/keep/", OK),
+        ("#", BAD_REQUEST),
+        ("/?a#b", BAD_REQUEST),
+        ("?a", BAD_REQUEST),
+        ("/%23", OK),
+    ] {
+        let head = http2_head(path);
+        visitor.write_all(&frame(1, 5, stream, &head)).await.unwrap();
+        assert_eq!(status_on(&mut visitor, stream).await, expected, "{path}");
+        stream += 2;
+        // In two frames, byte by byte.
+        let sent = [frame(1, 1, stream, &head[..7]), frame(9, 4, stream, &head[7..])].concat();
+        for byte in sent {
+            visitor.write_all(&[byte]).await.unwrap();
+            visitor.flush().await.unwrap();
+        }
+        assert_eq!(status_on(&mut visitor, stream).await, expected, "{path} in pieces");
+        stream += 2;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_goes_where_its_destination_says() {
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    let answer =
+        asked(&server, &request("MOVE", "/a", "Destination: http://alice.localhost/b#c\r\nConnection: close\r\n"))
+            .await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let answer =
+        asked(&server, &request("MOVE", "/a", "Destination: http://alice.localhost/b\r\nConnection: close\r\n")).await;
+    assert!(answer.contains("destination: http://alice.localhost/b\n"), "{answer}");
+    // A path route takes its name off both.
+    let by_path = |destination: &str| {
+        format!("COPY /alice/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nDestination: {destination}\r\n\r\n")
+    };
+    let answer = asked(&server, &by_path("http://localhost/alice/b")).await;
+    assert!(answer.contains("COPY /a\n") && answer.contains("destination: http://localhost/b\n"), "{answer}");
+    for elsewhere in ["http://localhost/bob/b", "/b"] {
+        let answer = asked(&server, &by_path(elsewhere)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {}", StatusCode::BAD_REQUEST.as_u16())), "{answer}");
+    }
+}
