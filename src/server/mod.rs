@@ -43,7 +43,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::PasswordGate;
-use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
+use crate::auth::{
+    AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier, USUAL_COST,
+};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
 use crate::limits::{
@@ -480,9 +482,11 @@ impl Shared {
     }
 }
 
-/// How many logins of an address are checked in a minute if so many may fail.
+/// What the logins of an address that are checked in a minute may cost if so many may fail, in the unit of
+/// [`Work::cost`](crate::auth::Work::cost).
 fn login_checks(failures: NonZeroU32) -> NonZeroU32 {
-    failures.saturating_mul(NonZeroU32::MIN.saturating_add(LOGIN_CHECKS_FOR_A_FAILURE - 1))
+    let cost = u32::try_from(USUAL_COST).unwrap_or(u32::MAX).saturating_mul(LOGIN_CHECKS_FOR_A_FAILURE);
+    failures.saturating_mul(NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN))
 }
 
 async fn evict_idle(shared: Arc<Shared>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::Shared;
 use super::Declined;
-use crate::auth::{InviteCode, Token, TokenVerifier};
+use crate::auth::{InviteCode, Token, TokenVerifier, USUAL_COST};
 use crate::config::{RedeemError, Redeemed, invite_key, redeem_invite};
 use crate::protocol::login::{Known, Refusal, Refused};
 use crate::values::{ClientId, Secret};
@@ -45,7 +45,7 @@ impl Shared {
             return Err(Declined::because(bad_invite(), self.why_no_invite(known)));
         };
         self.check_invited(code, client)?;
-        self.check_rate(from)?;
+        self.check_rate(from, USUAL_COST)?;
         let broken = |error: &dyn std::fmt::Display| {
             tracing::error!(%client, "an invitation could not be redeemed: {error}");
             Refused::new(Refusal::Other, "the server cannot write its clients file; tell the operator")

@@ -10,7 +10,7 @@ use super::super::Shared;
 use super::super::metrics::Limit;
 use super::super::tunnel::{MAX_LANES, Tunnel};
 use super::unix_now;
-use crate::auth::{Credential, Standing, Ticket};
+use crate::auth::{Credential, Standing, Ticket, USUAL_COST, Work, work_of};
 use crate::limits::{AddressKey, Party};
 use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
 use crate::values::{ClientId, Secret};
@@ -127,13 +127,14 @@ impl Shared {
         token: &Secret,
         credentials: Vec<Credential>,
     ) -> Result<Option<Credential>, Refused> {
-        self.check_rate(from)?;
         let party = || self.party(&hello.client_id, from);
         if credentials.is_empty() {
+            self.check_rate(from, USUAL_COST)?;
             // The answer is known; the time it takes is the point.
             let _ = self.verifier.verify(party(), token, None).await;
         }
         for credential in credentials {
+            self.check_rate(from, work_of(&credential.hash).map_or(USUAL_COST, Work::cost))?;
             match self.verifier.verify(party(), token, Some(&credential.hash)).await {
                 Ok(true) => return Ok(Some(credential)),
                 Ok(false) => {}
@@ -145,9 +146,9 @@ impl Shared {
         Ok(None)
     }
 
-    /// Counts a login of `from` that costs an argon2 computation.
-    pub(super) fn check_rate(&self, from: IpAddr) -> Result<(), Refused> {
-        self.login_checks.take(from, 1).map_err(|wait| {
+    /// Counts an argon2 computation for `from`, by its cost.
+    pub(super) fn check_rate(&self, from: IpAddr, cost: u64) -> Result<(), Refused> {
+        self.login_checks.take(from, cost).map_err(|wait| {
             self.metrics.limited(Limit::FailedLogins);
             Refused {
                 retry_after_s: Some(wait.seconds()),
