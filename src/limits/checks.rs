@@ -41,12 +41,8 @@ impl<C: Clock> Checks<C> {
     /// # Errors
     /// The address has had as many as it may; nothing is counted.
     pub fn take(&self, ip: IpAddr, weight: u64) -> Result<(), RetryAfter> {
-        self.0.take(ip)?;
-        for _ in 1..weight {
-            // One is left for whoever has any: the last check may cost more than what was left.
-            let _ = self.0.take(ip);
-        }
-        Ok(())
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        self.0.take_several(ip, NonZeroU32::new(weight).unwrap_or(NonZeroU32::MIN))
     }
 
     /// Forgets the addresses that have all of theirs back. Walks all of them: call it from time to time.
@@ -69,11 +65,11 @@ mod tests {
     fn costly_checks_count_more() {
         let clock = FakeRelativeClock::default();
         let checks = Checks::with_clock(NonZeroU32::new(6).unwrap(), 64, 10, clock.clone());
-        assert!(checks.take(HOME, 1).is_ok() && checks.take(HOME, 4).is_ok() && checks.take(HOME, 4).is_ok());
-        assert_eq!(checks.take(HOME, 1).map_err(RetryAfter::seconds), Err(10));
-        assert_eq!(checks.take("192.0.2.2".parse().unwrap(), 1), Ok(()));
+        assert!(checks.take(HOME, 1).is_ok() && checks.take(HOME, 4).is_ok());
+        assert_eq!(checks.take(HOME, 4).map_err(RetryAfter::seconds), Err(30), "one is left, and three are missing");
+        assert_eq!(checks.take("192.0.2.2".parse().unwrap(), 100), Ok(()), "all there are");
         clock.advance(Duration::from_secs(10));
-        assert!(checks.take(HOME, 1).is_ok() && checks.take(HOME, 1).is_err());
+        assert!(checks.take(HOME, 2).is_ok() && checks.take(HOME, 1).is_err());
         clock.advance(Duration::from_secs(120));
         checks.evict_idle();
         assert_eq!(checks.0.len(), 0);

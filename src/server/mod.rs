@@ -62,6 +62,7 @@ use certificate::{Certificates, Origin, ServerCertificate};
 pub use check::check;
 pub use drain::Drained;
 use drain::{boxed_until_cut, until_cut};
+use login::RefusedTokens;
 use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
 use public::Door;
@@ -73,12 +74,13 @@ pub use room::connections_within;
 use settings::Settings;
 use starts::Starts;
 use usages::Usages;
+use warden::Warden;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
 const LOGIN_CHECKS: usize = 2;
 
 /// How many logins by token an address may have checked for each one that may fail: a fleet behind one address comes back at
-/// once, and nobody keeps the processor busy with a token that is right.
+/// once, and nobody keeps the processor busy with a token that is right. [`FIRST_FAILURES`] are on top of that.
 const LOGIN_CHECKS_FOR_A_FAILURE: u32 = 10;
 
 /// Agents' connections that may be on their way through TLS and login at once.
@@ -95,6 +97,10 @@ const LEAST_LOGINS: usize = 2;
 /// Refused logins that have a line of their own within a second; in the long run one a second has. More than one, because an
 /// operator who looks for the mistake of one agent must find it among those of others.
 const REFUSALS_AT_ONCE: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
+
+/// Clients whose first wrong token from one address is looked at although that address has failed too often. As many again
+/// in a minute as other failures.
+const FIRST_FAILURES: NonZeroU32 = NonZeroU32::new(128).expect("128 is not zero");
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
@@ -160,6 +166,7 @@ pub struct Shared {
     node_id: String,
     clients: Arc<Clients>,
     clients_file: Arc<ClientsOnDisk>,
+    warden: Warden,
     usages: Usages,
     registry: Arc<Registry>,
     /// In which order agents were started.
@@ -172,6 +179,9 @@ pub struct Shared {
     failed_logins: FailedLogins,
     /// Logins that cost an argon2 computation, failed or not.
     login_checks: Checks,
+    /// Those that count although the address has failed too often: each is the first of a client from that address.
+    first_failures: FailedLogins,
+    refused_tokens: RefusedTokens,
     /// At the admin port.
     wrong_admin_tokens: FailedLogins,
     /// Compares visitors' passwords.
@@ -275,6 +285,7 @@ impl Server {
         let clients = Arc::new(clients);
         let shared = Shared {
             clients_file: Arc::new(ClientsOnDisk::new(config.clients.clone(), Arc::clone(&clients))),
+            warden: Warden::default(),
             usages: Usages::default(),
             clients,
             public_port: public.local_addr()?.port(),
@@ -290,6 +301,13 @@ impl Server {
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             login_checks: Checks::new(login_checks(per_ip.logins_per_minute), prefix, REMEMBERED_ADDRESSES),
+            first_failures: FailedLogins::with_burst(
+                per_ip.logins_per_minute,
+                FIRST_FAILURES,
+                prefix,
+                REMEMBERED_ADDRESSES,
+            ),
+            refused_tokens: RefusedTokens::new().map_err(io::Error::other)?,
             wrong_admin_tokens: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
@@ -485,8 +503,9 @@ impl Shared {
 /// What the logins of an address that are checked in a minute may cost if so many may fail, in the unit of
 /// [`Work::cost`](crate::auth::Work::cost).
 fn login_checks(failures: NonZeroU32) -> NonZeroU32 {
-    let cost = u32::try_from(USUAL_COST).unwrap_or(u32::MAX).saturating_mul(LOGIN_CHECKS_FOR_A_FAILURE);
-    failures.saturating_mul(NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN))
+    let checks = failures.get().saturating_mul(LOGIN_CHECKS_FOR_A_FAILURE).saturating_add(FIRST_FAILURES.get());
+    let cost = u32::try_from(USUAL_COST).unwrap_or(u32::MAX);
+    NonZeroU32::new(checks.saturating_mul(cost)).unwrap_or(NonZeroU32::MIN)
 }
 
 async fn evict_idle(shared: Arc<Shared>) {
@@ -499,6 +518,8 @@ async fn evict_idle(shared: Arc<Shared>) {
                 shared.visitors.evict_idle();
                 shared.failed_logins.evict_idle();
                 shared.login_checks.evict_idle();
+                shared.first_failures.evict_idle();
+                shared.refused_tokens.evict_idle();
                 shared.passwords.evict_idle();
                 shared.wrong_admin_tokens.evict_idle();
             }

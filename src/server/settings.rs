@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::proofs::DomainProofs;
 use super::room::Room;
-use super::{LOGINS_OF_AN_ADDRESS, Shared, login_checks};
+use super::{FIRST_FAILURES, LOGINS_OF_AN_ADDRESS, Shared, login_checks};
 use crate::config::ServerConfig;
 use crate::routing::Router;
 
@@ -56,6 +56,7 @@ impl Shared {
         self.visitor_connections.change(per_ip.connections, prefix);
         self.failed_logins.change(per_ip.logins_per_minute, prefix);
         self.login_checks.change(login_checks(per_ip.logins_per_minute), prefix);
+        self.first_failures.change_with_burst(per_ip.logins_per_minute, FIRST_FAILURES, prefix);
         self.wrong_admin_tokens.change(per_ip.logins_per_minute, prefix);
         self.passwords.change(per_ip.logins_per_minute, prefix);
         self.logins_by_address.change(LOGINS_OF_AN_ADDRESS, prefix);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::Shared;
+use super::super::metrics::Limit;
 use super::Declined;
 use crate::auth::{InviteCode, Token, TokenVerifier, USUAL_COST};
 use crate::config::{RedeemError, Redeemed, invite_key, redeem_invite};
@@ -27,7 +28,7 @@ impl Shared {
         client: &ClientId,
         from: IpAddr,
     ) -> Result<Known, Declined> {
-        self.check_failures(from)?;
+        self.check_failures(from).inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
         let redeemed = self.try_redeem(code, client, from).await;
         let is_their_fault =
             |declined: &Declined| matches!(declined.refused.code, Refusal::BadInvite | Refusal::NotAllowed);

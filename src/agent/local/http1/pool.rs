@@ -176,6 +176,11 @@ impl<W> Idle<W> {
         if self.fresh_count + self.quiet.len() < IDLE_CONNECTIONS {
             return None;
         }
+        self.pop_oldest(now)
+    }
+
+    /// Takes the connection that has been idle for longest.
+    fn pop_oldest(&mut self, now: Instant) -> Option<W> {
         let oldest = self.quiet.pop_front().or_else(|| self.pop_fresh(now));
         self.unarmed = self.unarmed.min(self.quiet.len());
         oldest.map(|kept| kept.wire)
@@ -230,6 +235,12 @@ impl Pool {
             Some(_) => {}
         }
         drop(idle);
+        drop(oldest);
+    }
+
+    /// Closes the connection that has been idle for longest, if there is one.
+    pub(super) fn close_oldest(&self) {
+        let oldest = self.idle.lock().pop_oldest(Instant::now());
         drop(oldest);
     }
 
