@@ -25,7 +25,7 @@ use crate::values::InstanceId;
 /// How long to wait before a further login is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// The same, if the server refused it.
+/// The delay after a refused login.
 const REFUSED: Duration = Duration::from_secs(60);
 
 /// What the server has not answered yet.
@@ -65,14 +65,14 @@ impl Tunnel<'_> {
             self.shared.handler.leads.begin(&self.offer, &offer);
             self.tell(offer);
         } else {
-            // With it the server says whether it knows what they need, or refuses.
-            tracing::info!(server = %self.server, "this server takes these changed services with a login only: logging in anew");
+            // The server accepts the login only if it supports what the services require.
+            tracing::info!(server = %self.server, "the server cannot apply this change of services on an open connection; logging in again");
             self.renew(offer);
         }
     }
 
-    /// Whether the server takes changes on its control streams and knows all that `offer` needs: a condition for visitors
-    /// that it ignored would let everybody in.
+    /// Returns whether the server accepts changes on control streams and supports everything that `offer` requires. If it
+    /// ignored an access condition, it would admit every visitor.
     fn understands(&self, offer: &Offer) -> bool {
         let known = &self.welcome.capabilities;
         known.iter().any(|word| word == SERVICES) && first_missing(&required_by(&offer.for_server()), known).is_none()
@@ -168,7 +168,7 @@ impl Tunnel<'_> {
         };
         match renewed {
             Ok(Ok(login)) => return Some(login),
-            // Only what is offered is turned back for: a token that is refused at the moment says nothing of it.
+            // Only a refusal of the services reverts them; a refused token says nothing about them.
             Ok(Err(ConnectError::Refused(refused)))
                 if matches!(refused.code, Refusal::NotAllowed | Refusal::NameTaken | Refusal::Version) =>
             {

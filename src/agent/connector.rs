@@ -64,7 +64,7 @@ impl ConnectError {
     }
 }
 
-/// A server of before words like `access.allow` refuses each of them, and does not say what to do.
+/// Adds to a refusal with `version` which side to upgrade. Servers that predate words like `access.allow` do not say that.
 fn say_which_side_to_upgrade(refused: &mut Refused, required: &[String]) {
     if refused.code != Refusal::Version || refused.message.contains("upgrade the ") {
         return;
@@ -73,13 +73,14 @@ fn say_which_side_to_upgrade(refused: &mut Refused, required: &[String]) {
     let advice = match required {
         [] => "upgrade the older one of server and agent".to_owned(),
         required if required.iter().any(|word| word == STANDBY) => {
-            "this agent stands by, because another one of yours was started later and has its names, and this server would \
-             take them from that one: upgrade the server, or stop the other agent and start this one again"
+            "this agent stands by because another agent of yours was started later and has its names; this server does not \
+             support that and would take the names from the other agent: upgrade the server, or stop the other agent and \
+             restart this one"
                 .to_owned()
         }
         required => format!(
-            "the services need {}, and a server that does not know that would let in visitors that they keep out: upgrade \
-             the server to the version of this agent ({version}) or a later one",
+            "the services need {}, which a server must support to keep unwanted visitors out: upgrade the server to the \
+             version of this agent ({version}) or later",
             required.join(", ")
         ),
     };
@@ -121,16 +122,16 @@ pub struct Connector {
     dialler: HttpConnector,
     tls: TlsConnector,
     instance: InstanceId,
-    /// What this machine is called.
+    /// The host name of this machine.
     host: Option<String>,
 }
 
-/// How to log in.
+/// The credentials and names of a login.
 #[derive(Debug)]
 pub struct LoginAs {
-    /// The client's token, or a ticket of the server's.
+    /// The client's token, or a ticket from the server.
     pub proof: Proof,
-    /// Beside a token, a ticket that is no proof any more.
+    /// With a token: an invalid ticket, which still says when the agent was started.
     pub start: Option<Secret>,
     /// The names for which the agent stands by.
     pub waits_for: Vec<Name>,

@@ -41,7 +41,7 @@ const ASK_ANYWAY: Duration = Duration::from_secs(1);
 /// An upgraded connection without a byte for so long is given up. The server's own limit comes sooner.
 const UPGRADED_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long an application may take nothing of what came before a connection broke off.
+/// How long to wait for an application that does not read the data before an abort.
 const LAST_BYTES: Duration = Duration::from_secs(10);
 
 /// Serves streams.
@@ -54,7 +54,7 @@ pub(super) struct Handler {
 }
 
 impl Handler {
-    /// Serves `max_streams` streams at once, whose heads are held within `heads`.
+    /// Serves up to `max_streams` streams at once and charges their heads to `heads`.
     pub(super) fn new(leads: AllLeads, max_streams: usize, heads: HeldHeads) -> Self {
         Self { leads, permits: Permits::new(max_streams), heads, draining: AtomicBool::new(false) }
     }
@@ -125,7 +125,7 @@ async fn raw(
     Ok(())
 }
 
-/// Puts the status byte of a stream that is served.
+/// Writes the status byte that accepts a stream.
 fn accept(writer: &mut FrameWriter) {
     writer.gather().put_u8(Status::Accepted as u8);
 }
@@ -163,7 +163,7 @@ async fn http(
         };
         asking.answered(answer, preface, writer, note)?
     };
-    // Whatever was held of the request's head is gone.
+    // The request's head is no longer in memory.
     drop(held);
     match answered {
         Answered::Switches(response, _slot) => {

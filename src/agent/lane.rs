@@ -34,7 +34,7 @@ pub(super) enum Said {
     Up,
     /// The server wants another lane.
     OpenLane,
-    /// Another agent has the names.
+    /// Another agent has the tunnel's names.
     Replaced { by: String },
     /// The server shuts down.
     Draining,
@@ -164,11 +164,11 @@ impl Shared {
                     Err(error) => return error.to_string(),
                 },
             };
-            // On a slow link it waits behind bulk transfers, and that is no fault of the server's while bytes move.
+            // On a slow link the message waits behind bulk transfers; the server is not at fault while bytes move.
             tokio::select! {
                 sent = writer.send(&message) => if let Err(error) = sent { return error.to_string() },
                 lost = silence.is_too_long() => return is_lost(lost),
-                () = sleep(beat_every * UNTAKEN_HEARTBEATS) => return "the server takes no message".to_owned(),
+                () = sleep(beat_every * UNTAKEN_HEARTBEATS) => return "the server does not accept control messages".to_owned(),
             }
         }
     }
@@ -197,7 +197,7 @@ impl Shared {
     }
 }
 
-/// Why a lane ends whose server is lost.
+/// Returns why a lane ends whose server is lost.
 fn is_lost(lost: Lost) -> String {
     match lost {
         Lost::Silent => format!("the server was silent: {lost}"),

@@ -44,7 +44,7 @@ use standby::Lost;
 use tickets::{Tickets, Use};
 use tunnel::{Ended, Login, Tunnel};
 
-/// Bytes of large request heads that wait for applications, over all services; each service may hold half of them.
+/// Maximum memory for large request heads that wait for applications, in bytes; each service may use half of it.
 const HELD_HEADS: usize = 32 * 1024 * 1024;
 
 /// How an agent is doing.
@@ -65,15 +65,15 @@ pub enum State {
         lanes: usize,
         /// Why the latest change of services was refused, if it was: what was offered before it stays.
         refused: Option<String>,
-        /// What else is configured and another agent of the client has, which was started later.
+        /// The configured names that another agent of the client has, which was started later.
         elsewhere: Vec<Elsewhere>,
     },
-    /// Connected, and without a name: other agents of the client, which were started later, have all of them. The server
-    /// gives a name to this one when it has been free for a while.
+    /// Connected without a name: other agents of the client, which were started later, have all of them. The server gives
+    /// this agent a name when it has been free for a while.
     Standby {
         /// The server it is connected to.
         server: String,
-        /// Who has what.
+        /// The names and the agents that have them.
         elsewhere: Vec<Elsewhere>,
     },
     /// Waiting before the next attempt.
@@ -94,13 +94,13 @@ impl State {
     }
 }
 
-/// How often an agent without a token says that it still waits for one.
+/// How often an agent without a token reports that it is still waiting for one.
 const NO_TOKEN: Duration = Duration::from_secs(30);
 
 /// Why an agent gave up for good (exit code 77).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GivenUp {
-    /// Every server refused an agent that none of them had accepted before, and a person waits for the outcome.
+    /// Every server refused an agent at a terminal, and none had accepted it before.
     #[error("{server} refused the login ({}): {message}", .code.word())]
     Refused {
         /// Which server.
@@ -110,12 +110,12 @@ pub enum GivenUp {
         /// What is wrong and what to do.
         message: String,
     },
-    /// Another agent has all the names, and this one is to end then (`exit_when_replaced`).
+    /// Another agent has all the names, and `exit_when_replaced` is set.
     #[error(
-        "replaced: {by} was started later and has the same name; two agents need two names (--name), or run only one"
+        "replaced: {by} was started later and has the same name; run only one agent, or give each its own name (--name)"
     )]
     Replaced {
-        /// Which agent, and where.
+        /// The other agent: program, host and address.
         by: String,
     },
 }
@@ -156,12 +156,12 @@ struct Wanted {
 #[derive(Debug)]
 pub struct Agent {
     config: Arc<AgentConfig>,
-    /// Heads of requests that wait for applications.
+    /// The memory for heads of requests that wait for applications.
     heads: HeldHeads,
     connector: Connector,
     state: watch::Sender<State>,
     tickets: Arc<Tickets>,
-    /// What other agents of the client have.
+    /// The names that other agents of the client have.
     lost: Arc<Lost>,
     wanted: watch::Sender<Wanted>,
     /// What a server has agreed to last.
@@ -170,9 +170,9 @@ pub struct Agent {
     refused: Refusals,
     /// How many changes were made.
     changes: Arc<Mutex<u64>>,
-    /// Ticks when servers should be asked at once.
+    /// Changes when the agent should try its servers immediately.
     at_once: watch::Sender<()>,
-    /// Whether to end, instead of asking again, if every server refuses the first login.
+    /// Whether to exit, instead of retrying, if every server refuses the first login.
     ends_if_refused: bool,
 }
 
@@ -189,14 +189,14 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Whether a server has refused the latest services, so that those before stay. The same services, made again, are
-    /// offered again.
+    /// Whether a server has refused the latest services, so that the previous ones stay. Setting the same services again
+    /// offers them again.
     pub fn was_refused(&self) -> bool {
         self.refused.lock().is_some()
     }
 
-    /// Ends the agent's present wait, if it waits: every server is asked at once, also those that refused. Call it after
-    /// the configuration or the token file was read again.
+    /// Ends the agent's current wait: it tries every server immediately, including those that refused it. Call this after
+    /// reloading the configuration or the token file.
     pub fn ask_at_once(&self) {
         self.at_once.send_replace(());
     }
@@ -256,8 +256,8 @@ impl Agent {
         })
     }
 
-    /// Ends with [`GivenUp::Refused`] if every server refuses, and none has accepted this agent before: for a person who
-    /// waits for the outcome at a terminal. Otherwise the agent asks again, at growing intervals.
+    /// Makes the agent exit with [`GivenUp::Refused`] if every server refuses it and none has accepted it before, for use
+    /// at a terminal. By default the agent retries at growing intervals.
     #[must_use]
     pub fn ending_if_refused(self) -> Self {
         Self { ends_if_refused: true, ..self }
@@ -278,7 +278,7 @@ impl Agent {
     /// Keeps a tunnel up until `stop`, then lets open requests finish.
     ///
     /// # Errors
-    /// It was replaced; or every server refused it, and it is to end then ([`Agent::ending_if_refused`]).
+    /// The agent was replaced; or every server refused it, and [`Agent::ending_if_refused`] is set.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), GivenUp> {
         // Earlier tunnels, until their open requests are finished.
         let mut retiring = JoinSet::new();
@@ -367,7 +367,7 @@ impl Agent {
         }
     }
 
-    /// Waits for `retry_in`, or until servers should be asked at once; returns whether it was that.
+    /// Waits for `retry_in`, or until the agent should try its servers immediately. Returns whether the latter happened.
     async fn wait(&self, why: String, retry_in: Duration, at_once: &mut watch::Receiver<()>) -> bool {
         tracing::debug!(target: STATUS_LOG, "trying again in {:.1} s", retry_in.as_secs_f64());
         self.state.send_replace(State::Waiting { why, retry_in });
@@ -375,14 +375,14 @@ impl Agent {
         tokio::time::timeout(retry_in, at_once.changed()).await.is_ok()
     }
 
-    /// Waits for the token file to be written; whoever follows the configuration says so.
+    /// Waits until the token file contains a token; the task that watches the configuration reports that.
     async fn await_token(&self, at_once: &mut watch::Receiver<()>) {
-        let why = self.config.awaited.clone().unwrap_or_else(|| "there is no token".to_owned());
+        let why = self.config.awaited.clone().unwrap_or_else(|| "no token is configured".to_owned());
         tracing::warn!(target: STATUS_LOG, "waiting for a token: {why}");
         self.wait(why, NO_TOKEN, at_once).await;
     }
 
-    /// Why to end, if every server has refused an agent that none has accepted.
+    /// Returns why to exit, if every server has refused the agent and none has accepted it.
     fn refused_by_all(&self, refused_by: &RefusedBy) -> Option<GivenUp> {
         let all = refused_by.by_all(self.config.token_is_saved)?;
         let name = |at: usize| self.config.servers.get(at).map(ToString::to_string).unwrap_or_default();
@@ -478,7 +478,7 @@ async fn log_in(
     let mut start = None;
     match tickets.of(server) {
         Some(Use::Proof(ticket)) => match as_now(Proof::Ticket(ticket.clone()), None).await {
-            // It has expired, or was another server's: the token decides.
+            // The ticket has expired or belongs to another server: the token decides.
             Err(ConnectError::Refused(Refused { code: Refusal::BadToken, .. })) => {
                 tickets.refused(server, ticket.clone());
                 start = Some(ticket);

@@ -1,8 +1,8 @@
-//! Servers that refused a login, and when each of them is asked again.
+//! The retry schedule of each server after a refused login.
 //!
-//! A refusal is often a passing state: the operator is about to add the client, renew it or finish writing the clients
-//! file, or one of several servers has an older file than the others. So every server has a schedule of its own, and a
-//! refusal by one keeps no other from being asked.
+//! A refusal is often temporary: the operator is about to add the client, renew it or finish writing the clients file, or
+//! one of several servers has an older file than the others. So every server has its own schedule, and a refusal by one
+//! does not delay attempts at the others.
 
 use std::time::Duration;
 
@@ -12,40 +12,40 @@ use tokio::time::Instant;
 use super::connector::ConnectError;
 use crate::protocol::login::{Refusal, Refused};
 
-/// The shortest wait after a refusal, and half of the longest: jitter adds up to as much again, so waits grow from
-/// seconds to 15 minutes.
+/// The shortest delay after a refusal, and half of the longest one. Jitter can double a delay, so delays grow from seconds
+/// to 15 minutes.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST_BEFORE_JITTER: Duration = Duration::from_secs(15 * 60 / 2);
 
-/// What each of an agent's servers has answered since the last login that succeeded.
+/// The failures at each of an agent's servers since the last successful login.
 #[derive(Debug)]
 pub(super) struct Refusals(Vec<Server>);
 
 #[derive(Debug, Default)]
 struct Server {
-    /// What keeps the agent from it, as it is shown.
+    /// Why the last attempt failed, for display.
     trouble: Option<String>,
-    /// Not asked before this moment.
+    /// The next attempt must not start before this moment.
     held_until: Option<Instant>,
-    /// The waits after refusals, once there was one.
+    /// The delays after refusals; `None` before the first one.
     delays: Option<ExponentialBackoff>,
-    /// Its latest refusal that does not pass unless somebody changes something.
+    /// Its latest refusal that lasts until the operator or the owner of the agent changes something.
     refused: Option<Refused>,
 }
 
 impl Refusals {
-    /// For so many servers, none of which was asked yet.
+    /// Starts with `servers` servers, none of which was tried yet.
     pub(super) fn new(servers: usize) -> Self {
         Self((0..servers).map(|_| Server::default()).collect())
     }
 
-    /// Whether the server at this place in the list may be asked now.
+    /// Returns whether the server at this index may be tried now.
     pub(super) fn may_ask(&self, server: usize) -> bool {
         let until = self.0.get(server).and_then(|server| server.held_until);
         until.is_none_or(|until| until <= Instant::now())
     }
 
-    /// The server at this place was asked in vain. `name` is how it is shown.
+    /// Records a failed attempt at the server at this index. `name` is how it is shown.
     pub(super) fn failed(&mut self, server: usize, name: &str, error: &ConnectError) {
         let Some(server) = self.0.get_mut(server) else { return };
         server.trouble = Some(format!("{name}: {error}"));
@@ -61,8 +61,8 @@ impl Refusals {
         server.held_until = (!wait.is_zero()).then(|| Instant::now() + wait);
     }
 
-    /// How long to wait before the next round: until the first server may be asked, and for those that can be asked
-    /// already as long as `backoff` says.
+    /// Returns how long to wait before the next round: until the first server may be tried, but at least for `backoff`
+    /// unless all servers have refused.
     pub(super) fn wait(&self, backoff: impl FnOnce() -> Duration) -> Duration {
         let now = Instant::now();
         let left = |server: &Server| server.held_until.map_or(Duration::ZERO, |until| until.duration_since(now));
@@ -71,21 +71,21 @@ impl Refusals {
         if is_refused_by_all { soonest } else { soonest.max(backoff()) }
     }
 
-    /// What keeps the agent from its servers, one after the other.
+    /// Returns why the last attempt at each server failed, joined for display.
     pub(super) fn troubles(&self) -> String {
         let troubles: Vec<&str> = self.0.iter().filter_map(|server| server.trouble.as_deref()).collect();
         troubles.join("; ")
     }
 
-    /// The refusal of each server, if every one of them has refused in a way that does not pass by itself. With
-    /// `is_known`, a server has accepted the token before: that it is refused now may pass.
+    /// Returns the refusal of each server, if every server has refused in a way that lasts. With `is_known`, a server has
+    /// accepted the token before, so `bad_token` does not count as lasting.
     pub(super) fn by_all(&self, is_known: bool) -> Option<Vec<(usize, &Refused)>> {
         let counts = |refused: &&Refused| !(is_known && refused.code == Refusal::BadToken);
         let refused = self.0.iter().enumerate();
         refused.map(|(at, server)| server.refused.as_ref().filter(counts).map(|refused| (at, refused))).collect()
     }
 
-    /// Forgets everything: a login has succeeded, or something was changed, and every server may be asked at once.
+    /// Clears all state after a successful login or a change of the configuration: every server may be tried immediately.
     pub(super) fn clear(&mut self) {
         self.0.iter_mut().for_each(|server| *server = Server::default());
     }

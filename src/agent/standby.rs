@@ -1,8 +1,8 @@
-//! What another agent of the same client has of what this one offers.
+//! The names of this agent that another agent of the same client has.
 //!
 //! Of several agents that offer a name, the one that was started last has it; the server decides that. This agent stands
-//! by for what it has lost: it stays connected, and says with each login which names those are, so that a server which
-//! was restarted keeps them for their owner. Without any name left it logs in only at a server that knows of this.
+//! by for the names that it has lost. It stays connected and lists these names in each login, so that a restarted server
+//! reserves them for their owner. If it has lost all names, it logs in only at servers with the capability `standby`.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::protocol::login::Hello;
 use crate::protocol::standby::{STANDBY, Standby, host_name};
 use crate::values::Name;
 
-/// How long an agent waits that the server has sent away because another one has its names, and as long again at most.
+/// The minimum delay before an agent logs in again after `replaced`. Jitter can double it.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// A name that this agent offers, and another one has.
+/// A name that this agent offers and another agent has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elsewhere {
     /// The name.
     pub name: Name,
-    /// Who has it: program, host and address. `None`: it is free, and kept for its owner for a while.
+    /// The agent that has it: program, host and address. `None` if the name is free and reserved for its owner.
     pub by: Option<String>,
 }
 
@@ -32,17 +32,17 @@ impl From<Standby> for Elsewhere {
     }
 }
 
-/// What is elsewhere, as the agent knows from whichever server told it last.
+/// The names that other agents have, as the last server to report them said.
 #[derive(Debug, Default)]
 pub(super) struct Lost(Mutex<Vec<Elsewhere>>);
 
 impl Lost {
-    /// A server has said what is elsewhere.
+    /// Stores the names that a server has reported.
     pub(super) fn set(&self, elsewhere: Vec<Elsewhere>) {
         *self.0.lock() = elsewhere;
     }
 
-    /// All that is offered is with another agent.
+    /// Records that another agent has every offered name.
     pub(super) fn set_all(&self, offer: &Offer, by: &str) {
         let elsewhere = |name: &Name| Elsewhere { name: name.clone(), by: Some(by.to_owned()) };
         self.set(offer.services.iter().map(|service| elsewhere(&service.name)).collect());
@@ -52,7 +52,7 @@ impl Lost {
         self.0.lock().clone()
     }
 
-    /// For a login with `offer`: the names that this agent stands by for.
+    /// Returns the names in `offer` for which this agent stands by.
     pub(super) fn names_in(&self, offer: &Offer) -> Vec<Name> {
         let lost = self.0.lock();
         let names = offer.services.iter().map(|service| &service.name);
@@ -60,25 +60,25 @@ impl Lost {
     }
 }
 
-/// What a login requires of the server because of the names that it stands by for, out of so many that it offers. A server
-/// that does not know standbys would give it their names at once.
+/// Returns the capability that a login requires if the agent stands by for all of its names. A server without it would
+/// give the agent the names immediately.
 pub(super) fn required_for(waits_for: &[Name], offered: usize) -> Option<String> {
     (!waits_for.is_empty() && waits_for.len() == offered).then(|| STANDBY.to_owned())
 }
 
-/// Leaves out names that the agent stands by for, until the message has its size: with 64 long names and as much of
-/// conditions as there may be they would not fit. The first will do for its number to count where it is not known.
+/// Drops standby names until the message fits its size limit: 64 long names and the largest conditions together would
+/// exceed it. One name is enough for the server to order the agent's start.
 pub(super) fn fit(hello: &mut Hello) {
     while matches!(json::encode(hello), Err(JsonError::TooLarge { .. })) && hello.standby.pop().is_some() {}
 }
 
-/// How long to wait before the next login.
+/// Returns how long to wait before the next login.
 pub(super) fn pause() -> Duration {
     let jitter = getrandom::u32().unwrap_or_default() % 1000;
     PAUSE + PAUSE * jitter / 1000
 }
 
-/// What this machine is called, for other agents of the client. Reads a file.
+/// Returns the host name of this machine, for other agents of the client. Reads a file.
 pub(super) fn this_host() -> Option<String> {
     let mut from_file = ["/proc/sys/kernel/hostname", "/etc/hostname"].into_iter();
     let from_file = from_file.find_map(|path| std::fs::read_to_string(path).ok()?.lines().next().map(str::to_owned));

@@ -1,4 +1,4 @@
-//! What servers have given the agent to come back with.
+//! The tickets with which the agent reconnects to its servers.
 
 use std::collections::HashMap;
 
@@ -9,37 +9,37 @@ use crate::values::Secret;
 
 /// The tickets that the agent's servers have given it. In memory only.
 ///
-/// A ticket lets the agent in again without its token being checked, for a while. After that, and after another token, it
-/// still says when the agent was started; so it is kept until the server gives a fresher one.
+/// A valid ticket replaces the token as proof. After it expires, or the token changes, it still proves when the agent was
+/// started; so it is kept until the server issues a new one.
 #[derive(Debug, Default)]
 pub(super) struct Tickets(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Bounded by the servers of the configuration.
+    /// At most one for each configured server.
     of: HashMap<ServerAddress, Kept>,
-    /// Which of them gave the latest: servers that share a key take each other's.
+    /// The server that issued the latest ticket: servers that share a key accept each other's.
     latest: Option<ServerAddress>,
 }
 
 #[derive(Debug, Clone)]
 struct Kept {
     ticket: Secret,
-    /// No server has refused it yet.
+    /// Whether no server has refused it yet.
     is_proof: bool,
 }
 
-/// What a ticket is good for.
+/// How a ticket can be used.
 #[derive(Debug)]
 pub(super) enum Use {
-    /// It may let the agent in.
+    /// It may be valid as proof.
     Proof(Secret),
-    /// It only says when the agent was started.
+    /// It only proves when the agent was started.
     Start(Secret),
 }
 
 impl Tickets {
-    /// `server` has given this one.
+    /// Stores a ticket that `server` has issued.
     pub(super) fn keep(&self, server: &ServerAddress, ticket: Secret) {
         if ticket.expose().is_empty() {
             return;
@@ -49,19 +49,19 @@ impl Tickets {
         inner.of.insert(server.clone(), Kept { ticket, is_proof: true });
     }
 
-    /// The ticket to show to `server`: its own, or the latest.
+    /// Returns the ticket to show to `server`: its own, or the latest.
     pub(super) fn of(&self, server: &ServerAddress) -> Option<Use> {
         let inner = self.0.lock();
         let kept = inner.of.get(server).or_else(|| inner.of.get(inner.latest.as_ref()?))?.clone();
         Some(if kept.is_proof { Use::Proof(kept.ticket) } else { Use::Start(kept.ticket) })
     }
 
-    /// `server` did not take `ticket` for a proof.
+    /// Records that `server` did not accept `ticket` as proof.
     pub(super) fn refused(&self, server: &ServerAddress, ticket: Secret) {
         self.0.lock().of.insert(server.clone(), Kept { ticket, is_proof: false });
     }
 
-    /// None is a proof any more: they were for another token.
+    /// Marks all tickets as invalid proof: they were issued for another token.
     pub(super) fn are_no_proofs(&self) {
         self.0.lock().of.values_mut().for_each(|kept| kept.is_proof = false);
     }

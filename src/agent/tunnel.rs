@@ -223,7 +223,7 @@ impl<'a> Tunnel<'a> {
                 },
                 (false, true) => tracing::warn!(
                     target: STATUS_LOG, %server,
-                    "taking over: `{name}` was free and can be reached here now, until its owner is back"
+                    "`{name}` can be reached here now: it was free, or the operator allows it again"
                 ),
                 _ => {}
             }

@@ -1,6 +1,6 @@
-//! What a running server has made of its clients file, for the commands that change it.
+//! Reports to commands which version of the clients file the running server uses.
 //!
-//! The server says it in a file beside the clients file, so it needs no port, and a command needs no configuration.
+//! The server writes a status file beside the clients file, so no port is needed and a command needs no configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -11,17 +11,17 @@ use crate::values::Fingerprint;
 const APPLIED: &str = "applied";
 const REFUSED: &str = "refused";
 
-/// What has come of the clients file.
+/// The result of the last load of the clients file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The text with this digest counts.
+    /// The server uses the version with this digest.
     Applied(Fingerprint),
-    /// The file cannot be used, and what it said before counts.
+    /// The file is not valid; the server keeps the previous version.
     Refused(ConfigErrors),
 }
 
 impl Outcome {
-    /// As it is written for others.
+    /// Returns the text of the status file.
     fn text(&self) -> String {
         match self {
             Self::Applied(digest) => format!("{APPLIED} {digest}\n"),
@@ -30,26 +30,26 @@ impl Outcome {
     }
 }
 
-/// What a command can tell of the server that goes by a clients file.
+/// The state of the server that uses a clients file, as a command sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
-    /// A server has taken this text of the file over.
+    /// A server uses the version of the file with this digest.
     Is(Fingerprint),
     /// A server cannot use the file, for these reasons.
     Refused(String),
-    /// A server runs and has said nothing yet.
+    /// A server is running and has reported nothing yet.
     NotYet,
-    /// No server runs that goes by this file.
+    /// No running server uses this file.
     NoServer,
-    /// No server has ever said that it goes by this file.
+    /// No server has ever reported that it uses this file.
     Unknown,
 }
 
 impl Applied {
-    /// Looks what a server has made of the clients file at `path`. Blocks.
+    /// Reads the state of the server that uses the clients file at `path`. Blocks.
     ///
     /// # Errors
-    /// What the server says cannot be read; the message names the file.
+    /// The status file cannot be read; the message names it.
     pub fn look(path: &Path) -> std::io::Result<Self> {
         Ok(match presence(&file_of(path))? {
             None => Self::Unknown,
@@ -69,20 +69,20 @@ impl Applied {
     }
 }
 
-/// Where the server says it: beside the file itself, whatever links lead there.
+/// Returns the path of the status file: beside the clients file itself, after resolving links.
 fn file_of(clients: &Path) -> PathBuf {
     let target = clients.canonicalize().unwrap_or_else(|_| clients.to_owned());
     let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
     directory_of(&target).join(format!(".{name}.server"))
 }
 
-/// Says what has come of the clients file. Where it cannot be said, because the server may not write there, the commands
-/// ask the server at its admin port, or tell that they do not know.
+/// Writes the status file. If the server may not write there, commands ask it at its admin port, or report that the state is
+/// unknown.
 #[derive(Debug, Default)]
 pub(super) struct Sayer(Option<(PathBuf, Presence)>);
 
 impl Sayer {
-    /// Lets commands know that a server goes by the clients file at `path`. Blocks.
+    /// Records that this server uses the clients file at `path`. Blocks.
     pub(super) fn of(path: &Path) -> Self {
         let mut sayer = Self::default();
         sayer.claim(path);
@@ -100,7 +100,7 @@ impl Sayer {
         }
     }
 
-    /// Says `outcome` of the clients file at `path`. Blocks.
+    /// Records `outcome` for the clients file at `path`. Blocks.
     pub(super) fn say(&mut self, path: &Path, outcome: &Outcome) {
         self.claim(path);
         if let Some((_, presence)) = &self.0

@@ -39,7 +39,7 @@ pub struct Clients {
     changes: watch::Sender<()>,
 }
 
-/// The list that counts, and the change that brought it.
+/// The current list, and the change that introduced it.
 #[derive(Debug)]
 struct Current {
     listed: Arc<Listed>,
@@ -49,10 +49,9 @@ struct Current {
 /// A change of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Change {
-    /// How many changes there were up to this one.
+    /// The number of this change, counted from the start of the server.
     pub revision: u64,
-    /// Whether a command or the API made it, which write the file in one step. Otherwise somebody edits it, and may not be
-    /// done yet.
+    /// Whether a command or the API made it, which write the file in one step. An edit by hand may be incomplete.
     pub by_command: bool,
 }
 
@@ -162,7 +161,7 @@ impl Clients {
         self.replace_by(file, false);
     }
 
-    /// As [`Clients::replace`]; says whether a command or the API made the change.
+    /// Like [`Clients::replace`], and records whether a command or the API made the change.
     pub fn replace_by(&self, file: ClientsFile, by_command: bool) {
         let listed = Listed::new(file);
         let mut current = self.current.write();
@@ -191,12 +190,12 @@ impl Clients {
             && listed.clients.iter().zip(&file.clients).all(is_same)
     }
 
-    /// The latest change of the list.
+    /// Returns the latest change of the list.
     pub fn last_change(&self) -> Change {
         self.current.read().change
     }
 
-    /// A command or the API made the latest change, as turns out now.
+    /// Records afterwards that a command or the API made the latest change.
     pub(super) fn was_changed_by_command(&self) {
         self.current.write().change.by_command = true;
         self.changes.send_replace(());

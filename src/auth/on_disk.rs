@@ -19,7 +19,7 @@ use crate::values::Fingerprint;
 /// How long nobody looks when the system cannot tell of changes, and how soon a watch that broke is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// A change counts as made when the file was left alone for so long; one that never is, is left to the watch.
+/// A change is considered complete when the file has not changed for this long; [`RESTLESS`] bounds the wait.
 const QUIET: Duration = Duration::from_millis(200);
 const RESTLESS: Duration = Duration::from_secs(2);
 
@@ -31,7 +31,7 @@ pub fn load_clients(path: &Path) -> Result<ClientsFile, ConfigErrors> {
     with_good_hashes(path, ClientsFile::load(path)?)
 }
 
-/// The same, with the digest of what was read, for a server that goes by what it said before unless nobody is listed.
+/// Like [`load_clients`], for a running server, with the digest of the file. `is_empty`: the current list has no clients.
 fn load_again(path: &Path, is_empty: bool) -> Result<(ClientsFile, Fingerprint), ConfigErrors> {
     let (clients, digest) = match is_empty {
         true => ClientsFile::load_digested(path)?,
@@ -56,13 +56,13 @@ pub struct ClientsOnDisk {
     problems: watch::Sender<Option<ConfigErrors>>,
     /// One reads at a time, and the last one to begin sees the newest file.
     reading: tokio::sync::Mutex<()>,
-    /// What has come of it when it was read last.
+    /// The result of the last load.
     outcome: watch::Sender<Option<Outcome>>,
-    /// Tells commands of that.
+    /// Reports that result to commands.
     sayer: Mutex<Sayer>,
-    /// How the file was that was taken over last, or refused.
+    /// The stamp of the version that was applied or refused last.
     stamp: Mutex<Option<Stamp>>,
-    /// Held by the login that waits for a file to be written, for all that wait.
+    /// Held by the one login that waits for a file to be written; other logins wait for the lock.
     catching_up: tokio::sync::Mutex<()>,
 }
 
@@ -94,7 +94,7 @@ impl ReadClients<'_> {
         } else if self.by_command && !clients.last_change().by_command {
             clients.was_changed_by_command();
         }
-        // Only now: a login that sees it relies on what is listed.
+        // Set last: a login that sees the new stamp relies on the new list.
         *stamp.lock() = self.stamp;
         problems.send_replace(None);
         outcome.send_replace(Some(Outcome::Applied(self.digest)));
@@ -189,9 +189,8 @@ impl ClientsOnDisk {
         }
     }
 
-    /// Makes sure that what counts is no older than the file: if the file has changed since it was read, this waits until
-    /// it has been left alone for a moment, and reads it. A login that follows a change by the operator is decided by
-    /// that change, however soon it comes. Waits for two seconds at most. Cancel-safe.
+    /// Makes sure that the list is as new as the file: if the file has changed, waits until it is no longer being written,
+    /// and reloads it. So a login always sees the operator's last change. Waits for two seconds at most. Cancel-safe.
     pub async fn catch_up(&self) {
         if self.is_read().await {
             return;
@@ -231,7 +230,7 @@ impl ClientsOnDisk {
         *self.sayer.lock() = Sayer::default();
     }
 
-    /// Tells the commands that change the file what has come of it.
+    /// Reports the result of the load to the commands that change the file.
     async fn say_what_counts(self: &Arc<Self>) {
         let mut outcomes = self.outcome.subscribe();
         outcomes.mark_changed();

@@ -1,10 +1,10 @@
-//! By what it is told, without reading a file, that it has changed.
+//! Detects changes of a file without reading it.
 
 use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// What the file system says of a file that changes whenever the file is written or replaced.
+/// Metadata of a file that changes whenever the file is written or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     length: u64,
@@ -14,7 +14,8 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of the file at `path`, through links; `None` if it cannot be had, which is then how the file is. Blocks.
+    /// Returns the stamp of the file at `path`, following links; `None` if the metadata cannot be read, which then stands for
+    /// the file's state. Blocks.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata: io::Result<_> = std::fs::metadata(path);
         metadata.ok().map(|metadata| Self {

@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 use crate::files::{self, Lock, Readers};
 use crate::values::{ClientId, Secret};
 
-/// The form of a ticket.
+/// The version of the ticket format.
 const VERSION: u8 = 2;
-/// The form before that, which says nothing of when the agent was started. It is read, and not written any more.
+/// The previous version, without the number of the agent's start. It is read but no longer issued.
 const WITHOUT_START: u8 = 1;
 /// Bytes of the version and the expiry.
 const HEAD: usize = 9;
@@ -39,8 +39,7 @@ pub struct Ticket {
     mac: [u8; MAC],
 }
 
-/// When its agent was started, and a MAC for that alone: it holds for longer than the ticket, and whatever the client's
-/// token is.
+/// The number of the agent's start with a separate MAC: it stays valid after the ticket expires or the token changes.
 #[derive(Clone)]
 struct Start {
     number: u64,
@@ -155,15 +154,15 @@ impl TicketKey {
         Ok(ticket.client.clone())
     }
 
-    /// Returns when the agent was started that got this ticket, if a server with this key has said so of an agent of
-    /// `client`. The ticket need not be valid any more: it may have expired, or the token may be another one now.
+    /// Returns the number of the agent's start in this ticket, if a server with this key signed it for `client`. The ticket
+    /// may have expired, or the token may have changed.
     pub fn start_of(&self, ticket: &Ticket, client: &ClientId) -> Option<u64> {
         let start = ticket.start.as_ref().filter(|_| ticket.client == *client)?;
         let is_signed = self.start_mac(client, start.number).verify_slice(&start.mac).is_ok();
         is_signed.then_some(start.number)
     }
 
-    /// Every field has a fixed length but the id, which says its own. The version tells whether there is a start.
+    /// All fields have a fixed length, except the id, which has a length prefix. The version tells whether there is a start.
     fn mac(&self, client: &ClientId, expires: u64, start: Option<&Start>, token_hash: &str) -> Hmac<Sha256> {
         let id = client.as_str().as_bytes();
         let mac = self

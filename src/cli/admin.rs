@@ -118,7 +118,7 @@ impl AdminPort {
         let end = Instant::now() + PATIENCE;
         for _ in 1..TRIES {
             match self.try_to_meet(end) {
-                // It makes room for others, or restarts.
+                // It needed the connection for another caller, or is restarting.
                 Err(Unmet::Closed | Unmet::Busy(_)) => pause(),
                 other => return other.map_err(|unmet| self.explain(unmet)),
             }
@@ -141,7 +141,7 @@ impl AdminPort {
             return Ok(met);
         }
         match serde_json::from_slice::<Refused>(&body) {
-            // Whoever says so knows no secret, and gets to know none.
+            // This answer is not authenticated, so no secret is sent to its sender.
             Ok(refused) if head.status == 503 && refused.error == PORT_BUSY => Err(Unmet::Busy(refused.message)),
             _ => Err(Unmet::Stranger(String::new())),
         }
@@ -158,13 +158,12 @@ impl AdminPort {
                 format!("the server at http://{address}/ (admin.listen) refuses the connection: {what}; {not_sent}")
             }
             Unmet::Closed => format!(
-                "whoever listens at http://{address}/ (admin.listen) closed the connection {TRIES} times before it \
-                 answered: the admin port is busy with other connections, the server is stopping, or it is another program; \
-                 {not_sent}"
+                "the program at http://{address}/ (admin.listen) closed the connection {TRIES} times before it \
+                 answered: its admin port is busy, the server is stopping, or it is not the server; {not_sent}"
             ),
             Unmet::Late => format!(
-                "whoever listens at http://{address}/ (admin.listen) did not answer within {} s: the server is too busy or \
-                 stands still, or it is another program; {not_sent}",
+                "the program at http://{address}/ (admin.listen) did not answer within {} s: the server is overloaded or \
+                 stopped, or it is not the server; {not_sent}",
                 PATIENCE.as_secs()
             ),
             Unmet::Stranger(why) => format!(
@@ -178,7 +177,7 @@ impl AdminPort {
     fn is_silent(&self, error: &io::Error) -> Failure {
         let advice = match error.kind() {
             _ if is_closed(error) => "it is stopping, or its admin port is busy with other connections",
-            io::ErrorKind::TimedOut => "it is too busy, or stands still",
+            io::ErrorKind::TimedOut => "it is overloaded or stopped",
             _ => "is it running?",
         };
         Failure::other(format!(
@@ -188,17 +187,17 @@ impl AdminPort {
     }
 }
 
-/// Why the server was not met.
+/// Why the server could not be reached and authenticated.
 enum Unmet {
-    /// Nobody listens there.
+    /// The connection failed.
     Silent(io::Error),
-    /// It has no connection left, and says so.
+    /// The server answered that all of its connections are in use.
     Busy(String),
-    /// It closed the connection instead of an answer.
+    /// It closed the connection without an answer.
     Closed,
     /// It did not answer in time.
     Late,
-    /// Its answer proves nothing; what else there is to say of it.
+    /// Its answer does not prove that it knows the token; a detail for the message.
     Stranger(String),
     Other(Failure),
 }
@@ -236,8 +235,8 @@ impl Met<'_> {
         Ok(all)
     }
 
-    /// Has the server read its clients file again, and waits until that counts. Gives what it finds wrong with the file
-    /// instead, if it cannot use it.
+    /// Makes the server reload its clients file, and waits until it has applied it. Returns the problems of the file if the
+    /// server cannot use it.
     ///
     /// # Errors
     /// As [`Met::health`].

@@ -33,14 +33,14 @@ pub(super) struct AgentArgs {
 
 #[derive(Debug, clap::Args)]
 struct ReplacedArgs {
-    /// Exit with code 77 when an agent that was started later has all the names, instead of standing by for them
+    /// Exit with code 77, instead of standing by, when an agent that was started later has all the names
     #[arg(long)]
     exit_when_replaced: bool,
 }
 
 impl ReplacedArgs {
     fn put(&self, flags: Flags) -> Flags {
-        // What a file says stays, unless it is said here.
+        // Without the flag, the value in the file applies.
         if self.exit_when_replaced { flags.with("exit_when_replaced", true) } else { flags }
     }
 }

@@ -38,9 +38,9 @@ enum News<'a> {
     Connected { server: &'a str, offered: Offered<'a> },
     /// What is offered has changed.
     Changed(Offered<'a>),
-    /// Names have come here that other agents had, which are named.
+    /// This agent has taken over names from other agents.
     TookOver { names: Vec<Elsewhere>, offered: Offered<'a> },
-    /// Other agents have all that is offered.
+    /// Other agents have all of this agent's names.
     Standby { server: &'a str, elsewhere: &'a [Elsewhere] },
     /// A change was refused.
     NotChanged(&'a str),
@@ -55,7 +55,7 @@ enum News<'a> {
 struct Offered<'a> {
     public: &'a [PublicService],
     configured: &'a [Service],
-    /// What of it another agent has.
+    /// The names that another agent has.
     elsewhere: &'a [Elsewhere],
 }
 
@@ -64,9 +64,9 @@ struct Offered<'a> {
 struct Told {
     /// The server, and what is offered there.
     connected: Option<(String, Vec<PublicService>, Arc<[Service]>)>,
-    /// What other agents have.
+    /// The names that other agents have.
     elsewhere: Vec<Elsewhere>,
-    /// Whether it was told that they have everything.
+    /// Whether it was reported that they have all names.
     standby: bool,
     refused: Option<String>,
     /// The reason, how many attempts failed for it, and when to remind of it.
@@ -138,24 +138,26 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
             let names =
                 names.iter().map(|lost| format!("`{}`{}", lost.name, had_by(lost))).collect::<Vec<_>>().join(", ");
             format!(
-                "{yellow}TAKING OVER{yellow:#} {}: visitors come here from now on, until the other agent is back\n{}",
+                "{yellow}TAKING OVER{yellow:#} {}: visitors reach this agent until the other one returns\n{}",
                 harmless_text(&names),
                 text_of_offered(offered)
             )
         }
         News::Standby { server, elsewhere } => {
-            let mut text =
-                format!("{yellow}standing by{yellow:#} at {}: no visitor comes here\n", harmless_text(server));
+            let mut text = format!(
+                "{yellow}standing by{yellow:#} at {}: this agent receives no visitors\n",
+                harmless_text(server)
+            );
             for lost in *elsewhere {
                 text.push_str(&format!("  {}\n", text_of_elsewhere(lost)));
             }
-            text + "  this agent takes a name when that has been free for 30 s; two agents need two names (--name), or \
-                    one `group` to share the visitors\n"
+            text + "  this agent takes a name when it has been free for 30 s; to serve from both agents, give them two names \
+                    (--name) or the same `group`\n"
         }
         News::NotChanged(why) => format!(
             "{yellow}not changed:{yellow:#} the server refused: {}\n  \
-             everything stays as it was; change the file again, or ask the operator to allow it: the agent asks again by \
-             itself\n",
+             everything stays as it was; change the file again, or ask the operator to allow it; the agent retries on \
+             its own\n",
             harmless_text(why)
         ),
         News::NotConnected { why, retry_in } => format!(
@@ -170,16 +172,16 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
     }
 }
 
-/// Who had a name before.
+/// Returns ` from …`, the agent that had a name before.
 fn had_by(lost: &Elsewhere) -> String {
     lost.by.as_ref().map_or_else(String::new, |by| format!(" from {by}"))
 }
 
-/// Who has a name.
+/// Returns which agent has a name.
 fn text_of_elsewhere(Elsewhere { name, by }: &Elsewhere) -> String {
     match by {
         Some(by) => format!("{name}: {} was started later and has the name", harmless_text(by)),
-        None => format!("{name}: free, and kept for the agent that had it last"),
+        None => format!("{name}: free, and reserved for the agent that had it last"),
     }
 }
 
@@ -215,7 +217,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
     for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
         let why = match elsewhere.iter().find(|lost| lost.name == gone.name) {
             Some(Elsewhere { by: Some(by), .. }) => format!("{} was started later and has the name", harmless_text(by)),
-            Some(Elsewhere { by: None, .. }) => "the name is kept for the agent that had it last".to_owned(),
+            Some(Elsewhere { by: None, .. }) => "the name is reserved for the agent that had it last".to_owned(),
             None => "a newer agent of yours has the name, or the operator does not allow it any more".to_owned(),
         };
         text.push_str(&format!("  {yellow}{} cannot be reached here:{yellow:#} {why}\n", gone.name));
@@ -376,18 +378,18 @@ mod tests {
         let news = told.news_of(&lost);
         let [news @ News::Standby { server: "a", .. }] = &news[..] else { panic!("{news:?}") };
         let text = plain(news);
-        assert!(text.starts_with("standing by at a: no visitor comes here\n"), "{text}");
+        assert!(text.starts_with("standing by at a: this agent receives no visitors\n"), "{text}");
         assert!(text.contains(&format!("alice: {desktop} was started later and has the name")), "{text}");
         assert_eq!(told.news_of(&lost), [], "once");
         assert_eq!(told.news_of(&State::Connecting), []);
         let free = standby(vec![elsewhere("alice", None)]);
-        assert!(plain(&told.news_of(&free)[0]).contains("alice: free, and kept for the agent that had it last"));
+        assert!(plain(&told.news_of(&free)[0]).contains("alice: free, and reserved for the agent that had it last"));
         told.news_of(&lost);
         let won = connected("a", 1, vec![public("alice", &["http://a/"])], None);
         let news = told.news_of(&won);
         let [news @ News::TookOver { .. }] = &news[..] else { panic!("{news:?}") };
         let text = plain(news);
-        assert!(text.starts_with(&format!("TAKING OVER `alice` from {desktop}: visitors come here")), "{text}");
+        assert!(text.starts_with(&format!("TAKING OVER `alice` from {desktop}: visitors reach this agent")), "{text}");
         assert!(text.contains("http://a/"), "{text}");
         assert_eq!(told.news_of(&won), []);
         assert_eq!(told.news_of(&lost).len(), 1, "and away again");

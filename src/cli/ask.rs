@@ -13,13 +13,13 @@ const MOST_FIELDS: usize = 64;
 /// Bytes of an answer's body; a thousand agents take a few hundred KiB.
 const MOST_BODY: usize = 16 * 1024 * 1024;
 
-/// How often a server is asked that closes the connection instead of an answer, or has none left.
+/// How often to ask a server that closes the connection without an answer, or answers [`PORT_BUSY`].
 pub(super) const TRIES: u32 = 5;
 
-/// What a server's answer says, with the status 503, when it has no connection left.
+/// The error code of a server, with the status 503, when all of its admin connections are in use.
 pub(super) const PORT_BUSY: &str = "port_busy";
 
-/// Between two tries.
+/// Waits between two attempts.
 #[expect(clippy::disallowed_methods, reason = "there is no runtime here to block")]
 pub(super) fn pause() {
     std::thread::sleep(Duration::from_millis(200));
@@ -57,7 +57,7 @@ impl Head {
 }
 
 impl Connection {
-    /// Connects; all of it, connecting and what is asked, has to be over at `end`.
+    /// Connects. Connecting and all requests must be complete at `end`.
     ///
     /// # Errors
     /// Nobody is there, or it takes too long.

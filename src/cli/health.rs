@@ -40,13 +40,13 @@ pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The status of the answer, and whether the server has no connection left. Tries again while it has not.
+/// Returns the status of the response, and whether the server's admin port is busy. Retries while it is.
 fn ask(address: SocketAddr, path: &str) -> io::Result<(u16, bool)> {
     let end = Instant::now() + PATIENCE;
     let once = || {
         let mut connection = Connection::open(address, end)?;
         let head = connection.get(path, &[])?;
-        // Whoever closes the connection behind the head has answered.
+        // A server that closes the connection after the head has answered.
         let body = if head.status == 503 { connection.body(&head).unwrap_or_default() } else { Vec::new() };
         let is_busy = body.windows(PORT_BUSY.len()).any(|word| word == PORT_BUSY.as_bytes());
         Ok((head.status, is_busy))

@@ -19,10 +19,9 @@ mod systemd {
     }
 }
 
-/// Whether a person at a terminal started this program and waits for the outcome: not a service manager, a container, a
-/// timer or a script, which would leave an agent down that ends. Terminals hand the variables of the service manager that
-/// started the desktop on to their programs, so those alone say nothing of this one where `SYSTEMD_EXEC_PID` names
-/// another process.
+/// Returns whether a person at a terminal started this program, and not a service manager, a container, a timer or a
+/// script, which might not restart an agent that exits. Programs in a terminal inherit the variables of the service manager
+/// that started the desktop, so the variables do not count if `SYSTEMD_EXEC_PID` names another process.
 pub(super) fn waits_for_outcome() -> bool {
     let is_terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());

@@ -18,8 +18,8 @@ use crate::files::Watch;
 use crate::telemetry::STATUS_LOG;
 use crate::values::harmless_text;
 
-/// How often an agent without a token looks for its token file, whatever the system tells of changes; and how soon services
-/// that the server refused are offered again, and at the latest.
+/// How often an agent without a token checks its token file, in case the system reports no change. Also the shortest delay
+/// before refused services are offered again; the longest one follows.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const OFFER_AGAIN_AT_LATEST: Duration = Duration::from_secs(15 * 60);
 
@@ -58,7 +58,7 @@ impl AgentFile {
         AgentConfig::load(Some(&self.path), &self.flags)
     }
 
-    /// Reads it for an agent that waits for its token file.
+    /// Reads the configuration for an agent that can wait for its token file.
     ///
     /// # Errors
     /// As [`AgentFile::read`], but for the token file.
@@ -99,12 +99,12 @@ impl AgentFile {
                 token_file = now;
             }
             let is_read = matches!(outcome, Outcome::Read { .. });
-            // Nothing has changed, which needs no words: still no token, or services that are offered once more.
+            // Nothing has changed, so there is nothing to report: still no token, or services that are offered once more.
             if by_itself && !(is_read && awaits_token) {
                 continue;
             }
             awaits_token &= !is_read;
-            // A mended configuration need not wait for the agent's next attempt.
+            // A corrected configuration takes effect before the agent's next scheduled attempt.
             changes.ask_at_once();
             tell(outcome, &mut told);
             manager::ready();
@@ -112,12 +112,13 @@ impl AgentFile {
     }
 }
 
-/// When services that the server refused are offered again: the operator may have allowed them by now.
+/// The schedule for offering refused services again: the operator may have allowed them in the meantime.
 #[derive(Debug, Default)]
 struct OffersAgain(Option<(Instant, Duration)>);
 
 impl OffersAgain {
-    /// Whether it is time, given whether the latest services are refused at the moment. The waits double.
+    /// Returns whether it is time to offer them again. `are_refused` says whether the latest services are refused. Delays
+    /// double each time.
     fn is_due(&mut self, are_refused: bool) -> bool {
         let now = Instant::now();
         let Some((at, wait)) = self.0.filter(|_| are_refused) else {

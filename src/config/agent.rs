@@ -42,7 +42,7 @@ pub struct AgentConfig {
     pub client_id: ClientId,
     /// The client's token; empty only while [`AgentConfig::awaited`] says why.
     pub token: Secret,
-    /// Whether the token comes from a saved login, so that a server has accepted it before.
+    /// Whether the token comes from a saved login: then a server has accepted it before.
     pub token_is_saved: bool,
     /// Why the token file holds no token yet; only from [`AgentConfig::load_awaiting_token`].
     pub awaited: Option<String>,
@@ -54,7 +54,7 @@ pub struct AgentConfig {
     pub services: Vec<Service>,
     /// How many requests are served at once. Default: 4,096, as many as a server sends one agent by default.
     pub max_streams: usize,
-    /// Whether the agent ends when another one of the client has all of its names. Default: it stands by.
+    /// Whether the agent exits, instead of standing by, when another agent of the client has all of its names. Default: no.
     pub exit_when_replaced: bool,
     /// What is logged, and how.
     pub log: LogConfig,
@@ -343,7 +343,7 @@ fn read_token(report: &Report, source: TokenSource<'_>) -> Option<FoundToken> {
     }
 }
 
-/// The token in the file at `path`; an empty one where the caller can wait for it.
+/// Returns the token in the file at `path`, or an empty one if the caller can wait for it.
 fn read_token_file(report: &Report, path: PathBuf, origin: &str) -> Option<FoundToken> {
     let problem = match secret::read(&path) {
         Ok(text) => match problem_with(&text) {

@@ -192,7 +192,7 @@ impl ClientsFile {
     }
 }
 
-/// By which one text of a clients file is told from another.
+/// A digest that identifies a version of the clients file.
 pub(super) fn digest_of(text: &str) -> Fingerprint {
     Fingerprint(Sha256::digest(text).into())
 }

@@ -311,14 +311,14 @@ fn change<T, E: From<EditError>>(
         NOBODY.clone_into(&mut text.text);
     }
     ClientsFile::from_file(&text).map_err(EditError::Refused)?;
-    // Without it the server takes the change for one by hand, which it may look at twice.
+    // Without the note the server treats the change as an edit by hand, which it may delay.
     let _ = lock.note(&digest_of(&text.text).to_string());
     files::replace(&text.path, text.text.as_bytes(), Readers::Owner).map_err(EditError::Io)?;
     Ok(outcome)
 }
 
-/// Whether the text with this digest came into the clients file at `path` by a command or the API, in one step, and not
-/// from an editor. Blocks.
+/// Returns whether a command or the API wrote the version with this digest to the clients file at `path`, in one step.
+/// Blocks.
 pub fn was_written_by_command(path: &Path, digest: &Fingerprint) -> bool {
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Lock::noted(files::directory_of(&target)).is_some_and(|note| note == digest.to_string())

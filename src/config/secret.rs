@@ -29,7 +29,7 @@ pub(super) fn path_of(entry: Entry<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-/// What the file at `path` holds, without the white space around it.
+/// Returns the content of the file at `path`, without surrounding white space.
 ///
 /// # Errors
 /// A message that names the path and says what to check.

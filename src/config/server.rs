@@ -112,8 +112,8 @@ pub struct LimitConfig {
     pub streams: usize,
     /// The most a request head may measure, in bytes. Default: 65,536, from 8,192 to 262,144.
     pub head_size: usize,
-    /// Decoded request heads that are held while their requests wait, beyond 8 KiB each, in bytes, of all requests
-    /// together. Default: 33,554,432 (32 MiB), from 1,048,576 to 4,000,000,000.
+    /// Maximum memory for the decoded heads of all waiting requests, beyond 8 KiB each, in bytes. Default: 33,554,432
+    /// (32 MiB), from 1,048,576 to 4,000,000,000.
     pub held_heads: usize,
     /// Bodies that are held until their signature is checked, in bytes, of all requests together. Default: 67,108,864
     /// (64 MiB), from 65,536 to 4,000,000,000.

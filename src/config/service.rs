@@ -48,7 +48,7 @@ pub struct Service {
     pub trust: LocalTrust,
     /// Whether it is told the visitor's address by the PROXY protocol, ahead of each connection. Default: no.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Whether fields that tell an application who the user is are removed from requests. Default: no.
+    /// Whether identity fields such as `Remote-User` are removed from requests. Default: no.
     pub remove_identity_headers: bool,
     /// What is changed in the heads of requests.
     pub request_headers: HeaderRules,

@@ -27,7 +27,7 @@ pub(super) struct Report {
     left: RefCell<Vec<(String, Origin)>>,
     /// Only for those who read about keys.
     facts: Option<RefCell<Facts>>,
-    /// Problems with what other programs still have to write, if the caller can wait for that.
+    /// Problems that may pass without a change of the configuration, if the caller can wait.
     deferred: Option<RefCell<Vec<Problem>>>,
 }
 

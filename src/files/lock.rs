@@ -32,7 +32,7 @@ impl Lock {
         lock.map(Self).map_err(|error| with_path(error, "cannot lock", &path))
     }
 
-    /// Leaves a note for those who read [`Lock::noted`], in place of an earlier one.
+    /// Writes a note for readers of [`Lock::noted`] and replaces any earlier one.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -43,7 +43,7 @@ impl Lock {
         file.write_all(text.as_bytes())
     }
 
-    /// The note that the last holder of the lock on `directory` left, if there is one that can be read.
+    /// Returns the note that the last holder of the lock on `directory` left, if it can be read.
     pub fn noted(directory: &Path) -> Option<String> {
         let file = open_existing(&directory.join(LOCK_FILE)).ok()?;
         let mut note = String::new();

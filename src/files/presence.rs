@@ -1,7 +1,7 @@
-//! A file by which a running process is known, with what it says to others.
+//! A status file that shows that a process is running, with a text for other processes.
 //!
-//! The process holds a lock on it for as long as it lives, however it ends; the file stays. Several processes may hold one
-//! together, and the one that spoke last is heard.
+//! The process holds a lock on the file until it exits, however it exits; the file stays. Several processes may share one
+//! file; readers see the text that was written last.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,26 +13,26 @@ use super::{Readers, directory_of, links, owner, set_mode, with_path};
 /// Bytes of the longest text.
 const MAX_TEXT: u64 = 64 * 1024;
 
-/// This process, as others see it.
+/// The status file of this process.
 #[derive(Debug)]
-#[must_use = "the process is known for as long as this lives"]
+#[must_use = "the process counts as running only while this lives"]
 pub struct Presence(File);
 
-/// What another process sees.
+/// The state that another process sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Present {
     /// No process holds the file.
     Nobody,
-    /// A process holds it and has said this, or nothing yet.
+    /// A process holds it and has written this text, or nothing yet.
     Says(String),
 }
 
 impl Presence {
-    /// Makes this process known by the file at `path`, which is made if it is missing. Blocks for a moment while another
-    /// process looks.
+    /// Opens and locks the status file at `path`, and creates it if it is missing. Blocks briefly while another process
+    /// checks it.
     ///
     /// # Errors
-    /// The file cannot be made or locked.
+    /// The file cannot be created or locked.
     pub fn claim(path: &Path) -> io::Result<Self> {
         let named = |error| with_path(error, "cannot make", path);
         links::refuse_foreign(directory_of(path))?;
@@ -41,7 +41,7 @@ impl Presence {
         Ok(Self(file))
     }
 
-    /// Says `text` from now on.
+    /// Replaces the text with `text`.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -53,7 +53,7 @@ impl Presence {
     }
 }
 
-/// Whether a process is known by the file at `path`, and what it says; `None`, if there is no such file.
+/// Returns whether a process holds the file at `path`, and its text; `None` if there is no such file.
 ///
 /// # Errors
 /// The file cannot be read, is no regular file, or its file system has no locks.
@@ -79,7 +79,7 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create_new(true);
     set_mode(&mut options, Readers::Owner);
     match options.open(path) {
-        // Only one that was made just now is given away: another one may be anybody's.
+        // Change the owner only of a file that was just created: an existing one may belong to another user.
         Ok(file) => owner::give_to_owner_of(&file, directory_of(path)).map(|()| file),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open_existing(path),
         Err(error) => Err(error),

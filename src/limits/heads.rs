@@ -1,7 +1,7 @@
-//! How many bytes of decoded request heads may be held at once.
+//! Limits the memory for decoded request heads.
 //!
-//! Header compression makes a few bytes on the wire a head of many kilobytes ([RFC 7541], section 7.3), which is held for
-//! as long as the request waits. Small heads are free; larger ones are charged, in all and to whoever causes them.
+//! Header compression turns a few bytes on the wire into a head of many kilobytes ([RFC 7541], section 7.3), which stays in
+//! memory while the request waits. Small heads are free; larger ones are charged to the total and to their holders.
 //!
 //! [RFC 7541]: https://www.rfc-editor.org/rfc/rfc7541
 
@@ -14,24 +14,24 @@ use http::{HeaderMap, Uri};
 use super::{AddressKey, Budget, Share};
 use crate::values::{ClientId, Name};
 
-/// A head up to so many bytes is not charged. Browsers send 1 to 4 KiB.
+/// Heads up to this many bytes are not charged. Browsers send 1 to 4 KiB.
 pub const FREE_HEAD: usize = 8 * 1024;
 
-/// What a field takes beside its name and value: its place in the map. RFC 7541 reckons with 32 bytes, which is less.
+/// The overhead of a field, in bytes: its place in the map. RFC 7541 assumes 32 bytes, which is less.
 const FIELD: usize = 120;
 
-/// Bytes of memory that the head of a request takes.
+/// Returns how much memory the head of a request takes, in bytes.
 pub fn head_memory(headers: &HeaderMap, target: usize) -> usize {
     let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
     fields.sum::<usize>() + target
 }
 
-/// Bytes of the target of a request.
+/// Returns the length of a request target, in bytes.
 pub fn target_length(uri: &Uri) -> usize {
     uri.path_and_query().map_or(0, |target| target.as_str().len())
 }
 
-/// Who may not hold all of it: each has a part.
+/// A party that may use only a share of the budget.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// An address of visitors: a sixteenth.
@@ -43,7 +43,7 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// How many such parts there are.
+    /// The divisor of the budget for this kind of holder.
     fn parts(&self) -> usize {
         match self {
             Self::Address(_) => 16,
@@ -53,7 +53,7 @@ impl Holder {
     }
 }
 
-/// Bytes of heads that may be held at once. Clones count together; the capacity may change at any time.
+/// The memory budget for request heads, in bytes. Clones share it; the capacity may change at any time.
 #[derive(Debug, Clone)]
 pub struct HeldHeads(Arc<Heads>);
 
@@ -61,13 +61,13 @@ pub struct HeldHeads(Arc<Heads>);
 struct Heads {
     budget: Budget,
     capacity: AtomicUsize,
-    /// Who holds how much, while it is something.
+    /// How much each holder uses; there are no entries with 0.
     holders: DashMap<Holder, usize>,
 }
 
-/// A head that is held; dropping it gives its bytes back.
+/// A charged head; dropping it returns its bytes.
 #[derive(Debug)]
-#[must_use = "a head that is dropped at once counts nothing"]
+#[must_use = "a head that is dropped immediately counts nothing"]
 pub struct HeldHead {
     heads: Arc<Heads>,
     bytes: usize,
@@ -75,29 +75,29 @@ pub struct HeldHead {
     _share: Share,
 }
 
-/// As many bytes as may be are held, in all or by this holder.
+/// The budget, or this holder's share of it, is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyHeads;
 
 impl HeldHeads {
-    /// A budget of `capacity` bytes.
+    /// Creates a budget of `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
         let (budget, capacity) = (Budget::new(capacity), AtomicUsize::new(capacity));
         Self(Arc::new(Heads { budget, capacity, holders: DashMap::new() }))
     }
 
-    /// Changes how many bytes there are. What is held stays so, even if it is more.
+    /// Changes the capacity. Charged heads stay, even if they exceed it.
     pub fn set_capacity(&self, capacity: usize) {
         self.0.budget.set_capacity(capacity);
         self.0.capacity.store(capacity, Ordering::Relaxed);
     }
 
-    /// How many bytes are held at the moment.
+    /// Returns how many bytes are charged at the moment.
     pub fn in_use(&self) -> usize {
         self.0.budget.in_use()
     }
 
-    /// Charges a head of `memory` bytes to `holder`; nothing, if it is small.
+    /// Charges a head of `memory` bytes to `holder`. Small heads are free.
     ///
     /// # Errors
     /// There is no room for it.
@@ -118,14 +118,14 @@ impl HeldHeads {
 }
 
 impl HeldHead {
-    /// Charges it to one more holder. One that holds nothing may always hold one head.
+    /// Charges the head to another holder as well. A holder without a head may always hold one.
     ///
     /// # Errors
-    /// The holder has its part already.
+    /// The holder has used up its share.
     pub fn charge(&mut self, holder: Holder) -> Result<(), TooManyHeads> {
         let most = self.heads.capacity.load(Ordering::Relaxed) / holder.parts();
         {
-            // Locked while it is counted, here and in `drop`: an entry of 0 is always a new one.
+            // The map stays locked while counting, here and in `drop`, so an entry of 0 is always new.
             let mut held = self.heads.holders.entry(holder.clone()).or_insert(0);
             if *held > 0 && held.saturating_add(self.bytes) > most {
                 return Err(TooManyHeads);
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(target_length(&"http://a.example/path?query".parse().unwrap()), 11);
     }
 
-    /// One address, one client: each has its part, and leaves the rest to others.
+    /// Each address and each client gets only its share, so the rest stays available to others.
     #[test]
     fn nobody_holds_more_than_their_part() {
         let heads = HeldHeads::new(CAPACITY);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is held and given back: what all hold is what each holds, within bounds, and in the end nothing.
+        /// For any order of charges and drops, the total equals the sum of the holders and the bounds hold; at the end it is 0.
         #[test]
         fn what_is_held_adds_up(steps in prop::collection::vec((0..4_u8, 0..3_u8, 0..CAPACITY / 4, any::<bool>()), 0..100)) {
             let heads = HeldHeads::new(CAPACITY);

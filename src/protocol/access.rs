@@ -7,8 +7,8 @@ use crate::values::{Fingerprint, Secret};
 
 /// Conditions for visitors of one service; all that are set must hold. Without any, everybody gets in.
 ///
-/// A condition that this version does not know makes the whole message unreadable: to ignore it would let everybody in.
-/// A new one also needs a word in [`super::requirements`], for servers that are older still.
+/// An unknown condition makes the whole message unreadable, because ignoring it would admit every visitor. A new condition
+/// also needs a word in [`super::requirements`], for servers older than this rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessPolicy {

@@ -19,9 +19,9 @@ pub enum Control {
     /// From the server: please join another lane.
     OpenLane,
     /// From the server: an agent of the same client that was started later has the last name of this tunnel, which ends.
-    /// For agents that cannot stand by, or for whom there is no room.
+    /// Sent to agents that do not support standby, or when there is no room for another tunnel.
     Replaced {
-        /// Which agent, and where, for the agent's log.
+        /// The other agent (program, host and address), for the agent's log.
         by: String,
     },
     /// Both ways: the sender takes no new streams and leaves when the open ones are done, at the latest in so many
@@ -44,7 +44,7 @@ pub enum Control {
         change: u64,
         /// All of them.
         services: Vec<ServiceOffer>,
-        /// What the server must know for that, as in a [`super::login::Hello`].
+        /// The capabilities that the server must support, as in a [`super::login::Hello`].
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         required: Vec<String>,
     },
@@ -54,7 +54,7 @@ pub enum Control {
         change: u64,
         /// All of them.
         services: Vec<PublicService>,
-        /// What the agent offers and another agent of its client has.
+        /// The offered names that another agent of the client has.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         standby: Vec<Standby>,
     },
@@ -65,12 +65,12 @@ pub enum Control {
         /// Why.
         refused: Refused,
     },
-    /// A change of services that this version cannot read; never sent.
+    /// A change of services that this version cannot parse; never sent.
     #[serde(skip)]
     Unreadable {
-        /// Which change of the agent's it is.
+        /// The number of the change.
         change: u64,
-        /// What answers it.
+        /// The refusal to send back.
         refused: Refused,
     },
     /// A message of a later version.

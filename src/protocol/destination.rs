@@ -8,11 +8,11 @@ use http::{HeaderMap, HeaderValue, Method};
 /// The field.
 pub const DESTINATION: HeaderName = HeaderName::from_static("destination");
 
-/// The destination cannot be had: it is ambiguous, has a fragment, or is not below the prefix of the target.
+/// The destination is invalid: it is ambiguous, has a fragment, or is not below the prefix of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadDestination;
 
-/// Whether `method` may have a destination. No method of plain HTTP has one.
+/// Returns whether `method` may have a destination. Only WebDAV methods have one.
 fn may_have_one(method: &Method) -> bool {
     !matches!(
         *method,
@@ -28,11 +28,10 @@ fn may_have_one(method: &Method) -> bool {
     )
 }
 
-/// The destination of a request, if it has one.
+/// Returns the destination of a request, if it has one.
 ///
 /// # Errors
-/// There are two, or it has a fragment, which is not part of what is addressed: an application that cuts it off would
-/// write another resource.
+/// There are two, or it has a fragment. An application that cuts the fragment off would write another resource.
 pub fn destination_of<'h>(method: &Method, headers: &'h HeaderMap) -> Result<Option<&'h HeaderValue>, BadDestination> {
     if !may_have_one(method) {
         return Ok(None);
@@ -45,11 +44,11 @@ pub fn destination_of<'h>(method: &Method, headers: &'h HeaderMap) -> Result<Opt
     }
 }
 
-/// Takes `prefix` (`/alice`) off the destination, as it was taken off the target. A destination at another authority is
-/// left alone.
+/// Removes `prefix` (`/alice`) from the destination, as from the target. A destination at another authority stays
+/// unchanged.
 ///
 /// # Errors
-/// The destination is not below the prefix, so this application does not have it.
+/// The destination is not below the prefix, so it belongs to another application.
 pub fn strip_destination(
     (method, headers): (&Method, &mut HeaderMap),
     prefix: &str,
@@ -73,7 +72,7 @@ pub fn strip_destination(
     Ok(())
 }
 
-/// Where the path of a URI reference begins; `None` if it leads elsewhere than to the visitor's own `authority`.
+/// Returns where the path of a URI reference begins; `None` if the reference names an authority other than `authority`.
 pub fn path_of_ours(reference: &[u8], authority: Option<&[u8]>) -> Option<usize> {
     let starts = |start: &&[u8]| reference.get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start));
     // A reference without a scheme has the one of the page (RFC 3986, section 4.2).

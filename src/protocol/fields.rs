@@ -1,4 +1,4 @@
-//! Which header fields belong to the proxy, whatever spelling a client gives them.
+//! The header fields that only the proxy may send, in any spelling.
 //!
 //! Many backends do not read field names as HTTP does. CGI and WSGI (RFC 3875, section 4.1.18) turn `-` into `_`, PHP
 //! turns every byte except letters and digits into `_`, and others drop symbols at the ends. To such a backend
@@ -330,7 +330,7 @@ pub fn remove_identity(fields: &mut HeaderMap) {
     remove_fields(fields, names_a_user);
 }
 
-/// Whether applications may take `name`, in any spelling, for the word of a gateway on who the user is.
+/// Returns whether `name`, in any spelling, is an identity field: a gateway sets it to tell an application who the user is.
 pub fn names_a_user(name: &str) -> bool {
     let canonical = Canonical::of(name);
     let (text, _) = canonical.text();
@@ -338,7 +338,7 @@ pub fn names_a_user(name: &str) -> bool {
         || IDENTITY_FAMILIES.iter().any(|family| is_of(text, family))
 }
 
-/// Whether `name` may come in the trailers of a request, which is routed and authorised before they are read.
+/// Returns whether `name` is allowed in request trailers, which are read after the request was routed and authorised.
 pub fn may_trail(name: &str) -> bool {
     owned(name).is_none() && !names_a_user(name) && !is_refused_in_trailers(name)
 }
@@ -351,19 +351,19 @@ fn is_refused_in_trailers(name: &str) -> bool {
 
 /// Removes the fields that `goes` picks.
 pub fn remove_fields(fields: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
-    // Rarely any: an empty list takes no memory.
+    // Usually empty: an empty list does not allocate.
     let named: Vec<HeaderName> = fields.keys().filter(|name| goes(name.as_str())).cloned().collect();
     for name in named {
         fields.remove(name);
     }
 }
 
-/// Removes from the trailers of a request what must not come in them.
+/// Removes the fields that are not allowed in request trailers.
 pub fn clean_request_trailers(trailers: &mut HeaderMap) {
     remove_fields(trailers, |name| !may_trail(name));
 }
 
-/// Removes from the trailers of an answer what must not come in them. Other fields are the application's to say.
+/// Removes the fields that are not allowed in response trailers. Everything else is up to the application.
 pub fn clean_answer_trailers(trailers: &mut HeaderMap) {
     remove_fields(trailers, |name| is_refused_in_trailers(name) || frames(name));
 }
@@ -373,7 +373,7 @@ fn frames(name: &str) -> bool {
     owned(name).is_some_and(|owned| matches!(owned.role, Role::Framing | Role::Forbidden))
 }
 
-/// Passes on a piece of a body, with its trailers in order if it is the last one.
+/// Forwards a frame of a body; removes disallowed fields if it contains trailers.
 pub fn with_clean_trailers<T>(frame: Frame<T>, clean: impl FnOnce(&mut HeaderMap)) -> Frame<T> {
     match frame.into_trailers() {
         Ok(mut trailers) => {

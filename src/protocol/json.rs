@@ -86,7 +86,7 @@ pub fn decode_within<T: DeserializeOwned>(limit: usize, input: &mut BytesMut) ->
     decode_with(limit, input, parse)
 }
 
-/// As [`decode_within`], for a message that `read` reads.
+/// Like [`decode_within`], with `read` as the parser of the message.
 ///
 /// # Errors
 /// As for [`decode`].

@@ -1,8 +1,8 @@
-//! Messages of later versions: what can still be told of one that cannot be read as a whole.
+//! Parses messages of later versions far enough to refuse them with a reason.
 //!
-//! An agent that is newer than its server may offer what the server has no word for: another kind of service, another
-//! condition for visitors. The server cannot guess what that means, so it refuses the message, and says so instead of
-//! closing the connection: the agent's owner then learns which side to upgrade.
+//! A newer agent may offer something that the server does not know: another kind of service, another access condition. The
+//! server cannot guess the meaning, so it refuses the message. It says so instead of closing the connection, so that the
+//! agent's owner learns which side to upgrade.
 
 use serde::Deserialize;
 
@@ -12,10 +12,10 @@ use super::json::{self, JsonError};
 use super::login::{Hello, Refusal, Refused};
 use super::requirements::{CAPABILITIES, first_missing, lacks};
 
-/// The most of a parser's complaint that is repeated, in characters.
+/// The longest part of a parser error that a refusal repeats, in characters.
 const MAX_COMPLAINT: usize = 200;
 
-/// What every [`Hello`] begins with, whatever its version.
+/// The fields of every [`Hello`], in any version.
 #[derive(Deserialize)]
 struct Opening {
     protocol: u32,
@@ -23,7 +23,7 @@ struct Opening {
     required: Vec<String>,
 }
 
-/// What every change of services has, whatever its version.
+/// The fields of every change of services, in any version.
 #[derive(Deserialize)]
 struct ChangeOfServices {
     #[serde(rename = "type")]
@@ -39,7 +39,7 @@ enum ChangeKind {
     Services,
 }
 
-/// Reads a [`Hello`]. One that cannot be read, but is a hello all the same, gives the refusal that answers it.
+/// Parses a [`Hello`]. For a hello that this version cannot parse, returns the refusal to send.
 ///
 /// # Errors
 /// [`JsonError::Malformed`] if it is no hello of any version.
@@ -53,7 +53,7 @@ pub fn read_hello(message: &[u8]) -> Result<Result<Hello, Refused>, JsonError> {
     Ok(Err(refused.err().unwrap_or_else(|| unreadable("login", &error))))
 }
 
-/// Reads a message of an agent's control stream. A change of services that cannot be read becomes
+/// Parses a message of an agent's control stream. A change of services that this version cannot parse becomes
 /// [`Control::Unreadable`].
 ///
 /// # Errors
@@ -75,7 +75,7 @@ pub fn read_control(message: &[u8]) -> Result<Control, JsonError> {
     }
 }
 
-/// Refuses another version of the protocol than this one.
+/// Checks that the agent speaks this version of the protocol.
 ///
 /// # Errors
 /// The refusal, which says which side to upgrade.
@@ -90,7 +90,7 @@ pub fn check_version(protocol: u32) -> Result<(), Refused> {
     Err(Refused::new(Refusal::Version, message))
 }
 
-/// Refuses an agent that requires what is not among [`CAPABILITIES`].
+/// Checks that everything the agent requires is among [`CAPABILITIES`].
 ///
 /// # Errors
 /// The refusal, which says which side to upgrade.
@@ -102,7 +102,7 @@ pub fn check_required(required: &[String]) -> Result<(), Refused> {
 }
 
 fn unreadable(what: &str, error: &JsonError) -> Refused {
-    // It may repeat the agent's own words.
+    // The parser error may repeat the agent's text.
     let complaint = error.to_string();
     let complaint: String = crate::values::harmless_line(&complaint).chars().take(MAX_COMPLAINT).collect();
     let version = env!("CARGO_PKG_VERSION");

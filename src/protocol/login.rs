@@ -92,7 +92,7 @@ pub struct AgentInfo {
     pub version: String,
     /// The operating system it runs on.
     pub os: String,
-    /// What its machine is called; for other agents of the client.
+    /// The host name of its machine, for other agents of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
 }
@@ -126,8 +126,8 @@ pub struct Hello {
     /// What the agent can do beyond the protocol's first version.
     #[serde(default)]
     pub capabilities: Vec<String>,
-    /// Capabilities without which the agent will not go on; a server that lacks one refuses. What its services need is
-    /// among them: [`super::requirements::required_by`].
+    /// Capabilities that the agent requires; a server that lacks one refuses the login. They include what the services
+    /// require: [`super::requirements::required_by`].
     #[serde(default)]
     pub required: Vec<String>,
     /// The tenant.
@@ -137,10 +137,10 @@ pub struct Hello {
     /// Token, ticket or invitation. Absent only with `join`.
     #[serde(flatten)]
     pub proof: Option<Proof>,
-    /// A ticket of the server's that is too old for a proof: it says when the agent was started.
+    /// A ticket that is no longer valid as proof; it carries the number of the agent's start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Secret>,
-    /// Names for which it stands by: an agent that was started later has had them last.
+    /// Names for which the agent stands by, because an agent that was started later had them last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standby: Vec<Name>,
     /// The agent's clock, in seconds since 1970.
@@ -164,7 +164,7 @@ pub struct PublicService {
     /// Another agent of the same client has had the name until now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub taken_over: bool,
-    /// Which one, if it was another.
+    /// The agent that had the name before, if it was another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_from: Option<OtherAgent>,
 }
@@ -187,7 +187,7 @@ pub struct Welcome {
     pub ticket: Secret,
     /// What was claimed, as visitors reach it.
     pub services: Vec<PublicService>,
-    /// What was claimed and is another agent's.
+    /// The claimed names that another agent has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standby: Vec<Standby>,
     /// Seconds between heartbeats; three missed ones end the lane.

@@ -1,4 +1,4 @@
-//! What a server must know before it may serve an agent's services.
+//! The capabilities that a server needs to serve an agent's services.
 //!
 //! A server ignores fields that it does not know. That is harmless for most of them, but not for a condition of
 //! [`AccessPolicy`]: a server that ignores one lets every visitor in. So the agent lists one word for each condition in
@@ -8,9 +8,9 @@ use super::access::{AccessPolicy, Webhook, WebhookScheme};
 use super::login::ServiceOffer;
 use super::standby::STANDBY;
 
-/// Networks of visitors that are let in.
+/// Allowed networks of visitors.
 pub const ACCESS_ALLOW: &str = "access.allow";
-/// Networks of visitors that are kept out.
+/// Denied networks of visitors.
 pub const ACCESS_DENY: &str = "access.deny";
 /// Passwords of visitors.
 pub const ACCESS_BASIC_AUTH: &str = "access.basic_auth";
@@ -21,15 +21,15 @@ pub const ACCESS_WEBHOOK_GITHUB: &str = "access.webhook.github";
 /// Bodies signed as Stripe signs them.
 pub const ACCESS_WEBHOOK_STRIPE: &str = "access.webhook.stripe";
 
-/// Every word of this module: this version enforces all of these conditions.
+/// All access conditions: this version enforces each of them.
 pub const ENFORCED: [&str; 6] =
     [ACCESS_ALLOW, ACCESS_DENY, ACCESS_BASIC_AUTH, ACCESS_HEADER, ACCESS_WEBHOOK_GITHUB, ACCESS_WEBHOOK_STRIPE];
 
-/// The server takes [`super::control::Control::Services`] on its control streams.
+/// The server accepts [`super::control::Control::Services`] on its control streams.
 pub const SERVICES: &str = "services";
 
-/// Everything that a server of this version can do beyond the first version of the protocol: what it lists in its
-/// [`super::login::Welcome`], and what an agent may require.
+/// All capabilities of a server of this version: it lists them in its [`super::login::Welcome`], and an agent may require
+/// them.
 pub const CAPABILITIES: [&str; 8] = [
     SERVICES,
     STANDBY,
@@ -44,8 +44,8 @@ pub const CAPABILITIES: [&str; 8] = [
 /// The longest word that a message repeats, in characters: the words come from the peer.
 const MAX_WORD: usize = 64;
 
-/// Returns what a server must know to serve `services` as their owner means them: one word for each kind of condition,
-/// sorted, none twice.
+/// Returns the capabilities that a server needs to enforce the conditions of `services`: one word for each kind of
+/// condition, sorted, without duplicates.
 pub fn required_by(services: &[ServiceOffer]) -> Vec<String> {
     let mut words: Vec<&str> = services.iter().flat_map(words_of).collect();
     words.sort_unstable();
@@ -53,8 +53,8 @@ pub fn required_by(services: &[ServiceOffer]) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// The conditions of one service. Every field is named here: whoever adds one has to decide whether a server that
-/// ignores it lets in a visitor that it should not.
+/// Returns the conditions of one service. The pattern names every field, so that adding a field forces a decision: could a
+/// server that ignores it admit an unwanted visitor?
 fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
     let ServiceOffer { access, name: _, kind: _, remote_port: _, wildcard: _, domains: _, group: _ } = service;
     let AccessPolicy { allow, deny, basic_auth, header, webhook } = access;
@@ -82,7 +82,7 @@ pub fn first_missing<'r>(required: &'r [String], known: &[impl AsRef<str>]) -> O
     required.iter().map(String::as_str).find(|word| !known.iter().any(|other| other.as_ref() == *word))
 }
 
-/// Returns what an agent is told whose server lacks `word`.
+/// Returns the refusal message for a required `word` that the server lacks.
 pub fn lacks(word: &str) -> String {
     // The agent chose the word, and it goes to a log and a terminal.
     let shown: String = word.chars().filter(char::is_ascii_graphic).take(MAX_WORD).collect();

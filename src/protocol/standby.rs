@@ -1,4 +1,4 @@
-//! Which of a client's agents has a name, as the others are told.
+//! Describes which of a client's agents has a name, for the other agents.
 //!
 //! Of several agents of one client that offer a name, the one that was started last has it. The others stand by.
 
@@ -8,24 +8,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::values::Name;
 
-/// An agent with this capability stays connected when it has lost its last name. One without it is told `replaced`.
+/// The capability for standby. An agent with it stays connected when it has lost its last name; other agents receive
+/// `replaced`.
 ///
-/// A server with it knows which agent was started last, and keeps a free name for its last owner for a while. An agent
-/// that stands by requires it: an older server would let the latest login win.
+/// A server with it knows which agent was started last, and reserves a free name for its last owner for a while. A standby
+/// agent requires it, because an older server gives a name to the latest login.
 pub const STANDBY: &str = "standby";
 
-/// The longest host name that is passed on, in characters.
+/// The longest host name that is forwarded, in characters.
 pub const MAX_HOST: usize = 64;
 
-/// Another agent of the same client, for the owner of both to find it.
+/// Another agent of the same client, described so that their owner can find it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherAgent {
-    /// What program it is.
+    /// Its program, version and operating system.
     pub agent: String,
-    /// The name of its machine, if it has said one.
+    /// The host name of its machine, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// From where it is connected.
+    /// The address from which it is connected.
     pub address: IpAddr,
 }
 
@@ -38,18 +39,17 @@ impl std::fmt::Display for OtherAgent {
     }
 }
 
-/// A name that an agent offers and does not have.
+/// A name that an agent offers but does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
     /// The name.
     pub name: Name,
-    /// Who has it. Absent: it is free, and kept for its last owner for a while.
+    /// The agent that has it; `None` if the name is free and reserved for its last owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<OtherAgent>,
 }
 
-/// Returns `text` as a peer's name for its machine may be shown: printable characters of a host name alone, and not too
-/// many.
+/// Returns a peer's host name in a form that is safe to show: only characters of host names, and limited in length.
 pub fn host_name(text: &str) -> Option<String> {
     let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let host: String = text.chars().filter(is_plain).take(MAX_HOST).collect();

@@ -154,7 +154,7 @@ struct Welcomed {
     admitted: Admitted,
     lane: LaneId,
     answer: Vec<u8>,
-    /// The names that its agent is told it has.
+    /// The names that its agent has.
     expected: Vec<Name>,
 }
 

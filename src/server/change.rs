@@ -16,7 +16,7 @@ use crate::protocol::login::{Refused, ServiceOffer};
 /// Between two changes on one lane: each takes the registry's lock, which is everybody's.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What an agent wants to offer, or why that cannot be understood.
+/// A change of services, or the refusal of one that cannot be parsed.
 type Asked = Result<Vec<ServiceOffer>, Refused>;
 
 type Work = Pin<Box<dyn Future<Output = Control> + Send>>;

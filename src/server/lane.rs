@@ -42,7 +42,7 @@ enum End {
     Session,
     /// What the agent said is not of this protocol.
     Protocol(String),
-    /// Nothing came from the agent, or it took nothing.
+    /// The agent sent nothing, or did not read.
     Lost(Lost),
     /// The same agent has come back on another connection.
     CameBack,
@@ -157,7 +157,7 @@ async fn run(
     let revoked = |why: &Option<Retired>| why.as_ref().is_some_and(Retired::is_at_once);
     tokio::select! {
         () = session.ended() => End::Session,
-        // A message that the agent does not take keeps no tunnel up that is revoked.
+        // A message that the agent does not read must not keep a revoked tunnel open.
         Ok(why) = retired.wait_for(revoked) => why.as_ref().map_or(End::Drained, End::of),
         end = work => end,
     }
@@ -304,7 +304,7 @@ impl LaneControl<'_> {
     }
 
     async fn send(&mut self, message: Control) -> Result<(), End> {
-        // On a slow link it waits behind bulk transfers, and that is no fault of the agent's while bytes move.
+        // On a slow link the message waits behind bulk transfers; the agent is not at fault while bytes move.
         tokio::select! {
             sent = self.writer.send(&message) => sent.map_err(|_| End::Session),
             lost = self.silence.is_too_long() => Err(End::Lost(lost)),

@@ -120,22 +120,22 @@ impl Authenticated {
         self.since
     }
 
-    /// When the agent was started: the number of its first login.
+    /// The number of the agent's start.
     pub fn start(&self) -> u64 {
         self.start
     }
 
-    /// What its machine is called, if it has said so.
+    /// The host name of its machine, if known.
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
     }
 
-    /// Whether it stays connected without a name.
+    /// Whether it supports standby: it stays connected without a name.
     pub fn can_stand_by(&self) -> bool {
         self.can_stand_by
     }
 
-    /// The names for which it says that it stands by.
+    /// The names for which its login says that it stands by.
     pub fn waits_for(&self) -> &[Name] {
         &self.waits_for
     }
@@ -183,7 +183,7 @@ impl Shared {
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, peer.ip()).map(Granted::Lane);
         }
-        // The operator's latest change counts for the login that follows it.
+        // A login must see the operator's latest change.
         self.clients_file.catch_up().await;
         if let Some(Proof::Invite(code)) = &hello.proof {
             return self.redeem(code, &hello.client_id, peer.ip()).await.map(Granted::Known);

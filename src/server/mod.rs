@@ -98,8 +98,7 @@ const LEAST_LOGINS: usize = 2;
 /// operator who looks for the mistake of one agent must find it among those of others.
 const REFUSALS_AT_ONCE: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
 
-/// Clients whose first wrong token from one address is looked at although that address has failed too often. As many again
-/// in a minute as other failures.
+/// How many clients' first wrong tokens are checked for an address beyond its limit. Refilled at the rate of the limit.
 const FIRST_FAILURES: NonZeroU32 = NonZeroU32::new(128).expect("128 is not zero");
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
@@ -169,7 +168,7 @@ pub struct Shared {
     warden: Warden,
     usages: Usages,
     registry: Arc<Registry>,
-    /// In which order agents were started.
+    /// The order in which agents were started.
     starts: Starts,
     verifier: TokenVerifier,
     tickets: TicketKey,
@@ -179,14 +178,14 @@ pub struct Shared {
     failed_logins: FailedLogins,
     /// Logins that cost an argon2 computation, failed or not.
     login_checks: Checks,
-    /// Those that count although the address has failed too often: each is the first of a client from that address.
+    /// Failures of addresses beyond their limit, each the first one for a client from that address.
     first_failures: FailedLogins,
     refused_tokens: RefusedTokens,
     /// At the admin port.
     wrong_admin_tokens: FailedLogins,
     /// Compares visitors' passwords.
     passwords: PasswordGate,
-    /// Heads of requests that wait, beyond what is free.
+    /// The memory for heads of waiting requests.
     held_heads: HeldHeads,
     /// Bodies of requests that wait for their signature to be checked.
     held_bodies: SharedBudget,
@@ -420,7 +419,7 @@ impl Server {
         Arc::clone(&self.shared.unread)
     }
 
-    /// What is held of large heads while their requests wait.
+    /// The memory in use for large heads of waiting requests.
     pub fn held_heads(&self) -> HeldHeads {
         self.shared.held_heads.clone()
     }

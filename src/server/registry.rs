@@ -93,12 +93,12 @@ impl RegisterError {
             Self::Replaced(name, by) => (
                 Refusal::NameTaken,
                 format!(
-                    "{by} was started later and has the name `{name}`; two agents need two names (--name), or run only one"
+                    "{by} was started later and has the name `{name}`; run only one agent, or give each its own name (--name)"
                 ),
             ),
             Self::Kept(name) => (
                 Refusal::TooMany,
-                format!("the name `{name}` is kept for a moment for another agent of the same client; try again"),
+                format!("the name `{name}` is reserved for another agent of the same client for a moment; try again"),
             ),
             Self::TooMany => {
                 (Refusal::TooMany, "the server has as many tunnels as it may (`tunnel.max_tunnels`)".to_owned())

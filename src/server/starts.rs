@@ -1,8 +1,8 @@
-//! In which order a client's agents were started.
+//! The order in which a client's agents were started.
 //!
-//! The server numbers the first login of each run of an agent. The number is in the agent's tickets, signed, and comes back
-//! with them, also after a restart of the server: agents' clocks play no part. Of several agents that offer a name, the one
-//! with the highest number has it.
+//! The server numbers the first login of each run of an agent. The agent's signed tickets carry the number, so it survives
+//! a restart of the server; agents' clocks play no part. Of several agents that offer a name, the one with the highest
+//! number has it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use crate::values::{ClientId, InstanceId};
 
-/// Runs of agents that are remembered for each client, for agents that have no ticket; older ones are forgotten.
+/// How many runs of agents without a ticket are remembered for each client; the oldest are evicted.
 const REMEMBERED: usize = 256;
 
-/// The numbers that were given out or have come back. Bounded by the clients that the operator lists.
+/// The numbers that were issued or received in tickets. Bounded by the number of listed clients.
 #[derive(Debug, Default)]
 pub(super) struct Starts(Mutex<Inner>);
 
@@ -25,7 +25,7 @@ struct Inner {
     known: HashMap<ClientId, VecDeque<(InstanceId, u64)>>,
 }
 
-/// Which number a start gets that nothing is known of, at this time in microseconds.
+/// How to number an unknown start, with the current time in microseconds.
 #[derive(Debug, Clone, Copy)]
 enum Next {
     /// It is later than all others.
@@ -35,9 +35,9 @@ enum Next {
 }
 
 impl Starts {
-    /// Returns the number of this run of an agent: `signed`, what its ticket says, or the one that it was given before,
-    /// or the next one. One that `stands_by` says so because another agent was started later; if nothing else is known of
-    /// it, for example by a server with another key, its number is lower than any that is given out otherwise.
+    /// Returns the number of this run of an agent: `signed` from its ticket, or the number issued before, or the next one.
+    /// An unknown agent that `stands_by` (for example at a server with another key) says that another one was started later,
+    /// so it gets a number lower than all others.
     pub(super) fn number(&self, client: &ClientId, instance: InstanceId, signed: Option<u64>, stands_by: bool) -> u64 {
         // Microseconds: a restarted server goes on where no number was given out before.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());

@@ -20,8 +20,8 @@ use grace::{DELAY, Due, Grace};
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a tunnel is closed.
-const NO_TOKEN: &str = "its token was revoked, or has expired";
-const NO_SERVICE: &str = "it may not offer anything any more";
+const NO_TOKEN: &str = "its token was revoked or has expired";
+const NO_SERVICE: &str = "the operator no longer allows any of its services";
 
 /// Which tunnels a reload would close that may be half of a file, and until when they stay.
 #[derive(Debug, Default)]
@@ -93,12 +93,15 @@ impl Shared {
             tracing::warn!(
                 closing,
                 open,
-                "the clients file no longer lists most of the connected agents; it may still be being written, so their \
-                 tunnels are closed in {DELAY:?} unless it lists them again"
+                "the clients file no longer allows most of the connected agents; it may be incomplete, so their tunnels \
+                 are closed in {DELAY:?} unless it allows them again"
             );
         }
         if verdict.spared > 0 {
-            tracing::info!(tunnels = verdict.spared, "the clients file lists these connected agents again: they stay");
+            tracing::info!(
+                tunnels = verdict.spared,
+                "the clients file allows these agents again; their tunnels stay open"
+            );
         }
         tunnels.iter().filter(|tunnel| verdict.now.contains(&tunnel.id())).for_each(|tunnel| self.enforce(tunnel));
         tunnels.iter().for_each(|tunnel| self.give_back(tunnel));
@@ -155,7 +158,7 @@ impl Shared {
         }
         match self.registry.return_services(tunnel, back.clone()) {
             Ok(()) => {
-                tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may offer services again");
+                tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the operator allows services of the agent again");
                 self.tell_services(tunnel);
             }
             // Another client still has one of the names: the next change is another occasion.

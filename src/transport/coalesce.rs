@@ -31,7 +31,7 @@ struct Inner {
     /// The pipe took bytes since it was last flushed.
     unflushed: bool,
     pulse: Arc<Pulse>,
-    /// Bytes have come, and the pipe has taken some, since the pulse was last told.
+    /// Whether bytes were received, and whether some were sent, since the last update of the pulse.
     received: bool,
     took: bool,
 }
@@ -81,7 +81,7 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
-    /// Tells the pulse what has moved since it was last told.
+    /// Updates the pulse with what has moved since the last update.
     fn beat(&mut self, is_sent: bool) {
         if std::mem::take(&mut self.received) {
             self.pulse.received();
@@ -121,7 +121,7 @@ impl Drain {
 }
 
 impl Coalesce {
-    /// Gathers all of `bytes`, which are few, as soon as there is room for the first of them.
+    /// Buffers all of `bytes`, which are few, as soon as there is room for the first of them.
     pub fn poll_push(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
         ready!(inner.poll_room(cx))?;

@@ -1,8 +1,7 @@
-//! Knowing when bytes that were handed over have left, so that an error after them does not discard them.
+//! Waits until buffered bytes are sent, so that an error after them does not discard them.
 //!
-//! Three layers discard what waits in them when a message breaks off: hyper its write buffer, h2 the frames of a stream
-//! that is reset, and the kernel what it has not sent on a connection that is reset. Only a message that breaks off waits
-//! for them.
+//! Three layers discard buffered data when a message is aborted: hyper its write buffer, h2 the frames of a reset stream,
+//! and the kernel the unsent bytes of a reset connection. Only an aborted message waits for them.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 
-/// Pieces of one body that were given to the library and not encoded yet.
+/// The number of pieces of one body that the HTTP library has not encoded yet.
 #[derive(Debug, Default)]
 pub struct Queued {
     pieces: AtomicUsize,
@@ -79,15 +78,14 @@ impl Buf for Piece {
     }
 }
 
-/// Resolves when the kernel has sent everything that was written to a TCP socket. What it has sent, a reset does not take
-/// back; what it has not, a reset discards.
+/// Resolves when the kernel has sent everything that was written to a TCP socket. A reset discards only unsent bytes.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub struct AllSent(TcpStream);
 
 #[cfg(target_os = "linux")]
 impl AllSent {
-    /// Watches `socket`, on which nothing may be written any more.
+    /// Watches `socket`. Nothing may be written to it after that.
     ///
     /// # Errors
     /// The system has no room for another descriptor.
@@ -128,7 +126,7 @@ impl AllSent {
 }
 
 impl AllSent {
-    /// Waits until it is, but no longer than `limit`: whoever takes nothing for so long does not get the rest.
+    /// Waits until it is, but no longer than `limit`: a peer that does not read for so long does not get the rest.
     pub async fn within(self, limit: Duration) {
         let _ = tokio::time::timeout(limit, std::future::poll_fn(|cx| self.poll(cx))).await;
     }

@@ -73,7 +73,7 @@ impl FrameReader {
     pub fn buffered(&mut self) -> Result<Option<Event>, ReadError> {
         let event = self.decoder.next(&mut self.input).inspect_err(|_| self.stream.abort())?;
         if self.input.is_empty() {
-            // What was read belongs to the event: the reader would hold it for as long as it waits for more.
+            // Move the buffer into the event; otherwise the reader would hold it while it waits for more.
             self.input = Bytes::new();
         }
         if matches!(event, Some(Event::End)) {
@@ -180,12 +180,12 @@ impl FrameWriter {
         self.stream.abort();
     }
 
-    /// As [`FrameWriter::reset`], after everything that was gathered: waits for the peer's window. Dropped half-way, the
-    /// stream is still to be cut.
+    /// Like [`FrameWriter::reset`], after sending all buffered data: waits for the peer's window. If the future is dropped
+    /// early, the caller must still cut the stream.
     pub async fn break_off(&mut self, reason: Reset) {
         if self.owed == 0 {
             frame::put_reset(&mut self.gathered, reason);
-            // A peer that has left needs no reset.
+            // A peer that is gone needs no reset.
             let _ = self.flush().await;
         }
         self.stream.abort();

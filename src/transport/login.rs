@@ -63,7 +63,7 @@ pub async fn receive_answer(pipe: &mut (impl AsyncRead + Unpin)) -> Result<Answe
     receive_within(json::MAX_ANSWER, pipe).await
 }
 
-/// Receives an agent's first words, or the refusal that answers them if they are of a later version.
+/// Receives an agent's hello, or the refusal to send if it is of a later version.
 ///
 /// # Errors
 /// As for [`receive`].
@@ -134,7 +134,7 @@ impl ControlReader {
 #[derive(Debug)]
 pub struct ControlWriter {
     stream: MuxStream,
-    /// What is left of the last message.
+    /// The unsent rest of the last message.
     rest: Bytes,
 }
 
@@ -155,7 +155,7 @@ impl ControlWriter {
         Ok(poll_fn(|cx| self.poll_rest(cx)).await?)
     }
 
-    /// Sends a heartbeat, unless earlier messages still wait to be sent: then these say as much.
+    /// Sends a heartbeat, unless earlier messages are still waiting to be sent: they show the peer as much.
     ///
     /// # Errors
     /// The lane is gone.
@@ -168,7 +168,7 @@ impl ControlWriter {
         Ok(())
     }
 
-    /// Sends what is left of the last message.
+    /// Sends the rest of the last message.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.rest.is_empty() {
             let n = ready!(self.stream.poll_write(cx, &self.rest))?;

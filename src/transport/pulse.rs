@@ -1,4 +1,4 @@
-//! When bytes last moved on a session's pipe. Cheap: it is written once for each turn of the driver's in which some did.
+//! Records when bytes last moved on a session's pipe. Cheap: the driver updates it once for each turn in which some did.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// `waiting` when nothing waits.
 const NOTHING: u64 = u64::MAX;
 
-/// When a session last received a byte, and since when its pipe takes none of those that wait to be sent.
+/// When a session last received a byte, and since when it could send none of its waiting bytes.
 #[derive(Debug)]
 pub struct Pulse {
     began: Instant,
@@ -28,7 +28,7 @@ impl Pulse {
         self.heard.store(self.now(), Ordering::Relaxed);
     }
 
-    /// The pipe was offered what there is to send. `took`: it took some of that; `rest`: and not all of it.
+    /// Records an attempt to send. `took` says whether the pipe took some bytes; `rest`, whether some are left.
     pub(super) fn offered(&self, took: bool, rest: bool) {
         let was_waiting = self.waiting.load(Ordering::Relaxed) != NOTHING;
         match (rest, took || !was_waiting) {
@@ -38,12 +38,12 @@ impl Pulse {
         }
     }
 
-    /// When the last byte came; the session's beginning, if none has.
+    /// Returns when the last byte was received, or when the session began.
     pub fn last_heard(&self) -> Instant {
         self.at(self.heard.load(Ordering::Relaxed))
     }
 
-    /// Since when the pipe has taken nothing although something waits to be sent.
+    /// Returns since when nothing could be sent although data is waiting.
     pub fn stuck_since(&self) -> Option<Instant> {
         let waiting = self.waiting.load(Ordering::Relaxed);
         (waiting != NOTHING).then(|| self.at(waiting))

@@ -1,4 +1,4 @@
-//! When a peer counts as lost: nothing comes from it, or it takes nothing.
+//! Detects lost peers: nothing is received from them, or nothing can be sent to them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use tokio::time::{Instant, sleep_until};
 use super::pulse::Pulse;
 use crate::protocol::control::MISSED_HEARTBEATS;
 
-/// After so many heartbeats in which the pipe took no byte although some waited, the peer is lost, whatever it says.
+/// After this many heartbeats in which no waiting byte could be sent, the peer is lost, even if it still sends.
 pub const STUCK_HEARTBEATS: u32 = 10;
 
-/// After so many heartbeats a control message that has not been taken is given up, even if others move.
+/// After this many heartbeats an unsent control message fails the lane, even if other data moves.
 pub const UNTAKEN_HEARTBEATS: u32 = 60;
 
 /// Why a peer counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
-    /// Not a byte has come from it.
+    /// No byte was received from it.
     Silent,
-    /// It has taken nothing of what waits to be sent.
+    /// None of the waiting data could be sent to it.
     Stuck,
 }
 
@@ -28,19 +28,18 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent => write!(f, "{MISSED_HEARTBEATS} heartbeats were missed"),
-            Self::Stuck => write!(f, "nothing was taken for {STUCK_HEARTBEATS} heartbeats"),
+            Self::Stuck => write!(f, "no data could be sent for {STUCK_HEARTBEATS} heartbeats"),
         }
     }
 }
 
-/// Watches whether a peer that speaks once for each heartbeat is still there.
+/// Watches whether a peer that sends at every heartbeat is still alive.
 ///
-/// Every byte from it counts, not heartbeats alone: on a slow link these wait behind bulk transfers. A peer that sends but
-/// takes nothing is lost, too, only later.
+/// Every received byte counts, not only heartbeats: on a slow link they wait behind bulk transfers. A peer that sends but
+/// does not read is lost, too, but later.
 ///
-/// A process that stood still (stopped, or on a machine that is too busy) finds the time over, what the peer has said
-/// meanwhile still unread and what it could have taken not offered. So there is a last look of a quarter of a heartbeat,
-/// which begins when the time is seen to be over.
+/// A process that was suspended, or runs on an overloaded machine, finds the deadline passed although it has not yet read
+/// the peer's data or offered its own. So a final check of a quarter of a heartbeat begins when the deadline is noticed.
 #[derive(Debug)]
 pub struct Silence {
     pulse: Arc<Pulse>,
@@ -150,7 +149,7 @@ mod tests {
         let (pulse, mut silence) = watched();
         for at in 0..100 {
             pulse.received();
-            // Idle at times, which is no fault of the peer's.
+            // Nothing to send at times, so the peer is not at fault.
             pulse.offered(at % 8 == 0, at % 16 != 0);
             assert!(timeout(BEAT, silence.is_too_long()).await.is_err());
         }

@@ -1,4 +1,4 @@
-//! Streams of HTTP/2 connections that break off: what the HTTP library does not do for them.
+//! Handles aborted HTTP/2 streams where the HTTP library does not.
 //!
 //! - A stream that is reset loses the frames that the library has not encoded yet. Data is counted piece by piece
 //!   ([`Queued`](super::delivery::Queued)): it may wait for the peer's window. Everything else, like the head of a response,
@@ -18,8 +18,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-/// The passes of a task that others wait for: the times that it is polled. What was given to the task before is then
-/// where the task puts it.
+/// Counts the polls ("passes") of a task, so that other tasks can wait until it has processed what was queued before.
 #[derive(Debug, Default)]
 pub struct Passes {
     asked: AtomicU64,
@@ -29,7 +28,7 @@ pub struct Passes {
 }
 
 impl Passes {
-    /// Asks for a pass that begins from now on; gives its number.
+    /// Requests a new pass and returns its number.
     pub fn ask(&self) -> u64 {
         let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.task.wake();
@@ -64,7 +63,7 @@ impl Passes {
             woken.into_iter().for_each(Waker::wake);
         }
     }
-    /// There are no more passes: whoever waits for one need not.
+    /// Ends all waits: there are no more passes.
     pub fn close(&self) {
         self.end(u64::MAX);
     }
@@ -191,9 +190,9 @@ const CANCEL: u8 = 8;
 /// What a client says first.
 const PREFACE: usize = 24;
 
-/// Reads along what comes on an HTTP/2 connection, and makes of the resets that the library would take for an orderly end
-/// such that say there was an error. A reset is no end of a message, whatever its code (RFC 9113, section 8.1); one that
-/// comes behind the end changes nothing.
+/// Inspects the incoming bytes of an HTTP/2 connection and rewrites resets that the library would treat as a normal end, so
+/// that it sees an error. A reset with any code leaves a message incomplete (RFC 9113, section 8.1); a reset after the end
+/// has no effect.
 #[derive(Debug)]
 pub struct ResetCodes {
     header: [u8; HEADER],

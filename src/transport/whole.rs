@@ -1,4 +1,4 @@
-//! HTTP bodies that end only when their message has ended.
+//! HTTP bodies that end only when their message is complete.
 //!
 //! hyper reports a clean end of an HTTP/2 body when the stream was reset with `NO_ERROR`, and for a connection that goes
 //! away without an error. An HTTP/2 message is complete with `END_STREAM` and in no other way (RFC 9113, section 8.1).

@@ -1,11 +1,11 @@
-//! Names that visitors or programs trust because of what they say, and that a stranger must not choose.
+//! Reserved names, which visitors or programs trust and which the holder of an open invitation must not choose.
 //!
-//! Whoever has an open invitation chooses an id, which becomes a public name below the operator's domain. Some names have
-//! a meaning of their own there: mail programs and browsers look for configuration at `autodiscover.` and `wpad.`,
-//! certificate authorities take mail to `hostmaster@` as proof of ownership, and people enter passwords at `login.`. The
-//! operator may give them to a client by name.
+//! The holder of an open invitation chooses an id, which becomes a public name below the operator's domain. Some names have
+//! a special meaning there: mail programs and browsers look for configuration at `autodiscover.` and `wpad.`, certificate
+//! authorities accept mail to `hostmaster@` as proof of ownership, and people enter passwords at `login.`. The operator
+//! can assign them to a client explicitly.
 
-/// Names with a meaning of their own, without hyphens and final digits: see [`is_reserved_for_operator`].
+/// Reserved names, without hyphens and final digits: see [`is_reserved_for_operator`].
 const RESERVED: &[&str] = &[
     "abuse",
     "account",
@@ -185,11 +185,11 @@ const RESERVED: &[&str] = &[
     "wwws",
 ];
 
-/// Whether only the operator may give `label` to a client.
+/// Returns whether only the operator may assign `label` to a client.
 ///
-/// Hyphens and final digits make no difference: `ns1`, `mta-sts` and `sign-in` are reserved because `ns`, `mtasts` and
-/// `signin` are. So is every label with hyphens at its third and fourth place (RFC 5891, section 4.2.3.1): browsers show
-/// one that begins with `xn--` in other letters, which may look like any of the names above.
+/// Hyphens and final digits are ignored: `ns1`, `mta-sts` and `sign-in` are reserved because `ns`, `mtasts` and `signin`
+/// are. Every label with hyphens at positions three and four is reserved, too (RFC 5891, section 4.2.3.1): browsers decode
+/// labels that begin with `xn--`, and the result may look like any of the names above.
 pub fn is_reserved_for_operator(label: &str) -> bool {
     if label.get(2..4) == Some("--") {
         return true;

@@ -1,10 +1,10 @@
-//! Text from strangers on its way to a terminal or a log.
+//! Sanitises untrusted text for terminals and logs.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether `char` can change how the text around it is shown: control characters, which steer a terminal, and characters
-/// without a shape of their own, which reorder text (U+202E), hide in it (U+200B) or end a line (U+2028).
+/// Returns whether `char` can change how the text around it is shown: control characters, which control a terminal, and
+/// invisible characters, which reorder text (U+202E), hide in it (U+200B) or end a line (U+2028).
 pub fn is_harmful(char: char) -> bool {
     char.is_control() || is_invisible(char)
 }
@@ -40,13 +40,12 @@ fn is_invisible(char: char) -> bool {
     )
 }
 
-/// `text` as one line that is shown as it is written: without control characters, and with invisible characters as
-/// `\u{202e}`.
+/// Returns `text` as one safe line: without control characters, and with invisible characters escaped as `\u{202e}`.
 pub fn harmless_line(text: &str) -> Cow<'_, str> {
     harmless(text, is_harmful)
 }
 
-/// As [`harmless_line`], but line ends stay.
+/// Like [`harmless_line`], but keeps line ends.
 pub fn harmless_text(text: &str) -> Cow<'_, str> {
     harmless(text, |char| char != '\n' && is_harmful(char))
 }
@@ -67,17 +66,17 @@ fn harmless(text: &str, is_harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// How a format writes a character that must not be shown.
+/// The escape syntax of a log format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Escape {
     /// `\u{202e}`.
     Text,
-    /// `\u202e`, which is the same character to whoever parses the line.
+    /// `\u202e`, which a JSON parser decodes to the same character.
     Json,
 }
 
-/// A line of a log with its invisible characters, and control characters beyond ASCII, escaped. Control characters of
-/// ASCII are left to the formatter, which colours lines with them.
+/// Escapes the invisible characters and the non-ASCII control characters of a log line. Leaves ASCII control characters to
+/// the formatter, which uses them for colours.
 pub fn escape_line(line: &[u8], escape: Escape) -> Cow<'_, [u8]> {
     // Nearly all lines are ASCII.
     if line.iter().all(|byte| *byte < 0x7f) {

@@ -142,7 +142,7 @@ fn what_a_command_has_made_can_be_used_at_once() {
 fn commands_say_what_a_server_has_made_of_the_change() {
     let folder = Folder::new();
     let (_, said) = token(&folder, &["new", "alice"]);
-    assert!(said.contains("No server is running that is known to use this file"), "{said}");
+    assert!(said.contains("No running server is known to use this file"), "{said}");
     // By the admin port, and without one.
     let port = unused_address().rsplit_once(':').unwrap().1.to_owned();
     for admin in [format!("127.0.0.1:{port}"), "127.0.0.1:0".to_owned(), "off".to_owned()] {
@@ -165,7 +165,7 @@ fn commands_say_what_a_server_has_made_of_the_change() {
         server.program.signal("TERM");
         server.program.ended();
         let (_, said) = token(&folder, &["set", "alice", "--names", "alice"]);
-        assert!(said.contains("No server is running: the next one to start reads the file."), "{admin}: {said}");
+        assert!(said.contains("No server is running: the change applies when the server starts."), "{admin}: {said}");
     }
     let server = Server::start(&folder, "");
     server.program.kill();

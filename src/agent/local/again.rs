@@ -19,16 +19,16 @@ use crate::transport::delivery::{Piece, Queued};
 /// Bytes of a body that are kept until the application has answered. A request that has sent more is not sent again.
 const KEPT: usize = 64 * 1024;
 
-/// How long an application may take nothing of what came before a body broke off.
+/// How long to wait for an application that does not read the data before an incomplete body's abort.
 const LAST_BYTES: Duration = Duration::from_secs(10);
 
-/// A body on its way, whose beginning can be taken back. If it breaks off, the application gets what came before.
+/// A body in transit whose first bytes can be replayed. If it is incomplete, the application gets the data before the error.
 #[derive(Debug)]
 pub(super) struct Recallable {
     state: Arc<Mutex<State>>,
-    /// What of it the HTTP library holds.
+    /// The pieces that the HTTP library holds.
     queued: Arc<Queued>,
-    /// Why it broke off, until the application has what came before.
+    /// The error, kept until the application has the data before it.
     broken: Option<(BodyError, Idle)>,
 }
 

@@ -136,8 +136,8 @@ pub(in crate::agent) enum Stream {
 }
 
 impl Stream {
-    /// Ends the connection, when it is dropped, so that the application does not take it for complete: after what was
-    /// written, for which it has `limit`. A Unix socket has no such end.
+    /// Makes the connection end with a reset when it is dropped, so that the application sees that it is incomplete. Waits up
+    /// to `limit` for written data to be sent. A Unix socket cannot be reset.
     pub(in crate::agent) async fn reset(&self, limit: Duration) {
         if let Some(sent) = self.all_sent() {
             sent.within(limit).await;
@@ -145,7 +145,7 @@ impl Stream {
         self.set_reset();
     }
 
-    /// What tells when everything that was written has left.
+    /// Returns a handle that tells when the kernel has sent all written data.
     pub(super) fn all_sent(&self) -> Option<AllSent> {
         AllSent::of(self.tcp()?).ok()
     }
@@ -167,7 +167,7 @@ impl Stream {
         }
     }
 
-    /// Whether the system has nothing to tell of an idle connection: neither bytes of the application nor its end.
+    /// Returns whether an idle connection has neither received bytes nor been closed.
     pub(super) fn is_quiet(&mut self) -> bool {
         match self {
             Self::Tcp(socket) => watched::is_silent(socket),

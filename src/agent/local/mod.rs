@@ -66,7 +66,7 @@ pub(super) enum RequestBody {
     Again(VecDeque<Bytes>, Box<RequestBody>),
 }
 
-/// What comes over the stream, without trailers that must not reach an application. A current server has removed them.
+/// The request body from the stream, without trailers that must not reach an application. Current servers remove them, too.
 fn poll_clean(body: &mut FrameBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
     let frame = ready!(Pin::new(body).poll_frame(cx));
     Poll::Ready(frame.map(|frame| Ok(with_clean_trailers(frame?, clean_request_trailers))))

@@ -1,5 +1,4 @@
-//! A stream that becomes a connection over HTTP/2 (RFC 8441), on a connection of its own: so that it can be told from all
-//! others, and broken off.
+//! An extended CONNECT stream (RFC 8441) on an HTTP/2 connection of its own, so that it can be reset separately.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -50,8 +49,7 @@ impl OnlyStream {
         })
     }
 
-    /// Has the stream end with a reset once it is dropped, after what was written on it, for which the application has
-    /// `limit`.
+    /// Makes the stream end with a reset when it is dropped. Waits up to `limit` for written data to be sent.
     pub(super) async fn cut(&self, limit: Duration) {
         let tasks = self.tasks.lock().clone();
         let tasks: Vec<&Passes> = tasks.iter().map(Arc::as_ref).collect();

@@ -51,11 +51,11 @@ impl Switch {
 /// A connection.
 pub(in crate::agent) enum Switched {
     One(Connection),
-    /// In this order: what is dropped first tells how the other one ends.
+    /// The order of the fields matters: the one dropped first decides how the other one ends.
     Two(CutUnlessEnded, TokioIo<Upgraded>),
 }
 
-/// Resets a stream that is dropped before it has ended, whoever drops it: the library would end it in order.
+/// Resets a stream that is dropped before it has ended; the library alone would end it normally.
 pub(in crate::agent) struct CutUnlessEnded(Option<Dedicated>);
 
 impl Drop for CutUnlessEnded {
@@ -67,8 +67,7 @@ impl Drop for CutUnlessEnded {
 }
 
 impl Switched {
-    /// Ends one that broke off on the way, so that the application does not take it for complete: after what was written,
-    /// for which it has `limit`.
+    /// Resets an incomplete stream, so that the application sees the error. Waits up to `limit` for written data to be sent.
     pub(in crate::agent) async fn reset(&mut self, limit: Duration) {
         match self {
             Self::One(connection) => connection.reset(limit).await,

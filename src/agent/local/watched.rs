@@ -25,7 +25,7 @@ pub(super) fn is_silent(socket: &impl AsFd) -> bool {
 /// Messages of TLS that an idle connection may bring: tickets, another key.
 const RECORDS: usize = 16;
 
-/// As [`is_silent`], below TLS: its own messages are taken in, and only bytes of the application and its end count.
+/// Like [`is_silent`], for TLS: processes TLS messages, and reports only application data and the end of the connection.
 pub(super) fn is_silent_below_tls(socket: &impl AsFd, session: &mut ClientConnection) -> bool {
     let said_nothing = |session: &mut ClientConnection| {
         session
@@ -63,7 +63,7 @@ pub(super) struct Watched<S> {
     silent: bool,
     /// Reads along.
     codes: ResetCodes,
-    /// Who wants to know whether it takes more.
+    /// The task that waits until the socket accepts more.
     only: Option<Arc<OnlyStream>>,
 }
 

@@ -1,4 +1,4 @@
-//! Waits until a running server has applied what a command has written, so that the next command can rely on it.
+//! Waits until the running server has applied a change of the clients file, so that the next command can rely on it.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use crate::cli::Failure;
 use crate::cli::admin::AdminPort;
 use crate::config::ClientsFile;
 
-/// How long a server may take, and how often it is looked at.
+/// How long the server may take, and how often its state is checked.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Returns once a server that goes by this clients file has applied it, and says so on standard error; or that none is
-/// running; or that neither can be told.
+/// Waits until the server that uses this clients file has applied it, and reports that on standard error. Also reports
+/// that no server is running, or that this is unknown.
 ///
 /// # Errors
-/// A server is running, and cannot use the file or does not get round to it.
+/// A server is running, but it cannot use the file or does not apply it in time.
 pub(super) fn wait_until_applied(site: &Site) -> Result<(), Failure> {
     match by_admin_port(site) {
         Some(refused) => refused.map_or_else(applied, |problems| Err(refused_by_server(&problems.join("\n")))),
@@ -26,36 +26,37 @@ pub(super) fn wait_until_applied(site: &Site) -> Result<(), Failure> {
     }
 }
 
-/// Asks the server at its admin port, which is the quickest; `None`, if it cannot be asked.
+/// Asks the server at its admin port, which is the fastest way. Returns `None` if it cannot be asked.
 fn by_admin_port(site: &Site) -> Option<Option<Vec<String>>> {
     let port = AdminPort::of(site.server()?).ok()?;
     Some(port.meet().ok()?.reload_clients().ok()?.err())
 }
 
-/// Looks at what a server says beside the file.
+/// Polls the status file that a server keeps beside the clients file.
 fn by_file(site: &Site) -> Result<(), Failure> {
     let began = Instant::now();
     let unknown = |why: &str| {
-        eprintln!("Whether a server is running cannot be told ({why}); one that is applies the change by itself.");
+        eprintln!(
+            "Cannot tell whether a server is running ({why}). A running server reloads the file when it changes."
+        );
         Ok(())
     };
     while began.elapsed() < PATIENCE {
         match Applied::look(&site.clients) {
             Ok(Applied::Is(digest)) if ClientsFile::load_digested(&site.clients)?.1 == digest => return applied(),
             Ok(Applied::Is(_) | Applied::NotYet) => {}
-            // What it refused may be an earlier text of the file.
+            // It may have refused an earlier version of the file.
             Ok(Applied::Refused(problems)) if began.elapsed() > PATIENCE / 2 => {
                 return Err(refused_by_server(&problems));
             }
             Ok(Applied::Refused(_)) => {}
             Ok(Applied::NoServer) => {
-                eprintln!("No server is running: the next one to start reads the file.");
+                eprintln!("No server is running: the change applies when the server starts.");
                 return Ok(());
             }
             Ok(Applied::Unknown) => {
                 eprintln!(
-                    "No server is running that is known to use this file; one that is all the same applies the change by \
-                     itself."
+                    "No running server is known to use this file. A server that does use it reloads it when it changes."
                 );
                 return Ok(());
             }
@@ -65,7 +66,7 @@ fn by_file(site: &Site) -> Result<(), Failure> {
         std::thread::sleep(LOOK_AGAIN);
     }
     Err(Failure::Other(format!(
-        "a server is running and has not applied the change within {} s; its log says why",
+        "the running server did not apply the change within {} s; see its log for the reason",
         PATIENCE.as_secs()
     )))
 }
@@ -77,6 +78,6 @@ fn applied() -> Result<(), Failure> {
 
 fn refused_by_server(problems: &str) -> Failure {
     Failure::Other(format!(
-        "the running server cannot use the clients file, and what it said before still counts:\n{problems}"
+        "the running server cannot use the clients file and keeps the previous version:\n{problems}"
     ))
 }

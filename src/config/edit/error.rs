@@ -80,7 +80,7 @@ pub enum RedeemError {
     /// The id that was chosen belongs to somebody else, or somebody else is invited for it, or may claim its name.
     #[error("`{0}` is taken; choose another id")]
     IdTaken(ClientId),
-    /// The id that was chosen has a meaning of its own, see [`is_reserved_for_operator`].
+    /// The chosen id is reserved, see [`is_reserved_for_operator`].
     ///
     /// [`is_reserved_for_operator`]: crate::values::is_reserved_for_operator
     #[error(

@@ -116,13 +116,10 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).with(Hint::RetryAfter(1))
     }
 
-    /// The clients file cannot be used, and what it said before counts.
+    /// The clients file is not valid; the server keeps the previous version.
     pub(super) fn unusable_file(errors: ConfigErrors) -> Self {
         let problems = errors.problems.into_iter().map(ProblemView::from).collect();
-        Self {
-            problems,
-            ..Self::conflict("the clients file cannot be used as it is; what it said before still counts")
-        }
+        Self { problems, ..Self::conflict("the clients file is not valid; the server keeps the previous version") }
     }
 
     /// It took too long.

@@ -1,9 +1,9 @@
-//! Who holds a connection to the admin port, and who makes room when all of them are taken.
+//! Limits connections to the admin port, and closes idle ones to make room for new ones.
 //!
-//! A connection costs its holder nothing, so a number of places alone would lock the operator out: any program on the
-//! machine can hold them all. Here a connection that does nothing makes room for the next one. What is spared: a
-//! connection with a request under way, and one that has shown the admin token lately. So silent, idle and slow callers
-//! can hold places only until somebody else wants them, and the operator's requests are never cut.
+//! A connection costs its owner nothing, so a plain limit would lock the operator out: any program on the machine could
+//! occupy all of them. Here the server closes an idle connection when a new one needs room. It never closes a connection
+//! with a request in flight, or one that has recently sent the admin token. So silent, idle and slow callers keep their
+//! connections only until others need them, and the operator's requests are never interrupted.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -16,20 +16,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::{AddressKey, Seldom};
 
-/// Connections at once. Tools and probes need a few.
+/// Maximum number of connections. Tools and probes need a few.
 pub(super) const CONNECTIONS: usize = 64;
 
-/// So many connections are there at most for the moment that those take to leave which were told to make room. A burst of
-/// new ones is taken in before any task runs that leaves.
+/// Maximum number of connections while closed ones are still shutting down. A burst of new connections is accepted before
+/// the tasks of closed ones run.
 const WITH_LEAVING: usize = 16 * CONNECTIONS;
 
-/// How long a connection is spared after a request with the token: its answer is on the way, or the next request.
+/// How long a connection is protected after a request with the token: its response or the next request may be in transit.
 const SPARED: Duration = Duration::from_secs(30);
 
 /// As `limits.per_ip.ipv6_prefix` is by default.
 const IPV6_PREFIX: u8 = 64;
 
-/// All connections are taken, and each of them is needed.
+/// All connections are in use and none may be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -39,13 +39,13 @@ pub(super) struct Connections {
     told: Seldom,
 }
 
-/// One connection's place. Dropping it gives the place back.
+/// The place of one connection. Dropping it releases the place.
 pub(super) struct Connection {
     all: Arc<Connections>,
     state: Arc<State>,
 }
 
-/// One request on a connection. Dropping it says that it was answered.
+/// A request in flight on a connection. Dropping it marks the request as answered.
 pub(super) struct UnderWay {
     state: Arc<State>,
     trusted: bool,
@@ -55,20 +55,20 @@ struct State {
     /// Programs on this machine count as one peer: they may connect from any address of 127.0.0.0/8.
     peer: AddressKey,
     doing: Mutex<Doing>,
-    /// It has to make room.
+    /// Whether it was told to close.
     leaves: CancellationToken,
 }
 
 struct Doing {
     requests: u32,
-    /// Since when nothing is under way.
+    /// When the last request ended; `None` while one is in flight.
     rests_since: Instant,
-    /// Until when it is spared although nothing is under way.
+    /// Until when it is protected although it is idle.
     spared_until: Option<Instant>,
 }
 
 impl State {
-    /// Since when it rests, if it may be told to leave.
+    /// Returns since when it has been idle, if it may be closed.
     fn rests_since(&self, now: Instant) -> Option<Instant> {
         let doing = self.doing.lock();
         let is_free = doing.requests == 0 && doing.spared_until.is_none_or(|until| until <= now);
@@ -81,10 +81,10 @@ impl Connections {
         Arc::new(Self { open: Mutex::default(), told: Seldom::new(NonZeroU32::MIN) })
     }
 
-    /// A place for a connection of `peer`, if need be that of another one which rests.
+    /// Reserves a place for a connection of `peer`; closes an idle connection if all places are in use.
     ///
     /// # Errors
-    /// None of them rests.
+    /// All places are in use and no connection is idle.
     pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<Connection, Full> {
         let now = Instant::now();
         let mut open = self.open.lock();
@@ -110,7 +110,7 @@ fn key(ip: IpAddr) -> AddressKey {
     AddressKey::new(ip, IPV6_PREFIX)
 }
 
-/// Of those that rest, the one that has rested longest among the connections of the peer that has most of them.
+/// Returns the longest idle connection of the peer with the most connections.
 fn longest_resting(open: &[Arc<State>], now: Instant) -> Option<&Arc<State>> {
     let resting: Vec<_> = open
         .iter()
@@ -123,18 +123,18 @@ fn longest_resting(open: &[Arc<State>], now: Instant) -> Option<&Arc<State>> {
 }
 
 impl Connection {
-    /// A request has come; `trusted`, if it shows the admin token.
+    /// Records a new request. `trusted` says whether it has the admin token.
     pub(super) fn begin(&self, trusted: bool) -> UnderWay {
         self.state.doing.lock().requests += 1;
         UnderWay { state: Arc::clone(&self.state), trusted }
     }
 
-    /// Waits until the connection has to make room. It rests then, or did so a moment before.
+    /// Waits until the connection has to close. It is idle then, or was a moment before.
     pub(super) async fn has_to_leave(&self) {
         self.state.leaves.cancelled().await;
     }
 
-    /// Whether a request is under way.
+    /// Returns whether a request is in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.state.doing.lock().requests > 0
     }

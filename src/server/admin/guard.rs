@@ -52,7 +52,7 @@ impl Admin {
 }
 
 impl Admin {
-    /// Whether a request shows the right token.
+    /// Returns whether a request has the right token.
     pub(super) fn shows_token<B>(&self, request: &Request<B>) -> bool {
         token_in(request.headers()).is_some_and(|shown| self.token.matches(shown))
     }

@@ -63,7 +63,7 @@ const CHANGES: usize = 16;
 const HEAD: usize = 32 * 1024;
 const BODY: usize = 64 * 1024;
 
-/// Callers at once who are told that there is no place for them, and how long that may take.
+/// How many callers are told at once that the port is busy, and how long that may take.
 const REFUSALS: usize = 16;
 const REFUSAL: Duration = Duration::from_secs(1);
 
@@ -212,7 +212,7 @@ impl Admin {
     }
 }
 
-/// Says that there is no place, and waits until that is heard.
+/// Sends the `port_busy` response, and waits until the caller has read it.
 async fn refuse(mut socket: TcpStream) -> io::Result<()> {
     let body = format!(
         "{{\"error\":\"port_busy\",\"message\":\"the admin port is busy: all of its {} connections are in use; try again in a \
@@ -226,7 +226,7 @@ async fn refuse(mut socket: TcpStream) -> io::Result<()> {
     );
     socket.write_all(answer.as_bytes()).await?;
     socket.shutdown().await?;
-    // Closed with a request in it, the socket would take the answer back.
+    // Closing the socket with an unread request in it would send a reset and discard the response.
     let mut scratch = [0; 1024];
     while socket.read(&mut scratch).await? > 0 {}
     Ok(())

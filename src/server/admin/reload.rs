@@ -1,4 +1,4 @@
-//! The clients file, read again at once.
+//! The endpoint that reloads the clients file immediately.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use super::answer::{ApiError, ErrorView};
 use super::refusals::Refusals;
 use super::{Admin, Peer};
 
-/// The clients file that counts.
+/// The clients file that the server uses.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ClientsReloaded)]
 pub(super) struct ReloadedView {
-    /// The file, as the server finds it.
+    /// The path of the file.
     file: String,
-    /// Clients that are listed.
+    /// How many clients it lists.
     clients: usize,
-    /// Invitations that are listed.
+    /// How many invitations it lists.
     invites: usize,
 }
 
-/// Reads the clients file again
+/// Reloads the clients file
 ///
-/// `adit token` asks for it after each change. The answer comes when the file counts: what it no longer allows is closed at
-/// once, unless an earlier change by hand has been given time.
+/// `adit token` calls this after each change. The server responds when it has applied the file. It closes immediately what
+/// the file no longer allows, unless an earlier change by hand is still delayed.
 #[utoipa::path(
     post, path = "/api/v1/clients-file/reload", tag = "clients", operation_id = "reload_clients",
     responses(
         (status = 200, body = ReloadedView),
-        (status = 409, body = ErrorView, description = "The clients file cannot be used as it is"),
+        (status = 409, body = ErrorView, description = "The clients file is not valid"),
         Refusals,
     ),
 )]

@@ -47,7 +47,7 @@ pub(super) enum TunnelState {
     /// It has logged in and waits for its first lane.
     Waiting,
     Serving,
-    /// Other agents of the client, which were started later, have all of its names.
+    /// Whether other agents of the client, which were started later, have all of its names.
     Standby,
     /// A newer login has taken over its last name; what is open ends.
     Replaced,

@@ -1,11 +1,11 @@
-//! Tokens that were refused, so that the same question is answered again at no cost.
+//! A cache of refused tokens, so that repeated attempts cost nothing.
 //!
-//! An agent with a stale token asks again and again. Its repeats need no argon2 computation and are no guesses: they are
-//! answered from here and are not charged to the address, so sixty stale agents behind one NAT lock nobody out.
+//! An agent with a stale token retries forever. Its retries need no argon2 computation and are not guesses: the cache
+//! answers them, and they do not count as failures of the address. So sixty stale agents behind one NAT lock nobody out.
 //!
-//! An entry holds for a client, a token and the client's token hashes as they are: when the operator changes those, the
-//! question is a new one. Entries are keyed digests, with a key of this process alone: no token can be told from them.
-//! Each address has entries of its own, so none displaces those of another.
+//! An entry is valid for a client, a token and the client's current token hashes: when the operator changes those, the
+//! token is checked again. Entries are digests keyed with a key of this process, so they do not reveal the token. Each
+//! address has its own entries, so an address cannot evict those of another.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::auth::Credential;
 use crate::limits::AddressKey;
 use crate::values::{ClientId, Secret};
 
-/// Addresses that are remembered, and refused tokens of each; the oldest are forgotten first.
+/// Maximum number of addresses, and of refused tokens of each; the oldest are evicted first.
 const MAX_ADDRESSES: usize = 1024;
 const MAX_TOKENS: usize = 256;
 
-/// An address that has not asked for so long is forgotten. Agents ask at least every 15 minutes.
+/// How long an address without attempts is remembered. Agents retry at least every 15 minutes.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Token hashes that a client may have at once: the current one, and one that is being rotated out.
@@ -52,14 +52,14 @@ struct Address {
     tokens: VecDeque<Question>,
 }
 
-/// Whether a token is a client's, as an agent asks it.
+/// The key of an entry: a client, a token and the client's token hashes, as a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Question {
     client: Digest,
     all: Digest,
 }
 
-/// The same, with the address that it came from.
+/// A key with the address of the attempt.
 #[derive(Debug)]
 pub(in crate::server) struct Asked {
     from: AddressKey,
@@ -67,7 +67,7 @@ pub(in crate::server) struct Asked {
 }
 
 impl RefusedTokens {
-    /// Remembers nothing yet.
+    /// Creates an empty cache.
     ///
     /// # Errors
     /// The system has no randomness.
@@ -79,8 +79,8 @@ impl RefusedTokens {
         Ok(Self { key, addresses: Mutex::default() })
     }
 
-    /// The question whether `token` is `client`'s, which has these credentials; none, if there is no such client. It takes
-    /// the same work for any client.
+    /// Returns the key for an attempt with `token` as `client`, which has these credentials (none if there is no such
+    /// client). Takes the same time for any client.
     pub(in crate::server) fn question(
         &self,
         from: AddressKey,
@@ -101,7 +101,7 @@ impl RefusedTokens {
         Asked { from, question: Question { client, all: mac.finalize().into_bytes().into() } }
     }
 
-    /// Whether this very question was answered with a refusal.
+    /// Returns whether exactly this attempt was refused before.
     pub(in crate::server) fn has(&self, asked: &Asked) -> bool {
         let mut addresses = self.addresses.lock();
         let Some(address) = addresses.get_mut(&asked.from) else { return false };
@@ -112,14 +112,14 @@ impl RefusedTokens {
         has
     }
 
-    /// Whether another token of the same client was refused to this address.
+    /// Returns whether another token for the same client was refused to this address.
     pub(in crate::server) fn has_of_client(&self, asked: &Asked) -> bool {
         let addresses = self.addresses.lock();
         let of_client = |question: &Question| question.client == asked.question.client;
         addresses.get(&asked.from).is_some_and(|address| address.tokens.iter().any(of_client))
     }
 
-    /// The question was answered with a refusal. Returns whether that is new: several may have asked at once.
+    /// Stores a refusal. Returns whether it is new: concurrent attempts may have stored it already.
     pub(in crate::server) fn remember(&self, asked: &Asked) -> bool {
         let now = Instant::now();
         let mut addresses = self.addresses.lock();
@@ -140,7 +140,7 @@ impl RefusedTokens {
         true
     }
 
-    /// Forgets the addresses that have not asked for long. Walks all of them: call it from time to time.
+    /// Removes the addresses without recent attempts. Walks all of them: call it from time to time.
     pub(in crate::server) fn evict_idle(&self) {
         let now = Instant::now();
         let mut addresses = self.addresses.lock();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     proptest! {
-        /// A question counts as refused only if this very question was: no right token is ever refused from here.
+        /// An attempt counts as refused only if exactly this attempt was: the cache never refuses a right token.
         #[test]
         fn only_what_was_refused_is_known(
             refused in proptest::collection::vec((0_u32..3, 0_usize..3, 0_usize..3, 0_usize..3), 0..40),

@@ -77,7 +77,7 @@ pub(super) async fn serve_http1(visit: Arc<Visit>, mut socket: VisitorSocket, he
     }
 }
 
-/// Polls an HTTP/2 connection once. Tells its requests when everything that they gave to it was written.
+/// Polls an HTTP/2 connection once. Notifies its requests when everything that they queued was written.
 fn pass<T>(visit: &Visit, connection: Pin<&mut impl Future<Output = T>>, cx: &mut Context<'_>) -> Poll<T> {
     let asked = visit.passes.begin(cx);
     let polled = connection.poll(cx);

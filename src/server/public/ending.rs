@@ -1,8 +1,8 @@
-//! How a visitor's HTTP/1 connection ends when its response breaks off: after everything that came before, and so that
-//! the visitor does not take what it has for the whole.
+//! Ends a visitor's HTTP/1 connection when its response is incomplete: after the data that arrived, and in a way that
+//! shows the visitor that the rest is missing.
 //!
-//! hyper discards what it has not written as soon as a body fails. So the body does not fail before its socket has sent
-//! everything: it asks for that here, waits, and hyper writes and flushes while it waits.
+//! hyper discards its write buffer as soon as a body fails. So the body delays its error until the socket has sent
+//! everything: it requests that here and waits, and hyper writes and flushes in the meantime.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
@@ -13,21 +13,21 @@ const OPEN: u8 = 0;
 const ASKED: u8 = 1;
 const SENT: u8 = 2;
 
-/// What a connection's requests and its socket tell each other about its end.
+/// State that a connection's requests and its socket share to end the connection.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Ending {
-    /// A response without a length of its own, or an upgraded connection, is under way or broke off: an orderly end would
-    /// show it as complete.
+    /// A close-delimited response or an upgraded connection is in progress or incomplete: a normal close would make it look
+    /// complete.
     cut: AtomicBool,
     state: AtomicU8,
-    /// The socket takes no more at the moment.
+    /// The socket accepts no more data at the moment.
     is_full: AtomicBool,
-    /// Whoever waits for the socket.
+    /// The task that waits for the socket.
     waker: AtomicWaker,
 }
 
 impl Ending {
-    /// Says whether the connection must end with a reset if it ended now.
+    /// Sets whether the connection must end with a reset if it ends now.
     pub(super) fn set_cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Release);
     }
@@ -36,7 +36,7 @@ impl Ending {
         self.cut.load(Ordering::Acquire)
     }
 
-    /// Says whether the socket takes no more at the moment.
+    /// Sets whether the socket accepts no more data at the moment.
     pub(super) fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::Release);
     }
@@ -45,19 +45,19 @@ impl Ending {
         self.is_full.load(Ordering::Acquire)
     }
 
-    /// Asks the socket to send everything and to say no more. Ready when it has; nothing must be written any more.
+    /// Asks the socket to send everything. Ready when it has; nothing may be written after that.
     pub(super) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
         let _ = self.state.compare_exchange(OPEN, ASKED, Ordering::AcqRel, Ordering::Acquire);
         if self.state.load(Ordering::Acquire) == SENT { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Whether the socket is asked to send everything. To be looked at when the library has flushed all it had.
+    /// Returns whether the socket is to send everything. The socket checks this when hyper has flushed its buffer.
     pub(super) fn is_asked(&self) -> bool {
         self.state.load(Ordering::Acquire) == ASKED
     }
 
-    /// The socket has sent everything.
+    /// Records that the socket has sent everything.
     pub(super) fn sent(&self) {
         self.state.store(SENT, Ordering::Release);
         self.waker.wake();

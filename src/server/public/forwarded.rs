@@ -1,5 +1,5 @@
-//! The body of a forwarded answer: what it takes to know that the visitor has the whole of it, or has left; and what
-//! comes before the error of one that breaks off.
+//! The body of a forwarded response. It detects that the visitor has all of it or has left, and delivers the data before
+//! the error of an incomplete one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -77,8 +77,8 @@ struct Open {
     stream: Held,
 }
 
-/// A body that has broken off: the visitor gets what came before, and then the error. The HTTP library would discard what
-/// it has not sent.
+/// An incomplete body: the visitor gets the data before the error, and then the error. The HTTP library alone would
+/// discard unsent data.
 #[derive(Debug)]
 struct Breaking {
     error: BodyError,
@@ -86,7 +86,7 @@ struct Breaking {
     open: Open,
 }
 
-/// What tells that the visitor has what came before.
+/// Waits until the visitor has the data before the error.
 #[derive(Debug)]
 enum Sent {
     /// Over HTTP/1: the socket.
@@ -176,7 +176,7 @@ impl Open {
     /// It is not whole. What is still sent of the request is of no use either.
     fn break_off(mut self, error: BodyError) -> Breaking {
         self.stream.0.abort();
-        // Nor is its share of the tunnel, however long the visitor takes.
+        // Release its share of the tunnel, too, however long the visitor takes.
         self.entry.let_go();
         // Now it is the visitor's turn.
         self.give();
@@ -263,7 +263,7 @@ impl ForwardedBody {
 }
 
 impl Breaking {
-    /// The error, once the visitor has what came before it.
+    /// Yields the error when the visitor has the data before it.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
         match &mut self.sent {
             Sent::Flushed => ready!(self.open.visit.ending.poll_sent(cx)),

@@ -157,9 +157,9 @@ pub(super) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     }
 }
 
-/// Removes the fields that only a proxy may send, see [`fields`]. Look-alikes always go: no proxy writes them, so a trusted
-/// proxy has passed them on. Of a trusted proxy's own fields, those with the client's address stay only if they name the
-/// visitor that its `X-Forwarded-For` leads to: many proxies pass on what the client says in the others.
+/// Removes the fields that only a proxy may send, see [`fields`]. Always removes look-alikes: no proxy writes them, so a
+/// trusted proxy must have forwarded them from its client. Of a trusted proxy's own fields, it keeps those with the client's
+/// address only if they match the visitor in `X-Forwarded-For`: many proxies forward the client's values in the others.
 fn remove_forged(headers: &mut HeaderMap, peer_is_trusted: bool, visitor: IpAddr) {
     let is_the_visitor = |value: &HeaderValue| address_in(value.as_bytes()) == Some(visitor);
     let goes = |name: &&HeaderName| match fields::owned(name.as_str()) {

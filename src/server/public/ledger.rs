@@ -341,7 +341,7 @@ impl Entry {
         let _ = self.failure.set(failure);
     }
 
-    /// The request failed. A visitor that has its whole answer already may leave the rest of its request out.
+    /// Records that the request failed. A visitor that already has the whole response may omit the rest of its request.
     pub(super) fn fail_unless_complete(&self, failure: Failure) {
         if !self.complete.load(Ordering::Relaxed) {
             self.fail(failure);

@@ -101,7 +101,7 @@ pub(super) fn serve(visit: Arc<Visit>, request: Request<Incoming>, has_fragment:
     }
 }
 
-/// Whether a request names no resource, or another one than it seems to: by its target, or by the destination of a copy.
+/// Returns whether the target or the `Destination` of a request is invalid or ambiguous.
 fn is_malformed<B>(request: &Request<B>) -> bool {
     let method = request.method();
     targets::is_malformed(method, request.uri(), request.version())
@@ -247,7 +247,7 @@ async fn decide(
     }
 }
 
-/// Charges the head of a request, if it is a large one, for as long as the request waits for its answer.
+/// Charges a large request head for as long as the request waits for its response.
 fn hold_head<B>(
     (shared, settings): (&Shared, &Settings),
     request: &Request<B>,

@@ -164,7 +164,7 @@ pub(in crate::server) struct VisitorSocket {
     all_sent: Option<AllSent>,
 }
 
-/// Who looks at the bytes that come.
+/// The reader that inspects incoming bytes.
 #[derive(Debug)]
 enum Targets {
     None,
@@ -254,8 +254,8 @@ impl VisitorSocket {
         self.ending.is_cut()
     }
 
-    /// Ready when the visitor has, or will get, everything that was written, and is told that no more comes. An end that
-    /// shows by itself that something is missing is an orderly one; before a reset, the kernel has to have sent it all.
+    /// Ready when all written data will reach the visitor and the connection is ended. If a normal close already shows that
+    /// data is missing, it is used; otherwise waits until the kernel has sent everything, and resets the connection.
     fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_cut() {
             return Pin::new(self).poll_shutdown(cx);

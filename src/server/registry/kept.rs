@@ -1,7 +1,7 @@
-//! Names that are free and kept for their last owner for a while.
+//! Free names that are reserved for their last owner for a while.
 //!
-//! An agent loses its connection, or its machine restarts: it is back within seconds. An agent that stands by must not
-//! take its name in between, or the two would take turns.
+//! An agent that loses its connection, or whose machine restarts, usually returns soon. A standby agent must not take its
+//! name in the meantime, or the name would alternate between the two.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! Who has which names and domains.
+//! Assigns names and domains to tunnels.
 //!
-//! One rule, applied whenever something changes: of the tunnels that serve and offer a name, the one whose agent was
-//! started last has it, together with those that share it (`group`). The others stand by. A name that becomes free is
-//! kept for its last owner for a while ([`super::kept`]); an agent that was started later need not wait for that.
+//! One rule applies after every change: of the active tunnels that offer a name, the one whose agent was started last has
+//! it, together with those that share it (`group`). The others stand by. A name that becomes free is reserved for its last
+//! owner for a while ([`super::kept`]); an agent that was started later does not have to wait.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -390,10 +390,10 @@ impl Moved {
         for (tunnel, names) in self.won.values() {
             let (names, to) = (names.join(","), tunnel.peer());
             if Some(tunnel.id()) != newcomer {
-                tracing::info!(%client, names, %to, "names have gone to an agent that has stood by for them");
+                tracing::info!(%client, names, %to, "a standby agent has taken over free names");
                 tunnel.names_moved();
             } else if !from.is_empty() {
-                tracing::info!(%client, names, %to, from, "a newer agent of the same client has taken names over");
+                tracing::info!(%client, names, %to, from, "an agent of the same client that was started later has taken over names");
             }
         }
         self.lost.values().filter(|old| Some(old.id()) != newcomer).for_each(|old| old.names_moved());

@@ -1,8 +1,8 @@
-//! The time that a change of the clients file gets before it closes most of the tunnels.
+//! Delays a change of the clients file that would close most of the tunnels.
 //!
-//! Files are written in several steps, and the first half of one is often valid: it lists the first clients alone. A
-//! reload that would close more than half of the open tunnels, and more than two, therefore closes none of them at first.
-//! Each is looked at again 5 s after it was first due, and is closed then if that still applies.
+//! Files are often written in several steps, and the first half of a clients file is often valid: it lists only the first
+//! clients. So a reload that would close more than half of the open tunnels, and more than two, closes none of them at
+//! first. The server checks each one again 5 s after it was first due, and closes it if the file still requires that.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -60,10 +60,10 @@ impl<K> Default for Grace<K> {
 }
 
 impl<K: Copy + Eq + Hash> Grace<K> {
-    /// Decides about all tunnels that may not be as they are after `change`, out of `open` that serve.
+    /// Decides about all tunnels that `change` no longer allows as they are, out of `open` active ones.
     ///
-    /// Only a change by hand that was not looked at before gives time: what a command or the API does, and what expires,
-    /// takes effect at once. Nothing prolongs the time that a tunnel has.
+    /// Only a new change by hand is delayed: changes by a command or the API, and expiry, take effect immediately. Nothing
+    /// extends the delay of a tunnel.
     pub(super) fn decide(&mut self, due: &[Due<K>], open: usize, change: Change, now: Instant) -> Verdict<K> {
         let before = self.waiting.len();
         let still_due: HashSet<K> = due.iter().map(|due| due.tunnel).collect();
@@ -190,8 +190,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever changes: a tunnel that is due without a break is dealt with at once or 5 s after it was first due, and
-        /// one that is not due never is.
+        /// For any changes: a tunnel that stays due is handled immediately or 5 s after it was first due, and a tunnel that
+        /// is not due is never closed.
         #[test]
         fn nobody_waits_longer_than_the_delay(
             steps in proptest::collection::vec((proptest::collection::vec(any::<bool>(), 6), any::<bool>(), any::<bool>()), 1..60),

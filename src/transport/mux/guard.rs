@@ -4,9 +4,9 @@
 //! of one byte takes forty; it goes on filling streams that are gone as long as the peer takes nothing; and whoever
 //! breaks its rules is told so and goes on. Here all of that has an end.
 //!
-//! Reading never waits for writing. yamux stops reading while its answer to a ping, or its goodbye, waits to be written;
-//! two ends in that state wait for each other for ever (rust-yamux issue 227). So the guard answers pings itself, and
-//! yamux never sees one ([`Guard::answer_pings`]); and a session whose yamux holds a goodbye ends at once
+//! Reading never waits for writing. yamux stops reading while its answer to a ping, or its GoAway, waits to be written;
+//! two ends in that state deadlock (rust-yamux issue 227). So the guard answers pings itself, and yamux never sees one
+//! ([`Guard::answer_pings`]); and a session whose yamux has a pending GoAway ends immediately
 //! ([`Ledger::is_reading`]).
 
 use std::collections::HashMap;
@@ -55,8 +55,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// So many streams may an agent open in the life of a session. One is its control stream.
 const AGENT_STREAMS: u32 = 16;
 
-/// Why a session ends whose yamux says goodbye to the peer.
-pub(super) const BROKEN: &str = "the peer has broken its rules";
+/// The error of a session whose yamux sends a GoAway.
+pub(super) const BROKEN: &str = "the peer violated the multiplexer's protocol";
 
 /// What waits to be read on the streams of several sessions together: bytes, and [`FRAME_COST`] for each frame.
 ///
@@ -162,8 +162,8 @@ impl Ledger {
         self.reading.store(false, Ordering::Relaxed);
     }
 
-    /// Whether yamux waits for the peer, having read all there is. If it has nothing more to do and does not, it holds a
-    /// goodbye that the pipe does not take: the peer has broken the rules, and yamux reads nothing more.
+    /// Returns whether yamux has read all available data and waits for more. If it is idle but does not wait, it has a
+    /// pending GoAway that it cannot send: the peer has violated the protocol, and yamux reads no more.
     pub(super) fn is_reading(&self) -> bool {
         self.reading.load(Ordering::Relaxed)
     }
@@ -305,8 +305,7 @@ impl Guard {
         is_ping
     }
 
-    /// Sends the answers to pings, as far as there is room and no frame has been sent in part. They come before the next
-    /// frame of yamux's.
+    /// Sends the answers to pings before yamux's next frame, if there is room and no frame is half sent.
     fn answer_pings(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outgoing.is_between_frames()
             && let Some(pong) = self.owed.next()
@@ -331,7 +330,7 @@ impl Guard {
                     }
                     if self.is_ping() {
                         self.incoming = Incoming::Header(0);
-                        // What cannot be sent now is sent in a later turn: see `poll_flush`.
+                        // A later turn sends the rest: see `poll_flush`.
                         if let Poll::Ready(Err(error)) = self.answer_pings(cx) {
                             return Poll::Ready(Err(error));
                         }

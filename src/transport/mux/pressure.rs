@@ -1,4 +1,4 @@
-//! Back-pressure both ways, across many pings: something moves on every stream all the time.
+//! Tests back-pressure in both directions across many pings: every stream keeps making progress.
 
 use std::sync::atomic::AtomicUsize;
 

@@ -127,7 +127,7 @@ impl Http1 {
 
 /// Why an exchange over one connection failed.
 enum Failed {
-    /// The application has not got the request's head: it can go over another connection.
+    /// The application has not received the request's head, so the request can use another connection.
     Nothing(io::Error),
     Local(LocalError),
 }
@@ -202,7 +202,7 @@ impl<'a> Exchange<'a> {
             }
             let read = poll_first(wire, &mut self.input, cx);
             if is_kept && read.is_ready() && self.sending.as_ref().is_some_and(|sending| !sending.has_sent_head()) {
-                // Whatever this is, it does not answer this request.
+                // These bytes cannot be the response to this request.
                 self.input.clear();
                 return Poll::Ready(Err(Failed::Nothing(io::ErrorKind::ConnectionAborted.into())));
             }

@@ -206,7 +206,7 @@ impl Pool {
         Arc::new(Self { idle: Mutex::new(Idle::new()), bell: Arc::default(), tasks, gone: watch::Sender::new(()) })
     }
 
-    /// A connection for a request of `visitor`, on which nothing has arrived as far as the system knows.
+    /// Returns a connection for a request of `visitor`, on which nothing has arrived as far as the system knows.
     pub(super) fn take(&self, visitor: SocketAddr) -> Option<Arc<Wire>> {
         let now = Instant::now();
         loop {
@@ -217,7 +217,7 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection, which `visitor` may use again at once, and everybody else once it is quiet.
+    /// Keeps a connection. `visitor` may reuse it immediately, other visitors once it is quiet.
     pub(super) fn keep(self: &Arc<Self>, wire: Arc<Wire>, visitor: Option<SocketAddr>) {
         let now = Instant::now();
         let look = now + QUIET;
@@ -245,8 +245,8 @@ impl Pool {
         drop(oldest);
     }
 
-    /// Discards what has been idle for too long and what has said something, and begins to watch what has become quiet.
-    /// Says when to look again; `None` if nothing is left.
+    /// Discards connections that have been idle for too long or have received data, and starts to watch those that have
+    /// become quiet. Returns when to run again; `None` if the pool is empty.
     fn look(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut discarded = Vec::new();
@@ -281,8 +281,8 @@ impl Pool {
         idle.next_look
     }
 
-    /// Has the bell rung when something arrives on a connection; `false` if something has. Only for a connection in the
-    /// pool, while that is locked: it reads.
+    /// Registers the bell for a connection; returns `false` if something has already arrived. Call it only for a connection
+    /// in the pool, while the pool is locked, because it reads.
     fn arm(&self, kept: &Kept<Arc<Wire>>) -> bool {
         let waker = Waker::from(Arc::new(Alarm { number: kept.number, bell: Arc::clone(&self.bell) }));
         kept.wire.poll_quiet(&mut Context::from_waker(&waker))
@@ -302,7 +302,7 @@ impl Bell {
     }
 }
 
-/// Rings when something arrives on one connection. It is called from the runtime's driver, and therefore only takes note.
+/// Rings when something arrives on one connection. The runtime's driver calls it, so it only records the connection.
 struct Alarm {
     number: u64,
     bell: Arc<Bell>,
@@ -319,7 +319,7 @@ impl Wake for Alarm {
     }
 }
 
-/// Looks after the idle connections of a pool, until there are none or the pool is gone.
+/// Watches the idle connections of a pool until it is empty or dropped.
 async fn watch(pool: Weak<Pool>, bell: Arc<Bell>, mut gone: watch::Receiver<()>, mut next: Instant) {
     loop {
         tokio::select! {
@@ -366,8 +366,8 @@ mod tests {
     }
 
     proptest! {
-        /// A connection that was used less than `QUIET` ago goes to the visitor who used it, and to nobody if it is
-        /// suspect; one that may be used is found; and nothing is lost or invented.
+        /// A connection used less than `QUIET` ago goes only to the visitor who used it, or to none if it is suspect. The
+        /// pool finds every usable connection, and loses or invents none.
         #[test]
         fn nobody_gets_what_another_has_just_used(steps in prop::collection::vec(step(), 0..200)) {
             let mut idle = Idle::<Used>::new();

@@ -48,7 +48,7 @@ pub(in crate::agent) struct Sending {
     /// A piece's last line, once the large one is out.
     owes_line: bool,
     has_ended: bool,
-    /// Why there is no more of its body. What came before is sent first.
+    /// The error that ended its body; the data before it is sent first.
     broken: Option<LocalError>,
 }
 
@@ -66,7 +66,7 @@ impl Sending {
         Ok(Self { wire: None, body, framing, small, large, head, head_sent: 0, owes_line, has_ended, broken })
     }
 
-    /// From now on it goes over `wire`, from its beginning. Its head must not have been sent.
+    /// Sends the request from its beginning over `wire`. Its head must not have been sent before.
     pub(super) fn go_over(&mut self, wire: &Arc<Wire>) {
         self.head_sent = 0;
         self.wire = Some(Arc::clone(wire));
@@ -87,7 +87,7 @@ impl Sending {
             if self.small.is_empty() && self.large.is_empty() {
                 ready!(wire.poll_flush(cx)).map_err(Unsent::Rest)?;
                 if let Some(error) = self.broken.take() {
-                    // Nothing more of it goes anywhere, least of all an end.
+                    // Send nothing more of the body, in particular no end.
                     self.wire = None;
                     return Poll::Ready(Err(Unsent::Broken(error)));
                 }
@@ -145,7 +145,7 @@ impl Sending {
             bytes = self.head_sent;
             (self.head, self.head_sent) = (0, 0);
             if bytes > GATHER {
-                // A large head leaves no room behind that nobody needs.
+                // Free the memory of a large head.
                 let rest = self.small.len().saturating_sub(bytes);
                 let from = self.small.len() - rest;
                 self.small = BytesMut::from(&self.small[from..]);

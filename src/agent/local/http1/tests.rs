@@ -1,5 +1,5 @@
-//! What an application may send on a connection behind its answer, and that it never answers somebody else. Time is
-//! paused: it passes only where a test lets it, or where nothing else can happen.
+//! Tests that bytes which an application sends after a response never reach another visitor. Time is paused: it advances
+//! only where a test advances it, or where all tasks wait.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

@@ -18,7 +18,8 @@ use crate::transport::pieces::poll_write_pieces;
 
 const REQUEST_SENT: u8 = 1;
 const ANSWER_READ: u8 = 2;
-/// The application may send more than it has announced: its answer had no body, or was complete before its request was.
+/// Marks a connection on which the application may send more than it announced: its response had no body, or was complete
+/// before the request was.
 const SUSPECT: u8 = 4;
 
 /// A connection. Whoever sends the request and whoever reads its answer share it; it is closed when both are gone, unless
@@ -27,26 +28,26 @@ const SUSPECT: u8 = 4;
 pub(super) struct Wire {
     stream: Mutex<Stream>,
     done: AtomicU8,
-    /// Whose request it carries.
+    /// The visitor whose request it carries.
     visitor: Mutex<SocketAddr>,
     /// Where it goes then; nowhere, if it is for a single visitor.
     pool: Weak<Pool>,
 }
 
 impl Wire {
-    /// For a request of `visitor`.
+    /// Creates a connection for a request of `visitor`.
     pub(super) fn new(stream: Stream, visitor: SocketAddr, pool: Weak<Pool>) -> Arc<Self> {
         Arc::new(Self { stream: Mutex::new(stream), done: AtomicU8::new(0), visitor: Mutex::new(visitor), pool })
     }
 
-    /// Makes an idle connection ready for a request of `visitor`; `false` if something has arrived on it.
+    /// Prepares an idle connection for a request of `visitor`; returns `false` if something has arrived on it.
     pub(super) fn reuse(&self, visitor: SocketAddr) -> bool {
         *self.visitor.lock() = visitor;
         self.done.store(0, Ordering::Release);
         self.stream.lock().is_quiet()
     }
 
-    /// Whether nothing has arrived on an idle connection. If so, wakes when something does.
+    /// Returns whether nothing has arrived on an idle connection. If so, wakes the task when something does.
     pub(super) fn poll_quiet(&self, cx: &mut Context<'_>) -> bool {
         let mut stream = self.stream.lock();
         stream.is_quiet() && Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut [0])).is_pending()

@@ -87,7 +87,7 @@ pub(in crate::server::public) enum Failure {
     SiteRateLimited(RetryAfter),
     /// As many requests of this address as may be are open.
     AddressBusy,
-    /// As many bytes of large heads as may be are held, in all, of this address or of this client.
+    /// The memory for large request heads is used up: in all, of this address or of this client.
     HeadsBusy,
     /// The service does not let this visitor in: not from this address, or not without its shared secret.
     Forbidden,
@@ -217,7 +217,7 @@ impl Failure {
             Self::HeadsBusy => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "heads_busy",
-                "Too many requests with large heads are open at the moment. Try again in a second.",
+                "Too many requests with large header fields are waiting. Try again in a second.",
             ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This site does not let you in."),
             Self::Unauthorized(_) => {

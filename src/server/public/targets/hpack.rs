@@ -1,4 +1,4 @@
-//! As much of HPACK (RFC 7541) as it takes to see the `:path` of a request.
+//! A minimal HPACK decoder (RFC 7541) that reads the `:path` of a request.
 //!
 //! Fields that are neither a `:path` nor go into the dynamic table are skipped, and of those in the table only the size is
 //! kept, so a request with fields that the table knows costs little more than its length.
@@ -92,7 +92,7 @@ const CODES: ([u16; 257], [Codes; LENGTHS]) = {
     (symbols, codes)
 };
 
-/// A header block that is none, or that hyper refuses.
+/// The header block is malformed, or hyper refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
@@ -133,7 +133,7 @@ impl Decoder {
         Self { entries: VecDeque::new(), size: 0, most: TABLE_SIZE }
     }
 
-    /// Reads a whole header block. Says whether a `:path` in it has a fragment.
+    /// Reads a whole header block. Returns whether a `:path` in it has a fragment.
     ///
     /// # Errors
     /// The block is malformed; the connection cannot go on (RFC 9113, section 4.3).

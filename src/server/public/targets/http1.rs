@@ -1,16 +1,16 @@
-//! The request lines in the bytes of an HTTP/1.1 connection.
+//! Finds the request lines in the bytes of an HTTP/1.1 connection.
 
 use std::io::BufRead as _;
 
 use super::FirstBad;
 
-/// Bytes of a field line that are kept until the rest of it comes. Fields that say how long a body is are shorter.
+/// Maximum number of buffered bytes of an incomplete field line. Valid framing fields are shorter.
 const MOST_OF_A_LINE: usize = 1024;
 
 /// Follows the bytes of a connection from request to request, and looks for `#` in their targets. Where a request ends is
 /// read as hyper reads it (RFC 9112, section 6.3); hyper refuses what is ambiguous, so requests behind that do not matter.
 ///
-/// Behind an upgrade other bytes come, which mean nothing here: no request is made of them, so none is refused.
+/// The bytes after an upgrade are not HTTP. hyper makes no request of them, so misreading them here refuses none.
 #[derive(Debug)]
 pub(in crate::server::public) struct Http1Targets {
     state: State,

@@ -1,4 +1,4 @@
-//! The header blocks in the bytes of an HTTP/2 connection.
+//! Finds the header blocks in the bytes of an HTTP/2 connection.
 
 use bytes::{Buf, Bytes, BytesMut};
 

@@ -1,4 +1,4 @@
-//! Targets of requests that the HTTP library would change.
+//! Detects request targets that the HTTP library would change.
 //!
 //! A fragment is not part of a request target (RFC 9112, section 3.2; RFC 9113, section 8.3.1). `http::Uri` cuts it off, so
 //! that `DELETE /keep/#x` would delete `/keep/`. hyper shows the target only after that, so these readers look for `#` in

@@ -1,16 +1,16 @@
-//! What leaves this end: where one frame ends and the next begins, and the answers to the peer's pings.
+//! Tracks outgoing frame boundaries, and queues the answers to the peer's pings.
 
 use super::{DATA, Frame, GO_AWAY, HEADER, PING};
 
 /// Follows what yamux sends, frame by frame.
 ///
-/// A goodbye from yamux means that the peer has broken the rules; yamux would go on listening afterwards. This end says
-/// none for other reasons.
+/// A GoAway from yamux means that the peer has violated the protocol; yamux would continue to read afterwards. This end
+/// sends no GoAway for other reasons.
 #[derive(Default)]
 pub(super) struct Outgoing {
     header: [u8; HEADER],
     have: usize,
-    /// So many bytes of a body are still to come.
+    /// The number of remaining bytes of a body.
     body: usize,
     pub(super) said_goodbye: bool,
 }
@@ -38,14 +38,14 @@ impl Outgoing {
         }
     }
 
-    /// Whether the last frame is complete and no other has begun, so that a frame of the guard's own fits in.
+    /// Returns whether no frame is half sent, so that the guard can insert its own frame.
     pub(super) fn is_between_frames(&self) -> bool {
         self.have == 0 && self.body == 0
     }
 }
 
-/// So many answers to pings may wait. yamux itself pings again only after the answer, so from another adit one waits at
-/// most.
+/// Maximum number of queued answers to pings. yamux sends the next ping only after the answer, so another adit causes at
+/// most one.
 pub(super) const MAX_OWED: usize = 8;
 
 /// Pings that are not answered yet, the oldest first.
@@ -56,7 +56,7 @@ pub(super) struct Owed {
 }
 
 impl Owed {
-    /// A ping has come. One too many stays unanswered: reading never waits for what is to be written.
+    /// Queues the answer to a ping. Drops it if the queue is full: reading never waits for writing.
     pub(super) fn add(&mut self, ping: u32) {
         if let Some(free) = self.pings.get_mut(self.count) {
             *free = ping;
@@ -64,12 +64,12 @@ impl Owed {
         }
     }
 
-    /// The answer that is next.
+    /// Returns the next answer.
     pub(super) fn next(&self) -> Option<[u8; HEADER]> {
         self.pings[..self.count].first().map(|ping| pong(*ping))
     }
 
-    /// The next answer was sent.
+    /// Removes the next answer after it was sent.
     pub(super) fn sent(&mut self) {
         if self.count > 0 {
             self.pings.copy_within(1..self.count, 0);
