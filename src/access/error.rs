@@ -31,7 +31,7 @@ pub enum AccessError {
     },
     /// A hash that costs more than a visitor may cost the server.
     #[error(
-        "the password hash of `{user}` asks for m={memory_kib} KiB, t={passes}, p={lanes}; the most is m={}, t={}, p={}, and \
+        "the password hash of `{user}` asks for m={memory_kib} KiB, t={passes}, p={lanes}; the maximum is m={}, t={}, p={}, and \
          m × t = {}; `adit password` makes one that fits",
         password::MOST.memory_kib, password::MOST.passes, password::MOST.lanes, password::MOST_COST * 1024
     )]

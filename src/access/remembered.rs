@@ -1,4 +1,4 @@
-//! Passwords that were found right a moment ago, for each tenant on its own.
+//! A cache of recently verified passwords, separate for each tenant.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

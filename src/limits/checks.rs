@@ -1,4 +1,4 @@
-//! How often one address may have something costly checked.
+//! A rate limit for costly checks of one address.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

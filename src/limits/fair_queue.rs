@@ -1,4 +1,4 @@
-//! Turns at something costly, in an order that is fair to tenants and to addresses.
+//! A queue for costly operations, fair between tenants and between addresses.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use super::AddressKey;
 use crate::values::ClientId;
 
-/// Every so many turns, the one who has waited longest is next, whoever it is.
+/// Every this many turns, the longest waiting caller is next.
 const OLDEST_FIRST: u64 = 4;
 
-/// On whose behalf something costly is done.
+/// The tenant and the address on whose behalf a costly operation runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Party {
     /// The tenant.
@@ -23,7 +23,7 @@ pub struct Party {
     pub address: AddressKey,
 }
 
-/// A few places for something costly, and those who wait for one.
+/// A few places for costly operations, and the callers that wait for one.
 ///
 /// This is start-time fair queueing (Goyal, Vin and Cheng, 1996) in two dimensions: the next turn goes to the one whose client
 /// and whose address have cost least so far, in whatever unit the callers count. So an attacker with one address, or with
@@ -72,7 +72,7 @@ impl FairQueue {
         Self(Arc::new(Mutex::new(State { places: places.max(1), order, waiting: HashMap::new(), next: 0 })))
     }
 
-    /// Waits for a turn at something that costs `cost`. Dropping the future leaves the queue.
+    /// Waits for a turn at an operation that costs `cost`. Dropping the future leaves the queue.
     pub async fn turn(&self, party: Party, cost: u64) -> Turn {
         let (sender, receiver) = oneshot::channel();
         let id = {
@@ -92,13 +92,13 @@ impl FairQueue {
         }
     }
 
-    /// Says how many have a turn, and how many wait for one.
+    /// Returns how many callers have a turn, and how many wait for one.
     pub fn load(&self) -> (usize, usize) {
         let state = self.0.lock();
         (state.order.running, state.order.waiting.len())
     }
 
-    /// Gives the places that are free to those who are next.
+    /// Gives free places to the next callers.
     fn go_on(&self) {
         loop {
             let (sender, turn) = {
@@ -119,7 +119,7 @@ impl FairQueue {
 }
 
 impl Turn {
-    /// Says that nothing was done: the turn costs its party nothing.
+    /// Cancels the turn: nothing was done, so it costs its party nothing.
     pub fn unused(self) {
         self.queue.0.lock().order.refund(&self.party, self.cost);
     }

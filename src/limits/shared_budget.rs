@@ -1,4 +1,4 @@
-//! Bytes that tenants share: each has its part, whatever the others hold.
+//! A memory budget that tenants share: each has its share, whatever the others hold.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::AddressKey;
 use crate::values::{ClientId, Name};
 
-/// For whom bytes are held.
+/// The holder of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The tenant.
@@ -21,7 +21,7 @@ pub struct Owner {
     pub address: AddressKey,
 }
 
-/// At most so many bytes at once, divided by client, service and address.
+/// A budget of bytes, divided by client, service and address.
 ///
 /// While bytes are left, each holder gets as many as it asks for. When they are not, room is made by evicting portions:
 ///

@@ -22,10 +22,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Before the domain, so that its own TXT records are nobody's business.
 const LABEL: &str = "_adit";
 
-/// Questions that are asked at once: in all, and for one client.
+/// Maximum number of concurrent lookups: in all, and for one client.
 const AT_ONCE: (usize, usize) = (32, 8);
 
-/// Questions that a client may cause at once, and in each minute after that.
+/// How many lookups a client may cause in a burst, and in each minute after that.
 const QUESTIONS: NonZeroU32 = NonZeroU32::new(60).expect("60 is not zero");
 
 /// How long an answer is kept: a proof, the lack of one, and that nobody knows. Whoever has just made the record does not want
@@ -36,7 +36,7 @@ const KEPT: [Duration; 3] = [Duration::from_secs(5 * 60), Duration::from_secs(20
 const MAX_ANSWERS: usize = 4096;
 const MAX_CLIENTS: usize = 1024;
 
-/// Asks DNS. Answers are kept for a while, each client has only so many questions, and they take turns.
+/// Looks up DNS proofs. It caches the results, limits the lookups of each client, and runs them in a fair order.
 pub(super) struct DomainProofs {
     resolver: TokioResolver,
     /// The server's own domain: a record is for this server only.
@@ -52,7 +52,7 @@ struct Asked {
     answers: Mutex<HashMap<Domain, (Answer, Instant)>>,
 }
 
-/// What DNS has said of a domain and a client.
+/// The cached result of a lookup for a domain and a client.
 type Answer = Result<(), NotProved>;
 
 impl Asked {

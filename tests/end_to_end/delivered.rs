@@ -1,5 +1,5 @@
-//! A message that breaks off: its receiver gets the head and every byte that arrived, and then sees that something is
-//! missing. What is sent right before the break is what gets lost most easily, so each case runs many times.
+//! Incomplete messages: the receiver gets the head and every byte that arrived, and then a visible error. The data right
+//! before the abort is lost most easily, so each case runs many times.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::harness::apps::Script;
 use crate::harness::visitor::{self, Http2Visitor, http2_request};
 use crate::harness::{PATIENCE, TestAgent, TestServer, soon, until_idle};
 
-/// How often a case runs: what is lost now and then must not be lost.
+/// How often a case runs, to detect rare losses.
 const RUNS: usize = 20;
 
 /// How many bytes of the body come before the break.
@@ -24,7 +24,7 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| b'a' + (at % 23) as u8).collect()
 }
 
-/// How the application says how long its response is. The end is missing in each case.
+/// How the application delimits its response, which is incomplete in each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Chunked,
@@ -219,7 +219,7 @@ async fn what_had_come_when_the_tunnel_was_lost_is_delivered() {
     }
 }
 
-/// Says all of `body` on one end of a connection and resets it; gives what comes out at the other end.
+/// Sends `body` on one end of a connection and resets it; returns what arrives at the other end.
 async fn say_and_reset(mut from: TcpStream, mut to: TcpStream, body: &[u8]) -> (Vec<u8>, io::Result<usize>) {
     let say = async {
         from.write_all(body).await.unwrap();

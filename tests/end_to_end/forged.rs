@@ -1,4 +1,4 @@
-//! Fields that only a proxy may send, in whatever spelling a visitor sends them.
+//! Visitors cannot forge fields that only a proxy may send, in any spelling.
 
 use http::{HeaderName, HeaderValue, Method};
 use tokio::io::AsyncWriteExt as _;

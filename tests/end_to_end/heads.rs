@@ -1,4 +1,4 @@
-//! Large heads of requests that wait: how much of them is held, and for whom.
+//! Limits on the memory for large heads of waiting requests.
 
 use std::net::SocketAddr;
 

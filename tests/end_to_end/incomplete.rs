@@ -1,5 +1,5 @@
-//! A message that is not complete never looks complete (RFC 9112, section 8; RFC 9113, section 8.1): not to the
-//! application, not to the visitor, however it ends, after however many bytes, with and without a length.
+//! An incomplete message never looks complete (RFC 9112, section 8; RFC 9113, section 8.1), neither to the application nor
+//! to the visitor: for every way to end it, after any number of bytes, with and without a length.
 
 use std::io;
 

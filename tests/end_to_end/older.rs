@@ -1,4 +1,4 @@
-//! Servers that are older than their agents: what they do not know must let nobody in.
+//! Servers that are older than their agents must not ignore access conditions that they do not know.
 
 use adit::agent::State;
 use adit::config::ValueKind;

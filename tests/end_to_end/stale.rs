@@ -1,4 +1,4 @@
-//! Agents with stale tokens: what their attempts cost, and whom.
+//! Agents with stale tokens do not lock out other agents at the same address.
 
 use adit::protocol::login::{Hello, Proof, Refusal};
 use adit::values::ClientId;

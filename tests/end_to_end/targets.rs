@@ -1,4 +1,4 @@
-//! Requests that must not be taken for others.
+//! Ambiguous request targets are refused.
 
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,4 +1,4 @@
-//! States that pass: a clients file that is being written, servers that do not agree, tokens that come later.
+//! Temporary states: a clients file that is being written, servers that disagree, tokens that are written later.
 
 use std::time::{Duration, Instant};
 

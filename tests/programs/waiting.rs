@@ -1,4 +1,4 @@
-//! States that pass, in which an agent must not end: it waits, says so, and is back by itself.
+//! Temporary states in which an agent must not exit: it waits, reports that, and reconnects on its own.
 
 use std::fs;
 use std::process::Command;

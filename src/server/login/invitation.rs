@@ -52,7 +52,7 @@ impl Shared {
             Refused::new(Refusal::Other, "the server cannot write its clients file; tell the operator")
         };
         let token = Token::generate().map_err(|error| broken(&error))?;
-        // Many may come with the same code at once, and a hash takes memory: they wait in line.
+        // Many logins may arrive with the same code, and a hash takes memory: they wait in the queue.
         let turn = self.verifier.turn(self.party(client, from), None).await;
         if !is_open() {
             turn.unused();

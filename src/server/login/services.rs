@@ -22,8 +22,7 @@ use crate::values::{ClientId, Domain, Name};
 const PROOFS: Duration = Duration::from_secs(7);
 const AT_ONCE: usize = 8;
 
-/// How many domains a login may have proved that were not proved a moment ago. An agent with more of them is let in after a few
-/// attempts.
+/// How many uncached domains a login may prove. An agent with more of them is accepted after a few attempts.
 const PROOFS_OF_A_LOGIN: usize = 32;
 
 /// How many of a client's names a refusal lists.

@@ -1,15 +1,15 @@
-//! How fast a body has to come that is held until it is known whether it may go on.
+//! The minimum rate of a body that is held until its signature is verified.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// In each of these times so many bytes have to come: 13 kbit/s. The slowest mobile line is faster; a sender that drips, or
-/// says nothing, is given up within seconds and not at its deadline.
+/// In each interval this many bytes have to arrive: 13 kbit/s, which is slower than any mobile line. So a slow or silent
+/// sender is dropped within seconds and not only at its deadline.
 const WINDOW: Duration = Duration::from_secs(5);
 const LEAST: usize = 8 * 1024;
 
-/// How fast a body has to come at the least, in bytes a second, on top of the time of a head.
+/// The minimum average rate of a body, in bytes per second, after the time allowed for a head.
 const RATE: u64 = 256 * 1024;
 
 /// The deadlines of one body: for its next bytes, and for all of it.
@@ -29,7 +29,7 @@ impl Pace {
         Self { window: idle.min(WINDOW), since, came: 0, end: since + head + Duration::from_secs(length / RATE) }
     }
 
-    /// So many bytes have come.
+    /// Records that this many bytes have arrived.
     pub(super) fn moved(&mut self, bytes: usize) {
         self.came += bytes;
         // A shorter time is one without a single byte.

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame (RFC 9113): a visitor, or an application, that does what no library would.
+//! Raw HTTP/2 frames (RFC 9113), for visitors and applications that do what no library would.
 
 use std::net::SocketAddr;
 use std::time::Duration;
