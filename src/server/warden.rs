@@ -142,7 +142,7 @@ impl Shared {
                 let now = tunnel.services();
                 let is_gone = |service: &&Arc<Service>| !now.iter().any(|kept| Arc::ptr_eq(kept, service));
                 tunnel.withhold(before.iter().filter(is_gone).cloned());
-                self.tell_services(tunnel);
+                tunnel.names_moved();
             }
         }
     }
@@ -156,7 +156,7 @@ impl Shared {
         match self.registry.return_services(tunnel, back.clone()) {
             Ok(()) => {
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may offer services again");
-                self.tell_services(tunnel);
+                tunnel.names_moved();
             }
             // Another client still has one of the names: the next change is another occasion.
             Err(_) => tunnel.withhold(back.into_iter()),
