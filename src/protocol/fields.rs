@@ -8,7 +8,7 @@
 //! - letters in lower case,
 //! - each run of other characters, except digits, as one `-`,
 //! - no `-` at either end,
-//! - without a leading `http-`: some applications look for a field that is called `HTTP_CLIENT_IP`.
+//! - without any leading `http-`: some applications look for a field that is called `HTTP_CLIENT_IP`.
 //!
 //! [`TABLE`], [`FAMILIES`] and [`ADDRESS_ENDINGS`] list the canonical names that belong to the proxy. A name that is not written in canonical
 //! form, but has the canonical form of a listed name, is a look-alike. Look-alikes are never forwarded.
@@ -82,11 +82,11 @@ impl Canonical {
 
     /// The text to compare, and whether the name is written so.
     fn text(&self) -> (&[u8], bool) {
-        let text = &self.bytes[..self.length];
-        match text.strip_prefix(b"http-") {
-            Some(text) => (text, false),
-            None => (text, self.is_exact),
+        let (mut text, mut is_exact) = (&self.bytes[..self.length], self.is_exact);
+        while let Some(rest) = text.strip_prefix(b"http-") {
+            (text, is_exact) = (rest, false);
         }
+        (text, is_exact)
     }
 }
 
