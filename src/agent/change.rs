@@ -17,13 +17,16 @@ use super::leads::Offer;
 use super::tunnel::{Login, Tunnel};
 use super::{Wanted, log_in};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
-use crate::protocol::login::{PublicService, Refused};
+use crate::protocol::login::{PublicService, Refusal, Refused};
 use crate::protocol::requirements::{SERVICES, first_missing, required_by};
 use crate::telemetry::STATUS_LOG;
 use crate::values::InstanceId;
 
 /// How long to wait before a further login is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// The same, if the server refused it.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// What the server has not answered yet.
 #[derive(Debug)]
@@ -141,7 +144,7 @@ impl Tunnel<'_> {
     fn renew(&mut self, offer: Arc<Offer>) {
         let instance = match InstanceId::random() {
             Ok(instance) => instance,
-            Err(error) => return self.try_again(&error.to_string()),
+            Err(error) => return self.try_again(&error.to_string(), TRY_AGAIN),
         };
         let (connector, server) = (self.connector.as_another(instance), self.server.clone());
         let (tickets, lost) = (Arc::clone(&self.agent.tickets), Arc::clone(&self.agent.lost));
@@ -165,15 +168,21 @@ impl Tunnel<'_> {
         };
         match renewed {
             Ok(Ok(login)) => return Some(login),
-            Ok(Err(ConnectError::Refused(refused))) if !refused.code.may_retry() => self.turn_back(&offer, &refused),
-            Ok(Err(error)) => self.try_again(&error.to_string()),
-            Err(error) => self.try_again(&error.to_string()),
+            // Only what is offered is turned back for: a token that is refused at the moment says nothing of it.
+            Ok(Err(ConnectError::Refused(refused)))
+                if matches!(refused.code, Refusal::NotAllowed | Refusal::NameTaken | Refusal::Version) =>
+            {
+                self.turn_back(&offer, &refused);
+            }
+            Ok(Err(error @ ConnectError::Refused(_))) => self.try_again(&error.to_string(), REFUSED),
+            Ok(Err(error)) => self.try_again(&error.to_string(), TRY_AGAIN),
+            Err(error) => self.try_again(&error.to_string(), TRY_AGAIN),
         }
         None
     }
 
-    fn try_again(&mut self, why: &str) {
+    fn try_again(&mut self, why: &str, wait: Duration) {
         tracing::warn!(server = %self.server, "cannot change the services yet: {why}");
-        self.under_way = Some(UnderWay::TryingAgain(Instant::now() + TRY_AGAIN));
+        self.under_way = Some(UnderWay::TryingAgain(Instant::now() + wait));
     }
 }

@@ -1,7 +1,7 @@
 //! The home side: dials out, logs in, and answers what visitors ask for with the local application.
 //!
-//! [`Agent::run`] keeps one tunnel up until it is told to stop or refused for good. [`connector`] dials and logs in,
-//! [`backoff`] says when to try again, `tunnel` keeps the lanes of one login, `lane` is one of them, `handler` takes a
+//! [`Agent::run`] keeps one tunnel up until it is told to stop. [`connector`] dials and logs in, [`backoff`] says when to
+//! try again and `refusals` when to ask a server that refused, `tunnel` keeps the lanes of one login, `lane` is one of them, `handler` takes a
 //! stream to the local application that `leads` and `rules` name, and `local` speaks to that. [`Changes`] changes what is
 //! offered meanwhile, and `change` tells the server. `probe` looks once whether the applications are there.
 
@@ -13,6 +13,7 @@ mod lane;
 mod leads;
 mod local;
 mod probe;
+mod refusals;
 mod rules;
 mod standby;
 mod tickets;
@@ -37,6 +38,7 @@ use backoff::Backoff;
 use connector::{ConnectError, Connector, LoggedIn, LoginAs};
 use leads::Offer;
 pub use probe::look_for_applications;
+use refusals::Refusals as RefusedBy;
 pub use standby::Elsewhere;
 use standby::Lost;
 use tickets::{Tickets, Use};
@@ -92,10 +94,13 @@ impl State {
     }
 }
 
+/// How often an agent without a token says that it still waits for one.
+const NO_TOKEN: Duration = Duration::from_secs(30);
+
 /// Why an agent gave up for good (exit code 77).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GivenUp {
-    /// The server will not have it, and would not next time either.
+    /// Every server refused an agent that none of them had accepted before, and a person waits for the outcome.
     #[error("{server} refused the login ({}): {message}", .code.word())]
     Refused {
         /// Which server.
@@ -165,6 +170,10 @@ pub struct Agent {
     refused: Refusals,
     /// How many changes were made.
     changes: Arc<Mutex<u64>>,
+    /// Ticks when servers should be asked at once.
+    at_once: watch::Sender<()>,
+    /// Whether to end, instead of asking again, if every server refuses the first login.
+    ends_if_refused: bool,
 }
 
 type Refusals = Arc<Mutex<Option<(u64, String)>>>;
@@ -176,9 +185,22 @@ pub struct Changes {
     tickets: Arc<Tickets>,
     refused: Refusals,
     made: Arc<Mutex<u64>>,
+    at_once: watch::Sender<()>,
 }
 
 impl Changes {
+    /// Whether a server has refused the latest services, so that those before stay. The same services, made again, are
+    /// offered again.
+    pub fn was_refused(&self) -> bool {
+        self.refused.lock().is_some()
+    }
+
+    /// Ends the agent's present wait, if it waits: every server is asked at once, also those that refused. Call it after
+    /// the configuration or the token file was read again.
+    pub fn ask_at_once(&self) {
+        self.at_once.send_replace(());
+    }
+
     /// Takes services and token over from `config`: the server is told of changed services, and the next login uses the
     /// token. Nothing else of it counts. Says whether the services are others than those wanted so far; whether the server
     /// agrees, the agent's [`State`] tells. Reads files.
@@ -229,7 +251,16 @@ impl Agent {
             agreed: Mutex::default(),
             refused: Arc::default(),
             changes: Arc::default(),
+            at_once: watch::Sender::new(()),
+            ends_if_refused: false,
         })
+    }
+
+    /// Ends with [`GivenUp::Refused`] if every server refuses, and none has accepted this agent before: for a person who
+    /// waits for the outcome at a terminal. Otherwise the agent asks again, at growing intervals.
+    #[must_use]
+    pub fn ending_if_refused(self) -> Self {
+        Self { ends_if_refused: true, ..self }
     }
 
     /// How it is doing, for whoever wants to show it.
@@ -240,13 +271,14 @@ impl Agent {
     /// With which its services can be changed.
     pub fn changes(&self) -> Changes {
         let (wanted, tickets) = (self.wanted.clone(), Arc::clone(&self.tickets));
-        Changes { wanted, tickets, refused: Arc::clone(&self.refused), made: Arc::clone(&self.changes) }
+        let at_once = self.at_once.clone();
+        Changes { wanted, tickets, refused: Arc::clone(&self.refused), made: Arc::clone(&self.changes), at_once }
     }
 
     /// Keeps a tunnel up until `stop`, then lets open requests finish.
     ///
     /// # Errors
-    /// It was refused for good, or replaced.
+    /// It was replaced; or every server refused it, and it is to end then ([`Agent::ending_if_refused`]).
     pub async fn run(&self, stop: CancellationToken) -> Result<(), GivenUp> {
         // Earlier tunnels, until their open requests are finished.
         let mut retiring = JoinSet::new();
@@ -271,15 +303,27 @@ impl Agent {
     async fn keep_connected(&self, stop: &CancellationToken, retiring: &mut JoinSet<()>) -> Result<(), GivenUp> {
         let mut backoff = Backoff::new();
         let mut connector = self.connector.clone();
+        let mut refused_by = RefusedBy::new(self.config.servers.len());
+        let mut accepted = false;
+        let mut at_once = self.at_once.subscribe();
         loop {
-            let mut why = String::new();
-            let mut retry_after = Duration::ZERO;
-            for server in &self.config.servers {
+            at_once.mark_unchanged();
+            if self.wanted.borrow().token.expose().is_empty() {
+                self.await_token(&mut at_once).await;
+                continue;
+            }
+            let mut ended = None;
+            for (at, server) in self.config.servers.iter().enumerate() {
+                if !refused_by.may_ask(at) {
+                    continue;
+                }
                 // Tunnels that have ended need not be remembered.
                 while retiring.try_join_next().is_some() {}
                 self.state.send_replace(State::Connecting);
                 match self.connect(server, &connector).await {
                     Ok(login) => {
+                        accepted = true;
+                        refused_by.clear();
                         let up_since = Instant::now();
                         match self.serve(login, &mut connector, stop, retiring).await {
                             Ended::Replaced { by } if self.config.exit_when_replaced => {
@@ -287,35 +331,65 @@ impl Agent {
                             }
                             Ended::Replaced { by } => {
                                 tracing::warn!(target: STATUS_LOG, %server, "standing by: {by} was started later and has the names of this agent");
-                                why = format!("standing by: {by} was started later and has the names of this agent");
+                                let why =
+                                    format!("standing by: {by} was started later and has the names of this agent");
                                 self.lost.set_all(&self.wanted.borrow().offer, &by);
-                                retry_after = standby::pause();
+                                ended = Some((why, backoff.next_delay().max(standby::pause())));
                             }
                             Ended::Lost(reason) => {
                                 tracing::warn!(target: STATUS_LOG, %server, "lost the connection: {reason}");
-                                why = format!("lost the connection to {server}: {reason}");
                                 backoff.lost(up_since.elapsed());
+                                let why = format!("lost the connection to {server}: {reason}");
+                                ended = Some((why, backoff.next_delay()));
                             }
                             Ended::Stopped | Ended::Renewed(..) => return Ok(()),
                         }
                         // The first server of the list is the one to be at.
                         break;
                     }
-                    Err(ConnectError::Refused(Refused { code, message, .. })) if !code.may_retry() => {
-                        return Err(GivenUp::Refused { server: server.to_string(), code, message });
-                    }
                     Err(error) => {
                         tracing::warn!(target: STATUS_LOG, %server, "cannot connect: {error}");
-                        why = format!("{server}: {error}");
-                        retry_after = error.retry_after();
+                        refused_by.failed(at, &server.to_string(), &error);
                     }
                 }
             }
-            let retry_in = backoff.next_delay().max(retry_after);
-            tracing::debug!(target: STATUS_LOG, "trying again in {:.1} s", retry_in.as_secs_f64());
-            self.state.send_replace(State::Waiting { why, retry_in });
-            tokio::time::sleep(retry_in).await;
+            if self.ends_if_refused
+                && !accepted
+                && let Some(given_up) = self.refused_by_all(&refused_by)
+            {
+                return Err(given_up);
+            }
+            let (why, retry_in) =
+                ended.unwrap_or_else(|| (refused_by.troubles(), refused_by.wait(|| backoff.next_delay())));
+            if self.wait(why, retry_in, &mut at_once).await {
+                refused_by.clear();
+            }
         }
+    }
+
+    /// Waits for `retry_in`, or until servers should be asked at once; returns whether it was that.
+    async fn wait(&self, why: String, retry_in: Duration, at_once: &mut watch::Receiver<()>) -> bool {
+        tracing::debug!(target: STATUS_LOG, "trying again in {:.1} s", retry_in.as_secs_f64());
+        self.state.send_replace(State::Waiting { why, retry_in });
+        // The sender lives in `self`: the only error is the timeout.
+        tokio::time::timeout(retry_in, at_once.changed()).await.is_ok()
+    }
+
+    /// Waits for the token file to be written; whoever follows the configuration says so.
+    async fn await_token(&self, at_once: &mut watch::Receiver<()>) {
+        let why = self.config.awaited.clone().unwrap_or_else(|| "there is no token".to_owned());
+        tracing::warn!(target: STATUS_LOG, "waiting for a token: {why}");
+        self.wait(why, NO_TOKEN, at_once).await;
+    }
+
+    /// Why to end, if every server has refused an agent that none has accepted.
+    fn refused_by_all(&self, refused_by: &RefusedBy) -> Option<GivenUp> {
+        let all = refused_by.by_all(self.config.token_is_saved)?;
+        let name = |at: usize| self.config.servers.get(at).map(ToString::to_string).unwrap_or_default();
+        let (&(first, Refused { code, message, .. }), others) = all.split_first()?;
+        let others = others.iter().map(|(at, refused)| format!("; so did {} ({})", name(*at), refused.code.word()));
+        let message = std::iter::once(message.clone()).chain(others).collect();
+        Some(GivenUp::Refused { server: name(first), code: *code, message })
     }
 
     /// Serves a tunnel, and those that take its place.

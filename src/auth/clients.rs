@@ -33,10 +33,27 @@ pub fn hash_problems(file: &ClientsFile) -> Vec<Problem> {
 /// The clients as the operator listed them. Can be exchanged as a whole while everybody reads.
 #[derive(Debug)]
 pub struct Clients {
-    listed: RwLock<Arc<Listed>>,
+    current: RwLock<Current>,
     /// Those that were taken off the list, and when; the latest at the end.
     removed: Mutex<VecDeque<(ClientId, Timestamp)>>,
     changes: watch::Sender<()>,
+}
+
+/// The list that counts, and the change that brought it.
+#[derive(Debug)]
+struct Current {
+    listed: Arc<Listed>,
+    change: Change,
+}
+
+/// A change of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Change {
+    /// How many changes there were up to this one.
+    pub revision: u64,
+    /// Whether a command or the API made it, which write the file in one step. Otherwise somebody edits it, and may not be
+    /// done yet.
+    pub by_command: bool,
 }
 
 /// How many clients are remembered that were taken off the list: whoever reads the log asks about the latest.
@@ -136,14 +153,22 @@ impl Listed {
 impl Clients {
     /// The store of what `file` lists.
     pub fn new(file: ClientsFile) -> Self {
-        let listed = RwLock::new(Listed::new(file));
-        Self { listed, removed: Mutex::default(), changes: watch::Sender::new(()) }
+        let current = RwLock::new(Current { listed: Listed::new(file), change: Change::default() });
+        Self { current, removed: Mutex::default(), changes: watch::Sender::new(()) }
     }
 
     /// Takes over another list: from the next login and the next request on, it alone counts.
     pub fn replace(&self, file: ClientsFile) {
+        self.replace_by(file, false);
+    }
+
+    /// As [`Clients::replace`]; says whether a command or the API made the change.
+    pub fn replace_by(&self, file: ClientsFile, by_command: bool) {
         let listed = Listed::new(file);
-        let before = std::mem::replace(&mut *self.listed.write(), Arc::clone(&listed));
+        let mut current = self.current.write();
+        let before = std::mem::replace(&mut current.listed, Arc::clone(&listed));
+        current.change = Change { revision: current.change.revision.wrapping_add(1), by_command };
+        drop(current);
         let now = Timestamp::now();
         let mut removed = self.removed.lock();
         let gone = before.clients.keys().filter(|id| !listed.clients.contains_key(*id)).take(REMEMBERED);
@@ -166,6 +191,17 @@ impl Clients {
             && listed.clients.iter().zip(&file.clients).all(is_same)
     }
 
+    /// The latest change of the list.
+    pub fn last_change(&self) -> Change {
+        self.current.read().change
+    }
+
+    /// A command or the API made the latest change, as turns out now.
+    pub(super) fn was_changed_by_command(&self) {
+        self.current.write().change.by_command = true;
+        self.changes.send_replace(());
+    }
+
     /// Ticks each time the list was replaced, after it was.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
@@ -179,7 +215,7 @@ impl Clients {
     }
 
     fn listed(&self) -> Arc<Listed> {
-        Arc::clone(&self.listed.read())
+        Arc::clone(&self.current.read().listed)
     }
 
     /// The client as it is listed, expired or not.

@@ -4,15 +4,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::applied::{Outcome, Sayer};
+use super::stamp::Stamp;
 use super::{Clients, hash_problems};
-use crate::config::{ClientsFile, ConfigErrors, Problem};
+use crate::config::{ClientsFile, ConfigErrors, Problem, was_written_by_command};
 use crate::files::Watch;
+use crate::values::Fingerprint;
 
 /// How long nobody looks when the system cannot tell of changes, and how soon a watch that broke is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// A change counts as made when the file was left alone for so long; one that never is, is left to the watch.
+const QUIET: Duration = Duration::from_millis(200);
+const RESTLESS: Duration = Duration::from_secs(2);
 
 /// Reads a clients file and looks at its hashes too. Blocks.
 ///
@@ -20,6 +29,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Everything that is wrong, at once.
 pub fn load_clients(path: &Path) -> Result<ClientsFile, ConfigErrors> {
     with_good_hashes(path, ClientsFile::load(path)?)
+}
+
+/// The same, with the digest of what was read, for a server that goes by what it said before unless nobody is listed.
+fn load_again(path: &Path, is_empty: bool) -> Result<(ClientsFile, Fingerprint), ConfigErrors> {
+    let (clients, digest) = match is_empty {
+        true => ClientsFile::load_digested(path)?,
+        false => ClientsFile::load_again(path)?,
+    };
+    Ok((with_good_hashes(path, clients)?, digest))
 }
 
 fn with_good_hashes(path: &Path, clients: ClientsFile) -> Result<ClientsFile, ConfigErrors> {
@@ -38,6 +56,14 @@ pub struct ClientsOnDisk {
     problems: watch::Sender<Option<ConfigErrors>>,
     /// One reads at a time, and the last one to begin sees the newest file.
     reading: tokio::sync::Mutex<()>,
+    /// What has come of it when it was read last.
+    outcome: watch::Sender<Option<Outcome>>,
+    /// Tells commands of that.
+    sayer: Mutex<Sayer>,
+    /// How the file was that was taken over last, or refused.
+    stamp: Mutex<Option<Stamp>>,
+    /// Held by the login that waits for a file to be written, for all that wait.
+    catching_up: tokio::sync::Mutex<()>,
 }
 
 /// What the file says, read and right, and not taken over yet. Until this is dropped, nobody else reads the file.
@@ -46,6 +72,9 @@ pub struct ClientsOnDisk {
 pub struct ReadClients<'a> {
     of: &'a ClientsOnDisk,
     file: ClientsFile,
+    digest: Fingerprint,
+    by_command: bool,
+    stamp: Option<Stamp>,
     _turn: MutexGuard<'a, ()>,
 }
 
@@ -57,21 +86,35 @@ impl ReadClients<'_> {
 
     /// Lets it count from now on. Gives the numbers of clients before and now, if anything has changed.
     pub fn take_over(self) -> Option<(usize, usize)> {
-        let ClientsOnDisk { clients, problems, .. } = self.of;
+        let ClientsOnDisk { clients, problems, outcome, stamp, .. } = self.of;
         let is_new = !clients.lists(&self.file);
         let counts = is_new.then(|| (clients.len(), self.file.clients.len()));
         if is_new {
-            clients.replace(self.file);
+            clients.replace_by(self.file, self.by_command);
+        } else if self.by_command && !clients.last_change().by_command {
+            clients.was_changed_by_command();
         }
+        // Only now: a login that sees it relies on what is listed.
+        *stamp.lock() = self.stamp;
         problems.send_replace(None);
+        outcome.send_replace(Some(Outcome::Applied(self.digest)));
         counts
     }
 }
 
 impl ClientsOnDisk {
-    /// The file at `path`, which `clients` was read from.
+    /// The file at `path`, which `clients` was read from. Blocks for a moment.
     pub fn new(path: PathBuf, clients: Arc<Clients>) -> Self {
-        Self { path, clients, problems: watch::Sender::new(None), reading: tokio::sync::Mutex::default() }
+        Self {
+            sayer: Mutex::new(Sayer::of(&path)),
+            stamp: Mutex::new(Stamp::of(&path)),
+            path,
+            clients,
+            problems: watch::Sender::new(None),
+            reading: tokio::sync::Mutex::default(),
+            outcome: watch::Sender::new(None),
+            catching_up: tokio::sync::Mutex::default(),
+        }
     }
 
     /// What is wrong with the file; nothing, if what it says is what counts.
@@ -91,19 +134,28 @@ impl ClientsOnDisk {
     /// The same; an error comes with whether it is another one than before.
     async fn read_news(&self) -> Result<ReadClients<'_>, (ConfigErrors, bool)> {
         let turn = self.reading.lock().await;
-        let (path, anybody) = (self.path.clone(), !self.clients.is_empty());
-        let load = move || match anybody {
-            true => with_good_hashes(&path, ClientsFile::load_again(&path)?),
-            false => load_clients(&path),
+        let (path, is_empty) = (self.path.clone(), self.clients.is_empty());
+        let load = move || {
+            // Before it is read: what is written meanwhile is a change.
+            let stamp = Stamp::of(&path);
+            let loaded = load_again(&path, is_empty).map(|(file, digest)| {
+                let by_command = was_written_by_command(&path, &digest);
+                (file, digest, by_command)
+            });
+            (stamp, loaded)
         };
-        let loaded = tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
+        let (stamp, loaded) = tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
             // Only when the runtime ends.
             let problem = Problem { key: String::new(), message: format!("was not read: {error}") };
-            Err(ConfigErrors { file: Some(self.path.clone()), problems: vec![problem] })
+            (None, Err(ConfigErrors { file: Some(self.path.clone()), problems: vec![problem] }))
         });
         match loaded {
-            Ok(file) => Ok(ReadClients { of: self, file, _turn: turn }),
+            Ok((file, digest, by_command)) => {
+                Ok(ReadClients { of: self, file, digest, by_command, stamp, _turn: turn })
+            }
             Err(errors) => {
+                *self.stamp.lock() = stamp;
+                self.outcome.send_replace(Some(Outcome::Refused(errors.clone())));
                 let is_new = self.problems.send_replace(Some(errors.clone())).as_ref() != Some(&errors);
                 Err((errors, is_new))
             }
@@ -112,8 +164,18 @@ impl ClientsOnDisk {
 
     /// Reads the file now, and takes it over. A broken one changes nothing.
     pub async fn reload(&self) {
+        self.reload_by(false).await;
+    }
+
+    /// As [`ClientsOnDisk::reload`], after a command or the API has changed the file.
+    pub async fn reload_by_command(&self) {
+        self.reload_by(true).await;
+    }
+
+    async fn reload_by(&self, command: bool) {
         match self.read_news().await {
-            Ok(read) => {
+            Ok(mut read) => {
+                read.by_command |= command;
                 if let Some((before, now)) = read.take_over() {
                     tracing::info!(before, now, "the clients file has changed and counts from now on");
                 }
@@ -127,8 +189,62 @@ impl ClientsOnDisk {
         }
     }
 
+    /// Makes sure that what counts is no older than the file: if the file has changed since it was read, this waits until
+    /// it has been left alone for a moment, and reads it. A login that follows a change by the operator is decided by
+    /// that change, however soon it comes. Waits for two seconds at most. Cancel-safe.
+    pub async fn catch_up(&self) {
+        if self.is_read().await {
+            return;
+        }
+        let until = Instant::now() + RESTLESS;
+        let Ok(_turn) = tokio::time::timeout(RESTLESS, self.catching_up.lock()).await else { return };
+        let mut before = self.look().await;
+        while !self.is_read().await && Instant::now() < until {
+            tokio::time::sleep(QUIET).await;
+            let now = self.look().await;
+            if now == before {
+                return self.reload().await;
+            }
+            before = now;
+        }
+    }
+
+    async fn is_read(&self) -> bool {
+        let now = self.look().await;
+        now == *self.stamp.lock()
+    }
+
+    async fn look(&self) -> Option<Stamp> {
+        let path = self.path.clone();
+        // It fails only when the runtime ends.
+        tokio::task::spawn_blocking(move || Stamp::of(&path)).await.unwrap_or_default()
+    }
+
     /// Reads it whenever it changes, until `stop`.
     pub async fn keep_up(self: Arc<Self>, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.follow() => {}
+            () = self.say_what_counts() => {}
+        }
+        // No change is applied any more.
+        *self.sayer.lock() = Sayer::default();
+    }
+
+    /// Tells the commands that change the file what has come of it.
+    async fn say_what_counts(self: &Arc<Self>) {
+        let mut outcomes = self.outcome.subscribe();
+        outcomes.mark_changed();
+        // The sender lives in `self`.
+        while outcomes.changed().await.is_ok() {
+            let Some(outcome) = outcomes.borrow_and_update().clone() else { continue };
+            let this = Arc::clone(self);
+            // It fails only when the runtime ends.
+            let _ = tokio::task::spawn_blocking(move || this.sayer.lock().say(&this.path, &outcome)).await;
+        }
+    }
+
+    async fn follow(&self) {
         let mut watch = self.watch();
         // It may have changed since it was read, before anybody watched.
         if tokio::fs::try_exists(&self.path).await.unwrap_or(true) {
@@ -145,10 +261,7 @@ impl ClientsOnDisk {
                     None => tokio::time::sleep(LOOK_AGAIN).await,
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = changed => {}
-            }
+            changed.await;
             self.reload().await;
             if watch.is_none() {
                 watch = self.watch();

@@ -62,6 +62,18 @@ struct Refused {
     message: String,
 }
 
+/// A clients file that the server cannot use.
+#[derive(Deserialize)]
+struct Unusable {
+    problems: Vec<Problem>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    key: String,
+    message: String,
+}
+
 impl AdminPort {
     /// The port of the server with this configuration, and its token from the file.
     ///
@@ -224,22 +236,46 @@ impl Met<'_> {
         Ok(all)
     }
 
-    fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
-        let url = format!("http://{}{path}", self.port.address);
-        let (head, body) = self.ask(path).map_err(|error| self.port.is_silent(&error))?;
+    /// Has the server read its clients file again, and waits until that counts. Gives what it finds wrong with the file
+    /// instead, if it cannot use it.
+    ///
+    /// # Errors
+    /// As [`Met::health`].
+    pub(super) fn reload_clients(&mut self) -> Result<Result<(), Vec<String>>, Failure> {
+        const PATH: &str = "/api/v1/clients-file/reload";
+        let (head, body) = self.ask("POST", PATH).map_err(|error| self.port.is_silent(&error))?;
         match head.status {
-            200 => serde_json::from_slice(&body)
-                .map_err(|error| Failure::other(format!("{url} is of another version than this program: {error}"))),
-            status => {
-                let said = serde_json::from_slice::<Refused>(&body).map(|refused| refused.message).unwrap_or_default();
-                Err(Failure::other(format!("{url} answers {status}: {said}")))
+            200 => Ok(Ok(())),
+            409 => {
+                let refused: Unusable = serde_json::from_slice(&body).map_err(Failure::other)?;
+                let line = |Problem { key, message }: Problem| match key.is_empty() {
+                    true => message,
+                    false => format!("{key}: {message}"),
+                };
+                Ok(Err(refused.problems.into_iter().map(line).collect()))
             }
+            status => Err(self.refused(PATH, status, &body)),
         }
     }
 
-    fn ask(&mut self, path: &str) -> io::Result<(Head, Vec<u8>)> {
+    fn refused(&self, path: &str, status: u16, body: &[u8]) -> Failure {
+        let said = serde_json::from_slice::<Refused>(body).map(|refused| refused.message).unwrap_or_default();
+        Failure::other(format!("http://{}{path} answers {status}: {said}", self.port.address))
+    }
+
+    fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+        let url = format!("http://{}{path}", self.port.address);
+        let (head, body) = self.ask("GET", path).map_err(|error| self.port.is_silent(&error))?;
+        match head.status {
+            200 => serde_json::from_slice(&body)
+                .map_err(|error| Failure::other(format!("{url} is of another version than this program: {error}"))),
+            status => Err(self.refused(path, status, &body)),
+        }
+    }
+
+    fn ask(&mut self, method: &str, path: &str) -> io::Result<(Head, Vec<u8>)> {
         let bearer = Zeroizing::new(format!("Bearer {}", self.port.token.as_secret().expose()));
-        let head = self.connection.get(path, &[("Authorization", &bearer)])?;
+        let head = self.connection.ask(method, path, &[("Authorization", &bearer)])?;
         let body = self.connection.body(&head)?;
         Ok((head, body))
     }

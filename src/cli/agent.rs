@@ -107,7 +107,11 @@ struct LoginArgs {
 pub(super) fn run_agent(args: AgentArgs) -> Result<(), Failure> {
     let flags = args.replaced.put(flags(args.settings));
     let file = AgentFile::new(args.config, flags);
-    run(file.read()?, Some(file))
+    let config = match manager::waits_for_outcome() {
+        true => file.read()?,
+        false => file.read_awaiting_token()?,
+    };
+    run(config, Some(file))
 }
 
 pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
@@ -165,7 +169,10 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
     runtime::single_threaded()?.block_on(async {
         let client = config.client_id.clone();
         let token = config.token.clone();
-        let agent = Agent::new(config.clone())?;
+        let agent = match manager::waits_for_outcome() {
+            true => Agent::new(config.clone())?.ending_if_refused(),
+            false => Agent::new(config.clone())?,
+        };
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
         // Before anybody is told that it runs: whoever hears that may send a signal at once. Without a file, it ends

@@ -154,7 +154,8 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
         }
         News::NotChanged(why) => format!(
             "{yellow}not changed:{yellow:#} the server refused: {}\n  \
-             everything stays as it was; change the file again, or ask the operator to allow it\n",
+             everything stays as it was; change the file again, or ask the operator to allow it: the agent asks again by \
+             itself\n",
             harmless_text(why)
         ),
         News::NotConnected { why, retry_in } => format!(

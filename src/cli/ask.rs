@@ -71,7 +71,18 @@ impl Connection {
     /// # Errors
     /// The deadline, the connection, or an answer that is no HTTP.
     pub(super) fn get(&mut self, path: &str, fields: &[(&str, &str)]) -> io::Result<Head> {
-        let mut request = Zeroizing::new(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address));
+        self.ask("GET", path, fields)
+    }
+
+    /// As [`Connection::get`], by another method and without a body.
+    ///
+    /// # Errors
+    /// As [`Connection::get`].
+    pub(super) fn ask(&mut self, method: &str, path: &str, fields: &[(&str, &str)]) -> io::Result<Head> {
+        let mut request = Zeroizing::new(format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address));
+        if method != "GET" {
+            request.push_str("Content-Length: 0\r\n");
+        }
         for (name, value) in fields {
             // Writing to a text cannot fail.
             let _ = write!(request, "{name}: {value}\r\n");

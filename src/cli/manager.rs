@@ -1,6 +1,7 @@
 //! What the service manager is told (sd_notify(3)): that the program is ready, reads its configuration again, stops, and
 //! still lives. Nothing, where there is no systemd.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,22 @@ mod systemd {
             tracing::debug!(%error, "the service manager does not listen");
         }
     }
+}
+
+/// Whether a person at a terminal started this program and waits for the outcome: not a service manager, a container, a
+/// timer or a script, which would leave an agent down that ends. Terminals hand the variables of the service manager that
+/// started the desktop on to their programs, so those alone say nothing of this one where `SYSTEMD_EXEC_PID` names
+/// another process.
+pub(super) fn waits_for_outcome() -> bool {
+    let is_terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let executed = std::env::var("SYSTEMD_EXEC_PID").ok();
+    let is_managed = is_set("NOTIFY_SOCKET")
+        || match executed {
+            Some(pid) => pid == std::process::id().to_string(),
+            None => is_set("INVOCATION_ID") || is_set("JOURNAL_STREAM"),
+        };
+    is_terminal && !is_managed
 }
 
 /// It serves from now on.

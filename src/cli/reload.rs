@@ -3,6 +3,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use anstream::println;
 use anstyle::{AnsiColor, Style};
@@ -14,6 +17,11 @@ use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
 use crate::files::Watch;
 use crate::telemetry::STATUS_LOG;
 use crate::values::harmless_text;
+
+/// How often an agent without a token looks for its token file, whatever the system tells of changes; and how soon services
+/// that the server refused are offered again, and at the latest.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const OFFER_AGAIN_AT_LATEST: Duration = Duration::from_secs(15 * 60);
 
 /// The file of an agent, and what the command line sets over it.
 pub(super) struct AgentFile {
@@ -50,6 +58,14 @@ impl AgentFile {
         AgentConfig::load(Some(&self.path), &self.flags)
     }
 
+    /// Reads it for an agent that waits for its token file.
+    ///
+    /// # Errors
+    /// As [`AgentFile::read`], but for the token file.
+    pub(super) fn read_awaiting_token(&self) -> Result<AgentConfig, ConfigErrors> {
+        AgentConfig::load_awaiting_token(Some(&self.path), &self.flags)
+    }
+
     /// Takes over what changes in it, for ever, and whenever `hangups` hears of one. `started` is how the agent began.
     pub(super) async fn follow(self, mut hangups: Hangups, started: AgentConfig, changes: Changes) -> Infallible {
         let Self { path, flags, watch } = self;
@@ -57,8 +73,15 @@ impl AgentFile {
         let mut token_file = started.token_file.clone();
         let mut token_watch = watch_token(token_file.as_deref());
         let mut told = Vec::new();
+        let mut awaits_token = started.awaited.is_some();
+        let mut offers = OffersAgain::default();
         loop {
+            let mut by_itself = false;
             tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => match offers.is_due(changes.was_refused()) || awaits_token {
+                    true => by_itself = true,
+                    false => continue,
+                },
                 () = changed(&mut watch) => {}
                 () = changed(&mut token_watch) => {}
                 () = hangups.next() => {
@@ -68,16 +91,45 @@ impl AgentFile {
                 }
             }
             // Reading a file may take a while.
-            let (path, flags, started, changes) = (path.clone(), flags.clone(), started.clone(), changes.clone());
-            let again = move || read_again(&path, &flags, &started, &changes);
+            let (path, flags, started, of_agent) = (path.clone(), flags.clone(), started.clone(), changes.clone());
+            let again = move || read_again(&path, &flags, &started, &of_agent);
             let Ok((outcome, now)) = tokio::task::spawn_blocking(again).await else { continue };
             if let Some(now) = now.filter(|now| *now != token_file) {
                 token_watch = watch_token(now.as_deref());
                 token_file = now;
             }
+            let is_read = matches!(outcome, Outcome::Read { .. });
+            // Nothing has changed, which needs no words: still no token, or services that are offered once more.
+            if by_itself && !(is_read && awaits_token) {
+                continue;
+            }
+            awaits_token &= !is_read;
+            // A mended configuration need not wait for the agent's next attempt.
+            changes.ask_at_once();
             tell(outcome, &mut told);
             manager::ready();
         }
+    }
+}
+
+/// When services that the server refused are offered again: the operator may have allowed them by now.
+#[derive(Debug, Default)]
+struct OffersAgain(Option<(Instant, Duration)>);
+
+impl OffersAgain {
+    /// Whether it is time, given whether the latest services are refused at the moment. The waits double.
+    fn is_due(&mut self, are_refused: bool) -> bool {
+        let now = Instant::now();
+        let Some((at, wait)) = self.0.filter(|_| are_refused) else {
+            self.0 = are_refused.then(|| (now + LOOK_AGAIN, LOOK_AGAIN));
+            return false;
+        };
+        let is_due = at <= now;
+        if is_due {
+            let wait = (wait * 2).min(OFFER_AGAIN_AT_LATEST);
+            self.0 = Some((now + wait, wait));
+        }
+        is_due
     }
 }
 
@@ -170,6 +222,23 @@ fn tell(outcome: Outcome, told: &mut Vec<&'static str>) {
 mod tests {
     use super::*;
     use crate::agent::Agent;
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_services_are_offered_again_at_growing_intervals() {
+        let (mut offers, started) = (OffersAgain::default(), Instant::now());
+        let mut due = Vec::new();
+        while due.len() < 12 {
+            if offers.is_due(true) {
+                due.push(started.elapsed());
+            }
+            tokio::time::advance(LOOK_AGAIN).await;
+        }
+        assert_eq!(due[..3], [10, 30, 70].map(Duration::from_secs));
+        assert_eq!(due[11] - due[10], OFFER_AGAIN_AT_LATEST);
+        assert!(!offers.is_due(false) && !offers.is_due(true), "it begins anew");
+        tokio::time::advance(LOOK_AGAIN).await;
+        assert!(offers.is_due(true));
+    }
 
     const BASE: &str = "servers = ['a.example']\nclient_id = 'alice'\ntoken = 'x'\n\
                         fingerprint = 'sha256:0000000000000000000000000000000000000000000000000000000000000000'\n";

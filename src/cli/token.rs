@@ -1,5 +1,6 @@
 //! `adit token`
 
+mod applied;
 mod files;
 mod invite;
 mod list;
@@ -7,7 +8,6 @@ mod refused;
 mod set;
 
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
 use anstream::{eprintln, println};
@@ -23,6 +23,7 @@ use crate::config::{
     rotate_token,
 };
 use crate::values::{ClientId, Domain, Secret};
+use applied::wait_until_applied;
 use files::{Files, Site};
 use refused::{Asked, typed};
 
@@ -91,8 +92,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Set(args) => set::run(args),
         Command::List { files } => list::run(&files.site()?),
-        Command::Rotate { id, files, overlap } => rotate(&files.site()?.clients, &id, overlap),
-        Command::Revoke { id, files } => revoke(&files.site()?.clients, &id),
+        Command::Rotate { id, files, overlap } => rotate(&files.site()?, &id, overlap),
+        Command::Revoke { id, files } => revoke(&files.site()?, &id),
         Command::Invite(args) => invite::run(args),
     }
 }
@@ -111,8 +112,7 @@ fn new(site: &Site, id: &ClientId, client: NewClient) -> Result<(), Failure> {
     eprintln!("This is the only time the token is shown. At home, where `adit login` asks for it:");
     eprintln!("  adit login {} --id {id}{}", site.dialled(), pin_flag(site.server()));
     eprintln!("  adit http 3000");
-    taken_over();
-    Ok(())
+    wait_until_applied(site)
 }
 
 /// How an agent is told by which key it knows the server; one with a certificate of the operator's own needs nothing.
@@ -127,7 +127,8 @@ fn pin_flag(server: Option<&ServerConfig>) -> String {
     }
 }
 
-fn rotate(file: &Path, id: &ClientId, overlap: Duration) -> Result<(), Failure> {
+fn rotate(site: &Site, id: &ClientId, overlap: Duration) -> Result<(), Failure> {
+    let file = &site.clients;
     let (token, token_hash) = fresh_token()?;
     let until = rotate_token(file, id, &token_hash, Some(overlap))?;
     done("rotated", &format!("the token of `{id}` in {}", file.display()));
@@ -137,17 +138,16 @@ fn rotate(file: &Path, id: &ClientId, overlap: Duration) -> Result<(), Failure> 
         Some(until) => eprintln!("The old token holds until {until}: give the agent the new one before then."),
         None => eprintln!("The old token holds no more: the agent needs the new one now."),
     }
-    taken_over();
-    Ok(())
+    wait_until_applied(site)
 }
 
-fn revoke(file: &Path, id: &str) -> Result<(), Failure> {
+fn revoke(site: &Site, id: &str) -> Result<(), Failure> {
+    let file = &site.clients;
     let client = ClientId::new(id).ok().map(|id| revoke_client(file, &id));
     match client {
         Some(Ok(())) => {
             done("revoked", &format!("the client `{id}` in {}: its token holds no more", file.display()));
-            taken_over();
-            return Ok(());
+            return wait_until_applied(site);
         }
         Some(Err(EditError::NoClient { .. })) | None => {}
         Some(Err(error)) => return Err(error.into()),
@@ -160,8 +160,7 @@ fn revoke(file: &Path, id: &str) -> Result<(), Failure> {
         other => {
             other?;
             done("revoked", &format!("the invitation {id} in {}: its code buys nothing any more", file.display()));
-            taken_over();
-            Ok(())
+            wait_until_applied(site)
         }
     }
 }
@@ -180,10 +179,6 @@ fn print_secret(secret: &Secret) {
 fn done(what: &str, to_what: &str) {
     let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
     eprintln!("{green}{what}{green:#} {to_what}");
-}
-
-fn taken_over() {
-    eprintln!("A server that is running takes the change over by itself.");
 }
 
 /// A moment, or a duration from now. In whole seconds, and not over already.

@@ -40,8 +40,12 @@ pub struct AgentConfig {
     pub servers: Vec<ServerAddress>,
     /// The client the agent logs in as.
     pub client_id: ClientId,
-    /// The client's token; only known not to be empty.
+    /// The client's token; empty only while [`AgentConfig::awaited`] says why.
     pub token: Secret,
+    /// Whether the token comes from a saved login, so that a server has accepted it before.
+    pub token_is_saved: bool,
+    /// Why the token file holds no token yet; only from [`AgentConfig::load_awaiting_token`].
+    pub awaited: Option<String>,
     /// The file it was read from, if it has one of its own.
     pub token_file: Option<PathBuf>,
     /// How the agent knows that it talks to the right server.
@@ -77,6 +81,16 @@ impl AgentConfig {
         Self::load_with(file, &Environment::of_process(), flags, SavedLogin::folder().as_deref())
     }
 
+    /// Like [`AgentConfig::load`], for an agent that can wait for its token file: a file that is missing, unreadable or
+    /// empty is no error, and [`AgentConfig::awaited`] says what is wrong with it.
+    ///
+    /// # Errors
+    /// Everything else that is wrong, at once.
+    pub fn load_awaiting_token(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigErrors> {
+        let saved = SavedLogin::folder();
+        from_layers(Some(&read_file(file)?), &Environment::of_process(), flags, (saved.as_deref(), TokenFile::MayCome))
+    }
+
     /// Like [`AgentConfig::load`], with an environment of the caller's choice, and the folder of a kept login.
     ///
     /// # Errors
@@ -87,9 +101,7 @@ impl AgentConfig {
         flags: &Flags,
         saved: Option<&Path>,
     ) -> Result<Self, ConfigErrors> {
-        let path = file.unwrap_or(Path::new(DEFAULT_AGENT_FILE));
-        let missing = "name one with --config, or share a single port without a file: `adit http 3000`";
-        from_layers(Some(&FileText::read(path, missing)?), environment, flags, saved)
+        from_layers(Some(&read_file(file)?), environment, flags, (saved, TokenFile::MustBeThere))
     }
 
     /// Like [`AgentConfig::load`], without a file.
@@ -97,7 +109,8 @@ impl AgentConfig {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn from_command_line(flags: &Flags) -> Result<Self, ConfigErrors> {
-        from_layers(None, &Environment::of_process(), flags, SavedLogin::folder().as_deref())
+        let saved = SavedLogin::folder();
+        from_layers(None, &Environment::of_process(), flags, (saved.as_deref(), TokenFile::MustBeThere))
     }
 
     /// Resolves environment and flags alone, without a file or a kept login.
@@ -105,7 +118,7 @@ impl AgentConfig {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn from_flags(environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
-        from_layers(None, environment, flags, None)
+        from_layers(None, environment, flags, (None, TokenFile::MustBeThere))
     }
 
     /// Resolves `text` as if it had been read from `file`. Only files that hold secrets are read from the disk.
@@ -122,26 +135,43 @@ impl AgentConfig {
         flags: &Flags,
         saved: Option<&Path>,
     ) -> Result<Self, ConfigErrors> {
-        from_layers(Some(file), environment, flags, saved)
+        from_layers(Some(file), environment, flags, (saved, TokenFile::MustBeThere))
     }
+}
+
+/// Whether the token file may still have to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenFile {
+    MustBeThere,
+    MayCome,
+}
+
+fn read_file(file: Option<&Path>) -> Result<FileText, ConfigErrors> {
+    let path = file.unwrap_or(Path::new(DEFAULT_AGENT_FILE));
+    FileText::read(path, "name one with --config, or share a single port without a file: `adit http 3000`")
 }
 
 fn from_layers(
     file: Option<&FileText>,
     environment: &Environment,
     flags: &Flags,
-    saved: Option<&Path>,
+    (saved, token_file): (Option<&Path>, TokenFile),
 ) -> Result<AgentConfig, ConfigErrors> {
     let values = merge(file, environment, flags)?;
     let path = file.map(|file| file.path.as_path());
     let base = path.and_then(Path::parent).unwrap_or(Path::new(""));
-    let report = Report::new(path, base);
+    let report = match token_file {
+        TokenFile::MustBeThere => Report::new(path, base),
+        TokenFile::MayCome => Report::new(path, base).deferring(),
+    };
     let (saved, broken) = match saved.map(SavedLogin::read) {
         Some(Ok(saved)) => (saved, None),
         Some(Err(broken)) => (None, Some(broken)),
         None => (None, None),
     };
     let config = resolve(report.root(values), environment.get(TOKEN_VARIABLE), saved.as_ref());
+    let awaited = report.take_deferred().pop().map(|problem| problem.to_string());
+    let config = config.map(|config| AgentConfig { awaited, ..config });
     report.finish(config).map_err(|mut errors| {
         // It is no matter as long as nobody needs it.
         errors.problems.extend(broken.map(|broken| Problem {
@@ -204,6 +234,7 @@ pub(super) fn resolve(
     };
     let servers = given.servers.or(fits.map(|saved| vec![saved.server.clone()]));
     let client_id = given.client_id.or(fits.map(|saved| Some(saved.client_id.clone())));
+    let token_is_saved = given.token.is_none();
     let token = given.token.or(fits.map(|saved| Some((saved.token.clone(), None))));
     for (key, is_there, advice) in [
         (
@@ -226,7 +257,19 @@ pub(super) fn resolve(
     let log = log::resolve_agent(root.section("log"));
     let token_file = token_file.flatten();
     let (servers, client_id, token) = (servers?, client_id?, token?);
-    Some(AgentConfig { servers, client_id, token, token_file, trust, services, max_streams, exit_when_replaced, log })
+    Some(AgentConfig {
+        servers,
+        client_id,
+        token,
+        token_is_saved,
+        awaited: None,
+        token_file,
+        trust,
+        services,
+        max_streams,
+        exit_when_replaced,
+        log,
+    })
 }
 
 fn servers(entry: Entry<'_>) -> Vec<ServerAddress> {
@@ -280,27 +323,46 @@ fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Option<FoundTok
 }
 
 fn read_token(report: &Report, source: TokenSource<'_>) -> Option<FoundToken> {
-    let (key, text, file, origin) = match source {
+    let (text, origin) = match source {
         TokenSource::Text(entry) => {
             let origin = entry.origin().suffix("token");
-            ("token", entry.text()?, None, origin)
+            (entry.text()?, origin)
         }
         TokenSource::File(entry) => {
             let origin = entry.origin().suffix("token_file");
-            let (path, text) = secret::read_file(entry)?;
-            ("token_file", text, Some(path), origin)
+            return read_token_file(report, secret::path_of(entry)?, &origin);
         }
-        TokenSource::Variable(text) => ("token", text.trim().to_owned(), None, format!(" (from {TOKEN_VARIABLE})")),
+        TokenSource::Variable(text) => (text.trim().to_owned(), format!(" (from {TOKEN_VARIABLE})")),
     };
-    let problem = if text.is_empty() {
-        "holds no token; put in the one that `adit token new` printed"
-    } else if text.len() > MAX_TOKEN {
-        "is too long to be a token; put in the one that `adit token new` printed, and nothing else"
+    match problem_with(&text) {
+        None => Some((Secret::new(text), None)),
+        Some(problem) => {
+            report.problem("token", format!("{problem}{origin}"));
+            None
+        }
+    }
+}
+
+/// The token in the file at `path`; an empty one where the caller can wait for it.
+fn read_token_file(report: &Report, path: PathBuf, origin: &str) -> Option<FoundToken> {
+    let problem = match secret::read(&path) {
+        Ok(text) => match problem_with(&text) {
+            None => return Some((Secret::new(text), Some(path))),
+            Some(problem) => format!("{problem}{origin}"),
+        },
+        Err(problem) => problem,
+    };
+    report.deferrable("token_file", problem).then(|| (Secret::new(""), Some(path)))
+}
+
+fn problem_with(token: &str) -> Option<&'static str> {
+    if token.is_empty() {
+        Some("holds no token; put in the one that `adit token new` printed")
+    } else if token.len() > MAX_TOKEN {
+        Some("is too long to be a token; put in the one that `adit token new` printed, and nothing else")
     } else {
-        return Some((Secret::new(text), file));
-    };
-    report.problem(key, format!("{problem}{origin}"));
-    None
+        None
+    }
 }
 
 #[cfg(test)]

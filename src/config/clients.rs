@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use crate::values::{ClientId, Domain, Fingerprint, Name};
 
@@ -150,18 +151,28 @@ impl ClientsFile {
         Self::from_file(&read(path)?)
     }
 
+    /// As [`ClientsFile::load`], with the digest of what was read.
+    ///
+    /// # Errors
+    /// As [`ClientsFile::load`].
+    pub fn load_digested(path: &Path) -> Result<(Self, Fingerprint), ConfigErrors> {
+        let file = read(path)?;
+        Ok((Self::from_file(&file)?, digest_of(&file.text)))
+    }
+
     /// Reads `path` while a server runs by what it said before. An editor may be writing it just now, and many empty a
-    /// file before they write, so one without a byte is refused: it would send everybody away.
+    /// file before they write, so one without a byte is refused: it would send everybody away. With the digest of what
+    /// was read.
     ///
     /// # Errors
     /// As [`ClientsFile::load`], and the file is empty.
-    pub fn load_again(path: &Path) -> Result<Self, ConfigErrors> {
+    pub fn load_again(path: &Path) -> Result<(Self, Fingerprint), ConfigErrors> {
         let file = read(path)?;
         if file.text.is_empty() {
             let message = "is empty; to let nobody in any more, leave a comment in it, like `# nobody`";
             return Err(ConfigErrors::one(Some(file.path), "", message));
         }
-        Self::from_file(&file)
+        Ok((Self::from_file(&file)?, digest_of(&file.text)))
     }
 
     /// Resolves `text` as if it had been read from `file`.
@@ -179,6 +190,11 @@ impl ClientsFile {
         let clients = resolve(report.root(values));
         report.finish(Some(clients))
     }
+}
+
+/// By which one text of a clients file is told from another.
+pub(super) fn digest_of(text: &str) -> Fingerprint {
+    Fingerprint(Sha256::digest(text).into())
 }
 
 fn read(path: &Path) -> Result<FileText, ConfigErrors> {

@@ -1,7 +1,8 @@
 //! Changes to `clients.toml` that leave every comment and line of the operator where it was.
 //!
 //! Each is one step: a reader sees the old file or the new one, two writers take turns by a lock file beside it, and
-//! what would not load is not written. They block while another one writes. Owner and mode of the file stay: an
+//! what would not load is not written. The digest of what was written is noted in that lock file, so that the server can
+//! tell a change by command from a file that somebody is still editing ([`was_written_by_command`]). They block while another one writes. Owner and mode of the file stay: an
 //! operator who is root must not lock the server out of its own file.
 
 mod error;
@@ -27,7 +28,7 @@ pub use error::{EditError, RedeemError};
 pub use set::{ClientChange, Listing, listing, set_client};
 
 use self::text::{Comments, NotThere, add, inline, insert_after, list, quoted, remove, set};
-use super::clients::{Claim, ClientsFile, claims_of, invite_key, port_text};
+use super::clients::{Claim, ClientsFile, claims_of, digest_of, invite_key, port_text};
 use super::error::ConfigErrors;
 use super::raw::FileText;
 
@@ -292,7 +293,7 @@ fn change<T, E: From<EditError>>(
     // The file behind a link is the one to change, and its directory the one to write in.
     files::refuse_foreign(path).map_err(EditError::Io)?;
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let _lock = lock_beside(&target, missing).map_err(EditError::Io)?;
+    let lock = lock_beside(&target, missing).map_err(EditError::Io)?;
     let hint = format!("make one with `adit token new ID --clients {}`", path.display());
     let text = match FileText::read(&target, &hint) {
         Err(_) if missing == Missing::MakeOne && !target.exists() => FileText { path: target, text: String::new() },
@@ -310,8 +311,17 @@ fn change<T, E: From<EditError>>(
         NOBODY.clone_into(&mut text.text);
     }
     ClientsFile::from_file(&text).map_err(EditError::Refused)?;
+    // Without it the server takes the change for one by hand, which it may look at twice.
+    let _ = lock.note(&digest_of(&text.text).to_string());
     files::replace(&text.path, text.text.as_bytes(), Readers::Owner).map_err(EditError::Io)?;
     Ok(outcome)
+}
+
+/// Whether the text with this digest came into the clients file at `path` by a command or the API, in one step, and not
+/// from an editor. Blocks.
+pub fn was_written_by_command(path: &Path, digest: &Fingerprint) -> bool {
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    Lock::noted(files::directory_of(&target)).is_some_and(|note| note == digest.to_string())
 }
 
 /// The folder is made with the file, like `config` in a new place. A longer path that is not there is more likely mistyped.

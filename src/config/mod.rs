@@ -54,7 +54,7 @@ pub use draft::{ClientDraft, EntryDraft, InviteDraft};
 pub use edit::{
     ClientChange, EditError, Listing, NewClient, NewInvite, RedeemError, Redeemed, Replaced, add_client, add_invite,
     begin_clients_file, listing, look_at_beginning, redeem_invite, replace_invite, revoke_client, revoke_invite,
-    rotate_token, set_client,
+    rotate_token, set_client, was_written_by_command,
 };
 pub use error::{ConfigErrors, Problem};
 pub use log::{LOG_LEVELS, LogConfig, LogFile, LogFormat, log_level};

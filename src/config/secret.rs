@@ -1,11 +1,24 @@
 //! Secrets in files of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::table::Entry;
 
 /// The file that `entry` names, and what it holds, without the white space around it. May be nothing.
 pub(super) fn read_file(entry: Entry<'_>) -> Option<(PathBuf, String)> {
+    let (report, key) = (entry.report(), entry.key().to_owned());
+    let path = path_of(entry)?;
+    match read(&path) {
+        Ok(text) => Some((path, text)),
+        Err(problem) => {
+            report.problem(key, problem);
+            None
+        }
+    }
+}
+
+/// The file that `entry` names; it need not exist.
+pub(super) fn path_of(entry: Entry<'_>) -> Option<PathBuf> {
     let (report, key) = (entry.report(), entry.key().to_owned());
     let path = entry.path()?;
     // Easily mixed up, and then the path must not be printed.
@@ -13,11 +26,15 @@ pub(super) fn read_file(entry: Entry<'_>) -> Option<(PathBuf, String)> {
         report.problem(key, "looks like the token itself; write it to a file and name that, or use token");
         return None;
     }
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Some((path, text.trim().to_owned())),
-        Err(error) => {
-            report.problem(key, format!("cannot read {}: {error}; check path and permissions", path.display()));
-            None
-        }
-    }
+    Some(path)
+}
+
+/// What the file at `path` holds, without the white space around it.
+///
+/// # Errors
+/// A message that names the path and says what to check.
+pub(super) fn read(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path);
+    text.map(|text| text.trim().to_owned())
+        .map_err(|error| format!("cannot read {}: {error}; check path and permissions", path.display()))
 }

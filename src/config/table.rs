@@ -27,6 +27,8 @@ pub(super) struct Report {
     left: RefCell<Vec<(String, Origin)>>,
     /// Only for those who read about keys.
     facts: Option<RefCell<Facts>>,
+    /// Problems with what other programs still have to write, if the caller can wait for that.
+    deferred: Option<RefCell<Vec<Problem>>>,
 }
 
 impl Report {
@@ -39,7 +41,28 @@ impl Report {
             asked: RefCell::default(),
             left: RefCell::default(),
             facts: None,
+            deferred: None,
         }
+    }
+
+    /// Keeps what [`Report::deferrable`] reports apart from the other problems.
+    pub(super) fn deferring(self) -> Self {
+        Self { deferred: Some(RefCell::default()), ..self }
+    }
+
+    /// Reports a problem that may pass without a change of the configuration. Returns whether it is deferred.
+    pub(super) fn deferrable(&self, key: impl Into<String>, message: impl Into<String>) -> bool {
+        let problem = Problem { key: key.into(), message: message.into() };
+        match &self.deferred {
+            Some(deferred) => deferred.borrow_mut().push(problem),
+            None => self.problems.borrow_mut().push(problem),
+        }
+        self.deferred.is_some()
+    }
+
+    /// The problems that were deferred.
+    pub(super) fn take_deferred(&self) -> Vec<Problem> {
+        self.deferred.as_ref().map(RefCell::take).unwrap_or_default()
     }
 
     /// One that remembers what the walk says of each key.

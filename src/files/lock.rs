@@ -1,16 +1,19 @@
 //! One at a time makes files in a folder.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use super::{Readers, links, look_at_place, make_folder, owner, set_mode, with_path};
 
 /// The right to make files in a directory, held by one process (and one holder in it) at a time; dropping it passes
-/// it on. It lives in an empty file `.lock` there, which stays.
+/// it on. It lives in a file `.lock` there, which stays; its holder may leave a note in it.
 #[derive(Debug)]
 #[must_use = "a lock that is dropped at once protects nothing"]
-pub struct Lock(#[expect(dead_code, reason = "the lock is held for as long as the file is open")] File);
+pub struct Lock(File);
+
+/// Bytes of the longest note.
+const MAX_NOTE: u64 = 256;
 
 /// In each directory that was ever locked.
 const LOCK_FILE: &str = ".lock";
@@ -27,6 +30,25 @@ impl Lock {
         let path = directory.join(LOCK_FILE);
         let lock = open(&path, directory).and_then(|file| file.lock().map(|()| file));
         lock.map(Self).map_err(|error| with_path(error, "cannot lock", &path))
+    }
+
+    /// Leaves a note for those who read [`Lock::noted`], in place of an earlier one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn note(&self, text: &str) -> io::Result<()> {
+        let mut file = &self.0;
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(text.as_bytes())
+    }
+
+    /// The note that the last holder of the lock on `directory` left, if there is one that can be read.
+    pub fn noted(directory: &Path) -> Option<String> {
+        let file = open_existing(&directory.join(LOCK_FILE)).ok()?;
+        let mut note = String::new();
+        file.take(MAX_NOTE).read_to_string(&mut note).ok()?;
+        Some(note).filter(|note| !note.is_empty())
     }
 
     /// Whether it could be had, sooner or later. Leaves nothing behind.
@@ -56,13 +78,13 @@ fn open(path: &Path, directory: &Path) -> io::Result<File> {
 }
 
 /// Whoever owns the folder may have put anything there: a link would lead elsewhere, and a pipe would be waited for.
-fn open_existing(path: &Path) -> io::Result<File> {
+pub(super) fn open_existing(path: &Path) -> io::Result<File> {
     let found = fs::symlink_metadata(path)?;
     let no_file = || io::Error::new(io::ErrorKind::InvalidInput, "it is no file; remove it");
     if !found.is_file() {
         return Err(no_file());
     }
-    // For reading, too: then not even a pipe that has just taken its place is waited for.
+    // For reading and writing: then not even a pipe that has just taken its place is waited for.
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     if owner::is_same(&found, &file.metadata()?) { Ok(file) } else { Err(no_file()) }
 }
@@ -87,6 +109,20 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn the_last_holder_of_a_lock_leaves_a_note() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Lock::noted(dir.path()), None);
+        let lock = Lock::wait(dir.path()).unwrap();
+        assert_eq!(Lock::noted(dir.path()), None);
+        lock.note("a longer note").unwrap();
+        lock.note("a note").unwrap();
+        drop(lock);
+        assert_eq!(Lock::noted(dir.path()).as_deref(), Some("a note"));
+        drop(Lock::wait(dir.path()).unwrap());
+        assert_eq!(Lock::noted(dir.path()).as_deref(), Some("a note"), "taking the lock alone leaves it");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //!
 //! [`replace`] writes one so that no reader ever sees half of it; [`Lock`] keeps two processes from making the same
 //! file at once; [`make_folder`] makes the folder for both. All block: they are for start-up and for the command line.
-//! `owner` sees to it that root leaves nothing behind which the server cannot read, and `links` that nobody leads root to
+//! [`Presence`] makes a running process known to others. `owner` sees to it that root leaves nothing behind which the server cannot read, and `links` that nobody leads root to
 //! what is not theirs. [`Watch`] tells when a file has changed, and does not block. No room above is imported.
 
 mod folder;
 mod links;
 mod lock;
 mod owner;
+mod presence;
 mod watch;
 
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +20,7 @@ pub use folder::{look_at_place, make_folder};
 pub use links::refuse_foreign;
 pub use lock::Lock;
 pub use owner::is_ours;
+pub use presence::{Presence, Present, presence};
 pub use watch::Watch;
 
 /// Who may read a file that is made anew.

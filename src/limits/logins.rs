@@ -23,6 +23,12 @@ impl FailedLogins {
     pub fn new(per_minute: NonZeroU32, ipv6_prefix: u8, max_keys: usize) -> Self {
         Self::with_clock(per_minute, ipv6_prefix, max_keys, DefaultClock::default())
     }
+
+    /// As [`FailedLogins::new`], with `burst` failures at once.
+    pub fn with_burst(per_minute: NonZeroU32, burst: NonZeroU32, ipv6_prefix: u8, max_keys: usize) -> Self {
+        let quota = Quota::per_minute(per_minute).allow_burst(burst);
+        Self(Cells::new(quota, ipv6_prefix, max_keys, DefaultClock::default()))
+    }
 }
 
 impl<C: Clock + Clone> FailedLogins<C> {
@@ -34,6 +40,11 @@ impl<C: Clock + Clone> FailedLogins<C> {
     /// Goes by another rate and prefix from now on. If they are others, the failures so far are forgotten.
     pub fn change(&self, per_minute: NonZeroU32, ipv6_prefix: u8) {
         self.0.change(Quota::per_minute(per_minute), ipv6_prefix);
+    }
+
+    /// As [`FailedLogins::change`], with `burst` failures at once.
+    pub fn change_with_burst(&self, per_minute: NonZeroU32, burst: NonZeroU32, ipv6_prefix: u8) {
+        self.0.change(Quota::per_minute(per_minute).allow_burst(burst), ipv6_prefix);
     }
 }
 

@@ -96,6 +96,7 @@ async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, asked: Asked) 
         let (code, message) = error.refusal();
         Refused::new(code, message)
     })?;
+    tunnel.forget_withheld();
     // The operator may have changed its mind in between.
     shared.look_at(tunnel);
     Ok(offers)

@@ -1,9 +1,10 @@
 //! The login: from an agent's first words to a value that proves who it is.
 //!
-//! `proof` says whose the login is, `services` what it may offer, `invitation` makes a client of whoever has a code.
+//! `proof` says whose the login is and `refused` which tokens were refused before, `services` what it may offer, `invitation` makes a client of whoever has a code.
 
 mod invitation;
 mod proof;
+mod refused;
 mod services;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::values::{ClientId, InstanceId, Name, harmless_line};
 
 pub(super) use proof::Declined;
 pub use proof::TICKET_LIFETIME;
+pub(super) use refused::RefusedTokens;
 
 /// An agent has proved that it acts for this client, and may offer these services. Made here and nowhere else.
 #[derive(Debug, Clone)]
@@ -181,6 +183,8 @@ impl Shared {
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, peer.ip()).map(Granted::Lane);
         }
+        // The operator's latest change counts for the login that follows it.
+        self.clients_file.catch_up().await;
         if let Some(Proof::Invite(code)) = &hello.proof {
             return self.redeem(code, &hello.client_id, peer.ip()).await.map(Granted::Known);
         }

@@ -58,6 +58,7 @@ use certificate::{Certificates, Origin, ServerCertificate};
 pub use check::check;
 pub use drain::Drained;
 use drain::{boxed_until_cut, until_cut};
+use login::RefusedTokens;
 use metrics::{Limit, Metrics};
 use ports::{OpenPort, Ports};
 use public::Door;
@@ -69,6 +70,7 @@ pub use room::connections_within;
 use settings::Settings;
 use starts::Starts;
 use usages::Usages;
+use warden::Warden;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
 const LOGIN_CHECKS: usize = 2;
@@ -87,6 +89,10 @@ const LEAST_LOGINS: usize = 2;
 /// Refused logins that have a line of their own within a second; in the long run one a second has. More than one, because an
 /// operator who looks for the mistake of one agent must find it among those of others.
 const REFUSALS_AT_ONCE: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
+
+/// Clients whose first wrong token from one address is looked at although that address has failed too often. As many again
+/// in a minute as other failures.
+const FIRST_FAILURES: NonZeroU32 = NonZeroU32::new(128).expect("128 is not zero");
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
@@ -152,6 +158,7 @@ pub struct Shared {
     node_id: String,
     clients: Arc<Clients>,
     clients_file: Arc<ClientsOnDisk>,
+    warden: Warden,
     usages: Usages,
     registry: Arc<Registry>,
     /// In which order agents were started.
@@ -162,6 +169,9 @@ pub struct Shared {
     visitor_connections: PerAddress,
     connections: Permits,
     failed_logins: FailedLogins,
+    /// Those that count although the address has failed too often: each is the first of a client from that address.
+    first_failures: FailedLogins,
+    refused_tokens: RefusedTokens,
     /// At the admin port.
     wrong_admin_tokens: FailedLogins,
     /// Compares visitors' passwords.
@@ -265,6 +275,7 @@ impl Server {
         let clients = Arc::new(clients);
         let shared = Shared {
             clients_file: Arc::new(ClientsOnDisk::new(config.clients.clone(), Arc::clone(&clients))),
+            warden: Warden::default(),
             usages: Usages::default(),
             clients,
             public_port: public.local_addr()?.port(),
@@ -279,6 +290,13 @@ impl Server {
             connections: Permits::new(room.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
+            first_failures: FailedLogins::with_burst(
+                per_ip.logins_per_minute,
+                FIRST_FAILURES,
+                prefix,
+                REMEMBERED_ADDRESSES,
+            ),
+            refused_tokens: RefusedTokens::new().map_err(io::Error::other)?,
             wrong_admin_tokens: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
@@ -480,6 +498,8 @@ async fn evict_idle(shared: Arc<Shared>) {
             _ = tick.tick() => {
                 shared.visitors.evict_idle();
                 shared.failed_logins.evict_idle();
+                shared.first_failures.evict_idle();
+                shared.refused_tokens.evict_idle();
                 shared.passwords.evict_idle();
                 shared.wrong_admin_tokens.evict_idle();
             }

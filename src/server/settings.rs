@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::proofs::DomainProofs;
 use super::room::Room;
-use super::{LOGINS_OF_AN_ADDRESS, Shared};
+use super::{FIRST_FAILURES, LOGINS_OF_AN_ADDRESS, Shared};
 use crate::config::ServerConfig;
 use crate::routing::Router;
 
@@ -55,6 +55,7 @@ impl Shared {
         self.visitors.change(per_ip.requests_per_second, per_ip.burst, prefix);
         self.visitor_connections.change(per_ip.connections, prefix);
         self.failed_logins.change(per_ip.logins_per_minute, prefix);
+        self.first_failures.change_with_burst(per_ip.logins_per_minute, FIRST_FAILURES, prefix);
         self.wrong_admin_tokens.change(per_ip.logins_per_minute, prefix);
         self.passwords.change(per_ip.logins_per_minute, prefix);
         self.logins_by_address.change(LOGINS_OF_AN_ADDRESS, prefix);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use super::login::Authenticated;
@@ -73,6 +73,8 @@ pub struct Tunnel {
     id: TunnelId,
     login: Authenticated,
     services: RwLock<Arc<[Arc<Service>]>>,
+    /// What the operator has taken away from the agent, which may be allowed again.
+    withheld: Mutex<Vec<Arc<Service>>>,
     secret: LaneSecret,
     lanes: RwLock<Lanes>,
     asked: LastAsked,
@@ -90,6 +92,7 @@ impl Tunnel {
             id,
             // Not kept twice: a service that goes must take its port along.
             services: RwLock::new(login.take_services().into()),
+            withheld: Mutex::default(),
             login,
             secret,
             lanes: RwLock::new(Lanes::new()),
@@ -171,6 +174,22 @@ impl Tunnel {
     /// What the agent offers at the moment.
     pub fn services(&self) -> Arc<[Arc<Service>]> {
         Arc::clone(&self.services.read())
+    }
+
+    /// Keeps services that were taken away, for when they are allowed again. One with a port of its own gives that up: its
+    /// agent has it again with the next login.
+    pub(super) fn withhold(&self, services: impl Iterator<Item = Arc<Service>>) {
+        self.withheld.lock().extend(services.filter(|service| service.port().is_none()));
+    }
+
+    /// Those of the services that were taken away which `may` be offered again.
+    pub(super) fn take_withheld(&self, may: impl Fn(&Service) -> bool) -> Vec<Arc<Service>> {
+        self.withheld.lock().extract_if(.., |service| may(service)).collect()
+    }
+
+    /// The agent offers other services by now: what was taken away before is history.
+    pub(super) fn forget_withheld(&self) {
+        self.withheld.lock().clear();
     }
 
     /// The registry's to call, which keeps the names.

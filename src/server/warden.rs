@@ -1,16 +1,38 @@
 //! Whoever is connected may be so only for as long as the operator lets it: looked at again whenever the list of clients
 //! changes, and when something on it ends by itself.
 
+mod grace;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::Shared;
+use super::service::Service;
 use super::tunnel::{Retired, Tunnel};
+use crate::values::{ClientId, TunnelId};
+use grace::{DELAY, Due, Grace};
 
 /// Waits are cut into pieces: clocks are set, and computers sleep.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Why a tunnel is closed.
+const NO_TOKEN: &str = "its token was revoked, or has expired";
+const NO_SERVICE: &str = "it may not offer anything any more";
+
+/// Which tunnels a reload would close that may be half of a file, and until when they stay.
+#[derive(Debug, Default)]
+pub(super) struct Warden(Mutex<Grace<TunnelId>>);
+
+/// What is to become of a tunnel.
+enum Allowed {
+    Everything,
+    SomeServices,
+    Nothing(&'static str),
+}
 
 impl Shared {
     /// Ends what is not allowed any more, until the server stops.
@@ -20,13 +42,18 @@ impl Shared {
         loop {
             let ends = self.clients.next_change(looked);
             let wait = ends.map(|end| until(end).min(LOOK_AGAIN));
+            let grace = self.warden.0.lock().next();
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
+                () = async { match grace {
+                    Some(grace) => tokio::time::sleep_until(grace).await,
+                    None => std::future::pending().await,
+                } } => {}
                 () = async { match wait {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => std::future::pending().await,
-                } } => if ends.is_some_and(|end| end > Timestamp::now()) { continue },
+                } } => if grace.is_none_or(|grace| grace > Instant::now()) && ends.is_some_and(|end| end > Timestamp::now()) { continue },
             }
             changes.mark_unchanged();
             looked = Timestamp::now();
@@ -34,12 +61,47 @@ impl Shared {
         }
     }
 
-    /// Looks at every tunnel, now.
+    /// Looks at every tunnel, now. Those that a reload by hand would close get time, if they are most of all.
     pub(super) fn look_at_tunnels(&self) {
         self.usages.change(|client| self.allowance(client));
-        self.registry.forget_kept(|client| self.clients.entry(client).is_some());
-        self.starts.retain(|client| self.clients.entry(client).is_some());
-        self.registry.all().iter().for_each(|tunnel| self.look_at(tunnel));
+        // A client that is not listed at the moment may be again before its tunnels are closed.
+        let counts =
+            |client: &ClientId| self.clients.entry(client).is_some() || !self.registry.tunnels_of(client).is_empty();
+        self.registry.forget_kept(counts);
+        self.starts.retain(counts);
+        // Held over all of it: of two that look, the second one must not take the change for old.
+        let mut grace = self.warden.0.lock();
+        let tunnels = self.registry.all();
+        let due_of = |tunnel: &Arc<Tunnel>| match self.allowed(tunnel) {
+            Allowed::Everything => None,
+            Allowed::SomeServices => Some(Due { tunnel: tunnel.id(), closes: false }),
+            Allowed::Nothing(_) => Some(Due { tunnel: tunnel.id(), closes: tunnel.is_serving() }),
+        };
+        let (change, due) = loop {
+            let change = self.clients.last_change();
+            let due: Vec<_> = tunnels.iter().filter_map(due_of).collect();
+            // Otherwise it may be another list that they were compared with.
+            if change == self.clients.last_change() {
+                break (change, due);
+            }
+        };
+        let open = tunnels.iter().filter(|tunnel| tunnel.is_serving()).count();
+        let verdict = grace.decide(&due, open, change, Instant::now());
+        drop(grace);
+        if verdict.delayed > 0 {
+            let closing = due.iter().filter(|due| due.closes).count();
+            tracing::warn!(
+                closing,
+                open,
+                "the clients file no longer lists most of the connected agents; it may still be being written, so their \
+                 tunnels are closed in {DELAY:?} unless it lists them again"
+            );
+        }
+        if verdict.spared > 0 {
+            tracing::info!(tunnels = verdict.spared, "the clients file lists these connected agents again: they stay");
+        }
+        tunnels.iter().filter(|tunnel| verdict.now.contains(&tunnel.id())).for_each(|tunnel| self.enforce(tunnel));
+        tunnels.iter().for_each(|tunnel| self.give_back(tunnel));
         self.forget_meters();
     }
 
@@ -49,18 +111,55 @@ impl Shared {
         self.metrics.forget(|client, name| self.clients.may_claim(client, name));
     }
 
-    /// Ends the tunnel, or takes services away from it, if its client may not have it any more.
+    /// Ends the tunnel, or takes services away from it, if its client may not have it any more; unless it has time.
     pub(super) fn look_at(&self, tunnel: &Arc<Tunnel>) {
-        if !self.is_still_good(tunnel) {
-            return self.end(tunnel, "its token was revoked, or has expired");
+        if !self.warden.0.lock().covers(tunnel.id(), self.clients.last_change()) {
+            self.enforce(tunnel);
         }
+    }
+
+    /// What the tunnel's client may have of it.
+    fn allowed(&self, tunnel: &Arc<Tunnel>) -> Allowed {
+        let services = tunnel.services();
+        match services.iter().filter(|service| self.may_still_offer(tunnel, service)).count() {
+            _ if !self.is_still_good(tunnel) => Allowed::Nothing(NO_TOKEN),
+            kept if kept == services.len() => Allowed::Everything,
+            0 => Allowed::Nothing(NO_SERVICE),
+            _ => Allowed::SomeServices,
+        }
+    }
+
+    fn enforce(&self, tunnel: &Arc<Tunnel>) {
+        if let Allowed::Nothing(why) = self.allowed(tunnel) {
+            return self.end(tunnel, why);
+        }
+        let before = tunnel.services();
         match self.registry.retain_services(tunnel, |service| self.may_still_offer(tunnel, service)) {
             (before, kept) if kept == before => {}
-            (_, 0) => self.end(tunnel, "it may not offer anything any more"),
+            (_, 0) => self.end(tunnel, NO_SERVICE),
             _ => {
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may not offer some of its services any more");
+                let now = tunnel.services();
+                let is_gone = |service: &&Arc<Service>| !now.iter().any(|kept| Arc::ptr_eq(kept, service));
+                tunnel.withhold(before.iter().filter(is_gone).cloned());
                 self.tell_services(tunnel);
             }
+        }
+    }
+
+    /// Gives the tunnel the services back that were taken away and may be offered again.
+    fn give_back(&self, tunnel: &Arc<Tunnel>) {
+        let back = tunnel.take_withheld(|service| self.may_still_offer(tunnel, service));
+        if back.is_empty() || !tunnel.is_serving() {
+            return;
+        }
+        match self.registry.return_services(tunnel, back.clone()) {
+            Ok(()) => {
+                tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may offer services again");
+                self.tell_services(tunnel);
+            }
+            // Another client still has one of the names: the next change is another occasion.
+            Err(_) => tunnel.withhold(back.into_iter()),
         }
     }
 

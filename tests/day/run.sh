@@ -175,8 +175,11 @@ sent_away=$(date +%s%N)
 "$adit" token revoke bob 2>&1 | sed 's/^/      /'
 said server 'revoked by the operator client=bob' >/dev/null
 fine "his tunnel was cut within $((($(date +%s%N) - sent_away) / 1000000)) ms"
-ended "$agent_bob" 77
+said agent-bob 'cannot connect: refused .bad_token.' >/dev/null
 answers bob 404
+kill "$agent_bob"
+ended "$agent_bob" 0
+fine "his agent says why and goes on asking, until it is stopped"
 visit alice /go >/dev/null
 ended "$reading" 0
 [ "$(cat logs/reading-on)" = "first half, second half" ] || wrong "the visitor has read: $(cat logs/reading-on)"

@@ -261,7 +261,8 @@ async fn a_login_that_is_refused_for_changed_services_falls_back_to_those_before
 #[tokio::test]
 async fn what_was_refused_from_the_beginning_ends_the_agent() {
     let server = StandIn::start().await;
-    let agent = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("bob", apps::nothing().await)]);
+    let services = [("bob", apps::nothing().await)];
+    let agent = TestAgent::start_at_a_terminal(&[server.address], server.fingerprint, "alice", &services);
     agent.change(entries(&[("carol", apps::nothing().await)]));
     server.login().await.refuse(Refusal::NotAllowed, "not yours").await;
     assert!(matches!(agent.ended().await, Err(GivenUp::Refused { code: Refusal::NotAllowed, .. })));

@@ -37,10 +37,12 @@ mod rules;
 mod scale;
 mod shutdown;
 mod slow_link;
+mod stale;
 mod standby;
 mod takeover;
 mod targets;
 mod tenants;
 #[cfg(feature = "otlp")]
 mod traces;
+mod unsettled;
 mod upgrades;

@@ -146,9 +146,9 @@ async fn a_port_must_be_the_clients_own() {
         [("alice", 22, "set alice --tcp-ports +22`"), ("bob", 21_000, "set bob --tcp-ports 21000`")]
     {
         let entry = tcp(client, &local, &[("remote_port", ValueKind::from(i64::from(port)))]);
-        let agent = TestAgent::start_with(&[server.tunnel], server.fingerprint, client, vec![entry]);
-        let error = agent.ended().await.unwrap_err().to_string();
-        assert!(error.contains("not_allowed") && error.contains(says), "{error}");
+        let mut agent = TestAgent::start_with(&[server.tunnel], server.fingerprint, client, vec![entry]);
+        let why = agent.refused("not_allowed").await;
+        assert!(why.contains(says), "{why}");
     }
 }
 
@@ -223,9 +223,9 @@ async fn tls_of_ones_own_needs_the_https_port() {
     let server = TestServer::start(&[]);
     let mut entry = service("alice", "443", &[]);
     entry.insert("kind".to_owned(), "tls".into());
-    let agent = TestAgent::start_with(&[server.tunnel], server.fingerprint, "alice", vec![entry]);
-    let error = agent.ended().await.unwrap_err().to_string();
-    assert!(error.contains("public.https"), "{error}");
+    let mut agent = TestAgent::start_with(&[server.tunnel], server.fingerprint, "alice", vec![entry]);
+    let why = agent.refused("not_allowed").await;
+    assert!(why.contains("public.https"), "{why}");
 }
 
 #[tokio::test]

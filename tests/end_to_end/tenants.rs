@@ -45,7 +45,7 @@ async fn a_revoked_client_is_cut_at_once_and_nobody_else_notices() {
     }
     let without_alice = clients().split_once("[clients.bob]").unwrap().1.to_owned();
     server.clients.replace(clients_file(&format!("[clients.bob]{without_alice}")));
-    let refused = alice.reaches("the end of a revoked agent", |state| *state == State::Ended);
+    let refused = alice.refused("bad_token");
     let (mut bobs, alices) = (open.pop().unwrap(), open.pop().unwrap());
     let (cut, _) = tokio::join!(soon("the end of alice's download", alices.1.collect()), refused);
     assert!(cut.is_err(), "half of it came");
@@ -56,22 +56,27 @@ async fn a_revoked_client_is_cut_at_once_and_nobody_else_notices() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_revoked_is_refused_when_it_comes_back() {
+async fn an_agent_that_is_revoked_is_refused_until_it_is_listed_again() {
     let server = TestServer::start(&[]);
-    let agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("here").await)]).await;
+    let mut agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("here").await)]).await;
     server.clients.replace(clients_file("[clients]\n"));
-    let why = agent.ended().await.unwrap_err().to_string();
-    assert!(why.contains("bad_token"), "{why}");
+    let why = agent.refused("bad_token").await;
+    assert!(why.contains("ask the operator for a new one"), "{why}");
     assert!(server.registry.is_empty());
+    server.clients.replace(clients_file(&clients()));
+    agent.connected().await;
+    assert_eq!(fetch(server.public, "alice", "/").await.text(), "here");
 }
 
 #[tokio::test]
-async fn a_token_that_expires_ends_its_tunnel() {
+async fn a_token_that_expires_ends_its_tunnel_until_it_is_renewed() {
     let server = TestServer::start(&[]);
-    let agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("here").await)]).await;
+    let mut agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("here").await)]).await;
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(300);
     server.clients.replace(clients_file(&more_for_alice(&format!("expires = {soon}"))));
-    assert!(agent.ended().await.unwrap_err().to_string().contains("bad_token"));
+    agent.refused("bad_token").await;
+    server.clients.replace(clients_file(&clients()));
+    agent.connected().await;
 }
 
 #[tokio::test]
@@ -276,7 +281,7 @@ async fn an_agent_changes_what_it_offers_while_it_is_connected() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_away_leaves_the_others() {
+async fn a_name_that_is_taken_away_leaves_the_others_and_comes_back_when_it_is_allowed_again() {
     let server = TestServer::start(&[]);
     let puppet = Puppet::connect(&server, &hello("alice", &["alice", "blog"])).await;
     let (mut reader, _writer) = control(&puppet).await;
@@ -285,6 +290,10 @@ async fn a_name_that_is_taken_away_leaves_the_others() {
     assert_eq!(services.len(), 1);
     assert_eq!(services[0].name, name("alice"));
     assert!(server.registry.by_name(&name("blog")).is_none() && server.registry.by_name(&name("alice")).is_some());
+    server.clients.replace(clients_file(&clients()));
+    let Control::Offered { change: 0, services, .. } = heard(&mut reader).await else { panic!("not told") };
+    assert_eq!(services.len(), 2);
+    assert_eq!(server.tunnel_of("blog").id(), server.tunnel_of("alice").id());
 }
 
 #[tokio::test]
@@ -292,7 +301,7 @@ async fn a_changed_clients_file_counts_and_a_broken_one_does_not() {
     let server = TestServer::start(&[]);
     let file = server.dir().path().join("clients.toml");
     replace_file(&file, &clients());
-    let agent = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("bob").await)]).await;
+    let mut agent = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("bob").await)]).await;
     let mut changes = server.clients.changes();
     replace_file(&file, &more_for_alice("limits = { streams = 5 }"));
     soon("the new file", changes.changed()).await.unwrap();
@@ -306,7 +315,7 @@ async fn a_changed_clients_file_counts_and_a_broken_one_does_not() {
     assert_eq!(fetch(server.public, "bob", "/").await.text(), "bob");
 
     replace_file(&file, "[clients]\n");
-    assert!(agent.ended().await.is_err(), "nobody is listed any more");
+    agent.refused("bad_token").await;
     assert_eq!(*problems.borrow(), None);
 }
 

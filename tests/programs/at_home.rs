@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::processes::{Program, adit, run, tool};
+use crate::processes::{Program, adit, on_a_terminal, run, tool};
 use crate::setup::{Folder, HELLO, Server, python_site, start_agent, unused_address};
 use crate::visitor::{visit, visit_until};
 
@@ -20,18 +20,6 @@ fn server(settings: &str) -> (Folder, Server) {
     folder.write("token", &token);
     let server = Server::start(&folder, settings);
     (folder, server)
-}
-
-/// The same command on a terminal of its own. It gets the terminal's hang-up when the test is done with it, also where
-/// whoever runs the tests ignores those (`nohup`).
-fn on_a_terminal(command: &Command) -> Command {
-    let mut terminal = tool("python3");
-    let spawn = "import pty, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); pty.spawn(sys.argv[1:])";
-    terminal.args(["-c", spawn]);
-    terminal.arg(command.get_program()).args(command.get_args());
-    terminal.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    terminal.env_remove("RUST_LOG");
-    terminal
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use adit::config::{SavedLogin, Trust};
 use adit::values::{ClientId, Secret};
 
-use crate::processes::{Ended, adit, run};
+use crate::processes::{Ended, adit, run, run_on_a_terminal};
 use crate::setup::{Folder, HELLO, Server, python_site, start_agent};
 use crate::stand_in::StandIn;
 use crate::visitor::visit;
@@ -103,7 +103,7 @@ fn flags_and_environment_win_and_the_token_goes_nowhere_else() {
     ] {
         let mut command = here(&folder, &[&["http", "9"], &arguments[..]].concat());
         command.envs(environment);
-        let ended = run("adit http", command);
+        let ended = run_on_a_terminal("adit http", &command);
         match asked {
             Some(asked) => {
                 // A stand-in gives no tunnels.
@@ -166,7 +166,7 @@ fn a_servers_ca_is_kept_with_the_login() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     server.hello();
     fs::remove_file(ca).unwrap();
-    assert_eq!(run("adit http", here(&folder, &["http", "9"])).code, Some(77));
+    assert_eq!(run_on_a_terminal("adit http", &here(&folder, &["http", "9"])).code, Some(77));
     assert_eq!(server.asked(), ("alice".to_owned(), TOKEN.to_owned()));
 }
 

@@ -38,3 +38,4 @@ mod stopping;
 mod tokens;
 mod visitors;
 mod volume;
+mod waiting;

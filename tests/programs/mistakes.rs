@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::processes::{Ended, Program, adit, run};
+use crate::processes::{Ended, Program, adit, run, run_on_a_terminal};
 use crate::setup::{Folder, Server, serve, unused_address};
 
 /// No site is needed where no login succeeds.
@@ -44,12 +44,12 @@ fn assert_hides(ended: &Ended, token: &str) {
 }
 
 #[test]
-fn a_wrong_token_and_an_unknown_client_are_refused_for_good_in_the_same_words() {
+fn a_wrong_token_and_an_unknown_client_are_refused_in_the_same_words() {
     let folder = Folder::new();
     let token = folder.add_client("alice");
     let wrong = Folder::new().add_client("alice");
     let server = Server::start(&folder, "");
-    let of_alice = run("adit http", with_token(&server, "alice", &wrong));
+    let of_alice = run_on_a_terminal("adit http", &with_token(&server, "alice", &wrong));
     assert_eq!(of_alice.code, Some(77), "{of_alice:?}");
     assert_says(
         &of_alice.stderr,
@@ -57,7 +57,7 @@ fn a_wrong_token_and_an_unknown_client_are_refused_for_good_in_the_same_words() 
     );
     assert_hides(&of_alice, &wrong);
     // Nobody learns from the answer which clients there are.
-    let of_nobody = run("adit http", with_token(&server, "mallory", &token));
+    let of_nobody = run_on_a_terminal("adit http", &with_token(&server, "mallory", &token));
     let refusal = |ended: &Ended| ended.stderr.lines().last().map(str::to_owned);
     assert_eq!((of_nobody.code, refusal(&of_nobody)), (Some(77), refusal(&of_alice)));
     server.program.line("code=\"bad_token\"");
@@ -79,7 +79,7 @@ fn the_servers_log_says_which_of_the_things_it_was_that_the_agent_is_told_in_one
     assert_eq!(run("adit token revoke", revoke).code, Some(0));
     server.program.line("the clients file has changed and counts");
     let answers: Vec<String> = [("zed", &expired), ("nobody", &own), ("alice", &expired), ("bob", &revoked)]
-        .map(|(id, token)| run("adit http", with_token(&server, id, token)).stderr)
+        .map(|(id, token)| run_on_a_terminal("adit http", &with_token(&server, id, token)).stderr)
         .into_iter()
         .map(|said| said.lines().find(|line| line.contains("refused the login")).unwrap_or_default().to_owned())
         .collect();
@@ -109,7 +109,7 @@ fn a_mistyped_token_is_told_from_a_wrong_one() {
         (mistyped.as_str(), "the token is mistyped: its checksum does not fit; copy it again"),
         (cut, "a token has 53 characters and this has 48"),
     ] {
-        let ended = run("adit http", with_token(&server, "alice", slip));
+        let ended = run_on_a_terminal("adit http", &with_token(&server, "alice", slip));
         assert_eq!(ended.code, Some(77), "{ended:?}");
         assert_says(&ended.stderr, &["bad_token", advice]);
         assert_hides(&ended, slip);

@@ -39,6 +39,31 @@ pub(crate) fn tool(name: &str) -> Command {
     command
 }
 
+/// The same command on a terminal of its own, as a person starts it. It gets the terminal's hang-up when the test is done
+/// with it, also where whoever runs the tests ignores those (`nohup`).
+pub(crate) fn on_a_terminal(command: &Command) -> Command {
+    let mut terminal = tool("python3");
+    let spawn = "import os, pty, signal, sys\n\
+                 signal.signal(signal.SIGHUP, signal.SIG_DFL)\n\
+                 sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    terminal.args(["-c", spawn]);
+    terminal.arg(command.get_program()).args(command.get_args());
+    terminal.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    for variable in ["RUST_LOG", "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID"] {
+        if !command.get_envs().any(|(key, value)| key == variable && value.is_some()) {
+            terminal.env_remove(variable);
+        }
+    }
+    terminal
+}
+
+/// Runs a command to its end as a person at a terminal does, who sees all that it prints in one place.
+pub(crate) fn run_on_a_terminal(name: &str, command: &Command) -> Ended {
+    let ended = run(name, on_a_terminal(command));
+    let seen = ended.stdout.replace('\r', "");
+    Ended { code: ended.code, stdout: seen.clone(), stderr: seen }
+}
+
 /// Looks again and again until `look` has something; fails after `limit`. For what no line of output announces.
 pub(crate) fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use adit::config::{AgentConfig, Environment, Flags, ServerConfig};
 
-use crate::processes::{Program, run};
+use crate::processes::{Program, run_on_a_terminal};
 use crate::setup::{Folder, HELLO, Server, python_site, serve, start_agent};
 use crate::visitor::visit;
 
@@ -35,7 +35,7 @@ fn nothing_secret_is_printed(level: &str, environment: &[(&str, &str)]) {
 
     let mut refused = server.http_command("bob", site.port);
     refused.args(["-vv", "--token", &token]).envs(environment.iter().copied());
-    let refused = run("adit http", refused);
+    let refused = run_on_a_terminal("adit http", &refused);
     assert_eq!(refused.code, Some(77), "{refused:?}");
 
     let mut command = server.http_command("alice", site.port);

@@ -1,6 +1,6 @@
 //! Several agents of one client.
 
-use crate::processes::{DEADLINE, Program, run};
+use crate::processes::{DEADLINE, Program, run_on_a_terminal};
 use crate::setup::{Folder, HELLO, Server, python_site, start_agent};
 use crate::visitor::{visit, visit_until};
 
@@ -99,7 +99,7 @@ fn the_older_of_two_agents_stands_by_and_says_who_has_the_name() {
 #[test]
 fn a_name_that_is_not_the_clients_is_not_allowed() {
     let shared = shared();
-    let ended = run("adit http", shared.command(9, "shop"));
+    let ended = run_on_a_terminal("adit http", &shared.command(9, "shop"));
     assert_eq!(ended.code, Some(77), "{ended:?}");
     for part in
         ["not_allowed", "`shop`", "alice, blog", "the operator allows it with `adit token set alice --names +shop`"]

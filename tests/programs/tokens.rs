@@ -4,7 +4,7 @@ use std::fs;
 
 use adit::auth::InviteCode;
 
-use crate::processes::{Ended, adit, run};
+use crate::processes::{Ended, adit, run, run_on_a_terminal};
 use crate::setup::{Folder, Server, python_site, start_agent};
 use crate::visitor::visit;
 
@@ -82,7 +82,7 @@ fn a_new_token_takes_the_place_of_the_old_one() {
     for ended in [&old, &new] {
         let mut command = server.http_command("alice", site.port);
         command.env("ADIT_TOKEN", ended);
-        let ended = run("adit http", command);
+        let ended = run_on_a_terminal("adit http", &command);
         assert!(ended.code == Some(77) && ended.stderr.contains("`adit token rotate ID`"), "{ended:?}");
     }
     let mut command = server.http_command("alice", site.port);
@@ -234,7 +234,7 @@ fn a_client_can_be_changed_and_the_refusal_says_how() {
         command.args(["--name", name]).env("ADIT_TOKEN", &of_alice);
         command
     };
-    let refused = run("adit http", agent("shop"));
+    let refused = run_on_a_terminal("adit http", &agent("shop"));
     let line = refused.stderr.lines().find(|line| line.contains("not_allowed")).unwrap_or_default();
     let command = line.split("`adit token ").nth(1).and_then(|rest| rest.split('`').next()).unwrap_or_default();
     assert_eq!((refused.code, command), (Some(77), "set alice --names +shop"), "{refused:?}");

@@ -6,9 +6,10 @@ use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
+use super::applied::wait_until_applied;
 use super::files::{Files, Site};
 use super::refused::{Asked, typed};
-use super::{done, end, print_secret, taken_over};
+use super::{done, end, print_secret};
 use crate::auth::InviteCode;
 use crate::certs::authority_fingerprint;
 use crate::cli::Failure;
@@ -63,8 +64,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let shown = if io::stdout().is_terminal() { code.as_secret().expose() } else { "CODE" };
     eprintln!("  adit login {} --invite {shown}", site.dialled());
     eprintln!("  adit http 3000");
-    taken_over();
-    Ok(())
+    wait_until_applied(&site)
 }
 
 /// By which key the server is known, or why that cannot be said. Before its first start its authority is made here, as

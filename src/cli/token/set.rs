@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use clap::ArgGroup;
 use jiff::Timestamp;
 
+use super::applied::wait_until_applied;
 use super::files::Files;
 use super::refused::{Asked, typed};
-use super::{done, end, list, taken_over};
+use super::{done, end, list};
 use crate::cli::Failure;
 use crate::config::{Claim, ClientChange, Listing, listing, port_range, port_text, set_client};
 use crate::values::{ClientId, Domain};
@@ -62,7 +63,8 @@ fn typed_listing<T>(listing: &Listing<T>, text_of: impl Fn(&T) -> String) -> Str
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let Args { id, files, names, domains, tcp_ports, expires } = args;
-    let file = files.site()?.clients;
+    let site = files.site()?;
+    let file = &site.clients;
     let asked = Asked {
         id: None,
         names: names.as_ref().map(|names| typed_listing(names, Claim::to_string)),
@@ -70,9 +72,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         tcp_ports: tcp_ports.as_ref().map(|ports| typed_listing(ports, port_text)),
     };
     let changes = ClientChange { names, domains, tcp_ports, expires: expires.map(|Expiry(expires)| expires) };
-    set_client(&file, &id, &changes).map_err(|error| asked.name(error))?;
+    set_client(file, &id, &changes).map_err(|error| asked.name(error))?;
     done("changed", &format!("the client `{id}` in {}:", file.display()));
-    list::show(&file, &id)?;
-    taken_over();
-    Ok(())
+    list::show(file, &id)?;
+    wait_until_applied(&site)
 }

@@ -413,7 +413,7 @@ fn a_file_that_is_begun_lets_nobody_in_and_says_so_until_somebody_comes() {
     let path = directory.path().join("config/clients.toml");
     begin_clients_file(&path).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), NOBODY);
-    assert!(ClientsFile::load_again(&path).unwrap().clients.is_empty());
+    assert!(ClientsFile::load_again(&path).unwrap().0.clients.is_empty());
     add(&path, "alice").unwrap();
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.starts_with("[clients.alice]"), "{text}");

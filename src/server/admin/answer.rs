@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::config::{EditError, Problem};
+use crate::config::{ConfigErrors, EditError, Problem};
 
 /// Why a request of the operator's was not done. `docs/admin.md` lists them.
 #[derive(Debug)]
@@ -114,6 +114,15 @@ impl ApiError {
     pub(super) fn busy() -> Self {
         let message = "too many changes are under way; try again in a second";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).with(Hint::RetryAfter(1))
+    }
+
+    /// The clients file cannot be used, and what it said before counts.
+    pub(super) fn unusable_file(errors: ConfigErrors) -> Self {
+        let problems = errors.problems.into_iter().map(ProblemView::from).collect();
+        Self {
+            problems,
+            ..Self::conflict("the clients file cannot be used as it is; what it said before still counts")
+        }
     }
 
     /// It took too long.

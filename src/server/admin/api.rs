@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::answer::{self, ErrorView};
 use super::refusals::Refusals;
-use super::{Admin, BODY, ask, clients, health, invites, log, requests, services, tunnels};
+use super::{Admin, BODY, ask, clients, health, invites, log, reload, requests, services, tunnels};
 
 /// Where the description is.
 pub(super) const DESCRIPTION: &str = "/api/v1/openapi.json";
@@ -70,6 +70,7 @@ fn pages() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(clients::list, clients::add))
         .routes(routes!(clients::get, clients::remove))
         .routes(routes!(clients::rotate))
+        .routes(routes!(reload::reload_clients))
         .routes(routes!(invites::list, invites::add))
         .routes(routes!(invites::remove))
         .routes(routes!(tunnels::list))
@@ -102,7 +103,7 @@ mod tests {
         let (_, description) = pages().split_for_parts();
         let text = serde_json::to_value(&description).unwrap();
         let paths = text["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 16);
+        assert_eq!(paths.len(), 17);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().unwrap() {
                 let place = format!("{method} {path}");

@@ -46,7 +46,7 @@ impl Admin {
         let path = self.shared.settings().config.clients.clone();
         let edited = tokio::task::spawn_blocking(move || edit(&path)).await;
         let outcome = edited.map_err(|error| ApiError::failed(&error))??;
-        self.shared.clients_file.reload().await;
+        self.shared.clients_file.reload_by_command().await;
         self.shared.look_at_tunnels();
         Ok(outcome)
     }

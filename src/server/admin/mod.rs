@@ -2,8 +2,9 @@
 //!
 //! `guard` decides who may come in, `api` is the list of pages and their description (OpenAPI), `health` and `ask` are
 //! the pages for programs that watch or stand in front, `clients`, `invites`, `tunnels`, `services` and `requests` are
-//! the API, `log` is what is logged, `page` cuts lists into pieces, `extract` reads what is asked, `answer` is the one
-//! place for refusals (`refusals` describes them), `connections` says who makes room when all connections are taken, and `change` the one way to change something: in a task of its own,
+//! the API, `reload` reads the clients file again, `log` is what is logged, `page` cuts lists into pieces, `extract` reads
+//! what is asked, `answer` is the one place for refusals (`refusals` describes them), `connections` says who makes room when
+//! all connections are taken, and `change` the one way to change something: in a task of its own,
 //! with a line in the log.
 
 mod answer;
@@ -19,6 +20,7 @@ mod invites;
 mod log;
 mod page;
 mod refusals;
+mod reload;
 mod requests;
 mod services;
 mod tunnels;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::Shared;
+use super::super::metrics::Limit;
 use super::Declined;
 use crate::auth::{InviteCode, Token};
 use crate::config::{RedeemError, Redeemed, invite_key, redeem_invite};
@@ -26,7 +27,7 @@ impl Shared {
         client: &ClientId,
         from: IpAddr,
     ) -> Result<Known, Declined> {
-        self.check_failures(from)?;
+        self.check_failures(from).inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
         let known = InviteCode::parse(code.expose()).ok();
         let Some(known) = known.as_ref().filter(|_| self.clients.invite(code).is_some()) else {
             self.failed_logins.failed(from);

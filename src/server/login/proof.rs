@@ -10,7 +10,8 @@ use super::super::Shared;
 use super::super::metrics::Limit;
 use super::super::tunnel::{MAX_LANES, Tunnel};
 use super::unix_now;
-use crate::auth::{Credential, Standing, Ticket};
+use crate::auth::{Credential, HashError, Standing, Ticket};
+use crate::limits::AddressKey;
 use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
 use crate::values::{ClientId, Secret};
 
@@ -73,32 +74,57 @@ impl Shared {
     /// Checking a token is costly, and tokens may be guessed. Tickets and lane secrets have 256 bits and are cheap to
     /// check: whoever has one gets in, whatever others have done from the same address.
     pub(super) fn check_failures(&self, from: IpAddr) -> Result<(), Refused> {
-        self.failed_logins.allowed(from).map_err(|wait| {
-            self.metrics.limited(Limit::FailedLogins);
-            Refused {
-                retry_after_s: Some(wait.seconds()),
-                ..Refused::new(Refusal::TooMany, "too many failed logins from this address; try again later")
-            }
+        self.failed_logins.allowed(from).map_err(|wait| Refused {
+            retry_after_s: Some(wait.seconds()),
+            ..Refused::new(Refusal::TooMany, "too many failed logins from this address; try again later")
         })
     }
 
-    /// What of the client's the proof was made with. A wrong one counts against `from`.
+    /// What of the client's the proof was made with. A wrong token counts against `from`; a ticket does not, because
+    /// those of a whole household may be too old at once.
     pub(super) async fn check_proof(&self, hello: &Hello, from: IpAddr) -> Result<Credential, Declined> {
-        if let Some(Proof::Token(_)) = hello.proof {
-            self.check_failures(from)?;
-        }
-        let credentials = self.clients.credentials(&hello.client_id);
         let proved = match &hello.proof {
-            Some(Proof::Ticket(ticket)) => self.of_ticket(hello, ticket, credentials),
-            Some(Proof::Token(token)) => self.of_token(hello, token, credentials).await,
+            Some(Proof::Token(token)) => return self.check_token(hello, token, from).await,
+            Some(Proof::Ticket(ticket)) => self.of_ticket(hello, ticket, self.clients.credentials(&hello.client_id)),
             Some(Proof::Invite(_)) | None => None,
         };
-        proved.ok_or_else(|| {
-            self.failed_logins.failed(from);
-            // All have been compared by now: what the log says makes no difference to when the answer leaves.
-            let standing = self.clients.standing(&hello.client_id, Timestamp::now());
-            Declined::because(bad_token(), why_not(&hello.client_id, hello.proof.as_ref(), standing))
-        })
+        proved.ok_or_else(|| self.bad_proof(hello))
+    }
+
+    /// A repeat of a token that was refused is answered at once and counts no more. An address with too many failures has
+    /// to wait, but not for clients none of whose tokens were refused to it: those may be neighbours behind one NAT.
+    async fn check_token(&self, hello: &Hello, token: &Secret, from: IpAddr) -> Result<Credential, Declined> {
+        let credentials = self.clients.credentials(&hello.client_id);
+        let address = AddressKey::new(from, self.settings().config.limits.per_ip.ipv6_prefix);
+        let asked = self.refused_tokens.question(address, &hello.client_id, token, &credentials);
+        if self.refused_tokens.has(&asked) {
+            return Err(self.bad_proof(hello));
+        }
+        let counted_by = match self.check_failures(from) {
+            Ok(()) => &self.failed_logins,
+            Err(_) if !self.refused_tokens.has_of_client(&asked) && self.first_failures.allowed(from).is_ok() => {
+                &self.first_failures
+            }
+            Err(refused) => {
+                self.metrics.limited(Limit::FailedLogins);
+                return Err(refused.into());
+            }
+        };
+        match self.of_token(hello, token, credentials).await? {
+            Some(credential) => Ok(credential),
+            None => {
+                if self.refused_tokens.remember(&asked) {
+                    counted_by.failed(from);
+                }
+                Err(self.bad_proof(hello))
+            }
+        }
+    }
+
+    fn bad_proof(&self, hello: &Hello) -> Declined {
+        // All have been compared by now: what the log says makes no difference to when the answer leaves.
+        let standing = self.clients.standing(&hello.client_id, Timestamp::now());
+        Declined::because(bad_token(), why_not(&hello.client_id, hello.proof.as_ref(), standing))
     }
 
     fn of_ticket(&self, hello: &Hello, ticket: &Secret, credentials: Vec<Credential>) -> Option<Credential> {
@@ -119,22 +145,34 @@ impl Shared {
     }
 
     /// A client that does not exist costs what one that does costs. While a token is being rotated, a wrong one costs
-    /// twice as much.
-    async fn of_token(&self, hello: &Hello, token: &Secret, credentials: Vec<Credential>) -> Option<Credential> {
+    /// twice as much. That the server cannot compare at the moment says nothing of the token: the agent tries again.
+    async fn of_token(
+        &self,
+        hello: &Hello,
+        token: &Secret,
+        credentials: Vec<Credential>,
+    ) -> Result<Option<Credential>, Refused> {
         if credentials.is_empty() {
             // The answer is known; the time it takes is the point.
             let _ = self.verifier.verify(token, None).await;
         }
         for credential in credentials {
             match self.verifier.verify(token, Some(&credential.hash)).await {
-                Ok(true) => return Some(credential),
+                Ok(true) => return Ok(Some(credential)),
                 Ok(false) => {}
-                Err(error) => {
+                Err(error @ (HashError::Broken(_) | HashError::TooCostly(..))) => {
                     tracing::error!(client = %hello.client_id, %error, "the stored token hash cannot be used");
+                }
+                Err(error) => {
+                    tracing::error!(client = %hello.client_id, %error, "a token could not be checked");
+                    return Err(Refused::new(
+                        Refusal::Other,
+                        "the server cannot check tokens at the moment; try again",
+                    ));
                 }
             }
         }
-        None
+        Ok(None)
     }
 
     pub(super) fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, Declined> {

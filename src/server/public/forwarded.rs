@@ -176,6 +176,8 @@ impl Open {
     /// It is not whole. What is still sent of the request is of no use either.
     fn break_off(mut self, error: BodyError) -> Breaking {
         self.stream.0.abort();
+        // Nor is its share of the tunnel, however long the visitor takes.
+        self.entry.let_go();
         // Now it is the visitor's turn.
         self.give();
         let sent = match self.queued.take() {

@@ -231,6 +231,24 @@ impl Registry {
         count
     }
 
+    /// Gives a tunnel services that it had before, beside those that it has now.
+    ///
+    /// # Errors
+    /// Another client holds one of the names or domains; nothing has changed then.
+    pub fn return_services(&self, tunnel: &Arc<Tunnel>, back: Vec<Arc<Service>>) -> Result<(), RegisterError> {
+        // Looked at under the lock: no change of the agent's own comes in between.
+        let mut books = self.books.lock();
+        let mut services = tunnel.services().to_vec();
+        let is_there = |service: &Arc<Service>| services.iter().any(|other| other.name() == service.name());
+        let back: Vec<_> = back.into_iter().filter(|service| !is_there(service)).collect();
+        self.check_foreign(tunnel.client(), &back)?;
+        services.extend(back);
+        self.exchange_services(&mut books, tunnel, services);
+        drop(books);
+        self.changed();
+        Ok(())
+    }
+
     fn exchange_services(&self, books: &mut Books, tunnel: &Arc<Tunnel>, services: Vec<Arc<Service>>) {
         let mut places = Places::of(&tunnel.services());
         places.add(&services);

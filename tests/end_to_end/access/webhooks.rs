@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{let_in, opened, refused, started};
+use crate::harness::frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM};
 use crate::harness::puppet::now;
 use crate::harness::visitor::{self, Http2Visitor, Visitor, http2_request, request};
 use crate::harness::{PATIENCE, TestServer, soon, until_idle};
@@ -84,6 +85,32 @@ async fn a_chunked_body_stays_one_with_its_trailers() {
         asked.answer("welcome").await;
         visitor::read_until(&mut visitor, "welcome").await;
     }
+}
+
+/// Its signature is right for what has come: were that taken for the whole, it would pass.
+#[tokio::test]
+async fn an_incomplete_http_2_body_is_not_a_signed_one() {
+    let (server, mut puppet) = started(&[], hook(WebhookScheme::Github, 1 << 20)).await;
+    for body in ["", "half"] {
+        for code in [0_u32, 2, 8] {
+            let mut visitor = Frames::visitor(server.public).await;
+            let head = frames::request("POST", "/hook", &[(GITHUB, &github(body.as_bytes()))]);
+            visitor.send(HEADERS, END_HEADERS, 1, &head).await;
+            visitor.send_data(1, body.as_bytes()).await;
+            visitor.send(RST_STREAM, 0, 1, &code.to_be_bytes()).await;
+            // A whole one on the same connection, after which nothing of the other one is on its way any more.
+            visitor
+                .send(HEADERS, END_HEADERS, 3, &frames::request("POST", "/hook", &[(GITHUB, &github(b"whole"))]))
+                .await;
+            visitor.send(DATA, END_STREAM, 3, b"whole").await;
+            let mut asked = puppet.request().await;
+            assert_eq!(asked.body, b"whole", "{body:?} was taken for complete, code {code}");
+            asked.answer("welcome").await;
+            assert_eq!(visitor.rest(3).await.0, b"welcome");
+        }
+    }
+    assert_eq!(opened(&server), 6);
+    until_idle(&server.open, PATIENCE).await;
 }
 
 #[tokio::test]

@@ -119,11 +119,11 @@ async fn agents_are_counted_as_they_come_and_go() {
 async fn a_client_that_is_removed_while_it_is_connected_loses_its_series() {
     let operator = Operator::start(&[]);
     let app = apps::echo().await;
-    let agent = TestAgent::connect(&operator.server, "alice", &[("alice", app)]).await;
+    let mut agent = TestAgent::connect(&operator.server, "alice", &[("alice", app)]).await;
     assert_eq!(fetch(operator.server.public, "alice", "/").await.status, StatusCode::OK);
     assert!(scrape(&operator).await.contains_key(r#"adit_client_tunnels{client="alice"}"#));
     assert_eq!(operator.delete("/api/v1/clients/alice").await.status, 204);
-    agent.ended().await.unwrap_err();
+    agent.refused("bad_token").await;
     // The agent knows before the last of the server's tasks has let go of its tunnel.
     soon("the end of its series", async { while scrape(&operator).await.keys().any(|key| key.contains("alice")) {} })
         .await;

@@ -348,12 +348,33 @@ impl TestAgent {
         services: Vec<ServiceEntry>,
         settings: Flags,
     ) -> Self {
+        Self::start_as(servers, fingerprint, client, services, (settings, |agent| agent))
+    }
+
+    /// Starts an agent as a person at a terminal does, who waits for the outcome.
+    pub fn start_at_a_terminal(
+        servers: &[SocketAddr],
+        fingerprint: Fingerprint,
+        client: &str,
+        services: &[(&str, SocketAddr)],
+    ) -> Self {
+        let services = services.iter().map(|(name, local)| service(name, &local.to_string(), &[])).collect();
+        Self::start_as(servers, fingerprint, client, services, (Flags::new(), Agent::ending_if_refused))
+    }
+
+    fn start_as(
+        servers: &[SocketAddr],
+        fingerprint: Fingerprint,
+        client: &str,
+        services: Vec<ServiceEntry>,
+        (settings, set_up): (Flags, impl FnOnce(Agent) -> Agent),
+    ) -> Self {
         let flags = settings
             .with("servers", servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
             .with("client_id", client)
             .with("token", token(client).as_secret().expose())
             .with("fingerprint", fingerprint.to_string());
-        let agent = Agent::new(agent_config(&flags, services)).unwrap();
+        let agent = set_up(Agent::new(agent_config(&flags, services)).unwrap());
         let changes = agent.changes();
         let stop = CancellationToken::new();
         let state = agent.state();
@@ -372,6 +393,18 @@ impl TestAgent {
     /// As [`TestAgent::change`], with another token.
     pub fn change_token(&self, token: &str, services: Vec<ServiceEntry>) -> bool {
         self.changes.make(&agent_config(&self.flags.clone().with("token", token), services)).unwrap()
+    }
+
+    /// Has it ask its servers at once, as after its configuration was read again.
+    pub fn ask_at_once(&self) {
+        self.changes.ask_at_once();
+    }
+
+    /// Waits until it waits because of a refusal with this word; gives what it says.
+    pub async fn refused(&mut self, word: &str) -> String {
+        let is_refused = |state: &State| matches!(state, State::Waiting { why, .. } if why.contains(word));
+        let State::Waiting { why, .. } = self.reaches(word, is_refused).await else { unreachable!() };
+        why
     }
 
     /// Waits until it is connected.

@@ -14,7 +14,7 @@ mod wire;
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
@@ -24,7 +24,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use rustls::ClientConfig;
 use tokio::sync::Notify;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::dial::{Dialler, OnBehalfOf};
@@ -32,7 +32,7 @@ use super::{Hint, LocalError, RequestBody, in_words, taken};
 use answer::poll_first;
 pub(super) use answer::{Connection, Http1Body};
 use codec::{NotHttp, answer_framing, keeps_alive, take_head};
-use pool::Pool;
+use pool::{Pool, QUIET};
 pub(in crate::agent) use sending::Sending;
 use sending::Unsent;
 use wire::Wire;
@@ -84,7 +84,21 @@ impl Http1 {
             }
         }
         let wire = self.connect(on_behalf_of, Arc::downgrade(&self.pool)).await?;
-        self.judge(exchange.over(wire, false).await)
+        self.judge(self.make_room(exchange.over(wire, false)).await)
+    }
+
+    /// Waits for the response on a new connection. An application that serves one connection after the other may be waiting
+    /// for a request on an idle one: while it does not answer, idle connections are closed, at growing intervals.
+    async fn make_room<T>(&self, answered: impl Future<Output = T>) -> T {
+        let mut answered = pin!(answered);
+        let mut wait = QUIET;
+        loop {
+            match timeout(wait, answered.as_mut()).await {
+                Ok(answered) => return answered,
+                Err(_) => self.pool.close_oldest(),
+            }
+            wait *= 2;
+        }
     }
 
     /// What has answered before is not asked whether it speaks something else.

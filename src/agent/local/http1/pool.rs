@@ -19,6 +19,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -76,8 +77,8 @@ struct Idle<W> {
     fresh_count: usize,
     /// The number behind the last one in `fresh`. A quiet connection's is always smaller.
     next_number: u64,
-    /// The latest fresh connection of each visitor.
-    latest: HashMap<SocketAddr, u64>,
+    /// The latest fresh connection of each visitor. Every request looks here: the hasher is a fast one.
+    latest: HashMap<SocketAddr, u64, RandomState>,
     /// Silent for [`QUIET`], in the order of their numbers. The last `unarmed` are not watched yet.
     quiet: VecDeque<Kept<W>>,
     unarmed: usize,
@@ -91,7 +92,7 @@ impl<W> Idle<W> {
             fresh: VecDeque::new(),
             fresh_count: 0,
             next_number: 0,
-            latest: HashMap::new(),
+            latest: HashMap::default(),
             quiet: VecDeque::new(),
             unarmed: 0,
             next_look: None,
@@ -176,6 +177,11 @@ impl<W> Idle<W> {
         if self.fresh_count + self.quiet.len() < IDLE_CONNECTIONS {
             return None;
         }
+        self.pop_oldest(now)
+    }
+
+    /// Takes the connection that has been idle for longest.
+    fn pop_oldest(&mut self, now: Instant) -> Option<W> {
         let oldest = self.quiet.pop_front().or_else(|| self.pop_fresh(now));
         self.unarmed = self.unarmed.min(self.quiet.len());
         oldest.map(|kept| kept.wire)
@@ -230,6 +236,12 @@ impl Pool {
             Some(_) => {}
         }
         drop(idle);
+        drop(oldest);
+    }
+
+    /// Closes the connection that has been idle for longest, if there is one.
+    pub(super) fn close_oldest(&self) {
+        let oldest = self.idle.lock().pop_oldest(Instant::now());
         drop(oldest);
     }
 

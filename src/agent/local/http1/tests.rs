@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::time::{Instant, advance, timeout};
+use tokio::time::{Instant, advance};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -128,6 +128,28 @@ async fn a_body_after_a_bodyless_answer_is_nobodys_answer() {
         }
         assert!(left(&mut one).await <= QUIET);
     }
+}
+
+/// An application with a single thread serves a connection until that is closed.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_serves_one_connection_at_a_time_is_not_kept_waiting_by_an_idle_one() {
+    let (agent, listener) = pair().await;
+    let application = async {
+        for path in ["/one", "/two", "/three"] {
+            let mut socket = answer_anew(&listener, path, OK).await;
+            if path != "/three" {
+                left(&mut socket).await;
+            }
+        }
+    };
+    let visitors = async {
+        for (port, path) in [(1, "/one"), (2, "/two"), (3, "/three")] {
+            let began = Instant::now();
+            assert_eq!(get(&agent, port, path).await, (200, "ok".to_owned()));
+            assert!(began.elapsed() < 4 * QUIET, "{path} took {:?}", began.elapsed());
+        }
+    };
+    tokio::join!(application, visitors);
 }
 
 #[tokio::test(start_paused = true)]
