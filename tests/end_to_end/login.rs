@@ -381,6 +381,25 @@ async fn an_open_invitation_does_not_buy_a_hash_with_each_id_that_is_taken() {
 }
 
 #[tokio::test]
+async fn a_reserved_id_is_refused_before_a_token_is_hashed() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "3")]);
+    let code = with_open_invitation(&server);
+    // A hash would be made for the file, which no longer has the invitation.
+    crate::harness::replace_file(&server.dir().path().join("clients.toml"), &clients());
+    let invited = |id: &str| Hello {
+        client_id: id.parse().unwrap(),
+        proof: Some(Proof::Invite(code.clone())),
+        ..hello("alice", &[])
+    };
+    for id in ["www", "ns1", "sign-in"] {
+        let refused = puppet::ask(&server, &invited(id)).await.unwrap_err();
+        assert!(refused.code == Refusal::NotAllowed && refused.message.contains("is reserved"), "{}", refused.message);
+    }
+    let refused = puppet::ask(&server, &invited("www")).await.unwrap_err();
+    assert_eq!(refused.code, Refusal::TooMany, "each attempt was counted");
+}
+
+#[tokio::test]
 async fn an_open_invitation_is_good_for_an_id_that_is_free() {
     let server = TestServer::start(&[]);
     let code = with_open_invitation(&server);
