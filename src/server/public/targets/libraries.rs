@@ -112,8 +112,7 @@ fn seen_over_http1(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
     });
     let wire = TokioIo::new(Wire { bytes, at: 0, piece, reader: Reader::Http1(targets) });
     run(hyper::server::conn::http1::Builder::new().serve_connection(wire, service).with_upgrades());
-    let seen = seen.lock().clone();
-    seen
+    std::mem::take(&mut *seen.lock())
 }
 
 fn seen_over_http2(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
@@ -125,8 +124,7 @@ fn seen_over_http2(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
     });
     let wire = TokioIo::new(Wire { bytes, at: 0, piece, reader: Reader::Http2(targets) });
     run(hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(wire, service));
-    let seen = seen.lock().clone();
-    seen
+    std::mem::take(&mut *seen.lock())
 }
 
 /// The number in a path that the tests make: `/12`, with or without something behind it.
