@@ -12,7 +12,7 @@ use crate::agent::{Elsewhere, State};
 use crate::config::{LocalUrl, Place, Rule, Service};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{PublicService, ServiceKind};
-use crate::values::{ClientId, harmless_text};
+use crate::values::{ClientId, harmless_line};
 
 /// After so many failed attempts for one reason a reminder is due, and then each time they have doubled.
 const FIRST_REMINDER: u32 = 5;
@@ -131,7 +131,7 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     match news {
         News::Connected { server, offered } => {
-            format!("{green}connected{green:#} to {} as {client}\n{}", harmless_text(server), text_of_offered(offered))
+            format!("{green}connected{green:#} to {} as {client}\n{}", harmless_line(server), text_of_offered(offered))
         }
         News::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
         News::TookOver { names, offered } => {
@@ -139,13 +139,13 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
                 names.iter().map(|lost| format!("`{}`{}", lost.name, had_by(lost))).collect::<Vec<_>>().join(", ");
             format!(
                 "{yellow}TAKING OVER{yellow:#} {}: visitors come here from now on, until the other agent is back\n{}",
-                harmless_text(&names),
+                harmless_line(&names),
                 text_of_offered(offered)
             )
         }
         News::Standby { server, elsewhere } => {
             let mut text =
-                format!("{yellow}standing by{yellow:#} at {}: no visitor comes here\n", harmless_text(server));
+                format!("{yellow}standing by{yellow:#} at {}: no visitor comes here\n", harmless_line(server));
             for lost in *elsewhere {
                 text.push_str(&format!("  {}\n", text_of_elsewhere(lost)));
             }
@@ -156,11 +156,11 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
             "{yellow}not changed:{yellow:#} the server refused: {}\n  \
              everything stays as it was; change the file again, or ask the operator to allow it: the agent asks again by \
              itself\n",
-            harmless_text(why)
+            harmless_line(why)
         ),
         News::NotConnected { why, retry_in } => format!(
             "{yellow}not connected:{yellow:#} {}\n  trying again in {:.1} s; Ctrl-C stops it\n",
-            harmless_text(why),
+            harmless_line(why),
             retry_in.as_secs_f64()
         ),
         News::StillNot { attempts, retry_in } => format!(
@@ -178,7 +178,7 @@ fn had_by(lost: &Elsewhere) -> String {
 /// Who has a name.
 fn text_of_elsewhere(Elsewhere { name, by }: &Elsewhere) -> String {
     match by {
-        Some(by) => format!("{name}: {} was started later and has the name", harmless_text(by)),
+        Some(by) => format!("{name}: {} was started later and has the name", harmless_line(by)),
         None => format!("{name}: free, and kept for the agent that had it last"),
     }
 }
@@ -196,7 +196,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
             text.push_str(&format!("  {bold}{}{bold:#}, without an address of its own  ->  {to}\n", service.name));
         }
         for (i, url) in service.public_urls.iter().enumerate() {
-            let url = harmless_text(url);
+            let url = harmless_line(url);
             text.push_str(&match i {
                 0 => format!("  {bold}{url}{bold:#}  ->  {to}\n"),
                 _ => format!("  or {url}\n"),
@@ -205,7 +205,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
         if service.taken_over {
             let other = service.taken_from.as_ref().map(ToString::to_string);
             let other =
-                other.map_or_else(|| "another agent of yours".into(), |other| harmless_text(&other).into_owned());
+                other.map_or_else(|| "another agent of yours".into(), |other| harmless_line(&other).into_owned());
             text.push_str(&format!("     {yellow}until now {other} had this name{yellow:#}\n"));
         }
         for rule in local.iter().flat_map(|local| &local.rules) {
@@ -214,7 +214,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
     }
     for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
         let why = match elsewhere.iter().find(|lost| lost.name == gone.name) {
-            Some(Elsewhere { by: Some(by), .. }) => format!("{} was started later and has the name", harmless_text(by)),
+            Some(Elsewhere { by: Some(by), .. }) => format!("{} was started later and has the name", harmless_line(by)),
             Some(Elsewhere { by: None, .. }) => "the name is kept for the agent that had it last".to_owned(),
             None => "a newer agent of yours has the name, or the operator does not allow it any more".to_owned(),
         };
@@ -246,7 +246,7 @@ fn conditions_of(access: &AccessPolicy) -> String {
 fn condition_of(rule: &Rule) -> String {
     let path = rule.path.as_ref().map(|path| if path.is_empty() { "/".to_owned() } else { path.clone() });
     let header = rule.header.as_ref().map(|header| match &header.value {
-        Some(value) => format!("{}: {}", header.name, harmless_text(&String::from_utf8_lossy(value.as_bytes()))),
+        Some(value) => format!("{}: {}", header.name, harmless_line(&String::from_utf8_lossy(value.as_bytes()))),
         None => header.name.to_string(),
     });
     path.into_iter().chain(header).collect::<Vec<_>>().join(" with ")
