@@ -18,13 +18,10 @@ use crate::server::until_cut;
 use crate::transport::body::{BodyError, FrameBody, Idle};
 use crate::transport::delivery::{Piece, Queued};
 use crate::transport::mux::MuxStream;
+use crate::transport::streams::BEFORE_RESET;
 
 /// How long the end of an answer may take that the visitor has in full already.
 const LAST_FRAME: Duration = Duration::from_secs(10);
-
-/// The time between the last bytes of an HTTP/2 response that breaks off and its reset. Clients such as curl and Node.js
-/// discard what they have not processed when they read a reset, and nothing tells when they have processed it.
-const BEFORE_RESET: Duration = Duration::from_millis(200);
 
 /// The answer's side of a stream: dropped before the answer has ended, it cuts the stream for the upload too.
 #[derive(Debug)]
