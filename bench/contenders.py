@@ -266,6 +266,7 @@ LIMITS = """
             [limits.per_ip]
             requests_per_second = 1000000
             burst = 1000000
+            logins_per_minute = 1000000
             connections = 16384
             streams = 16384
             [limits.per_tunnel]

@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("limits", &["values"]),
     ("config", &["values", "files", "protocol", "routing"]),
     ("certs", &["values", "files"]),
-    ("auth", &["values", "files", "config"]),
+    ("auth", &["values", "files", "limits", "config"]),
     ("access", &["values", "protocol", "limits", "auth"]),
     ("transport", &["values", "protocol", "limits", "config", "certs"]),
     ("telemetry", &["values", "config", "transport"]),

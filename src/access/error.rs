@@ -31,8 +31,9 @@ pub enum AccessError {
     },
     /// A hash that costs more than a visitor may cost the server.
     #[error(
-        "the password hash of `{user}` asks for m={memory_kib} KiB, t={passes}, p={lanes}; the most is m={}, t={}, p={}",
-        password::MOST.memory_kib, password::MOST.passes, password::MOST.lanes
+        "the password hash of `{user}` asks for m={memory_kib} KiB, t={passes}, p={lanes}; the most is m={}, t={}, p={}, and \
+         m × t = {}; `adit password` makes one that fits",
+        password::MOST.memory_kib, password::MOST.passes, password::MOST.lanes, password::MOST_COST * 1024
     )]
     TooCostly {
         /// Whose it is.

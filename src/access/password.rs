@@ -1,18 +1,19 @@
 //! Names and passwords, as `Authorization` has them (RFC 7617).
 
 use std::fmt;
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{AccessError, MAX_ENTRIES};
 use crate::auth::{HashError, Work, work_of};
-use crate::limits::Permits;
+use crate::limits::{AddressPermit, PerAddress, Permit, Permits};
 use crate::protocol::access::BasicUser;
 use crate::values::Secret;
 
@@ -23,18 +24,24 @@ pub(super) const MAX_USER: usize = 128;
 /// these come from clients, and visitors of all clients wait for one another.
 pub(super) const MOST: Work = Work { memory_kib: 64 * 1024, passes: 5, lanes: 4 };
 
-/// Requests to one service that may wait for the comparison of their passwords: as many as a browser has open at once
-/// over HTTP/2, which need one comparison together. Others are told to come back.
-const WAITING: usize = 256;
+/// The most that memory and passes may be together, in the unit of [`Work::cost`]: those of RFC 9106's second recommended
+/// option, 64 MiB and three passes. It is five times what `adit password` asks for.
+pub(super) const MOST_COST: u64 = 3 * 64;
+
+/// Requests to one service that may wait for the comparison of their passwords. Until half of the places are taken, an
+/// address has as many as it likes: a browser has 256 requests open at once over HTTP/2, which need one comparison together.
+/// Then it has a sixteenth of those that are left, and eight in any case. Others are told to come back.
+const WAITING: usize = 512;
+const SHARE: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
+const LEAST: usize = 8;
 
 /// Who may log in to a service.
 pub(super) struct Users {
     /// At least one.
     users: Vec<BasicUser>,
     id: [u8; 32],
-    /// One comparison at a time for each service, so that a flood at one leaves room for the others.
-    pub(super) turn: Semaphore,
     pub(super) waiting: Permits,
+    waiting_of: PerAddress,
 }
 
 impl fmt::Debug for Users {
@@ -63,9 +70,15 @@ impl Users {
         Ok(Self {
             users: users.to_vec(),
             id: id.finalize().into(),
-            turn: Semaphore::new(1),
             waiting: Permits::new(WAITING),
+            waiting_of: PerAddress::new(NonZeroU32::MAX, 64),
         })
+    }
+
+    /// A place to wait for a comparison for a visitor at `from`; `None` if its address has its share, or all are taken.
+    pub(super) fn wait(&self, from: IpAddr) -> Option<(AddressPermit, Permit)> {
+        let share = self.waiting.fair_share(SHARE, LEAST);
+        Some((self.waiting_of.try_acquire_within(from, share)?, self.waiting.try_acquire()?))
     }
 
     /// The same for the same names with the same hashes, and for no others: what was right for them once, is.
@@ -95,7 +108,12 @@ fn check_hash(user: &str, hash: &str) -> Result<(), AccessError> {
         Err(AccessError::TooCostly { user: user.to_owned(), memory_kib, passes, lanes })
     };
     match work_of(hash) {
-        Ok(work) if work.memory_kib > MOST.memory_kib || work.passes > MOST.passes || work.lanes > MOST.lanes => {
+        Ok(work)
+            if work.memory_kib > MOST.memory_kib
+                || work.passes > MOST.passes
+                || work.lanes > MOST.lanes
+                || work.cost() > MOST_COST =>
+        {
             too_costly(work)
         }
         Ok(_) => Ok(()),

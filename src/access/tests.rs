@@ -1,3 +1,4 @@
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -6,9 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::auth::{Cost, hash_at};
-use crate::limits::RetryAfter;
+use crate::limits::{AddressKey, Party, RetryAfter, Turn};
 use crate::protocol::access::{BasicUser, Webhook, WebhookScheme};
-use crate::values::{Name, Secret};
+use crate::values::{ClientId, Name, Secret};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -165,7 +166,7 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
         let greedy = good.replace("m=8,t=1,p=1", greedy);
         let refused = error(|policy| policy.basic_auth = vec![user("ann", &greedy)]);
         assert!(matches!(refused, AccessError::TooCostly { .. }), "{refused}");
-        assert!(refused.to_string().ends_with("the most is m=65536, t=5, p=4"), "{refused}");
+        assert!(refused.to_string().contains("the most is m=65536, t=5, p=4, and m × t = 196608"), "{refused}");
     }
     for name in ["", "x key", "é"] {
         assert_eq!(error(|policy| policy.header = Some(shared(name, "s"))), AccessError::HeaderName(name.to_owned()));
@@ -223,7 +224,21 @@ fn gate(per_minute: u32) -> PasswordGate {
 const VISITOR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 async fn check(gate: &PasswordGate, access: &Access, text: &str) -> Result<(), NotLetIn> {
-    gate.check(access, &credential(text), VISITOR, PATIENCE).await
+    check_from(gate, access, text, VISITOR).await
+}
+
+async fn check_from(gate: &PasswordGate, access: &Access, text: &str, from: IpAddr) -> Result<(), NotLetIn> {
+    gate.check((&client("alice"), access), &credential(text), from, PATIENCE).await
+}
+
+fn client(id: &str) -> ClientId {
+    ClientId::new(id).unwrap()
+}
+
+/// The turn that `id` may have at a time.
+async fn turn_of(gate: &PasswordGate, id: &str) -> Turn {
+    let address = AddressKey::new([198, 51, 100, 1].into(), 64);
+    gate.verifier.turn(Party { client: client(id), address }, None).await
 }
 
 #[tokio::test]
@@ -249,20 +264,25 @@ async fn what_was_right_is_not_compared_again_and_counts_for_these_users_only() 
     let access = Access::new(&policy).unwrap();
     assert_eq!(check(&gate, &access, "ann:right").await, Ok(()));
     // Nobody gets a turn any more: what is let in now was remembered.
-    let _turn = access.users().unwrap().turn.acquire().await.unwrap();
+    let turn = turn_of(&gate, "alice").await;
     let at_once = |access, text: &'static str| {
         let gate = &gate;
-        async move { gate.check(access, &credential(text), VISITOR, Duration::ZERO).await }
+        async move { gate.check((&client("alice"), access), &credential(text), VISITOR, Duration::ZERO).await }
     };
     assert_eq!(at_once(&access, "ann:right").await, Ok(()));
     assert_eq!(at_once(&access, "ann:wrong").await, Err(NotLetIn::Busy));
     let again = Access::new(&policy).unwrap();
     assert_eq!(at_once(&again, "ann:right").await, Ok(()), "the same agent has come back");
+    drop(turn);
     let changed = Access::new(&with("other")).unwrap();
     assert_eq!(check(&gate, &changed, "ann:right").await, Err(NotLetIn::Wrong));
     let other = PasswordGate::new(1000.try_into().unwrap(), 64, 100).unwrap();
-    let busy = other.check(&access, &credential("ann:right"), VISITOR, Duration::ZERO).await;
+    let _other_turn = turn_of(&other, "alice").await;
+    let busy = other.check((&client("alice"), &access), &credential("ann:right"), VISITOR, Duration::ZERO).await;
     assert_eq!(busy, Err(NotLetIn::Busy), "another server has not seen it");
+    let _turn = turn_of(&gate, "carol").await;
+    let busy = gate.check((&client("carol"), &access), &credential("ann:right"), VISITOR, Duration::ZERO).await;
+    assert_eq!(busy, Err(NotLetIn::Busy), "another tenant's visitors have not shown it");
 }
 
 #[tokio::test]
@@ -291,7 +311,7 @@ async fn an_address_that_is_wrong_too_often_waits_with_the_right_password_too() 
         let Err(NotLetIn::TooOften(wait)) = check(&gate, &access, text).await else { panic!("{text}") };
         assert!((1..=20).contains(&RetryAfter::seconds(wait)));
     }
-    let elsewhere = gate.check(&access, &credential("ann:right"), ip("192.0.2.2"), PATIENCE).await;
+    let elsewhere = check_from(&gate, &access, "ann:right", ip("192.0.2.2")).await;
     assert_eq!(elsewhere, Ok(()));
     gate.evict_idle();
     assert!(matches!(check(&gate, &access, "ann:right").await, Err(NotLetIn::TooOften(_))));
@@ -311,7 +331,7 @@ async fn guesses_that_wait_together_are_limited_too() {
 async fn whoever_leaves_in_the_middle_has_guessed_and_whoever_waits_has_not() {
     let gate = gate(1);
     let access = access(|policy| policy.basic_auth = vec![user("ann", &hash("right"))]);
-    let turn = access.users().unwrap().turn.acquire().await.unwrap();
+    let turn = turn_of(&gate, "alice").await;
     {
         let mut waiting = std::pin::pin!(check(&gate, &access, "ann:wrong"));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
@@ -330,18 +350,72 @@ async fn whoever_leaves_in_the_middle_has_guessed_and_whoever_waits_has_not() {
 async fn only_so_many_wait_for_a_service_and_none_for_ever() {
     let gate = gate(1000);
     let access = access(|policy| policy.basic_auth = vec![user("ann", &hash("right"))]);
-    let turn = access.users().unwrap().turn.acquire().await.unwrap();
-    let late = gate.check(&access, &credential("ann:right"), VISITOR, Duration::from_millis(1)).await;
+    let turn = turn_of(&gate, "alice").await;
+    let alice = client("alice");
+    let late = gate.check((&alice, &access), &credential("ann:right"), VISITOR, Duration::from_millis(1)).await;
     assert_eq!(late, Err(NotLetIn::Busy));
     let capacity = access.users().unwrap().waiting.capacity();
-    let mut waiting: Vec<_> = (0..capacity).map(|_| Box::pin(check(&gate, &access, "ann:right"))).collect();
-    for future in &mut waiting {
-        assert!(futures_util::poll!(future.as_mut()).is_pending());
-    }
+    let mut waiting = Vec::new();
+    let mut wait_from = |from| {
+        let mut future = Box::pin(check_from(&gate, &access, "ann:right", from));
+        let waits = future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        waiting.extend(waits.then_some(future));
+        waits
+    };
+    let of_one = (0..capacity).take_while(|_| wait_from(VISITOR)).count();
+    assert!((capacity / 2..capacity * 2 / 3).contains(&of_one), "{of_one}");
+    // Others still find places.
+    let others =
+        (0..capacity).take_while(|number| wait_from([10, 0, (number >> 8) as u8, *number as u8].into())).count();
+    assert_eq!(of_one + others, capacity);
     assert_eq!(check(&gate, &access, "ann:right").await, Err(NotLetIn::Busy), "no room to wait");
     drop(turn);
     let answers = futures_util::future::join_all(waiting).await;
     assert!(answers.iter().all(Result::is_ok), "and one comparison was enough for all");
+}
+
+#[tokio::test]
+async fn right_passwords_of_one_address_are_limited_too_unless_they_are_remembered() {
+    let gate = gate(2);
+    let names: Vec<String> = (0..12).map(|number| format!("user-{number}")).collect();
+    let users = names.iter().map(|name| user(name, &hash("right"))).collect();
+    let access = access(|policy| policy.basic_auth = users);
+    for name in &names[..8] {
+        assert_eq!(check(&gate, &access, &format!("{name}:right")).await, Ok(()));
+    }
+    assert!(matches!(check(&gate, &access, "user-8:right").await, Err(NotLetIn::TooOften(_))));
+    for _ in 0..20 {
+        assert_eq!(check(&gate, &access, "user-0:right").await, Ok(()), "what is remembered costs nothing");
+    }
+    assert_eq!(check_from(&gate, &access, "user-8:right", ip("192.0.2.2")).await, Ok(()));
+    assert_eq!(gate.load(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_tenant_with_many_services_leaves_the_others_a_place() {
+    let gate = gate(1000);
+    let access = access(|policy| policy.basic_auth = vec![user("ann", &hash("right"))]);
+    let _busy = turn_of(&gate, "alice").await;
+    let mut second = std::pin::pin!(turn_of(&gate, "alice"));
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    let other = gate.check((&client("bob"), &access), &credential("ann:right"), VISITOR, PATIENCE).await;
+    assert_eq!((other, gate.load()), (Ok(()), (1, 1)));
+}
+
+#[test]
+fn a_costly_hash_counts_several_times_and_has_a_limit() {
+    let with = |cost: &str| {
+        let costly = hash("right").replace("m=8,t=1,p=1", cost);
+        let policy = policy(|policy| policy.basic_auth = vec![user("ann", &costly)]);
+        Access::new(&policy).map(drop)
+    };
+    // What OWASP and RFC 9106 recommend for servers of this size.
+    for good in ["m=19456,t=2,p=1", "m=47104,t=1,p=1", "m=12288,t=3,p=1", "m=7168,t=5,p=1", "m=65536,t=3,p=4"] {
+        assert_eq!(with(good), Ok(()), "{good}");
+    }
+    for greedy in ["m=65536,t=4,p=4", "m=65536,t=5,p=4", "m=40000,t=5,p=1", "m=65537,t=1,p=1"] {
+        assert!(matches!(with(greedy), Err(AccessError::TooCostly { .. })), "{greedy}");
+    }
 }
 
 #[test]

@@ -9,7 +9,6 @@ use sha2::Sha256;
 
 use super::AccessError;
 use super::seen::Seen;
-use crate::limits::Budget;
 use crate::protocol::access::{Webhook, WebhookScheme};
 use crate::values::digest_in;
 
@@ -18,10 +17,6 @@ pub const MAX_BODY: usize = 25 * 1024 * 1024;
 
 /// The longest time for which an old signature can count, in seconds.
 pub const MAX_TOLERANCE_S: u64 = 24 * 60 * 60;
-
-/// Bytes of bodies that one service may have held at once, or its largest body, if that is more: a flood at one service
-/// leaves room for the others.
-const HELD_OF_A_SERVICE: usize = 16 * 1024 * 1024;
 
 /// Signatures that one field may have. A sender has two while its secret is being changed.
 const MAX_SIGNATURES: usize = 16;
@@ -35,7 +30,6 @@ pub struct Signed {
     key: Hmac<Sha256>,
     tolerance_s: u64,
     max_body: usize,
-    budget: Budget,
     seen: Mutex<Seen>,
 }
 
@@ -67,7 +61,6 @@ impl Signed {
             key: Hmac::new_from_slice(secret.expose().as_bytes()).map_err(|_| AccessError::NoSecret)?,
             tolerance_s: *tolerance_s,
             max_body: *max_body,
-            budget: Budget::new(HELD_OF_A_SERVICE.max(*max_body)),
             seen: Mutex::default(),
         })
     }
@@ -83,11 +76,6 @@ impl Signed {
     /// The largest body that is looked at, in bytes.
     pub fn max_body(&self) -> usize {
         self.max_body
-    }
-
-    /// What the bodies of this service that are held at once count against.
-    pub fn budget(&self) -> &Budget {
-        &self.budget
     }
 
     /// Begins to check the body of a request with this head, at the second `now` since 1970; `None` if the head alone

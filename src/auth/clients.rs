@@ -344,6 +344,19 @@ impl Clients {
         Some(Invited { key, id: invite.id.clone(), names: invite.names.clone() })
     }
 
+    /// Whether a client is called `id`, will be by another invitation than the one with this key, or may claim that name.
+    pub fn is_taken(&self, id: &ClientId, key: &str) -> bool {
+        let listed = self.listed();
+        let name = Name::from(id.clone());
+        let takes = |invite: &InviteEntry| invite.id.as_ref() == Some(id) || invite.names.contains(&name);
+        listed.clients.contains_key(id)
+            || listed.names.contains_key(&name)
+            || listed
+                .invites
+                .iter()
+                .any(|(other, invite)| other != key && !invite.has_expired(Timestamp::now()) && takes(invite))
+    }
+
     /// How many clients there are.
     pub fn len(&self) -> usize {
         self.listed().clients.len()

@@ -1,14 +1,10 @@
 //! What the server keeps of a token, and how it compares.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use crate::limits::{FairQueue, Party, Turn};
+use crate::values::Secret;
 use argon2::password_hash::Error as PhcError;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{ARGON2ID_IDENT, Argon2, Params, PasswordHasher as _, PasswordVerifier as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::values::Secret;
 
 /// The most a stored hash may ask for: memory in KiB, passes, lanes. More would let a slip in a file stop the server.
 const MOST: (u32, u32, u32) = (256 * 1024, 10, 16);
@@ -73,6 +69,9 @@ pub fn hash_at(token: &Secret, cost: Cost) -> Result<String, HashError> {
     Ok(hash.to_string())
 }
 
+/// What a comparison with a hash made by [`hash()`] costs, in the unit of [`Work::cost`].
+pub const USUAL_COST: u64 = 2 * 19;
+
 /// What a comparison with a hash costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
@@ -82,6 +81,13 @@ pub struct Work {
     pub passes: u32,
     /// Lanes, which run one after the other here.
     pub lanes: u32,
+}
+
+impl Work {
+    /// How long it takes, in passes over a MiB.
+    pub fn cost(self) -> u64 {
+        u64::from(self.memory_kib).saturating_mul(u64::from(self.passes)).div_ceil(1024).max(1)
+    }
 }
 
 /// What a comparison with `text` would cost: for whoever takes hashes from others and has limits of its own.
@@ -121,61 +127,51 @@ fn parse(text: &str) -> Result<PasswordHash, HashError> {
 /// Compares tokens with their hashes, a few at a time, away from the asynchronous tasks. Clones share the places.
 ///
 /// argon2 is made to be expensive, which is a lever for whoever may ask for it. So: a fixed number of comparisons
-/// at once (some 19 MiB each), the others wait in line; and a client that does not exist costs what one that does
-/// costs, so that the time of an answer names nobody. Put a limit of failed logins per address and a deadline before it.
+/// at once (some 19 MiB each), the others wait in a [`FairQueue`], where each client and each address waits for what it has
+/// asked for itself; and a client that does not exist costs what one that does costs, so that the time of an answer names
+/// nobody. Put a limit for each address and a deadline before it.
 #[derive(Debug, Clone)]
 pub struct TokenVerifier {
-    places: Arc<Semaphore>,
-    concurrency: usize,
-    /// Those that wait for a place.
-    waiting: Arc<AtomicUsize>,
-}
-
-/// Waits in line for as long as it lives.
-struct InLine<'a>(&'a AtomicUsize);
-
-impl<'a> InLine<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
-    }
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    queue: FairQueue,
 }
 
 impl TokenVerifier {
-    /// Lets `concurrency` comparisons run at once, at least 1.
-    pub fn new(concurrency: usize) -> Self {
-        let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
-        Self { places: Arc::new(Semaphore::new(concurrency)), concurrency, waiting: Arc::default() }
+    /// Lets `concurrency` comparisons run at once, and `of_a_client` of one client; at least 1 of each.
+    pub fn new(concurrency: usize, of_a_client: usize) -> Self {
+        Self { queue: FairQueue::new(concurrency, of_a_client) }
     }
 
     /// How many comparisons run at the moment, and how many wait for a place.
     pub fn load(&self) -> (usize, usize) {
-        (self.concurrency.saturating_sub(self.places.available_permits()), self.waiting.load(Ordering::Relaxed))
+        self.queue.load()
     }
 
-    async fn place(&self) -> Result<OwnedSemaphorePermit, HashError> {
-        let _in_line = InLine::new(&self.waiting);
-        Arc::clone(&self.places).acquire_owned().await.map_err(|_| HashError::CutShort)
+    /// Waits for a turn at a comparison with `hash`. Dropping the future leaves the queue.
+    pub async fn turn(&self, party: Party, hash: Option<&str>) -> Turn {
+        let cost = hash.and_then(|hash| work_of(hash).ok()).map_or(USUAL_COST, Work::cost);
+        self.queue.turn(party, cost).await
     }
 
-    /// Whether `token` is the one `hash` was made of; never, with no hash. Dropping the future leaves the line; a
+    /// Whether `token` is the one `hash` was made of; never, with no hash. Dropping the future leaves the queue; a
     /// comparison that has begun keeps its place until it is done.
     ///
     /// # Errors
     /// The hash is unusable ([`check_hash`]), memory ran out, or the runtime is stopping. None of them is the
     /// visitor's to see.
-    pub async fn verify(&self, token: &Secret, hash: Option<&str>) -> Result<bool, HashError> {
+    pub async fn verify(&self, party: Party, token: &Secret, hash: Option<&str>) -> Result<bool, HashError> {
+        let turn = self.turn(party, hash).await;
+        Self::verify_in(turn, token, hash).await
+    }
+
+    /// As [`TokenVerifier::verify`], with a turn that the caller has waited for.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn verify_in(turn: Turn, token: &Secret, hash: Option<&str>) -> Result<bool, HashError> {
         let parsed = hash.map(parse).transpose();
-        let place = self.place().await?;
         let token = token.clone();
         let compared = tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _turn = turn;
             match parsed {
                 Ok(Some(hash)) => compare(&token, &hash),
                 Ok(None) => pretend(&token).map(|()| false),
@@ -185,15 +181,14 @@ impl TokenVerifier {
         compared.await.map_err(|_| HashError::CutShort)?
     }
 
-    /// Makes the hash of a new token, in line with the comparisons. Dropping the future leaves the line.
+    /// Makes the hash of a new token, with a turn that the caller has waited for.
     ///
     /// # Errors
     /// As [`hash()`], or the runtime is stopping.
-    pub async fn hash(&self, token: &Secret) -> Result<String, HashError> {
-        let place = self.place().await?;
+    pub async fn hash_in(turn: Turn, token: &Secret) -> Result<String, HashError> {
         let token = token.clone();
         let hashed = tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _turn = turn;
             hash(&token)
         });
         hashed.await.map_err(|_| HashError::CutShort)?
@@ -226,12 +221,18 @@ mod tests {
         Secret::new(text)
     }
 
+    fn party() -> Party {
+        let address = crate::limits::AddressKey::new([192, 0, 2, 1].into(), 64);
+        Party { client: "alice".parse().unwrap(), address }
+    }
+
     #[test]
     fn a_hash_asks_for_what_owasp_asks() {
         let text = hash(&secret("token")).unwrap();
         assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
         assert_eq!(check_hash(&text), Ok(()));
         assert_eq!(work_of(&text), Ok(Work { memory_kib: 19 * 1024, passes: 2, lanes: 1 }));
+        assert_eq!(work_of(&text).map(Work::cost), Ok(USUAL_COST));
         assert_ne!(hash(&secret("token")).unwrap(), text, "the salt is fresh");
     }
 
@@ -247,13 +248,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_token_of_a_known_client_passes() {
-        let verifier = TokenVerifier::new(2);
+        let verifier = TokenVerifier::new(2, 2);
         let stored = hash_at(&secret("right"), Cost::ForTests).unwrap();
-        assert_eq!(verifier.verify(&secret("right"), Some(&stored)).await, Ok(true));
-        assert_eq!(verifier.verify(&secret("wrong"), Some(&stored)).await, Ok(false));
-        assert_eq!(verifier.verify(&secret("right"), None).await, Ok(false));
+        assert_eq!(verifier.verify(party(), &secret("right"), Some(&stored)).await, Ok(true));
+        assert_eq!(verifier.verify(party(), &secret("wrong"), Some(&stored)).await, Ok(false));
+        assert_eq!(verifier.verify(party(), &secret("right"), None).await, Ok(false));
         let stored = hash(&secret("right")).unwrap();
-        assert_eq!(verifier.verify(&secret("right"), Some(&stored)).await, Ok(true));
+        assert_eq!(verifier.verify(party(), &secret("right"), Some(&stored)).await, Ok(true));
     }
 
     #[tokio::test]
@@ -267,23 +268,25 @@ mod tests {
         }
         let greedy = good.replace("m=8,", "m=4000000,");
         assert_eq!(check_hash(&greedy), Err(HashError::TooCostly(4_000_000, 1, 1)));
-        let verifier = TokenVerifier::new(1);
-        assert_eq!(verifier.verify(&secret("right"), Some(&greedy)).await, check_hash(&greedy).map(|()| true));
+        let verifier = TokenVerifier::new(1, 1);
+        assert_eq!(verifier.verify(party(), &secret("right"), Some(&greedy)).await, check_hash(&greedy).map(|()| true));
     }
 
     #[tokio::test]
     async fn no_more_than_the_places_run_at_once() {
-        let verifier = TokenVerifier::new(0);
-        assert_eq!(verifier.places.available_permits(), 1, "none would be a server nobody can enter");
-        let held = Arc::clone(&verifier.places).acquire_owned().await.unwrap();
+        // None would be a server nobody can enter.
+        let verifier = TokenVerifier::new(0, 0);
+        let held = verifier.turn(party(), None).await;
         let stored = hash_at(&secret("right"), Cost::ForTests).unwrap();
         let token = secret("right");
-        let mut waiting = std::pin::pin!(verifier.verify(&token, Some(&stored)));
+        let mut waiting = std::pin::pin!(verifier.verify(party(), &token, Some(&stored)));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         assert_eq!(verifier.load(), (1, 1));
         drop(held);
         assert_eq!(waiting.await, Ok(true));
         assert_eq!(verifier.load(), (0, 0));
-        assert_eq!(verifier.places.available_permits(), 1);
+        let turn = verifier.turn(party(), None).await;
+        assert!(check_hash(&TokenVerifier::hash_in(turn, &token).await.unwrap()).is_ok());
+        assert_eq!(verifier.load(), (0, 0));
     }
 }

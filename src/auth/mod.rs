@@ -31,7 +31,7 @@ pub use admin_proof::{AdminNonce, NONCE_FIELD, PROOF_FIELD};
 pub use admin_token::{AdminToken, AdminTokenError};
 pub use applied::Applied;
 pub use clients::{Change, Clients, Credential, Invited, Standing, hash_problems};
-pub use hash::{Cost, HashError, TokenVerifier, Work, check_hash, hash, hash_at, work_of};
+pub use hash::{Cost, HashError, TokenVerifier, USUAL_COST, Work, check_hash, hash, hash_at, work_of};
 pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;
 pub use on_disk::{ClientsOnDisk, ReadClients, load_clients};

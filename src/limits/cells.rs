@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -92,6 +93,17 @@ impl<C: Clock> Counted<C> {
         Self { limiter: RateLimiter::new(quota, Store::new(max_keys), clock), quota, ipv6_prefix }
     }
 
+    /// Takes `cells`, or none; all that there are at most, if more are wanted.
+    fn take_several(&self, ip: IpAddr, cells: NonZeroU32) -> Result<(), RetryAfter> {
+        let ask = Ask { address: AddressKey::new(ip, self.ipv6_prefix), take: true };
+        match self.limiter.check_key_n(&ask, cells.min(self.quota.burst_size())) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(until)) => Err(RetryAfter::of(until.wait_time_from(self.limiter.clock().now()), self.quota)),
+            // No more than there are was asked for.
+            Err(_) => Err(RetryAfter::of(self.quota.burst_size_replenished_in(), self.quota)),
+        }
+    }
+
     fn ask(&self, ip: IpAddr, take: bool) -> Result<(), RetryAfter> {
         let ask = Ask { address: AddressKey::new(ip, self.ipv6_prefix), take };
         self.limiter.check_key(&ask).map_err(|until| {
@@ -105,6 +117,11 @@ impl<C: Clock> Cells<C> {
     /// Takes a cell, if one is left.
     pub(super) fn take(&self, ip: IpAddr) -> Result<(), RetryAfter> {
         self.counted.load().ask(ip, true)
+    }
+
+    /// Takes as many cells, or none if as many are not left.
+    pub(super) fn take_several(&self, ip: IpAddr, cells: NonZeroU32) -> Result<(), RetryAfter> {
+        self.counted.load().take_several(ip, cells)
     }
 
     /// Says what [`Self::take`] would, and takes nothing.
@@ -225,7 +242,6 @@ impl ShrinkableKeyedStateStore<Ask> for Store {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use governor::clock::FakeRelativeClock;

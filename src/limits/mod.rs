@@ -5,31 +5,40 @@
 //! - `cells`: governor's rate limiter over a bounded number of addresses
 //! - `rate`: [`VisitorRate`], requests of one address
 //! - `logins`: [`FailedLogins`], failed logins of one address
+//! - `checks`: [`Checks`], costly checks of one address, failed or not
 //! - `client`: [`ClientUse`], what all visitors of one client may ask together
 //! - `permits`: [`Permits`] and [`PerAddress`], counting limits whose permits give themselves back
 //! - `budget`: [`Budget`], bytes that may be held at once
+//! - `shared_budget`: [`SharedBudget`], the same, divided by client, service and address
+//! - `fair_queue`: [`FairQueue`], turns at something costly, in an order that is fair to clients and addresses
 //! - `heads`: [`HeldHeads`], bytes of decoded request heads, and who holds them
 //! - `seldom`: [`Seldom`], lines of the log that strangers can cause
 //!
-//! Nothing here waits or does I/O: a limit answers at once, and its caller decides what to tell the visitor. No room
-//! above is imported.
+//! Nothing here does I/O, and only the queue waits: a limit answers at once, and its caller decides what to tell the
+//! visitor. No room above is imported.
 
 mod address;
 mod budget;
 mod cells;
+mod checks;
 mod client;
+mod fair_queue;
 mod heads;
 mod logins;
 mod permits;
 mod rate;
 mod seldom;
+mod shared_budget;
 
 pub use address::AddressKey;
 pub use budget::{Budget, Share};
 pub use cells::RetryAfter;
+pub use checks::Checks;
 pub use client::{Allowance, ClientUse};
+pub use fair_queue::{FairQueue, Party, Turn};
 pub use heads::{FREE_HEAD, HeldHead, HeldHeads, Holder, TooManyHeads, head_memory, target_length};
 pub use logins::FailedLogins;
 pub use permits::{AddressPermit, FairShare, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;
 pub use seldom::Seldom;
+pub use shared_budget::{Owner, Portion, SharedBudget};

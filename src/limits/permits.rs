@@ -38,6 +38,15 @@ impl Permits {
         self.try_acquire_if(|_| true)
     }
 
+    /// The same for one of `sharers` who share these and has `held` of them already. Until half of them are out: as many as
+    /// it likes. The other half is divided: each has an equal part of it for itself, whatever the others hold. An equal part
+    /// is `least` at least: a small whole is not cut to pieces.
+    pub fn try_acquire_shared(&self, held: usize, sharers: usize, least: usize) -> Option<Permit> {
+        let capacity = self.capacity();
+        let part = if sharers > 1 { (capacity / 2 / sharers).max(least) } else { capacity };
+        self.try_acquire_if(|in_use| in_use < capacity / 2 || held < part)
+    }
+
     /// The same, if `may` allows one more than so many.
     fn try_acquire_if(&self, may: impl Fn(usize) -> bool) -> Option<Permit> {
         let capacity = self.capacity();
@@ -189,6 +198,8 @@ impl Drop for AddressPermit {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ip(last: u8) -> IpAddr {
@@ -318,6 +329,55 @@ mod tests {
             })
             .collect();
         assert_eq!(held.len(), 4);
+    }
+
+    #[test]
+    fn one_alone_may_have_all_and_one_of_several_leaves_the_others_their_part() {
+        let take_all = |permits: &Permits, sharers| {
+            let mut held = Vec::new();
+            while let Some(permit) = permits.try_acquire_shared(held.len(), sharers, 1) {
+                held.push(permit);
+            }
+            held
+        };
+        for capacity in [0, 1, 2, 3, 1_000] {
+            assert_eq!(take_all(&Permits::new(capacity), 1).len(), capacity, "alone");
+        }
+        let permits = Permits::new(1_000);
+        let first = take_all(&permits, 5);
+        assert_eq!(first.len(), 500);
+        let others: Vec<_> = (1..5).map(|_| take_all(&permits, 5)).collect();
+        assert!(others.iter().all(|held| held.len() == 100));
+        drop(first);
+        let small = Permits::new(3);
+        assert!((0..3).all(|held| small.try_acquire_shared(held, 2, 8).map(std::mem::forget).is_some()));
+        assert_eq!(take_all(&permits, 5).len(), 100, "half of them are out, to the others and to this one");
+    }
+
+    proptest! {
+        /// Whatever the others do, each one can always take its part.
+        #[test]
+        fn whoever_shares_permits_finds_its_part(
+            capacity in 1_usize..500,
+            sharers in 1_usize..20,
+            steps in proptest::collection::vec((any::<usize>(), any::<bool>()), 0..2_000),
+        ) {
+            let permits = Permits::new(capacity);
+            let mut held: Vec<Vec<Permit>> = (0..sharers).map(|_| Vec::new()).collect();
+            let part = capacity / 2 / sharers;
+            for (who, takes) in steps {
+                let own = &mut held[who % sharers];
+                if !takes && who % 3 == 0 {
+                    own.pop();
+                    continue;
+                }
+                let count = own.len();
+                let permit = permits.try_acquire_shared(count, sharers, 1);
+                prop_assert!(permit.is_some() || count >= part);
+                own.extend(permit);
+            }
+            prop_assert!(permits.in_use() <= capacity);
+        }
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Shared {
             peer,
             since: Timestamp::now(),
             credential,
-            usage: self.usages.of(client, || self.allowance(client)),
+            usage: self.usage_of(client),
             services,
             start: self.starts.number(client, hello.instance_id, self.signed_start(hello), !hello.standby.is_empty()),
             host: hello.agent.host.as_deref().and_then(host_name),

@@ -43,10 +43,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::PasswordGate;
-use crate::auth::{AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier};
+use crate::auth::{
+    AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier, USUAL_COST,
+};
 use crate::certs::CertError;
 use crate::config::ServerConfig;
-use crate::limits::{AddressPermit, Budget, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, VisitorRate};
+use crate::limits::{
+    AddressPermit, Checks, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate,
+};
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
@@ -74,6 +78,10 @@ use warden::Warden;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
 const LOGIN_CHECKS: usize = 2;
+
+/// How many logins by token an address may have checked for each one that may fail: a fleet behind one address comes back at
+/// once, and nobody keeps the processor busy with a token that is right. [`FIRST_FAILURES`] are on top of that.
+const LOGIN_CHECKS_FOR_A_FAILURE: u32 = 10;
 
 /// Agents' connections that may be on their way through TLS and login at once.
 const LOGINS_UNDER_WAY: usize = 1024;
@@ -169,6 +177,8 @@ pub struct Shared {
     visitor_connections: PerAddress,
     connections: Permits,
     failed_logins: FailedLogins,
+    /// Logins that cost an argon2 computation, failed or not.
+    login_checks: Checks,
     /// Those that count although the address has failed too often: each is the first of a client from that address.
     first_failures: FailedLogins,
     refused_tokens: RefusedTokens,
@@ -179,7 +189,7 @@ pub struct Shared {
     /// Heads of requests that wait, beyond what is free.
     held_heads: HeldHeads,
     /// Bodies of requests that wait for their signature to be checked.
-    held_bodies: Budget,
+    held_bodies: SharedBudget,
     /// What has come from agents and waits for visitors.
     unread: Arc<Unread>,
     streams: Permits,
@@ -284,12 +294,13 @@ impl Server {
             node_id: format!("{node_id:016x}"),
             registry: Registry::new(config.tunnel.max_tunnels),
             starts: Starts::default(),
-            verifier: TokenVerifier::new(LOGIN_CHECKS),
+            verifier: TokenVerifier::new(LOGIN_CHECKS, LOGIN_CHECKS),
             tickets,
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
             connections: Permits::new(room.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
             failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
+            login_checks: Checks::new(login_checks(per_ip.logins_per_minute), prefix, REMEMBERED_ADDRESSES),
             first_failures: FailedLogins::with_burst(
                 per_ip.logins_per_minute,
                 FIRST_FAILURES,
@@ -301,7 +312,7 @@ impl Server {
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
             held_heads: HeldHeads::new(config.limits.held_heads),
-            held_bodies: Budget::new(config.limits.held_bodies),
+            held_bodies: SharedBudget::new(config.limits.held_bodies),
             unread: Unread::new(config.limits.unread_answers),
             streams: Permits::new(config.limits.streams),
             live: Arc::default(),
@@ -415,7 +426,7 @@ impl Server {
     }
 
     /// What is held of requests until it is known whether they may go on.
-    pub fn held_bodies(&self) -> Budget {
+    pub fn held_bodies(&self) -> SharedBudget {
         self.shared.held_bodies.clone()
     }
 
@@ -489,6 +500,14 @@ impl Shared {
     }
 }
 
+/// What the logins of an address that are checked in a minute may cost if so many may fail, in the unit of
+/// [`Work::cost`](crate::auth::Work::cost).
+fn login_checks(failures: NonZeroU32) -> NonZeroU32 {
+    let checks = failures.get().saturating_mul(LOGIN_CHECKS_FOR_A_FAILURE).saturating_add(FIRST_FAILURES.get());
+    let cost = u32::try_from(USUAL_COST).unwrap_or(u32::MAX);
+    NonZeroU32::new(checks.saturating_mul(cost)).unwrap_or(NonZeroU32::MIN)
+}
+
 async fn evict_idle(shared: Arc<Shared>) {
     let mut tick = interval(EVICTION);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -498,6 +517,7 @@ async fn evict_idle(shared: Arc<Shared>) {
             _ = tick.tick() => {
                 shared.visitors.evict_idle();
                 shared.failed_logins.evict_idle();
+                shared.login_checks.evict_idle();
                 shared.first_failures.evict_idle();
                 shared.refused_tokens.evict_idle();
                 shared.passwords.evict_idle();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::proofs::DomainProofs;
 use super::room::Room;
-use super::{FIRST_FAILURES, LOGINS_OF_AN_ADDRESS, Shared};
+use super::{FIRST_FAILURES, LOGINS_OF_AN_ADDRESS, Shared, login_checks};
 use crate::config::ServerConfig;
 use crate::routing::Router;
 
@@ -55,6 +55,7 @@ impl Shared {
         self.visitors.change(per_ip.requests_per_second, per_ip.burst, prefix);
         self.visitor_connections.change(per_ip.connections, prefix);
         self.failed_logins.change(per_ip.logins_per_minute, prefix);
+        self.login_checks.change(login_checks(per_ip.logins_per_minute), prefix);
         self.first_failures.change_with_burst(per_ip.logins_per_minute, FIRST_FAILURES, prefix);
         self.wrong_admin_tokens.change(per_ip.logins_per_minute, prefix);
         self.passwords.change(per_ip.logins_per_minute, prefix);
@@ -68,6 +69,6 @@ impl Shared {
         self.held_bodies.set_capacity(limits.held_bodies);
         self.unread.set_limit(limits.unread_answers);
         self.registry.set_max_tunnels(tunnel.max_tunnels);
-        self.usages.change(|client| self.allowance(client));
+        self.usages.change(self.clients.len(), |client| self.allowance(client));
     }
 }

@@ -63,7 +63,7 @@ impl Shared {
 
     /// Looks at every tunnel, now. Those that a reload by hand would close get time, if they are most of all.
     pub(super) fn look_at_tunnels(&self) {
-        self.usages.change(|client| self.allowance(client));
+        self.usages.change(self.clients.len(), |client| self.allowance(client));
         // A client that is not listed at the moment may be again before its tunnels are closed.
         let counts =
             |client: &ClientId| self.clients.entry(client).is_some() || !self.registry.tunnels_of(client).is_empty();

@@ -23,7 +23,7 @@ from stack import wait_for  # which `target` has put within reach
 
 # Each is a file in `rows`, which adds its attacks to the table with `@attack`. Further kinds of attackers (agents that mean
 # harm, applications that do) are files of their own, named here.
-GROUPS = ["tunnel", "http1", "http2", "https", "admin", "tenants", "exhaustion"]
+GROUPS = ["tunnel", "http1", "http2", "https", "admin", "tenants", "webhooks", "exhaustion"]
 
 # How long the bystander is alone before each attack, and how long what an attacker held may take to be given back.
 ALONE, GIVEN_BACK = 1.5, 20

@@ -13,6 +13,10 @@ from stack import Program, free_port, ports_of, run
 HERE = Path(__file__).resolve().parent
 DOMAIN = "attack.test"
 
+# What each tenant claims beside its own name: services whose bodies must be signed with `SECRET`.
+HOOKS = {"loud": [f"hook-{number}" for number in range(4)], "quiet": ["quiet-hook"]}
+SECRET = b"It's a Secret to Everybody"
+
 # Who asks in somebody else's name, as a proxy does; and from where agents are wanted in spite of the attack.
 PROXY = "127.0.0.10"
 
@@ -58,7 +62,8 @@ class Target:
         (folder / "server.toml").write_text(SERVER.format_map(values))
         tokens = {}
         for client in ("loud", "quiet"):
-            made = run([self.program, "token", "new", client, "--clients", folder / "clients.toml"])
+            names = ",".join([client, *HOOKS[client]])
+            made = run([self.program, "token", "new", client, "--names", names, "--clients", folder / "clients.toml"])
             tokens[client] = made.decode().strip()
         command = [self.program, "server", "--config", folder / "server.toml"]
         for setting in settings:
@@ -82,6 +87,9 @@ class Target:
         self.program_of(f"application of {client}", [*nice, sys.executable, HERE / "app.py", port], port=port)
         text = f'servers = ["127.0.0.1:{self.tunnel}"]\nclient_id = "{client}"\nca = "certs/ca.pem"\n'
         text += f'[[services]]\nname = "{client}"\nlocal = {port}\n'
+        for name in HOOKS[client]:
+            text += f'[[services]]\nname = "{name}"\nlocal = {port}\n'
+            text += f'[services.access.webhook]\nscheme = "github"\nsecret = "{SECRET.decode()}"\nmax_body = "25MiB"\n'
         (self.folder / f"{client}.toml").write_text(text)
         command = [*nice, self.program, "agent", "--config", self.folder / f"{client}.toml"]
         agent = self.program_of(f"agent of {client}", command, env={"ADIT_TOKEN": token})

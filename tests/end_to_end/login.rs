@@ -344,3 +344,105 @@ async fn a_draining_server_sends_agents_away_for_a_while() {
     }
     server.stop().await;
 }
+
+/// A clients file with an invitation that leaves the id open, and its code.
+fn with_open_invitation(server: &TestServer) -> adit::values::Secret {
+    let code = adit::auth::InviteCode::generate(None, None).unwrap();
+    let text = format!(
+        "{}[invites.{}]\ncode_hash = \"{}\"\nexpires = 2999-01-01T00:00:00Z\n",
+        clients(),
+        adit::config::invite_key(&code.digest()),
+        code.digest()
+    );
+    crate::harness::replace_file(&server.dir().path().join("clients.toml"), &text);
+    server.clients.replace(clients_file(&text));
+    code.as_secret().clone()
+}
+
+#[tokio::test]
+async fn an_open_invitation_does_not_buy_a_hash_with_each_id_that_is_taken() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "5")]);
+    let code = with_open_invitation(&server);
+    let invited = |id: &str| Hello {
+        client_id: id.parse().unwrap(),
+        proof: Some(Proof::Invite(code.clone())),
+        ..hello("alice", &[])
+    };
+    // An id, and a name of somebody else.
+    for id in ["bob", "blog", "alice", "shop", "carol"] {
+        let refused = puppet::ask(&server, &invited(id)).await.unwrap_err();
+        assert_eq!(
+            (refused.code, refused.message),
+            (Refusal::NotAllowed, format!("`{id}` is taken; choose another id"))
+        );
+    }
+    let refused = puppet::ask(&server, &invited("bob")).await.unwrap_err();
+    assert_eq!(refused.code, Refusal::TooMany, "each attempt was counted");
+}
+
+#[tokio::test]
+async fn an_open_invitation_is_good_for_an_id_that_is_free() {
+    let server = TestServer::start(&[]);
+    let code = with_open_invitation(&server);
+    let invited = Hello { client_id: "dave".parse().unwrap(), proof: Some(Proof::Invite(code)), ..hello("alice", &[]) };
+    let known = puppet::ask(&server, &invited).await.unwrap();
+    assert!(known.client_id.as_str() == "dave" && known.token.is_some());
+    let refused = puppet::ask(&server, &invited).await.unwrap_err();
+    assert_eq!(refused.code, Refusal::BadInvite, "it was used");
+}
+
+#[tokio::test]
+async fn logins_of_one_address_that_succeed_are_limited_too() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "1")]);
+    let hello = hello("alice", &[]);
+    // They count by their cost: those of the other tests cost next to nothing.
+    let usual = adit::auth::hash(token("alice").as_secret()).unwrap();
+    server.clients.replace(clients_file(&clients().replacen(crate::harness::token_hash("alice"), &usual, 1)));
+    let began = std::time::Instant::now();
+    let mut allowed = 0;
+    let refused = loop {
+        match puppet::ask(&server, &hello).await {
+            Ok(_) => allowed += 1,
+            Err(refused) => break refused,
+        }
+        // As many as there are at once, and as many again in a minute.
+        assert!(allowed < 140 + began.elapsed().as_millis() * 138 / 60_000, "{allowed}");
+        assert!(began.elapsed() < Duration::from_secs(240), "{allowed} logins, and none was refused");
+    };
+    assert!(allowed >= 138, "{allowed}");
+    assert_eq!(refused.code, Refusal::TooMany);
+    assert!(refused.retry_after_s.is_some_and(|wait| (1..=3).contains(&wait)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_fleet_behind_one_address_logs_in_by_token_at_once() {
+    let server = TestServer::start(&[]);
+    let logins = (0..60).map(|number| {
+        let client = ["alice", "bob", "carol"][number % 3];
+        let server = &server;
+        // A connection that the server closes at once had no place: as an agent does, it tries again.
+        async move {
+            loop {
+                let mut pipe = match dial_again(server).await {
+                    Some(pipe) => pipe,
+                    None => continue,
+                };
+                if send(&mut pipe, &hello(client, &[])).await.is_ok()
+                    && let Ok(answer) = receive_answer(&mut pipe).await
+                {
+                    return matches!(answer, Answer::Known(_));
+                }
+            }
+        }
+    });
+    let answers = soon("sixty logins", futures_util::future::join_all(logins)).await;
+    assert!(answers.into_iter().all(|is_known| is_known));
+}
+
+async fn dial_again(server: &TestServer) -> Option<tokio_rustls::client::TlsStream<TcpStream>> {
+    let trust = adit::config::Trust::Fingerprint(server.fingerprint);
+    let config = adit::transport::tls::client(&trust).unwrap();
+    let socket = TcpStream::connect(server.tunnel).await.ok()?;
+    let host = rustls::pki_types::ServerName::try_from(server.tunnel.ip().to_string()).unwrap();
+    tokio_rustls::TlsConnector::from(config).connect(host, socket).await.ok()
+}

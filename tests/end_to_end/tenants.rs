@@ -386,3 +386,67 @@ async fn an_agent_tries_again_when_dns_does_not_answer() {
     assert!(refused.code.may_retry(), "{refused:?}");
     assert!(refused.message.contains("blog.alice.example"), "{}", refused.message);
 }
+
+#[tokio::test]
+async fn a_tenant_with_many_visitors_leaves_the_others_room() {
+    let server = TestServer::start(&[("limits.streams", "16"), ("limits.per_ip.streams", "1000")]);
+    let mut app = Script::start().await;
+    let _alice = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let _bob = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("bob").await)]).await;
+    let ask = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
+    let mut open = Vec::new();
+    loop {
+        let mut visitor = visitor::raw(server.public, ask).await;
+        tokio::select! {
+            asked = app.request() => open.push((visitor, asked.0)),
+            answer = visitor::read_until(&mut visitor, "\r\n\r\n") => {
+                assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("tunnel_busy"), "{answer}");
+                break;
+            }
+        }
+    }
+    assert_eq!(open.len(), 8, "half of them, and its part of the rest is used up");
+    assert_eq!(fetch(server.public, "bob", "/").await.text(), "bob");
+}
+
+#[tokio::test]
+async fn connections_to_a_port_leave_other_tenants_room_too() {
+    let server = TestServer::start(&[("limits.streams", "16")]);
+    let mut hello = hello("alice", &["alice"]);
+    hello.services[0].kind = ServiceKind::Tcp;
+    let mut alice = Puppet::connect(&server, &hello).await;
+    let _bob = TestAgent::connect(&server, "bob", &[("bob", apps::fixed("bob").await)]).await;
+    let (_, port) = alice.welcome.services[0].public_urls[0].rsplit_once(':').unwrap();
+    let port: u16 = port.parse().unwrap();
+    let mut open = Vec::new();
+    loop {
+        // The reset may be quicker than the visitor.
+        let Ok(mut visitor) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { break };
+        tokio::select! {
+            stream = soon("a stream", alice.streams.recv()) => open.push((visitor, stream.unwrap())),
+            // A reset.
+            _ = visitor::read_to_end(&mut visitor) => break,
+        }
+    }
+    assert_eq!(open.len(), 8);
+    assert_eq!(fetch(server.public, "bob", "/").await.text(), "bob");
+}
+
+#[tokio::test]
+async fn a_login_has_only_so_many_domains_proved_and_comes_back_for_the_rest() {
+    let count = 40;
+    let records: Vec<(String, String)> =
+        (0..count).map(|number| (format!("_adit.d{number}.example"), "alice@localhost".to_owned())).collect();
+    let records: Vec<(&str, &str)> = records.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let resolver = dns::serve(&records).await.to_string();
+    let server = TestServer::start(&[("public.domain_proof", "dns"), ("public.resolvers", &resolver)]);
+    let offer = |at: usize, name: &str| ServiceOffer {
+        domains: (at..at + count / 2).map(|number| Domain::new(&format!("d{number}.example")).unwrap()).collect(),
+        ..ServiceOffer::new(crate::harness::name(name), ServiceKind::Http)
+    };
+    let services = vec![offer(0, "alice"), offer(count / 2, "blog")];
+    let hello = Hello { services, ..hello("alice", &["alice"]) };
+    let refused = log_in(&server, &hello).await.expect_err("40 lookups at once");
+    assert!(refused.code.may_retry() && refused.message.contains("8 more domains"), "{refused:?}");
+    assert!(log_in(&server, &hello).await.is_ok(), "the others were proved a moment ago");
+}

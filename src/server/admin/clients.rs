@@ -1,5 +1,6 @@
 //! Clients: who may log in.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -17,7 +18,7 @@ use super::extract::{InBody, InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use super::{Admin, Peer};
-use crate::auth::Token;
+use crate::auth::{Token, TokenVerifier};
 use crate::config::{ClientEntry, EntryDraft, NewClient, Problem, add_client, port_text, revoke_client, rotate_token};
 use crate::limits::Allowance;
 use crate::values::{ClientId, Name, Secret};
@@ -162,9 +163,12 @@ impl Admin {
         Some(self.client_view(id, &entry))
     }
 
-    async fn fresh_token(&self) -> Result<(Token, String), ApiError> {
+    async fn fresh_token(&self, client: &ClientId) -> Result<(Token, String), ApiError> {
         let token = Token::generate().map_err(|error| ApiError::failed(&error))?;
-        let hashed = self.shared.verifier.hash(token.as_secret()).await.map_err(|error| ApiError::failed(&error))?;
+        // The operator's own address: it waits for no agent's.
+        let party = self.shared.party(client, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let turn = self.shared.verifier.turn(party, None).await;
+        let hashed = TokenVerifier::hash_in(turn, token.as_secret()).await.map_err(|error| ApiError::failed(&error))?;
         Ok((token, hashed))
     }
 
@@ -237,7 +241,7 @@ pub(super) async fn add(
         if changing.shared.clients.entry(&draft.id).is_some() {
             return Err(ApiError::conflict(format!("the client `{}` exists already", draft.id)));
         }
-        let (token, token_hash) = changing.fresh_token().await?;
+        let (token, token_hash) = changing.fresh_token(&draft.id).await?;
         let id = draft.id.clone();
         let client = NewClient {
             token_hash,
@@ -308,7 +312,7 @@ pub(super) async fn rotate(
         }
         let id = id?;
         found("client", changing.shared.clients.entry(&id))?;
-        let (token, token_hash) = changing.fresh_token().await?;
+        let (token, token_hash) = changing.fresh_token(&id).await?;
         let (whose, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
         changing.edit(move |path| rotate_token(path, &whose, &token_hash, Some(overlap))).await?;
         changing.with_token(id, token)

@@ -10,8 +10,8 @@ use super::super::Shared;
 use super::super::metrics::Limit;
 use super::super::tunnel::{MAX_LANES, Tunnel};
 use super::unix_now;
-use crate::auth::{Credential, HashError, Standing, Ticket};
-use crate::limits::AddressKey;
+use crate::auth::{Credential, HashError, Standing, Ticket, USUAL_COST, Work, work_of};
+use crate::limits::{AddressKey, Party};
 use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
 use crate::values::{ClientId, Secret};
 
@@ -110,7 +110,7 @@ impl Shared {
                 return Err(refused.into());
             }
         };
-        match self.of_token(hello, token, credentials).await? {
+        match self.of_token((hello, from), token, credentials).await? {
             Some(credential) => Ok(credential),
             None => {
                 if self.refused_tokens.remember(&asked) {
@@ -145,19 +145,23 @@ impl Shared {
     }
 
     /// A client that does not exist costs what one that does costs. While a token is being rotated, a wrong one costs
-    /// twice as much. That the server cannot compare at the moment says nothing of the token: the agent tries again.
+    /// twice as much. Each comparison counts against `from`, whatever comes of it. That the server cannot compare at the
+    /// moment says nothing of the token: the agent tries again.
     async fn of_token(
         &self,
-        hello: &Hello,
+        (hello, from): (&Hello, IpAddr),
         token: &Secret,
         credentials: Vec<Credential>,
     ) -> Result<Option<Credential>, Refused> {
+        let party = || self.party(&hello.client_id, from);
         if credentials.is_empty() {
+            self.check_rate(from, USUAL_COST)?;
             // The answer is known; the time it takes is the point.
-            let _ = self.verifier.verify(token, None).await;
+            let _ = self.verifier.verify(party(), token, None).await;
         }
         for credential in credentials {
-            match self.verifier.verify(token, Some(&credential.hash)).await {
+            self.check_rate(from, work_of(&credential.hash).map_or(USUAL_COST, Work::cost))?;
+            match self.verifier.verify(party(), token, Some(&credential.hash)).await {
                 Ok(true) => return Ok(Some(credential)),
                 Ok(false) => {}
                 Err(error @ (HashError::Broken(_) | HashError::TooCostly(..))) => {
@@ -173,6 +177,23 @@ impl Shared {
             }
         }
         Ok(None)
+    }
+
+    /// Counts an argon2 computation for `from`, by its cost.
+    pub(super) fn check_rate(&self, from: IpAddr, cost: u64) -> Result<(), Refused> {
+        self.login_checks.take(from, cost).map_err(|wait| {
+            self.metrics.limited(Limit::FailedLogins);
+            Refused {
+                retry_after_s: Some(wait.seconds()),
+                ..Refused::new(Refusal::TooMany, "too many logins from this address; try again later")
+            }
+        })
+    }
+
+    /// For whom an argon2 computation is done.
+    pub(in crate::server) fn party(&self, client: &ClientId, from: IpAddr) -> Party {
+        let prefix = self.settings().config.limits.per_ip.ipv6_prefix;
+        Party { client: client.clone(), address: AddressKey::new(from, prefix) }
     }
 
     pub(super) fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, Declined> {

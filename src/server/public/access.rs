@@ -1,7 +1,6 @@
 //! What a service asks of its visitors, before a stream is opened for them.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use http::header::{EXPECT, UPGRADE};
 use http::{Method, Request};
@@ -10,23 +9,23 @@ use http_body::Body;
 use super::Visit;
 use super::answer::Failure;
 use super::body::{HoldError, RequestBody};
-use crate::access::{Access, Decision, NotLetIn, Signed, Verifier};
+use super::pace::Pace;
+use crate::access::{Decision, NotLetIn, Signed, Verifier};
+use crate::limits::{AddressKey, Owner, Portion};
 use crate::server::login::unix_now;
+use crate::server::service::Offered;
 use crate::server::settings::Settings;
-use crate::values::Name;
 
-/// How fast a body that is held has to come, in bytes a second, on top of the time of a head.
-const LEAST_RATE: u64 = 256 * 1024;
-
-/// Lets `visitor` through to the service `name`, or not. From a request that is let through, what it was let in with is
-/// taken off; if its body had to be read first, it goes on with the same bytes.
+/// Lets `visitor` through to the service that is `offered`, or not. From a request that is let through, what it was let in
+/// with is taken off; if its body had to be read first, it goes on with the same bytes.
 pub(super) async fn check(
     (visit, settings): (&Visit, &Settings),
-    (name, access): (&Name, &Access),
+    offered: &Offered,
     request: &mut Request<RequestBody>,
     visitor: IpAddr,
 ) -> Result<(), Failure> {
     let shared = &visit.shared;
+    let (name, access) = (offered.service.name(), offered.service.access());
     if !access.allows_address(visitor) {
         return Err(Failure::Forbidden);
     }
@@ -35,7 +34,8 @@ pub(super) async fn check(
         Decision::WrongHeader => return Err(Failure::Forbidden),
         Decision::NoCredential => return Err(Failure::Unauthorized(name.clone())),
         Decision::Compare(credential) => {
-            let compared = shared.passwords.check(access, &credential, visitor, settings.config.timeouts.head).await;
+            let head = settings.config.timeouts.head;
+            let compared = shared.passwords.check((offered.tunnel.client(), access), &credential, visitor, head).await;
             compared.map_err(|why| match why {
                 NotLetIn::Wrong => Failure::Unauthorized(name.clone()),
                 NotLetIn::TooOften(wait) => Failure::RateLimited(wait),
@@ -44,7 +44,7 @@ pub(super) async fn check(
         }
     }
     if let Some(signed) = access.signed() {
-        check_signature((visit, settings), (name, signed), request).await?;
+        check_signature((visit, settings), (offered, signed), request, visitor).await?;
     }
     access.strip(request.headers_mut());
     Ok(())
@@ -52,10 +52,11 @@ pub(super) async fn check(
 
 async fn check_signature(
     (visit, settings): (&Visit, &Settings),
-    (name, signed): (&Name, &Signed),
+    (offered, signed): (&Offered, &Signed),
     request: &mut Request<RequestBody>,
+    visitor: IpAddr,
 ) -> Result<(), Failure> {
-    let bad_signature = || Failure::BadSignature(name.clone());
+    let bad_signature = || Failure::BadSignature(offered.service.name().clone());
     // Nobody signs what an upgraded connection carries. Not upgrading is always allowed (RFC 9110, section 7.8).
     if request.method() == Method::CONNECT {
         return Err(bad_signature());
@@ -63,34 +64,37 @@ async fn check_signature(
     request.headers_mut().remove(UPGRADE);
     let mut verifier = signed.verifier(request.headers(), unix_now()).ok_or_else(bad_signature)?;
     if !request.body().is_end_stream() {
-        hold((visit, settings), signed, request.body_mut(), &mut verifier).await?;
+        let holder = Owner {
+            client: offered.tunnel.client().clone(),
+            service: offered.service.name().clone(),
+            address: AddressKey::new(visitor, settings.config.limits.per_ip.ipv6_prefix),
+        };
+        let portion = visit.shared.held_bodies.portion(holder);
+        hold(settings, portion, request.body_mut(), (signed.max_body(), &mut verifier)).await?;
         // The visitor was asked for its body already.
         request.headers_mut().remove(EXPECT);
     }
     if verifier.finish(unix_now()) { Ok(()) } else { Err(bad_signature()) }
 }
 
-/// Reads a body to its end, past its verifier.
+/// Reads a body of `most` bytes at most to its end, past its verifier.
 async fn hold(
-    (visit, settings): (&Visit, &Settings),
-    signed: &Signed,
+    settings: &Settings,
+    portion: Portion,
     body: &mut RequestBody,
-    verifier: &mut Verifier<'_>,
+    (most, verifier): (usize, &mut Verifier<'_>),
 ) -> Result<(), Failure> {
-    let (timeouts, most) = (&settings.config.timeouts, signed.max_body());
     let announced = body.size_hint();
     if announced.lower() > most as u64 {
         return Err(Failure::BodyTooLarge);
     }
-    let length = announced.upper().unwrap_or(most as u64);
-    let limit = timeouts.head + Duration::from_secs(length / LEAST_RATE);
-    let shares = [visit.shared.held_bodies.share(), signed.budget().share()];
-    let held = body.hold(most, shares, timeouts.idle, |piece| verifier.update(piece));
-    let held = tokio::time::timeout(limit, held).await.unwrap_or(Err(HoldError::Idle));
+    let timeouts = &settings.config.timeouts;
+    let pace = Pace::new(announced.upper().unwrap_or(most as u64), timeouts.head, timeouts.idle);
+    let held = body.hold(most, portion, pace, |piece| verifier.update(piece)).await;
     held.map_err(|why| match why {
         HoldError::TooLarge => Failure::BodyTooLarge,
         HoldError::NoRoom => Failure::AccessBusy,
-        HoldError::Idle => Failure::RequestTimeout,
+        HoldError::Slow => Failure::RequestTimeout,
         HoldError::Broken => Failure::BadRequest,
     })
 }

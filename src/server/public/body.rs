@@ -3,16 +3,16 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio_util::sync::CancellationToken;
 
-use crate::limits::Share;
+use super::pace::Pace;
+use crate::limits::Portion;
 use crate::protocol::fields::{clean_request_trailers, with_clean_trailers};
-use crate::transport::body::Idle;
 use crate::transport::whole::{IncompleteError, WholeBody};
 
 /// The size of the first piece of a held body, and of the largest, in bytes.
@@ -38,8 +38,8 @@ pub(super) struct HeldBody {
     length: usize,
     /// Somebody has begun to take it. An empty one is a body all the same before that.
     begun: bool,
-    /// Its part of each budget, until it is dropped.
-    shares: [Share; 2],
+    /// What of it is counted. It gets smaller as the body is taken.
+    portion: Portion,
 }
 
 /// Why a body could not be held.
@@ -47,17 +47,17 @@ pub(super) struct HeldBody {
 pub(super) enum HoldError {
     /// It is larger than it may be.
     TooLarge,
-    /// One of the budgets has no room for it now.
+    /// There is no room for it now, or its room is needed for others.
     NoRoom,
-    /// Nothing of it came for too long.
-    Idle,
+    /// Too little of it came for too long.
+    Slow,
     /// It broke off.
     Broken,
 }
 
 impl HeldBody {
-    fn new(shares: [Share; 2]) -> Self {
-        Self { pieces: VecDeque::new(), trailers: None, length: 0, begun: false, shares }
+    fn new(portion: Portion) -> Self {
+        Self { pieces: VecDeque::new(), trailers: None, length: 0, begun: false, portion }
     }
 
     fn push(&mut self, mut data: Bytes, most: usize) -> Result<(), HoldError> {
@@ -69,7 +69,7 @@ impl HeldBody {
                 Some(last) if last.len() < last.capacity() => last,
                 _ => {
                     let size = self.length.clamp(PIECES.0, PIECES.1).min(most - self.length);
-                    if !self.shares.iter_mut().all(|share| share.grow(size)) {
+                    if !self.portion.grow(size) {
                         return Err(HoldError::NoRoom);
                     }
                     self.pieces.push_back(BytesMut::with_capacity(size));
@@ -86,7 +86,10 @@ impl HeldBody {
 
     fn next(&mut self) -> Option<Frame<Bytes>> {
         self.begun = true;
-        let data = self.pieces.pop_front().map(|piece| Frame::data(piece.freeze()));
+        let data = self.pieces.pop_front().map(|piece| {
+            self.portion.shrink(piece.capacity());
+            Frame::data(piece.freeze())
+        });
         data.or_else(|| self.trailers.take().map(Frame::trailers))
     }
 }
@@ -97,22 +100,38 @@ impl RequestBody {
         std::mem::replace(self, Self::Taken)
     }
 
+    /// Cancelled when the room of a held body is needed for others; `None` if it is not held.
+    pub(super) fn evicted(&self) -> Option<CancellationToken> {
+        match self {
+            Self::Held(body) => Some(body.portion.evicted().clone()),
+            Self::Coming(_) | Self::Taken => None,
+        }
+    }
+
     /// Reads the body to its end and keeps it, trailers included; `look` sees each piece. Reading it is what asks a
-    /// visitor for it that waits (`Expect: 100-continue`). `idle` bounds the time between two pieces.
+    /// visitor for it that waits (`Expect: 100-continue`). It has to come at a [`Pace`].
     ///
     /// # Errors
     /// It is not held, and what was read of it is lost.
     pub(super) async fn hold(
         &mut self,
         most: usize,
-        shares: [Share; 2],
-        idle: Duration,
+        portion: Portion,
+        mut pace: Pace,
         mut look: impl FnMut(&[u8]),
     ) -> Result<(), HoldError> {
-        let (mut held, mut idle) = (HeldBody::new(shares), Idle::new(idle));
-        while let Some(frame) = idle.watch(self.frame()).await.ok_or(HoldError::Idle)? {
+        let evicted = portion.evicted().clone();
+        let mut held = HeldBody::new(portion);
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = evicted.cancelled() => return Err(HoldError::NoRoom),
+                frame = pace.watch(self.frame()) => frame.ok_or(HoldError::Slow)?,
+            };
+            let Some(frame) = frame else { break };
             match frame.map_err(|_| HoldError::Broken)?.into_data() {
                 Ok(data) => {
+                    pace.moved(data.len());
                     look(&data);
                     held.push(data, most)?;
                 }
@@ -162,10 +181,15 @@ impl Body for RequestBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Budget;
+    use crate::limits::{AddressKey, Owner, SharedBudget};
 
-    fn held(budget: &Budget, other: &Budget) -> HeldBody {
-        HeldBody::new([budget.share(), other.share()])
+    fn held(budget: &SharedBudget) -> HeldBody {
+        HeldBody::new(budget.portion(holder("alice", 1)))
+    }
+
+    fn holder(client: &str, address: u8) -> Owner {
+        let address = AddressKey::new([192, 0, 2, address].into(), 64);
+        Owner { client: client.parse().unwrap(), service: client.parse().unwrap(), address }
     }
 
     fn taken(body: &mut HeldBody) -> (Vec<u8>, bool) {
@@ -184,12 +208,12 @@ mod tests {
 
     #[test]
     fn what_is_held_comes_out_as_it_went_in() {
-        let (budget, other) = (Budget::new(10 << 20), Budget::new(10 << 20));
+        let budget = SharedBudget::new(10 << 20);
         let shapes = [(1, 1), (5_000, 1), (4_096, 4_096), (300_000, 7), (1_000_000, 100_000)];
         for ((length, piece), spare) in shapes.into_iter().flat_map(|shape| [(shape, 0), (shape, 1 << 20)]) {
             let most = length + spare;
             let sent: Vec<u8> = (0..length).map(|at: usize| (at % 251) as u8).collect();
-            let mut body = held(&budget, &other);
+            let mut body = held(&budget);
             for piece in sent.chunks(piece) {
                 body.push(Bytes::copy_from_slice(piece), most).unwrap();
             }
@@ -198,34 +222,43 @@ mod tests {
                 (length..=most.min(length.max(PIECES.0) + PIECES.1)).contains(&budget.in_use()),
                 "{length} of {most}"
             );
-            assert_eq!(other.in_use(), budget.in_use());
             let capacity: usize = body.pieces.iter().map(BytesMut::capacity).sum();
             assert_eq!(capacity, budget.in_use(), "what it takes is what was counted");
             assert_eq!(body.push(Bytes::from(vec![0; spare + 1]), most), Err(HoldError::TooLarge));
             assert_eq!(taken(&mut body), (sent, true));
+            assert_eq!(budget.in_use(), 0, "what was taken is not counted any more");
             let body = RequestBody::Held(Box::new(body));
             assert!(body.is_end_stream() && body.size_hint().exact() == Some(0));
-            drop(body);
-            assert_eq!((budget.in_use(), other.in_use()), (0, 0));
         }
     }
 
     #[test]
-    fn a_budget_without_room_leaves_the_other_as_it_was() {
-        let (small, large) = (Budget::new(PIECES.0), Budget::new(1 << 20));
-        for (one, two) in [(&small, &large), (&large, &small)] {
-            let mut body = held(one, two);
-            assert_eq!(body.push(Bytes::from(vec![0; PIECES.0]), 1 << 20), Ok(()));
-            assert_eq!(body.push(Bytes::from_static(b"!"), 1 << 20), Err(HoldError::NoRoom));
-            drop(body);
-            assert_eq!((small.in_use(), large.in_use()), (0, 0));
-        }
+    fn a_body_without_room_leaves_the_budget_as_it_was() {
+        let budget = SharedBudget::new(PIECES.0);
+        let mut body = held(&budget);
+        assert_eq!(body.push(Bytes::from(vec![0; PIECES.0]), 1 << 20), Ok(()));
+        assert_eq!(body.push(Bytes::from_static(b"!"), 1 << 20), Err(HoldError::NoRoom));
+        drop(body);
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[test]
+    fn a_held_body_hears_that_its_room_is_needed() {
+        let budget = SharedBudget::new(90_000);
+        let mut body = held(&budget);
+        body.push(Bytes::from(vec![0; 40_000]), 1 << 20).unwrap();
+        let body = RequestBody::Held(Box::new(body));
+        let evicted = body.evicted().unwrap();
+        let mut other = HeldBody::new(budget.portion(holder("bob", 2)));
+        assert!(!evicted.is_cancelled());
+        other.push(Bytes::from(vec![0; 20_000]), 1 << 20).unwrap();
+        assert!(evicted.is_cancelled());
     }
 
     #[test]
     fn an_empty_body_is_one_until_it_is_taken() {
-        let budget = Budget::new(0);
-        let mut body = RequestBody::Held(Box::new(held(&budget, &budget)));
+        let budget = SharedBudget::new(0);
+        let mut body = RequestBody::Held(Box::new(held(&budget)));
         assert!(!body.is_end_stream());
         let RequestBody::Held(inner) = &mut body else { panic!("it was held") };
         assert!(inner.next().is_none());

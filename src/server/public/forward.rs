@@ -75,7 +75,7 @@ pub(super) async fn forward(
 ) -> Result<Response<ForwardedBody>, Failure> {
     let shared = &visit.shared;
     let address = visit.stream(settings)?;
-    let server = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
+    let server = shared.stream_for(target.offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?;
     let turn = visit.turns.begin();
     let entry = Entry::open(
         About {
@@ -89,7 +89,12 @@ pub(super) async fn forward(
         &shared.live,
     );
     *reached = Reached::Ledger(None);
-    let answered = exchange((visit, settings), &target, request, &entry).await;
+    let evicted = request.body().evicted();
+    let answered = tokio::select! {
+        biased;
+        answered = exchange((visit, settings), &target, request, &entry) => answered,
+        () = upload::evicted(evicted) => Err(Failure::AccessBusy),
+    };
     if let Err(failure) = &answered {
         entry.fail(failure.clone());
         entry.status(failure.status());

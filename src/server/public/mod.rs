@@ -3,7 +3,7 @@
 //! `arrival` finds out what a visitor speaks, `connection` serves it as HTTP over a `wire` with the deadlines of `socket`;
 //! `copied` takes heads out of its buffer, `targets` finds requests whose target hyper would change.
 //! `request` decides where a request goes (`lookup`), `access` whether it gets there (it may have to hold its `body` for
-//! that), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
+//! that, which has to come at a `pace`), `course` which of several agents gets it, `forward` takes it there and brings the answer (`forwarded`), `headers` rewrites
 //! what a proxy must rewrite, `answer` is what a visitor gets when it cannot be had, and `ledger` is where every way out
 //! ends, with a `span` for those who trace; `ending` delivers what came before a response broke off, `live` lists what has not ended yet, `stalls` notices answers that nobody takes. `rest` is what comes of a request that was answered already, and `raw` is for
 //! connections that are not HTTP.
@@ -22,6 +22,7 @@ mod headers;
 mod ledger;
 pub(super) mod live;
 pub(super) mod lookup;
+mod pace;
 mod raw;
 mod request;
 pub(super) mod rest;

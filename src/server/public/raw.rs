@@ -88,7 +88,7 @@ async fn open(
         return Err(Failure::Forbidden);
     }
     offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
-    let permit = shared.streams.try_acquire().ok_or(Failure::TunnelBusy)?;
+    let permit = shared.stream_for(offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?;
     let about = About {
         request_id,
         visitor: peer.ip(),

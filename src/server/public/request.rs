@@ -230,8 +230,7 @@ async fn decide(
             if offered.service.kind() != ServiceKind::Http {
                 return Err(Failure::WrongKind);
             }
-            let service = &offered.service;
-            access::check((visit, settings), (service.name(), service.access()), request, visitor).await?;
+            access::check((visit, settings), &offered, request, visitor).await?;
             offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {

@@ -120,3 +120,56 @@ async fn many_at_once_are_let_in_with_one_comparison_each() {
     let (answers, ()) = tokio::join!(asked, answered);
     assert!(answers.iter().all(|answer| answer.text() == "welcome"));
 }
+
+#[tokio::test]
+async fn right_passwords_of_one_address_are_limited_and_hurt_no_other_tenant() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "3")]);
+    // As costly as a tenant may set it.
+    let costly = |name: &str| {
+        let hash = argon2::Argon2::from(argon2::Params::new(64 * 1024, 3, 4, None).unwrap());
+        let hash: argon2::password_hash::phc::PasswordHash =
+            argon2::PasswordHasher::hash_password(&hash, b"right").unwrap();
+        BasicUser { user: name.to_owned(), hash: hash.to_string() }
+    };
+    let users: Vec<BasicUser> = (0..8).map(|number| costly(&format!("user-{number}"))).collect();
+    let mut attacked = Puppet::connect(&server, &guarded(|policy| policy.basic_auth = users)).await;
+    let mut hello = crate::harness::puppet::hello("bob", &["bob"]);
+    ann_and_bob(&mut hello.services[0].access);
+    let mut bob = Puppet::connect(&server, &hello).await;
+    let attack = async {
+        let mut asking = Vec::new();
+        for number in 0..8 {
+            asking.push(ask_from([127, 0, 7, 1], server.public, format!("user-{number}:right")));
+        }
+        futures_util::future::join_all(asking).await
+    };
+    let serve = async {
+        while let Some(stream) = attacked.streams.recv().await {
+            drop(stream);
+        }
+    };
+    let victim = async {
+        let mut request = with("ann:right");
+        request.headers_mut().insert("host", "bob.localhost".parse().unwrap());
+        let mut visitor = Visitor::connect(server.public).await;
+        let_in(&mut bob, visitor.ask(request)).await;
+    };
+    let statuses = tokio::select! {
+        (statuses, ()) = async { tokio::join!(attack, victim) } => statuses,
+        () = serve => panic!("the attacked tenant is gone"),
+    };
+    // One such comparison counts as six: twelve are allowed.
+    let limited = statuses.iter().filter(|status| status.contains(" 429 ")).count();
+    assert!((5..=6).contains(&limited), "{statuses:?}");
+}
+
+/// Asks alice's service from this address; the status line.
+async fn ask_from(address: [u8; 4], public: SocketAddr, credential: String) -> String {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((address, 0))).unwrap();
+    let mut socket = crate::harness::soon("a public port", socket.connect(public)).await.unwrap();
+    let field = STANDARD.encode(credential);
+    let request = format!("GET / HTTP/1.1\r\nHost: alice.localhost\r\nAuthorization: Basic {field}\r\n\r\n");
+    tokio::io::AsyncWriteExt::write_all(&mut socket, request.as_bytes()).await.unwrap();
+    crate::harness::visitor::read_until(&mut socket, "\r\n").await
+}

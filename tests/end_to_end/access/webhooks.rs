@@ -1,5 +1,6 @@
 //! Bodies that must bear a signature.
 
+use std::net::SocketAddr;
 use std::ops::RangeBounds;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{let_in, opened, refused, started};
 use crate::harness::frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM};
-use crate::harness::puppet::now;
+use crate::harness::puppet::{self, Puppet, now};
 use crate::harness::visitor::{self, Http2Visitor, Visitor, http2_request, request};
 use crate::harness::{PATIENCE, TestServer, soon, until_idle};
 
@@ -302,4 +303,103 @@ async fn bodies_are_held_within_a_budget() {
     // One that is larger than the budget by itself never fits.
     until_held(&server, 0..=0).await;
     assert!(told(&server, 200_000).await.starts_with("HTTP/1.1 503"));
+}
+
+/// The head of a request for another tenant's service, and of its body all but the last bytes.
+fn unfinished_for(name: &str, length: usize) -> Vec<u8> {
+    let head = unfinished(length).replace("Host: alice.", &format!("Host: {name}."));
+    [head.as_bytes(), &vec![b'x'; length - 10]].concat()
+}
+
+/// A connection from 127.0.`network`.`host`, which says `first` and then nothing.
+async fn silent_from(server: &TestServer, (network, host): (u8, u8), first: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, network, host], 0))).unwrap();
+    let mut socket = soon("a public port", socket.connect(server.public)).await.unwrap();
+    // The server may refuse it before it has all of it.
+    drop(socket.write_all(first).await);
+    socket
+}
+
+async fn hooked(server: &TestServer, client: &str, max_body: usize) -> Puppet {
+    let mut hello = puppet::hello(client, &[client]);
+    hook(WebhookScheme::Github, max_body)(&mut hello.services[0].access);
+    Puppet::connect(server, &hello).await
+}
+
+/// Sends a signed webhook of `size` bytes to `client`, which must arrive.
+async fn delivered(server: &TestServer, (client, puppet): (&str, &mut Puppet), size: usize) {
+    let body = vec![b'y'; size];
+    let mut request = request(Method::POST, client, "/hook", body.clone());
+    request.headers_mut().insert(GITHUB, github(&body).parse().unwrap());
+    let mut visitor = Visitor::connect(server.public).await;
+    let asked = let_in(puppet, visitor.ask(request)).await;
+    assert_eq!(asked.body.len(), size);
+}
+
+#[tokio::test]
+async fn an_uninvolved_tenant_hears_its_webhooks_while_others_are_flooded() {
+    // A window of silence is longer than this test.
+    let settings = [("limits.held_bodies", "1000000"), ("timeouts.idle", "1h"), ("timeouts.head", "5m")];
+    let server = TestServer::start(&settings);
+    let _attacked = [hooked(&server, "alice", 25 << 20).await, hooked(&server, "bob", 25 << 20).await];
+    let mut carol = hooked(&server, "carol", 25 << 20).await;
+    for many_addresses in [false, true] {
+        let mut held = Vec::new();
+        for number in 0..40_u8 {
+            let name = if number % 2 == 0 { "alice" } else { "bob" };
+            let from = if many_addresses { (7, number + 1) } else { (7, 1) };
+            held.push(silent_from(&server, from, &unfinished_for(name, 100_000)).await);
+        }
+        until_held(&server, 600_000..).await;
+        for size in [10, 60_000, 250_000] {
+            delivered(&server, ("carol", &mut carol), size).await;
+        }
+        drop(held);
+        until_held(&server, 0..=0).await;
+    }
+}
+
+#[tokio::test]
+async fn an_attacked_tenant_still_hears_another_address() {
+    let settings = [("limits.held_bodies", "500000"), ("timeouts.idle", "1h"), ("timeouts.head", "5m")];
+    let (server, mut puppet) = started(&settings, hook(WebhookScheme::Github, 1 << 20)).await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(silent_from(&server, (7, 1), &unfinished_for("alice", 100_000)).await);
+    }
+    until_held(&server, 300_000..).await;
+    delivered(&server, ("alice", &mut puppet), 100_000).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_waits_for_its_application_makes_room_for_another_tenants() {
+    let settings = [("limits.held_bodies", "1000000"), ("timeouts.idle", "1h"), ("timeouts.response_head", "1h")];
+    let server = TestServer::start(&settings);
+    // An attacker's own tenant, whose application takes nothing: its bodies are signed.
+    let mut alice = hooked(&server, "alice", 25 << 20).await;
+    let mut bob = hooked(&server, "bob", 25 << 20).await;
+    let body = vec![b'x'; 900_000];
+    let mut visitor = Visitor::connect(server.public).await;
+    let mut sent = Box::pin(visitor.ask(signed(GITHUB, &github(&body), &body)));
+    let stream = tokio::select! {
+        answer = &mut sent => panic!("{answer:?}"),
+        stream = soon("the request", alice.streams.recv()) => stream.unwrap(),
+    };
+    delivered(&server, ("bob", &mut bob), 450_000).await;
+    assert_eq!(refused(&soon("an answer", sent).await), (503, "access_busy"));
+    drop(stream);
+    until_held(&server, 0..=0).await;
+    until_idle(&server.open, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_sender_that_falls_silent_is_given_up_long_before_its_deadline() {
+    let (server, _puppet) = started(&[("timeouts.head", "10m")], hook(WebhookScheme::Github, 25 << 20)).await;
+    for first in [unfinished_for("alice", 1 << 20), unfinished(25 << 20).into_bytes()] {
+        let mut socket = silent_from(&server, (7, 1), &first).await;
+        let answer = visitor::read_until(&mut socket, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    until_held(&server, 0..=0).await;
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use adit::agent::{Agent, Changes, GivenUp, State};
 use adit::auth::{Clients, ClientsOnDisk, Cost, Token, hash_at};
 use adit::config::{AgentConfig, ClientsFile, ConfigErrors, Environment, Flags, ServerConfig, ValueKind};
-use adit::limits::{Budget, HeldHeads};
+use adit::limits::{HeldHeads, SharedBudget};
 use adit::server::registry::Registry;
 use adit::server::reload::{NotReloaded, Reloaded, Reloader};
 use adit::server::tunnel::Tunnel;
@@ -137,7 +137,7 @@ pub struct TestServer {
     /// What has come from agents and waits for visitors.
     pub unread: Arc<Unread>,
     pub held_heads: HeldHeads,
-    pub held_bodies: Budget,
+    pub held_bodies: SharedBudget,
     reloader: Reloader,
     /// With what it was started.
     flags: Flags,

@@ -19,6 +19,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -76,8 +77,8 @@ struct Idle<W> {
     fresh_count: usize,
     /// The number behind the last one in `fresh`. A quiet connection's is always smaller.
     next_number: u64,
-    /// The latest fresh connection of each visitor.
-    latest: HashMap<SocketAddr, u64>,
+    /// The latest fresh connection of each visitor. Every request looks here: the hasher is a fast one.
+    latest: HashMap<SocketAddr, u64, RandomState>,
     /// Silent for [`QUIET`], in the order of their numbers. The last `unarmed` are not watched yet.
     quiet: VecDeque<Kept<W>>,
     unarmed: usize,
@@ -91,7 +92,7 @@ impl<W> Idle<W> {
             fresh: VecDeque::new(),
             fresh_count: 0,
             next_number: 0,
-            latest: HashMap::new(),
+            latest: HashMap::default(),
             quiet: VecDeque::new(),
             unarmed: 0,
             next_look: None,

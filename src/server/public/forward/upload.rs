@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http_body::Body;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::super::Visit;
 use super::super::answer::Failure;
@@ -67,10 +68,16 @@ async fn upload(
     {
         return false;
     }
+    let evicted = evicted(body.evicted());
     let mut body = std::pin::Pin::new(body);
     let stream = writer.stream().clone();
     let sent = tokio::select! {
         biased;
+        () = evicted => {
+            entry.fail(Failure::AccessBusy);
+            writer.reset(Reset::RequestBroken);
+            return false;
+        }
         sent = send_body(body.as_mut(), &mut writer, Some(idle), |bytes| entry.moved(Way::In, bytes)) => sent,
         () = unwanted(&stream) => return false,
     };
@@ -90,6 +97,14 @@ async fn upload(
         () = tokio::time::sleep(idle) => stream.abort(),
     }
     body.is_end_stream()
+}
+
+/// Resolves when the room of a held body is needed for others.
+pub(super) async fn evicted(evicted: Option<CancellationToken>) {
+    match evicted {
+        Some(evicted) => evicted.cancelled_owned().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Resolves when the agent has dropped the stream: the application wants no more of the request. Only who writes would
