@@ -172,14 +172,22 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
 
 /// Who had a name before.
 fn had_by(lost: &Elsewhere) -> String {
-    lost.by.as_ref().map_or_else(String::new, |by| format!(" from {by}"))
+    lost.owner().map_or_else(String::new, |owner| format!(" from {owner}"))
 }
 
 /// Who has a name.
-fn text_of_elsewhere(Elsewhere { name, by }: &Elsewhere) -> String {
-    match by {
-        Some(by) => format!("{name}: {} was started later and has the name", harmless_line(by)),
-        None => format!("{name}: free, and kept for the agent that had it last"),
+fn text_of_elsewhere(lost: &Elsewhere) -> String {
+    match &lost.by {
+        Some(_) => format!("{}: {}", lost.name, why_elsewhere(lost)),
+        None => format!("{}: free; {}", lost.name, why_elsewhere(lost)),
+    }
+}
+
+fn why_elsewhere(Elsewhere { by, before, .. }: &Elsewhere) -> String {
+    match (by, before) {
+        (Some(by), _) => format!("{} was started later and has the name", harmless_line(by)),
+        (None, Some(before)) => format!("the name is kept for {}, which had it last", harmless_line(before)),
+        (None, None) => "the name is kept for the agent that had it last".to_owned(),
     }
 }
 
@@ -214,8 +222,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
     }
     for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
         let why = match elsewhere.iter().find(|lost| lost.name == gone.name) {
-            Some(Elsewhere { by: Some(by), .. }) => format!("{} was started later and has the name", harmless_line(by)),
-            Some(Elsewhere { by: None, .. }) => "the name is kept for the agent that had it last".to_owned(),
+            Some(lost) => why_elsewhere(lost),
             None => "a newer agent of yours has the name, or the operator does not allow it any more".to_owned(),
         };
         text.push_str(&format!("  {yellow}{} cannot be reached here:{yellow:#} {why}\n", gone.name));
@@ -357,7 +364,7 @@ mod tests {
     }
 
     fn elsewhere(name: &str, by: Option<&str>) -> Elsewhere {
-        Elsewhere { name: Name::new(name).unwrap(), by: by.map(str::to_owned) }
+        Elsewhere { name: Name::new(name).unwrap(), by: by.map(str::to_owned), before: None }
     }
 
     fn standby(elsewhere: Vec<Elsewhere>) -> State {
@@ -381,8 +388,12 @@ mod tests {
         assert_eq!(told.news_of(&lost), [], "once");
         assert_eq!(told.news_of(&State::Connecting), []);
         let free = standby(vec![elsewhere("alice", None)]);
-        assert!(plain(&told.news_of(&free)[0]).contains("alice: free, and kept for the agent that had it last"));
-        told.news_of(&lost);
+        assert!(
+            plain(&told.news_of(&free)[0]).contains("alice: free; the name is kept for the agent that had it last")
+        );
+        let free = standby(vec![Elsewhere { before: Some(desktop.to_owned()), ..elsewhere("alice", None) }]);
+        let text = plain(&told.news_of(&free)[0]);
+        assert!(text.contains(&format!("alice: free; the name is kept for {desktop}, which had it last")), "{text}");
         let won = connected("a", 1, vec![public("alice", &["http://a/"])], None);
         let news = told.news_of(&won);
         let [news @ News::TookOver { .. }] = &news[..] else { panic!("{news:?}") };

@@ -72,10 +72,13 @@ impl Shared {
         // Held over all of it: of two that look, the second one must not take the change for old.
         let mut grace = self.warden.0.lock();
         let tunnels = self.registry.all();
-        let due_of = |tunnel: &Arc<Tunnel>| match self.allowed(tunnel) {
-            Allowed::Everything => None,
-            Allowed::SomeServices => Some(Due { tunnel: tunnel.id(), closes: false }),
-            Allowed::Nothing(_) => Some(Due { tunnel: tunnel.id(), closes: tunnel.is_serving() }),
+        let due_of = |tunnel: &Arc<Tunnel>| {
+            let closes = match self.allowed(tunnel) {
+                Allowed::Everything => return None,
+                Allowed::SomeServices => false,
+                Allowed::Nothing(_) => tunnel.is_serving(),
+            };
+            Some(Due { tunnel: tunnel.id(), closes, change: self.clients.last_change_of(tunnel.client()) })
         };
         let (change, due) = loop {
             let change = self.clients.last_change();
@@ -86,7 +89,7 @@ impl Shared {
             }
         };
         let open = tunnels.iter().filter(|tunnel| tunnel.is_serving()).count();
-        let verdict = grace.decide(&due, open, change, Instant::now());
+        let verdict = grace.decide(&due, open, change.revision, Instant::now());
         drop(grace);
         if verdict.delayed > 0 {
             let closing = due.iter().filter(|due| due.closes).count();
@@ -97,8 +100,9 @@ impl Shared {
                  tunnels are closed in {DELAY:?} unless it lists them again"
             );
         }
-        if verdict.spared > 0 {
-            tracing::info!(tunnels = verdict.spared, "the clients file lists these connected agents again: they stay");
+        let spared = tunnels.iter().filter(|tunnel| verdict.spared.contains(&tunnel.id())).count();
+        if spared > 0 {
+            tracing::info!(tunnels = spared, "the clients file lists these connected agents again: they stay");
         }
         tunnels.iter().filter(|tunnel| verdict.now.contains(&tunnel.id())).for_each(|tunnel| self.enforce(tunnel));
         tunnels.iter().for_each(|tunnel| self.give_back(tunnel));
@@ -113,7 +117,7 @@ impl Shared {
 
     /// Ends the tunnel, or takes services away from it, if its client may not have it any more; unless it has time.
     pub(super) fn look_at(&self, tunnel: &Arc<Tunnel>) {
-        if !self.warden.0.lock().covers(tunnel.id(), self.clients.last_change()) {
+        if !self.warden.0.lock().covers(tunnel.id(), self.clients.last_change().revision) {
             self.enforce(tunnel);
         }
     }
