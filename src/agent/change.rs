@@ -136,7 +136,7 @@ impl Tunnel<'_> {
         self.report();
     }
 
-    fn turn_back(&mut self, from: &Offer, refused: &Refused) {
+    fn turn_back(&mut self, from: &Arc<Offer>, refused: &Refused) {
         self.agent.turn_back(from, &self.offer, refused);
         self.report();
     }

@@ -23,7 +23,7 @@ use crate::protocol::requirements::required_by;
 use crate::protocol::standby::STANDBY;
 use crate::transport::login::{MessageError, receive_answer, send};
 use crate::transport::tls::explain_handshake;
-use crate::values::{ClientId, InstanceId, Name, Secret};
+use crate::values::{ClientId, InstanceId, Name, Secret, harmless_line};
 
 /// For the TCP connection, and again for TLS and login.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -228,6 +228,8 @@ impl Connector {
         let login = self.greet(server, socket, hello);
         let (pipe, mut answer) = tokio::time::timeout(DEADLINE, login).await.map_err(|_| ConnectError::Silent)??;
         if let Answer::Refused(refused) = &mut answer {
+            // It is printed between lines of the agent's own.
+            refused.message = harmless_line(&refused.message).into_owned();
             say_which_side_to_upgrade(refused, &required);
         }
         Ok((pipe, answer))

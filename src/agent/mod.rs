@@ -166,8 +166,8 @@ pub struct Agent {
     wanted: watch::Sender<Wanted>,
     /// What a server has agreed to last.
     agreed: Mutex<Option<Arc<Offer>>>,
-    /// Which change was refused last, and why, as long as it is the latest.
-    refused: Refusals,
+    /// Which change was refused last, as long as it is the latest.
+    refused: NotAgreed,
     /// How many changes were made.
     changes: Arc<Mutex<u64>>,
     /// Changes when the agent should try its servers immediately.
@@ -176,14 +176,21 @@ pub struct Agent {
     ends_if_refused: bool,
 }
 
-type Refusals = Arc<Mutex<Option<(u64, String)>>>;
+type NotAgreed = Arc<Mutex<Option<RefusedChange>>>;
+
+/// A change that a server has refused, so that what was offered before stays.
+#[derive(Debug)]
+struct RefusedChange {
+    offer: Arc<Offer>,
+    why: String,
+}
 
 /// Changes what an agent offers while it runs, or before.
 #[derive(Debug, Clone)]
 pub struct Changes {
     wanted: watch::Sender<Wanted>,
     tickets: Arc<Tickets>,
-    refused: Refusals,
+    refused: NotAgreed,
     made: Arc<Mutex<u64>>,
     at_once: watch::Sender<()>,
 }
@@ -320,6 +327,7 @@ impl Agent {
                 // Tunnels that have ended need not be remembered.
                 while retiring.try_join_next().is_some() {}
                 self.state.send_replace(State::Connecting);
+                self.want_refused_again();
                 match self.connect(server, &connector).await {
                     Ok(login) => {
                         accepted = true;
@@ -440,16 +448,16 @@ impl Agent {
     fn agreed(&self, offer: &Arc<Offer>) {
         *self.agreed.lock() = Some(Arc::clone(offer));
         let mut refused = self.refused.lock();
-        if refused.as_ref().is_some_and(|(number, _)| *number < offer.number) {
+        if refused.as_ref().is_some_and(|change| change.offer.number < offer.number) {
             *refused = None;
         }
     }
 
     /// A server has refused `offer`: what counted `before` counts again, unless something newer is wanted already.
-    fn turn_back(&self, offer: &Offer, before: &Arc<Offer>, refused: &Refused) {
+    fn turn_back(&self, offer: &Arc<Offer>, before: &Arc<Offer>, refused: &Refused) {
         let (code, message) = (refused.code.word(), &refused.message);
         tracing::warn!(target: STATUS_LOG, code, "the server refused the changed services, and those before stay: {message}");
-        *self.refused.lock() = Some((offer.number, format!("{message} ({code})")));
+        *self.refused.lock() = Some(RefusedChange { offer: Arc::clone(offer), why: format!("{message} ({code})") });
         self.wanted.send_if_modified(|wanted| {
             let is_latest = wanted.offer.number == offer.number;
             if is_latest {
@@ -459,8 +467,18 @@ impl Agent {
         });
     }
 
+    /// With a new connection, what was refused is asked for again: it may be another server by now, or one that was
+    /// upgraded since.
+    fn want_refused_again(&self) {
+        // Whoever changes something takes turns with this.
+        let _turn = self.changes.lock();
+        if let Some(RefusedChange { offer, .. }) = self.refused.lock().take() {
+            self.wanted.send_modify(|wanted| wanted.offer = offer);
+        }
+    }
+
     fn refused(&self) -> Option<String> {
-        self.refused.lock().as_ref().map(|(_, why)| why.clone())
+        self.refused.lock().as_ref().map(|change| change.why.clone())
     }
 }
 

@@ -24,11 +24,20 @@ pub struct Elsewhere {
     pub name: Name,
     /// The agent that has it: program, host and address. `None` if the name is free and reserved for its owner.
     pub by: Option<String>,
+    /// Who had it before it was free, if this agent has heard of that.
+    pub before: Option<String>,
+}
+
+impl Elsewhere {
+    /// Who has it, or had it last.
+    pub fn owner(&self) -> Option<&str> {
+        self.by.as_deref().or(self.before.as_deref())
+    }
 }
 
 impl From<Standby> for Elsewhere {
     fn from(Standby { name, by }: Standby) -> Self {
-        Self { name, by: by.map(|by| by.to_string()) }
+        Self { name, by: by.map(|by| by.to_string()), before: None }
     }
 }
 
@@ -37,14 +46,20 @@ impl From<Standby> for Elsewhere {
 pub(super) struct Lost(Mutex<Vec<Elsewhere>>);
 
 impl Lost {
-    /// Stores the names that a server has reported.
-    pub(super) fn set(&self, elsewhere: Vec<Elsewhere>) {
-        *self.0.lock() = elsewhere;
+    /// Stores the names that a server has reported. Who had a name stays known while the name is free. Gives what was elsewhere
+    /// until now.
+    pub(super) fn set(&self, mut elsewhere: Vec<Elsewhere>) -> Vec<Elsewhere> {
+        let mut lost = self.0.lock();
+        for free in elsewhere.iter_mut().filter(|now| now.by.is_none()) {
+            let last = lost.iter().find(|last| last.name == free.name);
+            free.before = last.and_then(|last| last.by.clone().or_else(|| last.before.clone()));
+        }
+        std::mem::replace(&mut lost, elsewhere)
     }
 
     /// Records that another agent has every offered name.
     pub(super) fn set_all(&self, offer: &Offer, by: &str) {
-        let elsewhere = |name: &Name| Elsewhere { name: name.clone(), by: Some(by.to_owned()) };
+        let elsewhere = |name: &Name| Elsewhere { name: name.clone(), by: Some(by.to_owned()), before: None };
         self.set(offer.services.iter().map(|service| elsewhere(&service.name)).collect());
     }
 
@@ -103,12 +118,31 @@ mod tests {
         Offer::prepare(1, config.services).unwrap()
     }
 
+    fn elsewhere(name: &str, by: Option<&str>) -> Elsewhere {
+        Elsewhere { name: name.parse().unwrap(), by: by.map(str::to_owned), before: None }
+    }
+
+    #[test]
+    fn who_had_a_name_stays_known_while_it_is_free() {
+        let lost = Lost::default();
+        let before = |name: &str| lost.all().into_iter().find(|lost| lost.name.as_str() == name)?.before;
+        lost.set(vec![elsewhere("blog", Some("desktop")), elsewhere("alice", None)]);
+        for _ in 0..2 {
+            lost.set(vec![elsewhere("blog", None), elsewhere("alice", None)]);
+            assert_eq!((before("blog").as_deref(), before("alice")), (Some("desktop"), None));
+        }
+        let until_now = lost.set(vec![elsewhere("alice", Some("laptop"))]);
+        assert_eq!(until_now[0].before.as_deref(), Some("desktop"), "whoever takes it over can say from whom");
+        lost.set(vec![elsewhere("blog", None)]);
+        assert_eq!(before("blog"), None, "it was here in between");
+    }
+
     #[test]
     fn an_agent_without_a_name_left_logs_in_only_where_standbys_are_known() {
         let lost = Lost::default();
         let both = offer(&["alice", "blog"]);
         assert_eq!(required_for(&lost.names_in(&both), 2), None);
-        lost.set(vec![Elsewhere { name: "blog".parse().unwrap(), by: None }]);
+        lost.set(vec![elsewhere("blog", None)]);
         assert_eq!(required_for(&lost.names_in(&both), 2), None, "it has a name left");
         assert_eq!(required_for(&lost.names_in(&offer(&["blog"])), 1).as_deref(), Some(STANDBY));
         assert_eq!(lost.names_in(&offer(&["alice"])), [], "what it does not offer any more is no matter");

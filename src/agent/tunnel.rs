@@ -188,8 +188,8 @@ impl<'a> Tunnel<'a> {
             Said::OpenLane => {}
             Said::Draining => tracing::info!(%server, "the server shuts down; open requests may finish"),
             Said::Offered { change: 0, services, elsewhere } => {
-                self.agent.lost.set(elsewhere);
-                self.tell_moved(&services);
+                let before = self.agent.lost.set(elsewhere);
+                self.tell_moved(&services, &before);
                 self.public = services;
                 self.tell_standby();
                 self.report();
@@ -203,8 +203,8 @@ impl<'a> Tunnel<'a> {
         }
     }
 
-    /// Tells of names that lead elsewhere from now on, or here again.
-    fn tell_moved(&self, services: &[PublicService]) {
+    /// Tells of names that lead elsewhere from now on, or here again; `before` is what was elsewhere.
+    fn tell_moved(&self, services: &[PublicService], before: &[Elsewhere]) {
         let server = &self.server;
         let lost = self.agent.lost.all();
         let is_in = |list: &[PublicService], name: &Name| list.iter().any(|public| public.name == *name);
@@ -221,10 +221,14 @@ impl<'a> Tunnel<'a> {
                         "`{name}` cannot be reached here any more: the operator has changed what is allowed"
                     ),
                 },
-                (false, true) => tracing::warn!(
-                    target: STATUS_LOG, %server,
-                    "`{name}` can be reached here now: it was free, or the operator allows it again"
-                ),
+                (false, true) => {
+                    let owner = before.iter().find(|lost| lost.name == *name).and_then(Elsewhere::owner);
+                    tracing::warn!(
+                        target: STATUS_LOG, %server,
+                        "taking over: `{name}` was free; visitors reach this agent until {} returns",
+                        owner.unwrap_or("its owner")
+                    );
+                }
                 _ => {}
             }
         }

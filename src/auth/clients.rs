@@ -44,6 +44,20 @@ pub struct Clients {
 struct Current {
     listed: Arc<Listed>,
     change: Change,
+    /// The latest change of each client, of the latest [`RECENT`] changes.
+    of_client: HashMap<ClientId, Change>,
+}
+
+impl Current {
+    fn change_to(&mut self, listed: &Arc<Listed>, by_command: bool) {
+        let before = std::mem::replace(&mut self.listed, Arc::clone(listed));
+        self.change = Change { revision: self.change.revision.wrapping_add(1), by_command };
+        let oldest = self.change.revision.saturating_sub(RECENT);
+        self.of_client.retain(|_, change| change.revision > oldest);
+        let ids = before.clients.keys().chain(listed.clients.keys());
+        let changed = ids.filter(|id| before.clients.get(*id) != listed.clients.get(*id));
+        self.of_client.extend(changed.map(|id| (id.clone(), self.change)));
+    }
 }
 
 /// A change of the list.
@@ -54,6 +68,9 @@ pub struct Change {
     /// Whether a command or the API made it, which write the file in one step. An edit by hand may be incomplete.
     pub by_command: bool,
 }
+
+/// So many changes are remembered client by client. Whoever looks after each of them needs no more.
+const RECENT: u64 = 64;
 
 /// How many clients are remembered that were taken off the list: whoever reads the log asks about the latest.
 const REMEMBERED: usize = 256;
@@ -152,7 +169,8 @@ impl Listed {
 impl Clients {
     /// The store of what `file` lists.
     pub fn new(file: ClientsFile) -> Self {
-        let current = RwLock::new(Current { listed: Listed::new(file), change: Change::default() });
+        let current = Current { listed: Listed::new(file), change: Change::default(), of_client: HashMap::new() };
+        let current = RwLock::new(current);
         Self { current, removed: Mutex::default(), changes: watch::Sender::new(()) }
     }
 
@@ -165,8 +183,8 @@ impl Clients {
     pub fn replace_by(&self, file: ClientsFile, by_command: bool) {
         let listed = Listed::new(file);
         let mut current = self.current.write();
-        let before = std::mem::replace(&mut current.listed, Arc::clone(&listed));
-        current.change = Change { revision: current.change.revision.wrapping_add(1), by_command };
+        let before = Arc::clone(&current.listed);
+        current.change_to(&listed, by_command);
         drop(current);
         let now = Timestamp::now();
         let mut removed = self.removed.lock();
@@ -195,9 +213,19 @@ impl Clients {
         self.current.read().change
     }
 
+    /// The latest change of what is listed of `client`, unless that was long ago.
+    pub fn last_change_of(&self, client: &ClientId) -> Option<Change> {
+        self.current.read().of_client.get(client).copied()
+    }
+
     /// Records afterwards that a command or the API made the latest change.
     pub(super) fn was_changed_by_command(&self) {
-        self.current.write().change.by_command = true;
+        let mut current = self.current.write();
+        let revision = current.change.revision;
+        current.change.by_command = true;
+        let latest = current.of_client.values_mut().filter(|change| change.revision == revision);
+        latest.for_each(|change| change.by_command = true);
+        drop(current);
         self.changes.send_replace(());
     }
 

@@ -12,7 +12,7 @@ use crate::agent::{Elsewhere, State};
 use crate::config::{LocalUrl, Place, Rule, Service};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{PublicService, ServiceKind};
-use crate::values::{ClientId, harmless_text};
+use crate::values::{ClientId, harmless_line};
 
 /// After so many failed attempts for one reason a reminder is due, and then each time they have doubled.
 const FIRST_REMINDER: u32 = 5;
@@ -131,7 +131,7 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     match news {
         News::Connected { server, offered } => {
-            format!("{green}connected{green:#} to {} as {client}\n{}", harmless_text(server), text_of_offered(offered))
+            format!("{green}connected{green:#} to {} as {client}\n{}", harmless_line(server), text_of_offered(offered))
         }
         News::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
         News::TookOver { names, offered } => {
@@ -139,14 +139,14 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
                 names.iter().map(|lost| format!("`{}`{}", lost.name, had_by(lost))).collect::<Vec<_>>().join(", ");
             format!(
                 "{yellow}TAKING OVER{yellow:#} {}: visitors reach this agent until the other one returns\n{}",
-                harmless_text(&names),
+                harmless_line(&names),
                 text_of_offered(offered)
             )
         }
         News::Standby { server, elsewhere } => {
             let mut text = format!(
                 "{yellow}standing by{yellow:#} at {}: this agent receives no visitors\n",
-                harmless_text(server)
+                harmless_line(server)
             );
             for lost in *elsewhere {
                 text.push_str(&format!("  {}\n", text_of_elsewhere(lost)));
@@ -158,11 +158,11 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
             "{yellow}not changed:{yellow:#} the server refused: {}\n  \
              everything stays as it was; change the file again, or ask the operator to allow it; the agent retries on \
              its own\n",
-            harmless_text(why)
+            harmless_line(why)
         ),
         News::NotConnected { why, retry_in } => format!(
             "{yellow}not connected:{yellow:#} {}\n  trying again in {:.1} s; Ctrl-C stops it\n",
-            harmless_text(why),
+            harmless_line(why),
             retry_in.as_secs_f64()
         ),
         News::StillNot { attempts, retry_in } => format!(
@@ -174,14 +174,22 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
 
 /// Returns ` from …`, the agent that had a name before.
 fn had_by(lost: &Elsewhere) -> String {
-    lost.by.as_ref().map_or_else(String::new, |by| format!(" from {by}"))
+    lost.owner().map_or_else(String::new, |owner| format!(" from {owner}"))
 }
 
 /// Returns which agent has a name.
-fn text_of_elsewhere(Elsewhere { name, by }: &Elsewhere) -> String {
-    match by {
-        Some(by) => format!("{name}: {} was started later and has the name", harmless_text(by)),
-        None => format!("{name}: free, and reserved for the agent that had it last"),
+fn text_of_elsewhere(lost: &Elsewhere) -> String {
+    match &lost.by {
+        Some(_) => format!("{}: {}", lost.name, why_elsewhere(lost)),
+        None => format!("{}: free; {}", lost.name, why_elsewhere(lost)),
+    }
+}
+
+fn why_elsewhere(Elsewhere { by, before, .. }: &Elsewhere) -> String {
+    match (by, before) {
+        (Some(by), _) => format!("{} was started later and has the name", harmless_line(by)),
+        (None, Some(before)) => format!("the name is kept for {}, which had it last", harmless_line(before)),
+        (None, None) => "the name is reserved for the agent that had it last".to_owned(),
     }
 }
 
@@ -198,7 +206,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
             text.push_str(&format!("  {bold}{}{bold:#}, without an address of its own  ->  {to}\n", service.name));
         }
         for (i, url) in service.public_urls.iter().enumerate() {
-            let url = harmless_text(url);
+            let url = harmless_line(url);
             text.push_str(&match i {
                 0 => format!("  {bold}{url}{bold:#}  ->  {to}\n"),
                 _ => format!("  or {url}\n"),
@@ -207,7 +215,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
         if service.taken_over {
             let other = service.taken_from.as_ref().map(ToString::to_string);
             let other =
-                other.map_or_else(|| "another agent of yours".into(), |other| harmless_text(&other).into_owned());
+                other.map_or_else(|| "another agent of yours".into(), |other| harmless_line(&other).into_owned());
             text.push_str(&format!("     {yellow}until now {other} had this name{yellow:#}\n"));
         }
         for rule in local.iter().flat_map(|local| &local.rules) {
@@ -216,8 +224,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
     }
     for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
         let why = match elsewhere.iter().find(|lost| lost.name == gone.name) {
-            Some(Elsewhere { by: Some(by), .. }) => format!("{} was started later and has the name", harmless_text(by)),
-            Some(Elsewhere { by: None, .. }) => "the name is reserved for the agent that had it last".to_owned(),
+            Some(lost) => why_elsewhere(lost),
             None => "a newer agent of yours has the name, or the operator does not allow it any more".to_owned(),
         };
         text.push_str(&format!("  {yellow}{} cannot be reached here:{yellow:#} {why}\n", gone.name));
@@ -248,7 +255,7 @@ fn conditions_of(access: &AccessPolicy) -> String {
 fn condition_of(rule: &Rule) -> String {
     let path = rule.path.as_ref().map(|path| if path.is_empty() { "/".to_owned() } else { path.clone() });
     let header = rule.header.as_ref().map(|header| match &header.value {
-        Some(value) => format!("{}: {}", header.name, harmless_text(&String::from_utf8_lossy(value.as_bytes()))),
+        Some(value) => format!("{}: {}", header.name, harmless_line(&String::from_utf8_lossy(value.as_bytes()))),
         None => header.name.to_string(),
     });
     path.into_iter().chain(header).collect::<Vec<_>>().join(" with ")
@@ -359,7 +366,7 @@ mod tests {
     }
 
     fn elsewhere(name: &str, by: Option<&str>) -> Elsewhere {
-        Elsewhere { name: Name::new(name).unwrap(), by: by.map(str::to_owned) }
+        Elsewhere { name: Name::new(name).unwrap(), by: by.map(str::to_owned), before: None }
     }
 
     fn standby(elsewhere: Vec<Elsewhere>) -> State {
@@ -383,8 +390,12 @@ mod tests {
         assert_eq!(told.news_of(&lost), [], "once");
         assert_eq!(told.news_of(&State::Connecting), []);
         let free = standby(vec![elsewhere("alice", None)]);
-        assert!(plain(&told.news_of(&free)[0]).contains("alice: free, and reserved for the agent that had it last"));
-        told.news_of(&lost);
+        assert!(
+            plain(&told.news_of(&free)[0]).contains("alice: free; the name is kept for the agent that had it last")
+        );
+        let free = standby(vec![Elsewhere { before: Some(desktop.to_owned()), ..elsewhere("alice", None) }]);
+        let text = plain(&told.news_of(&free)[0]);
+        assert!(text.contains(&format!("alice: free; the name is kept for {desktop}, which had it last")), "{text}");
         let won = connected("a", 1, vec![public("alice", &["http://a/"])], None);
         let news = told.news_of(&won);
         let [news @ News::TookOver { .. }] = &news[..] else { panic!("{news:?}") };

@@ -10,7 +10,7 @@ use super::Failure;
 use super::admin::{AdminPort, Health, Tunnel};
 use super::server_file::ServerFile;
 use super::table::{Cell, table};
-use crate::values::harmless_text;
+use crate::values::harmless_line;
 
 pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
     let config = file.load()?;
@@ -40,8 +40,8 @@ fn text_of((health, tunnels): (&Health, &[Tunnel]), admin: &str, now: Timestamp)
            health        {style}{}{style:#}\n  \
            tunnels       {}\n  \
            clients       {} in the clients file\n",
-        harmless_text(&health.version),
-        harmless_text(&health.status),
+        harmless_line(&health.version),
+        harmless_line(&health.status),
         health.tunnels,
         health.clients
     );
@@ -77,7 +77,7 @@ fn row(tunnel: &Tunnel) -> Vec<Cell> {
 }
 
 fn one_line(text: &str) -> String {
-    harmless_text(text).replace('\n', " ")
+    harmless_line(text).into_owned()
 }
 
 #[cfg(test)]

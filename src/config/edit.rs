@@ -300,6 +300,7 @@ fn change<T, E: From<EditError>>(
         read => read.map_err(EditError::Invalid)?,
     };
     let file = ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
+    let before = digest_of(&text.text);
     let mut draft = Draft { text, file };
     if draft.text.text == NOBODY {
         // What comes now would make a lie of it.
@@ -312,7 +313,12 @@ fn change<T, E: From<EditError>>(
     }
     ClientsFile::from_file(&text).map_err(EditError::Refused)?;
     // Without the note the server treats the change as an edit by hand, which it may delay.
-    let _ = lock.note(&digest_of(&text.text).to_string());
+    let mut note = digest_of(&text.text).to_string();
+    if was_written_by_command(&text.path, &before) {
+        // The server may be about to read the text from before.
+        note = format!("{note} {before}");
+    }
+    let _ = lock.note(&note);
     files::replace(&text.path, text.text.as_bytes(), Readers::Owner).map_err(EditError::Io)?;
     Ok(outcome)
 }
@@ -321,7 +327,8 @@ fn change<T, E: From<EditError>>(
 /// Blocks.
 pub fn was_written_by_command(path: &Path, digest: &Fingerprint) -> bool {
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    Lock::noted(files::directory_of(&target)).is_some_and(|note| note == digest.to_string())
+    let digest = digest.to_string();
+    Lock::noted(files::directory_of(&target)).is_some_and(|note| note.split(' ').any(|noted| noted == digest))
 }
 
 /// The folder is made with the file, like `config` in a new place. A longer path that is not there is more likely mistyped.

@@ -72,14 +72,19 @@ pub fn strip_destination(
     Ok(())
 }
 
-/// Returns where the path of a URI reference begins; `None` if the reference names an authority other than `authority`.
+/// Returns where the path of a URI reference begins; `None` if the reference names an authority other than `authority`. The default
+/// port of the scheme may be written or left out in either (RFC 3986, section 6.2.3).
 pub fn path_of_ours(reference: &[u8], authority: Option<&[u8]>) -> Option<usize> {
-    let starts = |start: &&[u8]| reference.get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start));
     // A reference without a scheme has the one of the page (RFC 3986, section 4.2).
-    let Some(start) = [&b"http://"[..], b"https://", b"//"].into_iter().find(starts) else { return Some(0) };
+    const STARTS: [(&[u8], &[u8]); 3] = [(b"http://", b":80"), (b"https://", b":443"), (b"//", b"")];
+    let starts =
+        |(start, _): &(&[u8], _)| reference.get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start));
+    let Some((start, port)) = STARTS.into_iter().find(starts) else { return Some(0) };
     let rest = &reference[start.len()..];
     let host = rest.iter().position(|byte| b"/?#".contains(byte)).map_or(rest, |end| &rest[..end]);
-    authority.is_some_and(|authority| host.eq_ignore_ascii_case(authority)).then_some(start.len() + host.len())
+    let without_port = |host| <[u8]>::strip_suffix(host, port).unwrap_or(host);
+    let is_ours = |authority| without_port(authority).eq_ignore_ascii_case(without_port(host));
+    authority.is_some_and(is_ours).then_some(start.len() + host.len())
 }
 
 #[cfg(test)]
@@ -101,6 +106,9 @@ mod tests {
         for (written, expected) in [
             ("http://a.example:80/alice/b?c", "http://a.example:80/b?c"),
             ("https://A.example:80/Alice", "https://A.example:80/"),
+            ("http://a.example/alice/b", "http://a.example/b"),
+            ("https://a.example/alice/b", "https://a.example/alice/b"),
+            ("//a.example/alice/b", "//a.example/alice/b"),
             ("/alice/b", "/b"),
             ("/alice//b", "//b"),
             ("http://b.example/alice/b", "http://b.example/alice/b"),

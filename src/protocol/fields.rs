@@ -8,14 +8,18 @@
 //! - letters in lower case,
 //! - each run of other characters, except digits, as one `-`,
 //! - no `-` at either end,
-//! - without a leading `http-`: some applications look for a field that is called `HTTP_CLIENT_IP`.
+//! - without any leading `http-`: some applications look for a field that is called `HTTP_CLIENT_IP`.
 //!
-//! [`TABLE`] and [`FAMILIES`] list the canonical names that belong to the proxy. A name that is not written in canonical
+//! [`TABLE`], [`FAMILIES`] and [`ADDRESS_ENDINGS`] list the canonical names that belong to the proxy. A name that is not written in canonical
 //! form, but has the canonical form of a listed name, is a look-alike. Look-alikes are never forwarded.
+
+mod names;
 
 use http::HeaderMap;
 use http::header::HeaderName;
 use http_body::Frame;
+
+use names::{ADDRESS_ENDINGS, FAMILIES, IDENTITY, IDENTITY_FAMILIES, NOT_IN_TRAILERS, TABLE};
 
 /// The role of a field that belongs to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,186 +44,6 @@ pub struct Owned {
     /// Whether the name is written in canonical form.
     pub is_exact: bool,
 }
-
-/// Canonical names that belong to the proxy, by length.
-const TABLE: &[(&str, Role)] = &[
-    ("te", Role::Framing),
-    ("host", Role::Framing),
-    ("proxy", Role::Forbidden),
-    ("expect", Role::Framing),
-    ("x-host", Role::Forwarding),
-    ("real-ip", Role::Address),
-    ("trailer", Role::Framing),
-    ("upgrade", Role::Framing),
-    ("x-scheme", Role::Forwarding),
-    ("client-ip", Role::Address),
-    ("forwarded", Role::Forwarding),
-    ("x-real-ip", Role::Address),
-    ("cdn-src-ip", Role::Address),
-    ("connection", Role::Framing),
-    ("keep-alive", Role::Framing),
-    ("cdn-real-ip", Role::Address),
-    ("remote-addr", Role::Address),
-    ("x-client-ip", Role::Address),
-    ("x-remote-ip", Role::Address),
-    ("x-tunnel-id", Role::Routing),
-    ("x-request-id", Role::Forwarding),
-    ("x-url-scheme", Role::Forwarding),
-    ("fly-client-ip", Role::Address),
-    ("forwarded-for", Role::Address),
-    ("x-client-addr", Role::Address),
-    ("x-coming-from", Role::Address),
-    ("x-forward-for", Role::Address),
-    ("x-remote-addr", Role::Address),
-    ("x-rewrite-uri", Role::Forwarding),
-    ("x-rewrite-url", Role::Forwarding),
-    ("cf-pseudo-ipv4", Role::Address),
-    ("content-length", Role::Framing),
-    ("http2-settings", Role::Forbidden),
-    ("true-client-ip", Role::Address),
-    ("x-forwardedfor", Role::Address),
-    ("x-original-for", Role::Address),
-    ("x-original-uri", Role::Forwarding),
-    ("x-original-url", Role::Forwarding),
-    ("x-proxyuser-ip", Role::Address),
-    ("front-end-https", Role::Forwarding),
-    ("proxy-client-ip", Role::Address),
-    ("x-accel-mapping", Role::Forwarding),
-    ("x-original-host", Role::Forwarding),
-    ("x-sendfile-type", Role::Forwarding),
-    ("cf-connecting-ip", Role::Address),
-    ("fastly-client-ip", Role::Address),
-    ("proxy-connection", Role::Framing),
-    ("x-azure-clientip", Role::Address),
-    ("x-azure-socketip", Role::Address),
-    ("x-original-proto", Role::Forwarding),
-    ("x-originating-ip", Role::Address),
-    ("x-real-client-ip", Role::Address),
-    ("transfer-encoding", Role::Framing),
-    ("x-original-method", Role::Forwarding),
-    ("x-original-scheme", Role::Forwarding),
-    ("x-proxy-client-ip", Role::Address),
-    ("cf-connecting-ipv6", Role::Address),
-    ("proxy-authenticate", Role::Framing),
-    ("wl-proxy-client-ip", Role::Address),
-    ("proxy-authorization", Role::Framing),
-    ("x-appengine-user-ip", Role::Address),
-    ("x-cluster-client-ip", Role::Address),
-    ("x-http-host-override", Role::Forwarding),
-    ("x-original-remote-addr", Role::Address),
-    ("x-envoy-external-address", Role::Address),
-    ("x-original-forwarded-for", Role::Address),
-    ("x-nf-client-connection-ip", Role::Address),
-];
-
-/// Canonical prefixes of whole families that belong to the proxy, whatever follows.
-const FAMILIES: &[(&str, Role)] = &[("x-forwarded", Role::Forwarding), ("x-vercel-forwarded", Role::Forwarding)];
-
-/// Canonical names of fields in which gateways tell applications who the user is, see [`names_a_user`].
-const IDENTITY: &[&str] = &[
-    "client-cert",
-    "client-cert-chain",
-    "iv-creds",
-    "x-client-dn",
-    "x-client-ssl",
-    "x-client-verify",
-    "x-email",
-    "x-goog-iap-jwt-assertion",
-    "x-groups",
-    "x-id-token",
-    "x-ldap-user",
-    "x-proxy-user",
-    "x-roles",
-    "x-trusted-user",
-    "x-user",
-    "x-userinfo",
-    "x-username",
-];
-
-/// The same for families: canonical prefixes, whatever follows after a `-`.
-const IDENTITY_FAMILIES: &[&str] = &[
-    "cf-access",
-    "iv-groups",
-    "iv-user",
-    "mellon",
-    "oidc",
-    "remote",
-    "shib",
-    "sm-universalid",
-    "sm-user",
-    "ssl-client",
-    "tailscale",
-    "x-amzn-mtls",
-    "x-amzn-oidc",
-    "x-anonymous-consumer",
-    "x-arr-clientcert",
-    "x-auth-email",
-    "x-auth-groups",
-    "x-auth-name",
-    "x-auth-request",
-    "x-auth-roles",
-    "x-auth-user",
-    "x-auth-userid",
-    "x-auth-username",
-    "x-authelia",
-    "x-authenticated",
-    "x-authentik",
-    "x-cert",
-    "x-client-cert",
-    "x-client-certificate",
-    "x-consumer",
-    "x-credential",
-    "x-forwarded-client-cert",
-    "x-forwarded-email",
-    "x-forwarded-groups",
-    "x-forwarded-preferred-username",
-    "x-forwarded-user",
-    "x-goog-authenticated-user",
-    "x-ms-client-principal",
-    "x-oidc",
-    "x-pomerium",
-    "x-remote",
-    "x-saml",
-    "x-ssl",
-    "x-sso",
-    "x-tls",
-    "x-token",
-    "x-user",
-    "x-verified",
-    "x-vouch",
-    "x-webauth",
-];
-
-/// Canonical names of fields that decide how a message is understood, routed or authorised, and must not come in its
-/// trailers (RFC 9110, section 6.5.1). They are refused there beside everything else that belongs to the proxy.
-const NOT_IN_TRAILERS: &[&str] = &[
-    "authentication-info",
-    "authorization",
-    "cache-control",
-    "content-encoding",
-    "content-location",
-    "content-range",
-    "content-type",
-    "cookie",
-    "cookie2",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "location",
-    "max-forwards",
-    "pragma",
-    "proxy-authentication-info",
-    "range",
-    "set-cookie",
-    "set-cookie2",
-    "www-authenticate",
-    "x-csrf-token",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-];
 
 /// Bytes of a canonical name that are compared. All listed names are shorter.
 const MOST: usize = 40;
@@ -258,11 +82,11 @@ impl Canonical {
 
     /// The text to compare, and whether the name is written so.
     fn text(&self) -> (&[u8], bool) {
-        let text = &self.bytes[..self.length];
-        match text.strip_prefix(b"http-") {
-            Some(text) => (text, false),
-            None => (text, self.is_exact),
+        let (mut text, mut is_exact) = (&self.bytes[..self.length], self.is_exact);
+        while let Some(rest) = text.strip_prefix(b"http-") {
+            (text, is_exact) = (rest, false);
         }
+        (text, is_exact)
     }
 }
 
@@ -280,49 +104,62 @@ const BY_LENGTH: [usize; MOST + 1] = {
     starts
 };
 
-/// Which first bytes a name that belongs to the proxy can have. Symbols are in it: they may come before any name.
-const FIRST_BYTES: [bool; 256] = {
-    let mut first = [false; 256];
+/// For each first byte of a name, the last bytes with which the name may belong to the proxy: a bit for each letter, see
+/// [`last_bit`]. Most names of other fields are told apart by that alone.
+const LAST_BYTES: [u32; 256] = {
+    let mut last = [0; 256];
     let mut byte = 0_u8;
     while byte < 128 {
-        first[byte as usize] = !byte.is_ascii_alphanumeric();
+        // Symbols may come before any name. The families begin with `x`, and `http-` with `h`.
+        let is_any = !byte.is_ascii_alphanumeric() || matches!(byte, b'x' | b'X' | b'h' | b'H');
+        // All address endings end so.
+        last[byte as usize] = if is_any { u32::MAX } else { 1 << last_bit(b'p') };
         byte += 1;
     }
     let mut at = 0;
     while at < TABLE.len() {
-        let byte = TABLE[at].0.as_bytes()[0];
-        first[byte as usize] = true;
-        first[byte.to_ascii_uppercase() as usize] = true;
+        let name = TABLE[at].0.as_bytes();
+        let bit = 1 << last_bit(name[name.len() - 1]);
+        last[name[0] as usize] |= bit;
+        last[name[0].to_ascii_uppercase() as usize] |= bit;
         at += 1;
     }
-    // The families begin with an `x`, and `http-` with an `h`.
-    first[b'x' as usize] = true;
-    first[b'X' as usize] = true;
-    first[b'h' as usize] = true;
-    first[b'H' as usize] = true;
-    first
+    last
 };
+
+/// The bit of a letter, whatever its case. All digits share one.
+const fn last_bit(byte: u8) -> u8 {
+    if byte.is_ascii_digit() { 0 } else { byte & 31 }
+}
 
 /// Whether `name` is `family`, or begins with it and a `-`.
 fn is_of(name: &[u8], family: &str) -> bool {
     name.strip_prefix(family.as_bytes()).is_some_and(|rest| rest.first().is_none_or(|next| *next == b'-'))
 }
 
+/// Whether `name` is `ending`, or ends with a `-` and it.
+fn ends_with(name: &[u8], ending: &str) -> bool {
+    name.strip_suffix(ending.as_bytes()).is_some_and(|rest| rest.last().is_none_or(|before| *before == b'-'))
+}
+
 /// The role of `name`, if it belongs to the proxy in any spelling. Does not allocate.
 #[inline]
 pub fn owned(name: &str) -> Option<Owned> {
-    let first = *name.as_bytes().first()?;
-    if FIRST_BYTES[usize::from(first)] { look_up(name) } else { None }
+    let (first, last) = (*name.as_bytes().first()?, *name.as_bytes().last()?);
+    let is_candidate = LAST_BYTES[usize::from(first)] >> last_bit(last) & 1 == 1 || !last.is_ascii_alphanumeric();
+    if is_candidate { look_up(name) } else { None }
 }
 
 fn look_up(name: &str) -> Option<Owned> {
     let canonical = Canonical::of(name);
     let (text, is_exact) = canonical.text();
     let (first, end) = (BY_LENGTH[text.len()], BY_LENGTH.get(text.len() + 1).copied().unwrap_or(TABLE.len()));
-    let mut same_length = TABLE[first..end].iter();
-    let listed = same_length.find(|(listed, _)| listed.as_bytes() == text);
+    let listed = TABLE[first..end].iter().find(|(listed, _)| listed.as_bytes() == text);
     let listed = listed.or_else(|| FAMILIES.iter().find(|(family, _)| is_of(text, family)));
-    listed.map(|(_, role)| Owned { role: *role, is_exact })
+    let role = listed.map(|(_, role)| *role);
+    let is_address = || text.ends_with(b"ip") && ADDRESS_ENDINGS.iter().any(|ending| ends_with(text, ending));
+    let role = role.or_else(|| is_address().then_some(Role::Address))?;
+    Some(Owned { role, is_exact })
 }
 
 /// Removes every field that [`names_a_user`].

@@ -227,7 +227,7 @@ async fn first_words(
     let has_names = || shared.registry.held(guard.tunnel()).iter().map(|service| service.name().clone()).eq(expected);
     // Others may have come and gone in between.
     if shared.settings().config.public != config.public || (is_first && !has_names()) {
-        shared.tell_services(guard.tunnel());
+        guard.tunnel().names_moved();
     }
     Ok(LaneStart { guard, driver, notices, peer, heartbeat: config.tunnel.heartbeat })
 }

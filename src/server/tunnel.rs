@@ -253,7 +253,7 @@ impl Tunnel {
         self.lanes.write().let_go(lane)
     }
 
-    /// Some of its names lead elsewhere from now on, or here again: its agent is to hear of it.
+    /// Has its agent told what it offers and which names lead to it. Changes that come before the notice is sent share it.
     pub(super) fn names_moved(&self) {
         self.names_moved.notify_one();
     }

@@ -72,10 +72,13 @@ impl Shared {
         // Held over all of it: of two that look, the second one must not take the change for old.
         let mut grace = self.warden.0.lock();
         let tunnels = self.registry.all();
-        let due_of = |tunnel: &Arc<Tunnel>| match self.allowed(tunnel) {
-            Allowed::Everything => None,
-            Allowed::SomeServices => Some(Due { tunnel: tunnel.id(), closes: false }),
-            Allowed::Nothing(_) => Some(Due { tunnel: tunnel.id(), closes: tunnel.is_serving() }),
+        let due_of = |tunnel: &Arc<Tunnel>| {
+            let closes = match self.allowed(tunnel) {
+                Allowed::Everything => return None,
+                Allowed::SomeServices => false,
+                Allowed::Nothing(_) => tunnel.is_serving(),
+            };
+            Some(Due { tunnel: tunnel.id(), closes, change: self.clients.last_change_of(tunnel.client()) })
         };
         let (change, due) = loop {
             let change = self.clients.last_change();
@@ -86,7 +89,7 @@ impl Shared {
             }
         };
         let open = tunnels.iter().filter(|tunnel| tunnel.is_serving()).count();
-        let verdict = grace.decide(&due, open, change, Instant::now());
+        let verdict = grace.decide(&due, open, change.revision, Instant::now());
         drop(grace);
         if verdict.delayed > 0 {
             let closing = due.iter().filter(|due| due.closes).count();
@@ -97,11 +100,9 @@ impl Shared {
                  are closed in {DELAY:?} unless it allows them again"
             );
         }
-        if verdict.spared > 0 {
-            tracing::info!(
-                tunnels = verdict.spared,
-                "the clients file allows these agents again; their tunnels stay open"
-            );
+        let spared = tunnels.iter().filter(|tunnel| verdict.spared.contains(&tunnel.id())).count();
+        if spared > 0 {
+            tracing::info!(tunnels = spared, "the clients file allows these agents again; their tunnels stay open");
         }
         tunnels.iter().filter(|tunnel| verdict.now.contains(&tunnel.id())).for_each(|tunnel| self.enforce(tunnel));
         tunnels.iter().for_each(|tunnel| self.give_back(tunnel));
@@ -116,7 +117,7 @@ impl Shared {
 
     /// Ends the tunnel, or takes services away from it, if its client may not have it any more; unless it has time.
     pub(super) fn look_at(&self, tunnel: &Arc<Tunnel>) {
-        if !self.warden.0.lock().covers(tunnel.id(), self.clients.last_change()) {
+        if !self.warden.0.lock().covers(tunnel.id(), self.clients.last_change().revision) {
             self.enforce(tunnel);
         }
     }
@@ -145,7 +146,7 @@ impl Shared {
                 let now = tunnel.services();
                 let is_gone = |service: &&Arc<Service>| !now.iter().any(|kept| Arc::ptr_eq(kept, service));
                 tunnel.withhold(before.iter().filter(is_gone).cloned());
-                self.tell_services(tunnel);
+                tunnel.names_moved();
             }
         }
     }
@@ -159,7 +160,7 @@ impl Shared {
         match self.registry.return_services(tunnel, back.clone()) {
             Ok(()) => {
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the operator allows services of the agent again");
-                self.tell_services(tunnel);
+                tunnel.names_moved();
             }
             // Another client still has one of the names: the next change is another occasion.
             Err(_) => tunnel.withhold(back.into_iter()),

@@ -75,6 +75,10 @@ impl Passes {
     }
 }
 
+/// The time between the last bytes of a stream that breaks off and its reset. Peers such as curl and Node.js discard what
+/// they have not processed when they read a reset, and nothing tells when they have processed it.
+pub const BEFORE_RESET: Duration = Duration::from_millis(200);
+
 /// Pieces that were written and may wait: two on their way to the task that sends, one with it, and one that is sent.
 const WAITING: usize = 4;
 
@@ -122,7 +126,8 @@ impl UpgradeTask {
     }
 
     /// Has the stream end with a reset, once both its ends are dropped, after what was written: that is given `limit` to
-    /// leave by passes of the connection's tasks. What the peer's window keeps back then is lost.
+    /// leave by passes of the connection's tasks. What the peer's window keeps back then is lost. The peer then has
+    /// [`BEFORE_RESET`] to read it.
     pub async fn cut(&self, connection: &[&Passes], limit: Duration) {
         let leave = async {
             for _ in 0..WAITING {
@@ -133,6 +138,7 @@ impl UpgradeTask {
             }
         };
         let _ = tokio::time::timeout(limit, leave).await;
+        tokio::time::sleep(BEFORE_RESET).await;
         self.cut_now();
     }
 
@@ -315,7 +321,9 @@ mod tests {
         tasks.spawn(run(std::future::pending::<()>(), Some(Arc::clone(&upgrade))));
         let connection = Passes::default();
         connection.close();
+        let began = tokio::time::Instant::now();
         upgrade.cut(&[&connection], Duration::from_secs(60)).await;
+        assert!(began.elapsed() >= BEFORE_RESET, "the peer has that long to read");
         tasks.join_next().await;
         // Who waits for it then need not.
         upgrade.passes.next().await;

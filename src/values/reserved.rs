@@ -5,7 +5,7 @@
 //! authorities accept mail to `hostmaster@` as proof of ownership, and people enter passwords at `login.`. The operator
 //! can assign them to a client explicitly.
 
-/// Reserved names, without hyphens and final digits: see [`is_reserved_for_operator`].
+/// Names with a meaning of their own, without hyphens and digits at the ends: see [`is_reserved_for_operator`].
 const RESERVED: &[&str] = &[
     "abuse",
     "account",
@@ -24,6 +24,8 @@ const RESERVED: &[&str] = &[
     "alerts",
     "api",
     "apis",
+    "apiv",
+    "assets",
     "auth",
     "authentication",
     "authorize",
@@ -35,6 +37,7 @@ const RESERVED: &[&str] = &[
     "caldav",
     "callback",
     "carddav",
+    "cdn",
     "cert",
     "certs",
     "changepassword",
@@ -53,6 +56,7 @@ const RESERVED: &[&str] = &[
     "enterpriseenrollment",
     "enterpriseregistration",
     "ftp",
+    "gateway",
     "health",
     "healthcheck",
     "healthz",
@@ -152,6 +156,8 @@ const RESERVED: &[&str] = &[
     "ssladministrator",
     "sslwebmaster",
     "sso",
+    "staff",
+    "static",
     "status",
     "sts",
     "submission",
@@ -168,9 +174,9 @@ const RESERVED: &[&str] = &[
     "tunnel",
     "tunnels",
     "unsubscribe",
+    "usenet",
     "user",
     "users",
-    "usenet",
     "uucp",
     "vault",
     "verify",
@@ -187,9 +193,9 @@ const RESERVED: &[&str] = &[
 
 /// Returns whether only the operator may assign `label` to a client.
 ///
-/// Hyphens and final digits are ignored: `ns1`, `mta-sts` and `sign-in` are reserved because `ns`, `mtasts` and `signin`
-/// are. Every label with hyphens at positions three and four is reserved, too (RFC 5891, section 4.2.3.1): browsers decode
-/// labels that begin with `xn--`, and the result may look like any of the names above.
+/// Hyphens, and digits at either end, make no difference: `ns1`, `mta-sts` and `sign-in` are reserved because `ns`, `mtasts` and
+/// `signin` are. So is every label with hyphens at its third and fourth place (RFC 5891, section 4.2.3.1): browsers show
+/// one that begins with `xn--` in other letters, which may look like any of the names above.
 pub fn is_reserved_for_operator(label: &str) -> bool {
     if label.get(2..4) == Some("--") {
         return true;
@@ -203,8 +209,9 @@ pub fn is_reserved_for_operator(label: &str) -> bool {
     }
     let folded = &bytes[..length];
     let is_listed = |text: &[u8]| RESERVED.iter().any(|name| name.as_bytes() == text);
-    let letters = folded.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |last| last + 1);
-    is_listed(folded) || is_listed(&folded[..letters])
+    let is_letter = |byte: &u8| !byte.is_ascii_digit();
+    let (first, last) = (folded.iter().position(is_letter), folded.iter().rposition(is_letter));
+    first.zip(last).is_some_and(|(first, last)| is_listed(&folded[first..=last]))
 }
 
 #[cfg(test)]
@@ -269,6 +276,8 @@ mod tests {
             "sign-in",
             "log-in",
             "www2",
+            "1www",
+            "api-v1",
             "www-1",
             "api-2",
             "dmarc",
@@ -298,8 +307,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hyphens_and_final_digits_make_no_name_free(at in 0..RESERVED.len(), hyphens in any::<u64>(), digits in "[0-9]{0,3}") {
-            let mut label = String::new();
+        fn hyphens_and_digits_make_no_name_free(
+            at in 0..RESERVED.len(),
+            hyphens in any::<u64>(),
+            before in "[0-9]{0,2}",
+            digits in "[0-9]{0,3}",
+        ) {
+            let mut label = before;
             for (place, char) in RESERVED[at].chars().enumerate() {
                 if place > 0 && hyphens >> (place % 64) & 1 == 1 {
                     label.push('-');

@@ -9,7 +9,8 @@ pub fn is_harmful(char: char) -> bool {
     char.is_control() || is_invisible(char)
 }
 
-/// Format characters (the Unicode category Cf), line separators, and letters that are blank.
+/// Format characters (the Unicode category Cf), line separators, characters that are blank, and those of private use, whose
+/// shape depends on the font.
 fn is_invisible(char: char) -> bool {
     matches!(
         char,
@@ -27,7 +28,9 @@ fn is_invisible(char: char) -> bool {
             | '\u{200b}'..='\u{200f}'
             | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
             | '\u{3164}'
+            | '\u{e000}'..='\u{f8ff}'
             | '\u{feff}'
             | '\u{ffa0}'
             | '\u{fff0}'..='\u{fffb}'
@@ -37,10 +40,12 @@ fn is_invisible(char: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}'
             | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{e0fff}'
+            | '\u{f0000}'..='\u{10ffff}'
     )
 }
 
-/// Returns `text` as one safe line: without control characters, and with invisible characters escaped as `\u{202e}`.
+/// `text` as one line that is shown as it is written: with spaces for line ends and tabs, without other control characters,
+/// and with invisible characters as `\u{202e}`.
 pub fn harmless_line(text: &str) -> Cow<'_, str> {
     harmless(text, is_harmful)
 }
@@ -61,6 +66,8 @@ fn harmless(text: &str, is_harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
         } else if is_invisible(char) {
             // Writing into a text cannot fail.
             let _ = write!(shown, "{}", char.escape_unicode());
+        } else if matches!(char, '\n' | '\t') {
+            shown.push(' ');
         }
     }
     Cow::Owned(shown)
@@ -111,7 +118,7 @@ mod tests {
 
     /// One of each block that Unicode calls format, separator or control, and blank letters.
     const HARMFUL: &str = "\u{1b}\u{7f}\u{85}\u{9b}\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202d}\
-                           \u{202e}\u{2060}\u{2066}\u{2069}\u{206f}\u{3164}\u{feff}\u{fff9}\u{1d173}\u{e0001}\u{e0041}\u{e007f}";
+                           \u{202e}\u{2060}\u{2066}\u{2069}\u{206f}\u{2800}\u{3164}\u{e000}\u{feff}\u{fff9}\u{1d173}\u{e0001}\u{e0041}\u{e007f}";
 
     #[test]
     fn only_what_changes_how_text_is_shown_is_taken_out() {
@@ -121,7 +128,8 @@ mod tests {
         let plain = "Grüße, ask `adit token new`\n  → 53 characters, 日本語 עברית عربى ❤";
         assert!(matches!(harmless_text(plain), Cow::Borrowed(same) if same == plain));
         assert_eq!(harmless_text("\x1b[2J\x1b]0;owned\x07ask\r\n\u{9b}31mthe"), "[2J]0;ownedask\n31mthe");
-        assert_eq!(harmless_line("/\u{202e}gnp.exe\n"), "/\\u{202e}gnp.exe");
+        assert_eq!(harmless_line("/\u{202e}gnp.exe"), "/\\u{202e}gnp.exe");
+        assert_eq!(harmless_line("no\r\nconnected\tto"), "no connected to");
     }
 
     #[test]
@@ -136,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_harmful_is_left(text in any::<String>(), at in any::<prop::sample::Index>(), harmful in 0_usize..24) {
+        fn nothing_harmful_is_left(text in any::<String>(), at in any::<prop::sample::Index>(), harmful in 0_usize..28) {
             let mut text = text;
             let places: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
             text.insert(*at.get(&places), HARMFUL.chars().nth(harmful).unwrap());

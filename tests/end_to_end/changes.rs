@@ -259,6 +259,33 @@ async fn a_login_that_is_refused_for_changed_services_falls_back_to_those_before
 }
 
 #[tokio::test]
+async fn what_was_refused_is_asked_for_again_with_each_new_connection() {
+    let server = StandIn::start().await;
+    let app = apps::fixed("app").await;
+    let (mut agent, mut lane) = connected(&server, &[("alice", app)]).await;
+    agent.change(entries(&[("alice", app), ("blog", app)]));
+    assert_eq!(lane.change().await.0, 1);
+    lane.say(no(1));
+    refused(&mut agent).await;
+    lane.cut();
+    // The server may have been upgraded, or may be another one: and refuses, too.
+    let login = server.login().await;
+    assert_eq!(login.names(), ["alice", "blog"]);
+    login.refuse(Refusal::Version, "what is that?").await;
+    let login = server.login().await;
+    assert_eq!(login.names(), ["alice"]);
+    let lane = login.welcome().await;
+    let of_login = |state: &State| matches!(state, State::Connected { refused: Some(why), .. } if why.starts_with("what is that?"));
+    agent.reaches("the other refusal", of_login).await;
+    lane.cut();
+    let login = server.login().await;
+    assert_eq!(login.names(), ["alice", "blog"]);
+    let _lane = login.welcome().await;
+    let state = offers(&mut agent, &["alice", "blog"]).await;
+    assert!(matches!(state, State::Connected { refused: None, .. }), "{state:?}");
+}
+
+#[tokio::test]
 async fn what_was_refused_from_the_beginning_ends_the_agent() {
     let server = StandIn::start().await;
     let services = [("bob", apps::nothing().await)];

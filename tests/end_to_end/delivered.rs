@@ -2,12 +2,13 @@
 //! before the abort is lost most easily, so each case runs many times.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::harness::apps::Script;
 use crate::harness::visitor::{self, Http2Visitor, http2_request};
@@ -148,6 +149,8 @@ async fn everything_before_a_break_reaches_an_http_2_visitor() {
     let visitor = Http2Visitor::connect(server.public).await;
     for (framing, size) in [Framing::Chunked, Framing::Length, Framing::Close].map(|f| SIZES.map(|s| (f, s))).concat() {
         let body = pattern(size);
+        // Each is read at once; its reset comes a while later.
+        let mut reads = JoinSet::new();
         for run in 0..RUNS {
             let case = format!("{framing:?}, {size} bytes, run {run}");
             let asked = visitor.begin(http2_request(Method::GET, "alice", "/", ""));
@@ -156,18 +159,48 @@ async fn everything_before_a_break_reaches_an_http_2_visitor() {
             let (head, mut coming) = answer.into_parts();
             assert_eq!(head.status, StatusCode::TOO_MANY_REQUESTS, "{case}");
             assert_eq!(head.headers["retry-after"], "7", "{case}");
-            let mut got = Vec::new();
-            loop {
-                match soon("more of the answer", coming.frame()).await {
-                    Some(Ok(frame)) => got.extend_from_slice(&frame.into_data().unwrap()),
-                    Some(Err(_)) => break,
-                    None => panic!("{case}: it looks whole"),
+            reads.spawn(async move {
+                let mut got = Vec::new();
+                while let Some(frame) = soon("more of the answer", coming.frame()).await {
+                    match frame {
+                        Ok(frame) => got.extend_from_slice(&frame.into_data().unwrap()),
+                        Err(_) => return (case, got),
+                    }
                 }
-            }
+                panic!("{case}: it looks whole");
+            });
+        }
+        while let Some(read) = reads.join_next().await {
+            let (case, got) = read.unwrap();
             assert!(got == body, "{case}: {} bytes", got.len());
         }
     }
     until_idle(&server.open, PATIENCE).await;
+}
+
+/// Some clients discard what they have not processed when they read a reset.
+#[tokio::test]
+async fn an_http_2_visitor_has_time_to_read_before_the_reset() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    for framing in [Framing::Chunked, Framing::Length] {
+        let asked = visitor.begin(http2_request(Method::GET, "alice", "/", ""));
+        let answer = async {
+            let (mut local, _) = app.request().await;
+            local.write_all(&framing.response(b"hello")).await.unwrap();
+            local
+        };
+        let (answer, local) = tokio::join!(asked, answer);
+        let mut coming = answer.unwrap().into_body();
+        let data = soon("the data", coming.frame()).await.unwrap().unwrap();
+        assert_eq!(data.into_data().unwrap(), "hello", "{framing:?}");
+        let broken_off = Instant::now();
+        drop(local);
+        soon("the reset", coming.frame()).await.unwrap().unwrap_err();
+        assert!(broken_off.elapsed() >= Duration::from_millis(200), "{framing:?}: {:?}", broken_off.elapsed());
+    }
 }
 
 /// A visitor that reads late gets it too: its window is closed when the response breaks off.

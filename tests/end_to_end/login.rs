@@ -345,8 +345,8 @@ async fn a_draining_server_sends_agents_away_for_a_while() {
     server.stop().await;
 }
 
-/// A clients file with an invitation that leaves the id open, and its code.
-fn with_open_invitation(server: &TestServer) -> adit::values::Secret {
+/// The text of a clients file with an invitation that leaves the id open, and its code.
+fn open_invitation() -> (String, adit::values::Secret) {
     let code = adit::auth::InviteCode::generate(None, None).unwrap();
     let text = format!(
         "{}[invites.{}]\ncode_hash = \"{}\"\nexpires = 2999-01-01T00:00:00Z\n",
@@ -354,9 +354,15 @@ fn with_open_invitation(server: &TestServer) -> adit::values::Secret {
         adit::config::invite_key(&code.digest()),
         code.digest()
     );
+    (text, code.as_secret().clone())
+}
+
+/// Gives the server such a clients file. Returns the code.
+fn with_open_invitation(server: &TestServer) -> adit::values::Secret {
+    let (text, code) = open_invitation();
     crate::harness::replace_file(&server.dir().path().join("clients.toml"), &text);
     server.clients.replace(clients_file(&text));
-    code.as_secret().clone()
+    code
 }
 
 #[tokio::test]
@@ -377,6 +383,25 @@ async fn an_open_invitation_does_not_buy_a_hash_with_each_id_that_is_taken() {
         );
     }
     let refused = puppet::ask(&server, &invited("bob")).await.unwrap_err();
+    assert_eq!(refused.code, Refusal::TooMany, "each attempt was counted");
+}
+
+#[tokio::test]
+async fn a_reserved_id_is_refused_before_a_token_is_hashed() {
+    let server = TestServer::start(&[("limits.per_ip.logins_per_minute", "3")]);
+    // The file does not have the invitation: after a hash, the answer would be that there is none.
+    let (text, code) = open_invitation();
+    server.clients.replace(clients_file(&text));
+    let invited = |id: &str| Hello {
+        client_id: id.parse().unwrap(),
+        proof: Some(Proof::Invite(code.clone())),
+        ..hello("alice", &[])
+    };
+    for id in ["www", "ns1", "sign-in"] {
+        let refused = puppet::ask(&server, &invited(id)).await.unwrap_err();
+        assert!(refused.code == Refusal::NotAllowed && refused.message.contains("is reserved"), "{}", refused.message);
+    }
+    let refused = puppet::ask(&server, &invited("www")).await.unwrap_err();
     assert_eq!(refused.code, Refusal::TooMany, "each attempt was counted");
 }
 

@@ -99,6 +99,27 @@ async fn what_is_removed_by_command_is_closed_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_removed_by_command_is_closed_at_once_while_the_rest_has_time() {
+    let crowd = Crowd::gather().await;
+    let file = crowd.server.dir().path().join("clients.toml");
+    // By hand: nobody's token holds any more, and all are still listed.
+    let expired = clients().replace("]\ntoken_hash", "]\nexpires = 2026-01-01T00:00:00Z\ntoken_hash");
+    assert_ne!(expired, clients());
+    replace_file(&file, &expired);
+    crowd.server.clients_file.reload().await;
+    let began = Instant::now();
+    tokio::task::spawn_blocking(move || adit::config::revoke_client(&file, &"alice".parse().unwrap()).unwrap())
+        .await
+        .unwrap();
+    for agent in &crowd.agents[..2] {
+        soon("the end of a tunnel", agent.session.ended()).await;
+    }
+    assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
+    soon("the end of a tunnel", crowd.agents[2].session.ended()).await;
+    assert!(began.elapsed() >= GRACE, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn few_tunnels_are_closed_at_once_and_their_agents_return() {
     let server = TestServer::start(&[]);
     let local = apps::fixed("here").await;

@@ -74,6 +74,7 @@ FRAMING = [
 
 # Chunks.
 CHUNKS = [
+    ("trailers, a bare LF", chunked(b"0\r\nX: y\n\r\n" + SMUGGLED + b"DELETE /N-kept#x HTTP/1.1\r\nHost: HOST\r\n\r\n"), None),
     ("an extension", chunked(b"5;a=b\r\nhello\r\n0\r\n\r\n"), [HELLO]),
     ("an extension with a line end", chunked(b"5;a=\"\r\n\"\r\nhello\r\n0\r\n\r\n"), []),
     ("an extension with a bare LF", chunked(b"5;a\nhello\r\n0\r\n\r\n"), []),

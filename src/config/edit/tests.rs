@@ -455,6 +455,23 @@ fn an_invitation_without_names_has_those_of_the_one_before() {
 }
 
 #[test]
+fn a_text_that_a_command_wrote_is_known_until_the_next_but_one() {
+    let (_dir, path) = scratch();
+    let by_command = |text: &str| was_written_by_command(&path, &digest_of(text));
+    let texts = ["alice", "bob", "carol"].map(|client| {
+        add(&path, client).unwrap();
+        std::fs::read_to_string(&path).unwrap()
+    });
+    assert_eq!(texts.each_ref().map(|text| by_command(text)), [false, true, true]);
+    // What somebody wrote by hand in between stays that, also when a command goes on from it.
+    let by_hand = format!("{}# by hand\n", texts[2]);
+    std::fs::write(&path, &by_hand).unwrap();
+    add(&path, "dave").unwrap();
+    let now = std::fs::read_to_string(&path).unwrap();
+    assert_eq!([&texts[2], &by_hand, &now].map(|text| by_command(text)), [false, false, true]);
+}
+
+#[test]
 fn writers_take_turns() {
     let (_directory, path) = scratch();
     add(&path, "rotating").unwrap();

@@ -3,13 +3,16 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Every listed name, and members of the families.
+/// Every listed name, and names of the families and with the endings.
 fn listed() -> Vec<(String, Role)> {
     let families = FAMILIES.iter().flat_map(|(family, role)| {
         ["", "-for", "-user", "-anything", "-x9-and-much-more-behind-it-than-is-compared"]
             .map(|rest| (format!("{family}{rest}"), *role))
     });
-    TABLE.iter().map(|(name, role)| ((*name).to_owned(), *role)).chain(families).collect()
+    let addresses = ADDRESS_ENDINGS
+        .iter()
+        .flat_map(|ending| ["", "x-", "incap-", "q-zz9-"].map(|before| (format!("{before}{ending}"), Role::Address)));
+    TABLE.iter().map(|(name, role)| ((*name).to_owned(), *role)).chain(families).chain(addresses).collect()
 }
 
 /// The name of the variable in which PHP puts a field.
@@ -21,12 +24,13 @@ fn php(name: &str) -> String {
 #[test]
 fn the_lists_are_in_canonical_form_and_short_enough() {
     let identity = IDENTITY.iter().chain(IDENTITY_FAMILIES).chain(NOT_IN_TRAILERS);
-    let names = TABLE.iter().chain(FAMILIES).map(|(name, _)| name).chain(identity);
+    let names = TABLE.iter().chain(FAMILIES).map(|(name, _)| name).chain(identity).chain(ADDRESS_ENDINGS);
     for name in names {
         let canonical = Canonical::of(name);
         assert_eq!(canonical.text(), (name.as_bytes(), true));
         assert!(name.len() < MOST, "{name}");
     }
+    assert!(ADDRESS_ENDINGS.iter().all(|ending| ending.ends_with("ip")), "they are looked for by that");
     for pair in TABLE.windows(2) {
         assert!(pair[0].0.len() <= pair[1].0.len(), "{} is out of place", pair[1].0);
     }
@@ -41,9 +45,14 @@ fn a_name_is_exact_in_one_spelling_only() {
     for (name, role) in listed() {
         assert_eq!(owned(&name), Some(Owned { role, is_exact: true }), "{name}");
         let dotted = name.replace('-', ".");
-        for look_alike in
-            [name.replace('-', "_"), dotted, format!("-{name}"), format!("{name}_"), format!("http_{name}")]
-        {
+        for look_alike in [
+            name.replace('-', "_"),
+            dotted,
+            format!("-{name}"),
+            format!("{name}_"),
+            format!("http_{name}"),
+            format!("HTTP_http.{name}"),
+        ] {
             if look_alike != name {
                 assert_eq!(owned(&look_alike), Some(Owned { role, is_exact: false }), "{look_alike}");
             }
@@ -80,6 +89,11 @@ fn fields_of_applications_are_their_own() {
         "x-http-method-override",
         "idempotency-key",
         "grpc-timeout",
+        "x-user-agent",
+        "sec-fetch-mode",
+        "x-ship",
+        "x-clients-ip",
+        "membership",
     ] {
         assert_eq!(owned(name), None, "{name}");
     }
@@ -108,9 +122,17 @@ fn gateways_names_for_users_are_known_in_any_spelling() {
     ] {
         assert!(names_a_user(name), "{name}");
     }
-    for name in
-        ["authorization", "x-auth-token", "user-agent", "x-tokens", "x-users", "cookie", "x-api-key", "remotely"]
-    {
+    for name in [
+        "authorization",
+        "x-auth-token",
+        "user-agent",
+        "x-user-agent",
+        "x-token",
+        "x-users",
+        "cookie",
+        "x-api-key",
+        "remotely",
+    ] {
         assert!(!names_a_user(name), "{name}");
     }
 }
@@ -153,7 +175,7 @@ fn trailers_keep_what_is_said_of_the_body() {
 #[test]
 fn the_trailers_of_an_answer_hold_what_the_application_says() {
     let mut trailers = HeaderMap::new();
-    let kept = ["grpc-status", "x-request-id", "x-user-count", "x-forwarded-by", "proxy-status"];
+    let kept = ["grpc-status", "x-request-id", "x-user-id", "x-forwarded-by", "proxy-status"];
     for name in kept.iter().chain(&["set-cookie", "content-length", "transfer_encoding", "connection", "location"]) {
         trailers.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
     }
@@ -165,7 +187,7 @@ proptest! {
     /// What PHP, CGI and WSGI take for a listed name is either that name or a look-alike of it.
     #[test]
     fn whatever_a_backend_folds_to_a_listed_name_belongs_to_the_proxy(
-        at in 0_usize..200,
+        at in 0_usize..400,
         symbols in "[-!#$%&'*+.^_`|~]{40}",
         upper in any::<u64>(),
     ) {
@@ -189,9 +211,11 @@ proptest! {
     fn any_other_name_is_left_alone(name in "[a-z0-9!#$%&'*+.^_`|~-]{1,60}") {
         let folded: Vec<&str> = name.split(|char: char| !char.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
         let folded = folded.join("-");
-        let folded = folded.strip_prefix("http-").unwrap_or(&folded);
+        let folded = folded.trim_start_matches("http-");
         let is_listed = TABLE.iter().any(|(listed, _)| *listed == folded)
-            || FAMILIES.iter().any(|(family, _)| folded == *family || folded.starts_with(&format!("{family}-")));
+            || FAMILIES.iter().any(|(family, _)| folded == *family || folded.starts_with(&format!("{family}-")))
+            || ADDRESS_ENDINGS.iter().any(|ending| folded == *ending || folded.ends_with(&format!("-{ending}")));
+        prop_assume!(folded.len() < MOST);
         prop_assert_eq!(owned(&name).is_some(), is_listed, "{}", name);
     }
 }

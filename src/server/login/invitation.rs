@@ -9,7 +9,7 @@ use super::Declined;
 use crate::auth::{InviteCode, Token, TokenVerifier, USUAL_COST};
 use crate::config::{RedeemError, Redeemed, invite_key, redeem_invite};
 use crate::protocol::login::{Known, Refusal, Refused};
-use crate::values::{ClientId, Secret};
+use crate::values::{ClientId, Secret, is_reserved_for_operator};
 
 fn bad_invite() -> Refused {
     Refused::new(
@@ -83,6 +83,7 @@ impl Shared {
         let Some(invited) = self.clients.invite(code) else { return Ok(()) };
         let error = match &invited.id {
             Some(id) if id != client => RedeemError::OtherId(client.clone()),
+            None if is_reserved_for_operator(client.as_str()) => RedeemError::IdReserved(client.clone()),
             _ if self.clients.is_taken(client, &invited.key) => RedeemError::IdTaken(client.clone()),
             _ => return Ok(()),
         };

@@ -18,6 +18,7 @@ use crate::server::until_cut;
 use crate::transport::body::{BodyError, FrameBody, Idle};
 use crate::transport::delivery::{Piece, Queued};
 use crate::transport::mux::MuxStream;
+use crate::transport::streams::BEFORE_RESET;
 
 /// How long the end of an answer may take that the visitor has in full already.
 const LAST_FRAME: Duration = Duration::from_secs(10);
@@ -93,6 +94,8 @@ enum Sent {
     Flushed,
     /// Over HTTP/2: all pieces are out, and so is the head, after this pass; unless nothing moves for too long.
     Passed(Arc<Queued>, u64, Idle),
+    /// Over HTTP/2: it has left. The visitor has [`BEFORE_RESET`] to read it.
+    Reading(Idle),
 }
 
 impl ForwardedBody {
@@ -265,14 +268,16 @@ impl ForwardedBody {
 impl Breaking {
     /// Yields the error when the visitor has the data before it.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
-        match &mut self.sent {
-            Sent::Flushed => ready!(self.open.visit.ending.poll_sent(cx)),
-            Sent::Passed(queued, pass, idle) => {
-                if queued.poll_empty(cx).is_pending() || self.open.visit.passes.poll_done(*pass, cx).is_pending() {
-                    // Its window is closed, and may stay closed.
-                    ready!(idle.poll(cx));
-                }
+        if let Sent::Passed(queued, pass, idle) = &mut self.sent {
+            if queued.poll_empty(cx).is_pending() || self.open.visit.passes.poll_done(*pass, cx).is_pending() {
+                // Its window is closed, and may stay closed.
+                ready!(idle.poll(cx));
             }
+            self.sent = Sent::Reading(Idle::new(BEFORE_RESET));
+        }
+        match &mut self.sent {
+            Sent::Reading(pause) => ready!(pause.poll(cx)),
+            _ => ready!(self.open.visit.ending.poll_sent(cx)),
         }
         Poll::Ready(Some(Err(self.error)))
     }

@@ -21,16 +21,10 @@ const FEW: usize = 2;
 /// The tunnels that wait for the end of their time.
 #[derive(Debug)]
 pub(super) struct Grace<K> {
-    waiting: HashMap<K, Waiting>,
+    /// And until when.
+    waiting: HashMap<K, Instant>,
     /// The latest change that was looked at.
     seen: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    until: Instant,
-    /// The change by which it became due.
-    revision: u64,
 }
 
 /// A tunnel that may not be as it is.
@@ -39,6 +33,20 @@ pub(super) struct Due<K> {
     pub(super) tunnel: K,
     /// Whether it is to be closed; otherwise it loses some of its services.
     pub(super) closes: bool,
+    /// The latest change of its client.
+    pub(super) change: Option<Change>,
+}
+
+impl<K> Due<K> {
+    /// Whether a command or the API changed its client last. Such a change is never half of one.
+    fn is_by_command(&self) -> bool {
+        self.change.is_some_and(|change| change.by_command)
+    }
+
+    /// Whether it may be due because of half a file, that was not looked at before `seen`.
+    fn may_be_unmeant(&self, seen: u64) -> bool {
+        self.change.is_some_and(|change| change.revision > seen && !change.by_command)
+    }
 }
 
 /// What comes of a look at all tunnels.
@@ -49,8 +57,8 @@ pub(super) struct Verdict<K: Eq + Hash> {
     pub(super) now: HashSet<K>,
     /// So many more got time.
     pub(super) delayed: usize,
-    /// So many that had time are fine again.
-    pub(super) spared: usize,
+    /// These had time, and are fine again or gone.
+    pub(super) spared: HashSet<K>,
 }
 
 impl<K> Default for Grace<K> {
@@ -60,45 +68,43 @@ impl<K> Default for Grace<K> {
 }
 
 impl<K: Copy + Eq + Hash> Grace<K> {
-    /// Decides about all tunnels that `change` no longer allows as they are, out of `open` active ones.
+    /// Decides about all tunnels that may not be as they are after the change with this revision, out of `open` that serve.
     ///
-    /// Only a new change by hand is delayed: changes by a command or the API, and expiry, take effect immediately. Nothing
-    /// extends the delay of a tunnel.
-    pub(super) fn decide(&mut self, due: &[Due<K>], open: usize, change: Change, now: Instant) -> Verdict<K> {
-        let before = self.waiting.len();
+    /// Only a change by hand that was not looked at before gives time: what a command or the API does, and what expires,
+    /// takes effect at once. Nothing prolongs the time that a tunnel has, and a command ends it.
+    pub(super) fn decide(&mut self, due: &[Due<K>], open: usize, revision: u64, now: Instant) -> Verdict<K> {
         let still_due: HashSet<K> = due.iter().map(|due| due.tunnel).collect();
-        self.waiting.retain(|tunnel, _| still_due.contains(tunnel));
-        let spared = before - self.waiting.len();
-        let is_news = std::mem::replace(&mut self.seen, change.revision) != change.revision;
-        let closing = due.iter().filter(|due| due.closes).count();
-        let gives_time = is_news && !change.by_command && closing > FEW && closing * 2 > open;
+        let spared =
+            self.waiting.extract_if(|tunnel, _| !still_due.contains(tunnel)).map(|(tunnel, _)| tunnel).collect();
+        let seen = std::mem::replace(&mut self.seen, revision);
+        let is_in_doubt = |due: &Due<K>| due.may_be_unmeant(seen) || self.waiting.contains_key(&due.tunnel);
+        let closing = due.iter().filter(|due| due.closes && is_in_doubt(due)).count();
+        let gives_time = closing > FEW && closing * 2 > open;
         let (mut at_once, mut delayed) = (HashSet::new(), 0);
-        for Due { tunnel, .. } in due {
-            let is_over =
-                |waiting: &Waiting| waiting.until <= now || (change.by_command && waiting.revision == change.revision);
-            match self.waiting.get(tunnel) {
-                Some(waiting) if !is_over(waiting) => {}
-                None if gives_time => {
-                    self.waiting.insert(*tunnel, Waiting { until: now + DELAY, revision: change.revision });
+        for due in due {
+            match self.waiting.get(&due.tunnel) {
+                Some(until) if *until > now && !due.is_by_command() => {}
+                None if gives_time && due.may_be_unmeant(seen) => {
+                    self.waiting.insert(due.tunnel, now + DELAY);
                     delayed += 1;
                 }
                 _ => {
-                    self.waiting.remove(tunnel);
-                    at_once.insert(*tunnel);
+                    self.waiting.remove(&due.tunnel);
+                    at_once.insert(due.tunnel);
                 }
             }
         }
         Verdict { now: at_once, delayed, spared }
     }
 
-    /// Whether the tunnel stays as it is for now: it has time, or `change` was not looked at yet.
-    pub(super) fn covers(&self, tunnel: K, change: Change) -> bool {
-        change.revision != self.seen || self.waiting.contains_key(&tunnel)
+    /// Whether the tunnel stays as it is for now: it has time, or the change with this revision was not looked at yet.
+    pub(super) fn covers(&self, tunnel: K, revision: u64) -> bool {
+        revision != self.seen || self.waiting.contains_key(&tunnel)
     }
 
     /// When the first tunnel's time is over.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.waiting.values().map(|waiting| waiting.until).min()
+        self.waiting.values().min().copied()
     }
 }
 
@@ -110,20 +116,21 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(500);
 
-    fn by_hand(revision: u64) -> Change {
-        Change { revision, by_command: false }
+    fn closing(tunnels: impl IntoIterator<Item = u32>, revision: u64, by_command: bool) -> Vec<Due<u32>> {
+        let change = Some(Change { revision, by_command });
+        tunnels.into_iter().map(|tunnel| Due { tunnel, closes: true, change }).collect()
     }
 
-    fn by_command(revision: u64) -> Change {
-        Change { revision, by_command: true }
+    fn by_hand(tunnels: impl IntoIterator<Item = u32>, revision: u64) -> Vec<Due<u32>> {
+        closing(tunnels, revision, false)
     }
 
-    fn closing(tunnels: impl IntoIterator<Item = u32>) -> Vec<Due<u32>> {
-        tunnels.into_iter().map(|tunnel| Due { tunnel, closes: true }).collect()
+    fn by_command(tunnels: impl IntoIterator<Item = u32>, revision: u64) -> Vec<Due<u32>> {
+        closing(tunnels, revision, true)
     }
 
-    fn verdict(now: &[u32], delayed: usize, spared: usize) -> Verdict<u32> {
-        Verdict { now: now.iter().copied().collect(), delayed, spared }
+    fn verdict(now: &[u32], delayed: usize, spared: &[u32]) -> Verdict<u32> {
+        Verdict { now: now.iter().copied().collect(), delayed, spared: spared.iter().copied().collect() }
     }
 
     #[test]
@@ -131,7 +138,7 @@ mod tests {
         let now = Instant::now();
         for (closes, open, delayed) in [(1, 1, 0), (2, 2, 0), (2, 3, 0), (3, 3, 3), (3, 6, 0), (3, 5, 3), (50, 100, 0)]
         {
-            let decided = Grace::default().decide(&closing(0..closes), open, by_hand(1), now);
+            let decided = Grace::default().decide(&by_hand(0..closes, 1), open, 1, now);
             assert_eq!(
                 (decided.delayed, decided.now.len()),
                 (delayed, closes as usize - delayed),
@@ -143,79 +150,97 @@ mod tests {
     #[test]
     fn the_second_half_of_a_file_spares_everybody_and_nothing_prolongs_the_time() {
         let (mut grace, start) = (Grace::default(), Instant::now());
-        assert_eq!(grace.decide(&closing(0..4), 5, by_hand(1), start), verdict(&[], 4, 0));
-        assert!(grace.covers(0, by_hand(1)) && !grace.covers(9, by_hand(1)) && grace.covers(9, by_hand(2)));
+        assert_eq!(grace.decide(&by_hand(0..4, 1), 5, 1, start), verdict(&[], 4, &[]));
+        assert!(grace.covers(0, 1) && !grace.covers(9, 1) && grace.covers(9, 2));
         assert_eq!(grace.next(), Some(start + DELAY));
         // Another change that mends one of them, and is no reason to wait any longer.
         let later = start + Duration::from_secs(3);
-        assert_eq!(grace.decide(&closing(0..3), 5, by_hand(2), later), verdict(&[], 0, 1));
+        assert_eq!(grace.decide(&by_hand(0..3, 1), 5, 2, later), verdict(&[], 0, &[3]));
         assert_eq!(grace.next(), Some(start + DELAY));
-        assert_eq!(grace.decide(&closing(0..3), 5, by_hand(2), start + DELAY), verdict(&[0, 1, 2], 0, 0));
+        assert_eq!(grace.decide(&by_hand(0..3, 1), 5, 2, start + DELAY), verdict(&[0, 1, 2], 0, &[]));
         assert_eq!(grace.next(), None);
-        assert_eq!(grace.decide(&closing(0..4), 5, by_hand(3), start + DELAY), verdict(&[], 4, 0));
-        assert_eq!(grace.decide(&[], 5, by_hand(4), start + DELAY + STEP), verdict(&[], 0, 4));
+        assert_eq!(grace.decide(&by_hand(0..4, 3), 5, 3, start + DELAY), verdict(&[], 4, &[]));
+        assert_eq!(grace.decide(&[], 5, 4, start + DELAY + STEP), verdict(&[], 0, &[0, 1, 2, 3]));
     }
 
     #[test]
     fn commands_and_what_expires_take_effect_at_once() {
         let (mut grace, now) = (Grace::default(), Instant::now());
-        assert_eq!(grace.decide(&closing(0..4), 4, by_command(1), now), verdict(&[0, 1, 2, 3], 0, 0));
-        // No change at all: something has expired.
-        assert_eq!(grace.decide(&closing(0..4), 4, by_command(1), now), verdict(&[0, 1, 2, 3], 0, 0));
-        let mut grace = Grace::default();
-        assert_eq!(grace.decide(&closing(0..4), 6, by_hand(1), now), verdict(&[], 4, 0));
-        assert_eq!(
-            grace.decide(&closing(0..5), 6, by_command(2), now + STEP),
-            verdict(&[4], 0, 0),
-            "the rest has its time"
-        );
-        assert_eq!(grace.decide(&closing(0..6), 6, by_command(2), now + STEP), verdict(&[4, 5], 0, 0), "expired");
+        assert_eq!(grace.decide(&by_command(0..4, 1), 4, 1, now), verdict(&[0, 1, 2, 3], 0, &[]));
+        // Nobody has changed these: they have expired, while others were changed.
+        let expired = (0..4).map(|tunnel| Due { tunnel, closes: true, change: None });
+        assert_eq!(grace.decide(&expired.collect::<Vec<_>>(), 4, 2, now), verdict(&[0, 1, 2, 3], 0, &[]));
+        assert_eq!(grace.decide(&by_hand(0..4, 2), 4, 3, now), verdict(&[0, 1, 2, 3], 0, &[]));
+    }
+
+    #[test]
+    fn a_command_ends_the_time_of_its_client_alone() {
+        let (mut grace, now) = (Grace::default(), Instant::now());
+        assert_eq!(grace.decide(&by_hand(0..4, 1), 6, 1, now), verdict(&[], 4, &[]));
+        let due = [by_command(0..1, 2), by_hand(1..4, 1), by_command(4..5, 2)].concat();
+        assert_eq!(grace.decide(&due, 6, 2, now + STEP), verdict(&[0, 4], 0, &[]), "the rest has its time");
+        let due = [by_hand(1..4, 1), by_command(5..6, 2)].concat();
+        assert_eq!(grace.decide(&due, 6, 2, now + STEP), verdict(&[5], 0, &[]), "expired");
+    }
+
+    #[test]
+    fn a_change_by_hand_and_a_command_may_be_looked_at_together() {
+        let (mut grace, now) = (Grace::default(), Instant::now());
+        let due = [by_hand(0..3, 1), by_command(3..4, 2)].concat();
+        assert_eq!(grace.decide(&due, 5, 2, now), verdict(&[3], 3, &[]));
     }
 
     #[test]
     fn a_change_that_turns_out_to_be_a_command_waits_no_more() {
         let (mut grace, now) = (Grace::default(), Instant::now());
-        assert_eq!(grace.decide(&closing(0..4), 4, by_hand(1), now).delayed, 4);
-        assert_eq!(grace.decide(&closing(0..4), 4, by_command(1), now), verdict(&[0, 1, 2, 3], 0, 0));
+        assert_eq!(grace.decide(&by_hand(0..4, 1), 4, 1, now).delayed, 4);
+        assert_eq!(grace.decide(&by_command(0..4, 1), 4, 1, now), verdict(&[0, 1, 2, 3], 0, &[]));
     }
 
     #[test]
     fn services_wait_with_the_tunnels() {
         let (mut grace, now) = (Grace::default(), Instant::now());
-        let mut due = closing(0..3);
-        due.push(Due { tunnel: 7, closes: false });
-        assert_eq!(grace.decide(&due, 4, by_hand(1), now), verdict(&[], 4, 0));
-        let alone = [Due { tunnel: 7, closes: false }];
-        assert_eq!(Grace::default().decide(&alone, 1, by_hand(1), now), verdict(&[7], 0, 0));
+        let of_services = |tunnel| Due { closes: false, ..by_hand([tunnel], 1)[0] };
+        let mut due = by_hand(0..3, 1);
+        due.push(of_services(7));
+        assert_eq!(grace.decide(&due, 4, 1, now), verdict(&[], 4, &[]));
+        assert_eq!(Grace::default().decide(&[of_services(7)], 1, 1, now), verdict(&[7], 0, &[]));
     }
 
     proptest! {
-        /// For any changes: a tunnel that stays due is handled immediately or 5 s after it was first due, and a tunnel that
-        /// is not due is never closed.
+        /// Whatever changes: a tunnel that is due without a break is dealt with at once or 5 s after it was first due, one
+        /// whose client a command has changed at once, and one that is not due never is.
         #[test]
         fn nobody_waits_longer_than_the_delay(
-            steps in proptest::collection::vec((proptest::collection::vec(any::<bool>(), 6), any::<bool>(), any::<bool>()), 1..60),
+            steps in proptest::collection::vec(proptest::collection::vec((any::<bool>(), 0_u8..3), 6), 1..60),
         ) {
             let (mut grace, start) = (Grace::default(), Instant::now());
             let mut due_since = HashMap::<u32, Instant>::new();
+            let mut changes = [None; 6];
             let mut revision = 0;
-            for (step, (due, is_news, is_command)) in steps.into_iter().enumerate() {
+            for (step, tunnels) in steps.into_iter().enumerate() {
                 let now = start + STEP * step as u32;
-                revision += u64::from(is_news);
-                let change = Change { revision, by_command: is_command };
-                let due: Vec<u32> = (0..6).filter(|at| due[*at as usize]).collect();
-                due_since.retain(|tunnel, _| due.contains(tunnel));
-                for tunnel in &due {
-                    due_since.entry(*tunnel).or_insert(now);
+                revision += u64::from(tunnels.iter().any(|(_, kind)| *kind > 0));
+                for (latest, (_, kind)) in changes.iter_mut().zip(&tunnels).filter(|(_, (_, kind))| *kind > 0) {
+                    *latest = Some(Change { revision, by_command: *kind == 2 });
                 }
-                let verdict = grace.decide(&closing(due.clone()), 6, change, now);
-                prop_assert!(verdict.now.iter().all(|tunnel| due.contains(tunnel)));
+                let due = tunnels.iter().zip(&changes).zip(0..).filter(|(((is_due, _), _), _)| *is_due);
+                let due: Vec<_> = due.map(|((_, change), tunnel)| Due { tunnel, closes: true, change: *change }).collect();
+                due_since.retain(|tunnel, _| due.iter().any(|due| due.tunnel == *tunnel));
+                for due in &due {
+                    due_since.entry(due.tunnel).or_insert(now);
+                }
+                let verdict = grace.decide(&due, 6, revision, now);
+                prop_assert!(verdict.now.iter().all(|tunnel| due_since.contains_key(tunnel)));
+                for due in due.iter().filter(|due| due.is_by_command()) {
+                    prop_assert!(verdict.now.contains(&due.tunnel), "{due:?}");
+                }
                 for tunnel in &verdict.now {
                     due_since.remove(tunnel);
                 }
                 for (tunnel, since) in &due_since {
                     prop_assert!(now.duration_since(*since) < DELAY, "{tunnel} is due since {since:?}");
-                    prop_assert!(grace.covers(*tunnel, change));
+                    prop_assert!(grace.covers(*tunnel, revision));
                 }
                 prop_assert!(grace.next().is_none_or(|next| next > now && next <= now + DELAY));
             }

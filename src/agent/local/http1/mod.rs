@@ -24,7 +24,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use rustls::ClientConfig;
 use tokio::sync::Notify;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::dial::{Dialler, OnBehalfOf};
@@ -32,7 +32,7 @@ use super::{Hint, LocalError, RequestBody, in_words, taken};
 use answer::poll_first;
 pub(super) use answer::{Connection, Http1Body};
 use codec::{NotHttp, answer_framing, keeps_alive, take_head};
-use pool::{Pool, QUIET};
+use pool::Pool;
 pub(in crate::agent) use sending::Sending;
 use sending::Unsent;
 use wire::Wire;
@@ -55,12 +55,24 @@ pub(super) struct Http1 {
     pool: Arc<Pool>,
     /// It speaks HTTP: it did before.
     has_answered: AtomicBool,
+    /// It answered on a new connection only when its idle one was closed. Until there are two idle ones: then it has served
+    /// two.
+    serves_one: AtomicBool,
 }
+
+/// How long a new connection may wait for its response before the first idle one is closed.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 impl Http1 {
     /// What looks after idle connections runs on `tasks`.
     pub(super) fn new(dialler: Dialler, tls: Option<Arc<ClientConfig>>, tasks: TaskTracker) -> Self {
-        Self { dialler, tls, pool: Pool::new(tasks), has_answered: AtomicBool::new(false) }
+        Self {
+            dialler,
+            tls,
+            pool: Pool::new(tasks),
+            has_answered: AtomicBool::new(false),
+            serves_one: AtomicBool::new(false),
+        }
     }
 
     /// Takes the request, sends it and waits for the head of its answer; `asked` is told when the application asks for the
@@ -88,16 +100,28 @@ impl Http1 {
     }
 
     /// Waits for the response on a new connection. An application that serves one connection after the other may be waiting
-    /// for a request on an idle one: while it does not answer, idle connections are closed, at growing intervals.
+    /// for a request on an idle one: while it does not answer, idle connections are closed, at growing intervals; at once,
+    /// if that has helped before and still may.
     async fn make_room<T>(&self, answered: impl Future<Output = T>) -> T {
         let mut answered = pin!(answered);
-        let mut wait = QUIET;
+        let serves_one = self.serves_one.load(Ordering::Relaxed) && self.pool.len() <= 1;
+        if !serves_one {
+            self.serves_one.store(false, Ordering::Relaxed);
+        }
+        let mut wait = if serves_one { Duration::ZERO } else { FIRST_WAIT };
+        let mut emptied: Option<Instant> = None;
         loop {
             match timeout(wait, answered.as_mut()).await {
-                Ok(answered) => return answered,
-                Err(_) => self.pool.close_oldest(),
+                Ok(answered) => {
+                    if emptied.is_some_and(|emptied| emptied.elapsed() < FIRST_WAIT) {
+                        self.serves_one.store(true, Ordering::Relaxed);
+                    }
+                    return answered;
+                }
+                Err(_) if self.pool.close_oldest() == Some(0) => emptied = Some(Instant::now()),
+                Err(_) => {}
             }
-            wait *= 2;
+            wait = (wait * 2).max(FIRST_WAIT);
         }
     }
 

@@ -18,9 +18,8 @@ use crate::transport::pieces::poll_write_pieces;
 
 const REQUEST_SENT: u8 = 1;
 const ANSWER_READ: u8 = 2;
-/// Marks a connection on which the application may send more than it announced: its response had no body, or was complete
-/// before the request was.
-const SUSPECT: u8 = 4;
+/// The answer had no body. The application may send one all the same, however much later.
+const BODYLESS: u8 = 4;
 
 /// A connection. Whoever sends the request and whoever reads its answer share it; it is closed when both are gone, unless
 /// both have said that they are done.
@@ -94,7 +93,7 @@ impl Wire {
 
     /// The answer was read to its end, nothing came behind it, and the application goes on.
     pub(super) fn answer_read(self: &Arc<Self>, had_body: bool) {
-        self.is_done(if had_body { ANSWER_READ } else { ANSWER_READ | SUSPECT });
+        self.is_done(if had_body { ANSWER_READ } else { ANSWER_READ | BODYLESS });
     }
 
     /// Whether the answer was read, and the application goes on.
@@ -105,10 +104,15 @@ impl Wire {
     fn is_done(self: &Arc<Self>, side: u8) {
         const BOTH: u8 = REQUEST_SENT | ANSWER_READ;
         let before = self.done.fetch_or(side, Ordering::AcqRel);
-        let was_last = before & BOTH != BOTH && (before | side) & BOTH == BOTH;
-        if let Some(pool) = self.pool.upgrade().filter(|_| was_last) {
-            let is_suspect = (before | side) & SUSPECT != 0 || before & ANSWER_READ != 0;
-            let visitor = (!is_suspect).then(|| *self.visitor.lock());
+        let after = before | side;
+        // Not one that was answered before its request was complete, either: what the application answered is not clear.
+        let may_be_kept = after & BODYLESS == 0 && before & ANSWER_READ == 0;
+        if before & BOTH != BOTH
+            && after & BOTH == BOTH
+            && may_be_kept
+            && let Some(pool) = self.pool.upgrade()
+        {
+            let visitor = *self.visitor.lock();
             pool.keep(Arc::clone(self), visitor);
         }
     }

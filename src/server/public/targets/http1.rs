@@ -7,10 +7,12 @@ use super::FirstBad;
 /// Maximum number of buffered bytes of an incomplete field line. Valid framing fields are shorter.
 const MOST_OF_A_LINE: usize = 1024;
 
-/// Follows the bytes of a connection from request to request, and looks for `#` in their targets. Where a request ends is
-/// read as hyper reads it (RFC 9112, section 6.3); hyper refuses what is ambiguous, so requests behind that do not matter.
+/// Follows the bytes of a connection from request to request, and looks for `#` in their targets.
 ///
-/// The bytes after an upgrade are not HTTP. hyper makes no request of them, so misreading them here refuses none.
+/// The end of a request is found as RFC 9112, section 6.3 says. hyper refuses most input that is ambiguous. Where hyper may
+/// be more lenient, or may read another end, all later requests of the connection are refused.
+///
+/// The bytes after an upgrade are read as requests, too. No request is made of them, so none is refused.
 #[derive(Debug)]
 pub(in crate::server::public) struct Http1Targets {
     state: State,
@@ -42,7 +44,7 @@ enum State {
         has_ended: bool,
     },
     Trailers {
-        line_is_empty: bool,
+        before: LineStart,
     },
     /// It is not known where the next request begins.
     Lost,
@@ -54,6 +56,18 @@ enum Then {
     Request,
     /// The end of a line, and the size of the next piece.
     LineEnd,
+}
+
+/// What has come of a line of trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineStart {
+    Nothing,
+    /// A `\r`, and nothing before it.
+    Return,
+    /// More than that; whether the last byte is a `\r`.
+    Text {
+        has_return: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,8 +98,8 @@ impl Http1Targets {
                 State::Fields => self.field(bytes),
                 State::Rest { bytes: rest, then } => self.rest(bytes, rest, then),
                 State::Size { bytes: size, has_ended } => self.size(bytes, size, has_ended),
-                State::Trailers { line_is_empty } => self.trailers(bytes, line_is_empty),
-                State::Lost => return self.first_bad.set(self.number),
+                State::Trailers { before } => self.trailers(bytes, before),
+                State::Lost => return,
             };
         }
     }
@@ -156,12 +170,18 @@ impl Http1Targets {
         }
     }
 
+    /// Refuses every request from here on: it is not known where the next one begins.
+    fn lose(&mut self) {
+        self.first_bad.set(self.number);
+        self.state = State::Lost;
+    }
+
     fn end_of_head(&mut self) {
         let body = std::mem::take(&mut self.body);
         self.number += 1;
         self.state = match body {
             // hyper refuses this request.
-            Body { is_odd: true, .. } => State::Lost,
+            Body { is_odd: true, .. } => return self.lose(),
             Body { is_chunked: true, .. } => State::Size { bytes: 0, has_ended: false },
             Body { length, .. } => State::Rest { bytes: length, then: Then::Request },
         };
@@ -198,7 +218,7 @@ impl Http1Targets {
         for byte in line {
             match char::from(*byte).to_digit(16).filter(|_| !has_ended) {
                 Some(_) if size >> 60 != 0 => {
-                    self.state = State::Lost;
+                    self.lose();
                     return &[];
                 }
                 Some(digit) => size = size << 4 | u64::from(digit),
@@ -208,19 +228,28 @@ impl Http1Targets {
         }
         self.state = match (after, size) {
             (None, bytes) => State::Size { bytes, has_ended },
-            (Some(_), 0) => State::Trailers { line_is_empty: true },
+            (Some(_), 0) => State::Trailers { before: LineStart::Nothing },
             (Some(_), bytes) => State::Rest { bytes, then: Then::LineEnd },
         };
         after.unwrap_or_default()
     }
 
-    fn trailers<'b>(&mut self, bytes: &'b [u8], line_is_empty: bool) -> &'b [u8] {
+    fn trailers<'b>(&mut self, bytes: &'b [u8], before: LineStart) -> &'b [u8] {
         let (line, after) = split_line(bytes);
-        let line_is_empty = line_is_empty && line.iter().all(|byte| *byte == b'\r');
-        self.state = match after {
-            Some(_) if line_is_empty => State::Method { begun: false },
-            Some(_) => State::Trailers { line_is_empty: true },
-            None => State::Trailers { line_is_empty },
+        let before = match (before, line) {
+            (before, []) => before,
+            (LineStart::Nothing, b"\r") => LineStart::Return,
+            (_, line) => LineStart::Text { has_return: line.ends_with(b"\r") },
+        };
+        self.state = match (after, before) {
+            (None, before) => State::Trailers { before },
+            (Some(_), LineStart::Return) => State::Method { begun: false },
+            (Some(_), LineStart::Text { has_return: true }) => State::Trailers { before: LineStart::Nothing },
+            // hyper ends lines of trailers at `\r\n` only.
+            (Some(_), _) => {
+                self.lose();
+                return &[];
+            }
         };
         after.unwrap_or_default()
     }
@@ -319,6 +348,9 @@ mod tests {
             b"POST / HTTP/1.1\r\nContent-Length: \r\n\r\n",
             b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
             long.as_bytes(),
+            // hyper takes all of these lines, up to the last, for one trailer.
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: a\n\r\nGET /a HTTP/1.1\r\n\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nGET /a HTTP/1.1\r\n\r\n",
         ] {
             let found = refused(&[odd.to_vec(), next.clone()], &(0..odd.len()).collect::<Vec<_>>());
             assert_eq!(found, [false, true], "{}", odd.escape_ascii());

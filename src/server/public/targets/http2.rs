@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::hpack::Decoder;
+use super::hpack::{Decoder, Malformed};
 use super::{MARK, Marks};
 
 /// How a connection begins, in bytes (RFC 9113, section 3.4).
@@ -17,6 +17,7 @@ const MOST_OF_A_FRAME: usize = 16 * 1024;
 const MOST_OF_A_BLOCK: usize = 1024 * 1024;
 
 const HEADERS: u8 = 1;
+const PUSH_PROMISE: u8 = 5;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
@@ -34,7 +35,7 @@ pub(in crate::server::public) struct Http2Targets {
     block: Vec<u8>,
     decoder: Decoder,
     marks: Marks,
-    /// The bytes are passed on as they come: hyper will refuse them.
+    /// The frames cannot be followed any more: the bytes are passed on as they come, and no request is served.
     is_lost: bool,
     /// The beginning of a frame whose rest has not come.
     pub(in crate::server::public) held: BytesMut,
@@ -93,6 +94,12 @@ impl Http2Targets {
         self.ready.unsplit(std::mem::take(&mut self.held));
     }
 
+    /// Refuses every request from here on.
+    fn lose(&mut self) {
+        self.is_lost = true;
+        self.marks.refuse_all();
+    }
+
     fn look(&mut self, bytes: &mut [u8]) -> Looked {
         let (mut at, length) = (0, bytes.len());
         while !self.is_lost {
@@ -103,13 +110,14 @@ impl Http2Targets {
                 return Looked { upto: at, mark: None };
             };
             let payload = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-            if !matches!(kind, HEADERS | CONTINUATION) {
+            if !matches!(kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
                 at += FRAME_HEADER;
                 self.passing = payload;
                 continue;
             }
-            if payload > MOST_OF_A_FRAME {
-                self.is_lost = true;
+            // Clients do not push; h2 decodes such a frame all the same.
+            if kind == PUSH_PROMISE || payload > MOST_OF_A_FRAME {
+                self.lose();
                 break;
             }
             let end = at + FRAME_HEADER + payload;
@@ -127,13 +135,15 @@ impl Http2Targets {
     /// the frame that this gives.
     fn frame(&mut self, frame: &mut [u8]) -> Option<Bytes> {
         let (header, payload) = frame.split_at_mut_checked(FRAME_HEADER)?;
-        let Some(fields) = fields_of(header[3], header[4], payload) else {
-            self.is_lost = true;
+        let Some(fields) = fields_of(header, payload) else {
+            self.lose();
             return None;
         };
         if header[4] & END_HEADERS == 0 {
             self.block.extend_from_slice(fields);
-            self.is_lost = self.block.len() > MOST_OF_A_BLOCK;
+            if self.block.len() > MOST_OF_A_BLOCK {
+                self.lose();
+            }
             return None;
         }
         let found = if self.block.is_empty() {
@@ -143,9 +153,13 @@ impl Http2Targets {
             block.extend_from_slice(fields);
             self.decoder.has_fragment(&block)
         };
-        self.is_lost = found.is_err();
-        if found != Ok(true) {
-            return None;
+        match found {
+            Ok(false) => return None,
+            Ok(true) => {}
+            Err(Malformed) => {
+                self.lose();
+                return None;
+            }
         }
         self.marks.begin();
         header[4] &= !END_HEADERS;
@@ -154,14 +168,23 @@ impl Http2Targets {
 }
 
 /// The fields in the payload of a frame, without what may stand around them (RFC 9113, section 6.2).
-fn fields_of(kind: u8, flags: u8, payload: &[u8]) -> Option<&[u8]> {
+///
+/// `None` if the frame is malformed, or if its stream depends on itself: h2 then resets the stream, but does not decode
+/// the fields, so its dynamic table is not what the client and this reader take it for.
+fn fields_of<'p>(header: &[u8], payload: &'p [u8]) -> Option<&'p [u8]> {
+    let (kind, flags, stream) = (*header.get(3)?, *header.get(4)?, header.get(5..9)?);
     let mut fields = payload;
     if kind == HEADERS && flags & PADDED != 0 {
         let (padding, rest) = fields.split_first()?;
         fields = rest.get(..rest.len().checked_sub(usize::from(*padding))?)?;
     }
     if kind == HEADERS && flags & PRIORITY != 0 {
-        fields = fields.get(5..)?;
+        let (dependency, rest) = fields.split_first_chunk::<5>()?;
+        // The first bit of each is not part of the number.
+        if dependency[0] & 0x7f == stream[0] & 0x7f && dependency[1..4] == stream[1..] {
+            return None;
+        }
+        fields = rest;
     }
     Some(fields)
 }
@@ -227,6 +250,29 @@ mod tests {
         (out, targets)
     }
 
+    fn marked() -> http::HeaderMap {
+        [(MARK, http::HeaderValue::from_static("1"))].into_iter().collect()
+    }
+
+    #[test]
+    fn requests_after_what_cannot_be_read_are_refused() {
+        let good = path_block("/keep/", false);
+        let depends_on_itself = [&[0x80, 0, 0, 1, 9][..], &good].concat();
+        for odd in [
+            frame(HEADERS, END_HEADERS, 1, &[0x80]),
+            frame(HEADERS, END_HEADERS | PADDED, 1, &[9, 0x82]),
+            frame(HEADERS, END_HEADERS | PRIORITY, 1, &depends_on_itself),
+            frame(PUSH_PROMISE, END_HEADERS, 1, &[&[0, 0, 0, 2][..], &good].concat()),
+            [&[0, 0x40, 1, HEADERS, END_HEADERS, 0, 0, 0, 1][..], &[0x82; MOST_OF_A_FRAME + 1]].concat(),
+        ] {
+            let sent = [BEGIN, &odd, &frame(HEADERS, END_HEADERS, 3, &good)].concat();
+            for cut in 0..sent.len().min(100) {
+                let (out, targets) = passed_on(&sent, &[cut]);
+                assert!(out == sent && targets.marks.include(&http::HeaderMap::new()), "{odd:x?}");
+            }
+        }
+    }
+
     const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     #[test]
@@ -250,7 +296,7 @@ mod tests {
                 sent.extend(after);
                 for cut in 0..sent.len() {
                     let (out, targets) = passed_on(&sent, &[cut, cut / 2]);
-                    assert!(out == expected && targets.marks.0.load(std::sync::atomic::Ordering::Acquire), "{cut}");
+                    assert!(out == expected && targets.marks.include(&marked()), "{cut}");
                 }
             }
         }
@@ -267,7 +313,8 @@ mod tests {
                 sent.extend(frame(*kind, *flags, 1, payload));
             }
             let (out, targets) = passed_on(&sent, &cuts);
-            if !targets.marks.0.load(std::sync::atomic::Ordering::Acquire) {
+            let is_marked = targets.marks.include(&marked());
+            if !is_marked || targets.is_lost {
                 prop_assert_eq!(out, sent);
             }
         }

@@ -4,6 +4,9 @@
 //! that `DELETE /keep/#x` would delete `/keep/`. hyper shows the target only after that, so these readers look for `#` in
 //! the bytes on their way to hyper: [`Http1Targets`] in request lines, [`Http2Targets`] in `:path`. They change nothing that
 //! reaches an application; a request with a `#` in its target is answered with 400.
+//!
+//! A reader that cannot follow a connection any more, or that hyper may not agree with, refuses every later request of that
+//! connection. Clients that keep to the standards never come to that.
 
 mod hpack;
 mod http1;
@@ -13,7 +16,7 @@ pub(super) use http1::Http1Targets;
 pub(super) use http2::Http2Targets;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName, Method, Uri, Version};
 
@@ -40,18 +43,33 @@ impl FirstBad {
 /// The field that [`Http2Targets`] adds to a request with a fragment in its target.
 const MARK: HeaderName = HeaderName::from_static("x-adit-bad-target");
 
-/// Whether requests of an HTTP/2 connection are marked.
+/// Which requests of an HTTP/2 connection are refused.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Marks(Arc<AtomicBool>);
+pub(super) struct Marks(Arc<AtomicU8>);
+
+/// No request of the connection has had a fragment in its target.
+const NONE: u8 = 0;
+/// Some have; they have the field [`MARK`].
+const MARKED: u8 = 1;
+/// The targets cannot be read any more.
+const ALL: u8 = 2;
 
 impl Marks {
     fn begin(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.fetch_max(MARKED, Ordering::AcqRel);
+    }
+
+    fn refuse_all(&self) {
+        self.0.store(ALL, Ordering::Release);
     }
 
     /// Whether a request with these fields is refused.
     pub(super) fn include(&self, headers: &HeaderMap) -> bool {
-        self.0.load(Ordering::Acquire) && headers.contains_key(MARK)
+        match self.0.load(Ordering::Acquire) {
+            NONE => false,
+            MARKED => headers.contains_key(MARK),
+            _ => true,
+        }
     }
 }
 
@@ -69,6 +87,9 @@ pub(super) fn is_malformed(method: &Method, uri: &Uri, version: Version) -> bool
     // Over HTTP/2 the scheme is what a proxy in front has seen (RFC 9113, section 8.3.1).
     version != Version::HTTP_2 && uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https"))
 }
+
+#[cfg(test)]
+mod libraries;
 
 #[cfg(test)]
 mod tests {
