@@ -188,7 +188,7 @@ fn text_of_elsewhere(lost: &Elsewhere) -> String {
 fn why_elsewhere(Elsewhere { by, before, .. }: &Elsewhere) -> String {
     match (by, before) {
         (Some(by), _) => format!("{} was started later and has the name", harmless_line(by)),
-        (None, Some(before)) => format!("the name is kept for {}, which had it last", harmless_line(before)),
+        (None, Some(before)) => format!("the name is reserved for {}, which had it last", harmless_line(before)),
         (None, None) => "the name is reserved for the agent that had it last".to_owned(),
     }
 }
@@ -391,11 +391,14 @@ mod tests {
         assert_eq!(told.news_of(&State::Connecting), []);
         let free = standby(vec![elsewhere("alice", None)]);
         assert!(
-            plain(&told.news_of(&free)[0]).contains("alice: free; the name is kept for the agent that had it last")
+            plain(&told.news_of(&free)[0]).contains("alice: free; the name is reserved for the agent that had it last")
         );
         let free = standby(vec![Elsewhere { before: Some(desktop.to_owned()), ..elsewhere("alice", None) }]);
         let text = plain(&told.news_of(&free)[0]);
-        assert!(text.contains(&format!("alice: free; the name is kept for {desktop}, which had it last")), "{text}");
+        assert!(
+            text.contains(&format!("alice: free; the name is reserved for {desktop}, which had it last")),
+            "{text}"
+        );
         let won = connected("a", 1, vec![public("alice", &["http://a/"])], None);
         let news = told.news_of(&won);
         let [news @ News::TookOver { .. }] = &news[..] else { panic!("{news:?}") };
