@@ -166,7 +166,7 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
         let greedy = good.replace("m=8,t=1,p=1", greedy);
         let refused = error(|policy| policy.basic_auth = vec![user("ann", &greedy)]);
         assert!(matches!(refused, AccessError::TooCostly { .. }), "{refused}");
-        assert!(refused.to_string().contains("the most is m=65536, t=5, p=4, and m × t = 196608"), "{refused}");
+        assert!(refused.to_string().contains("the maximum is m=65536, t=5, p=4, and m × t = 196608"), "{refused}");
     }
     for name in ["", "x key", "é"] {
         assert_eq!(error(|policy| policy.header = Some(shared(name, "s"))), AccessError::HeaderName(name.to_owned()));
