@@ -261,6 +261,13 @@ async fn say_and_reset(mut from: TcpStream, mut to: TcpStream, body: &[u8]) -> (
     tokio::join!(say, read_all(&mut to)).1
 }
 
+/// Asserts that `to` receives all of `body` from `from`, and then an abort instead of an end.
+async fn assert_delivered_before_reset(from: TcpStream, to: TcpStream, body: &[u8], case: &str) {
+    let (got, ended) = say_and_reset(from, to, body).await;
+    assert!(got == body, "{case}: {} bytes", got.len());
+    assert!(ended.is_err(), "{case}: it looks whole");
+}
+
 #[tokio::test]
 async fn a_raw_connection_delivers_what_came_before_a_reset() {
     let server = TestServer::start(&[]);
@@ -271,10 +278,8 @@ async fn a_raw_connection_delivers_what_came_before_a_reset() {
             let visitor = soon("a public port", TcpStream::connect(public)).await.unwrap();
             let (local, _) = soon("a connection", app.accept()).await.unwrap();
             let (from, to) = if from_visitor { (visitor, local) } else { (local, visitor) };
-            let (got, ended) = say_and_reset(from, to, &body).await;
             let case = format!("{size} bytes, from the visitor: {from_visitor}, run {run}");
-            assert!(got == body, "{case}: {} bytes", got.len());
-            assert!(ended.is_err(), "{case}: it looks whole");
+            assert_delivered_before_reset(from, to, &body, &case).await;
         }
     }
     until_idle(&server.open, PATIENCE).await;
@@ -295,10 +300,8 @@ async fn an_upgraded_connection_delivers_what_came_before_a_reset() {
             local.write_all(agreed).await.unwrap();
             visitor::read_until(&mut visitor, "\r\n\r\n").await;
             let (from, to) = if from_visitor { (visitor, local) } else { (local, visitor) };
-            let (got, ended) = say_and_reset(from, to, &body).await;
             let case = format!("{size} bytes, from the visitor: {from_visitor}, run {run}");
-            assert!(got == body, "{case}: {} bytes", got.len());
-            assert!(ended.is_err(), "{case}: it looks whole");
+            assert_delivered_before_reset(from, to, &body, &case).await;
         }
     }
     until_idle(&server.open, PATIENCE).await;
