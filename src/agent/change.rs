@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::connector::ConnectError;
 use super::lane::seconds;
-use super::leads::Offer;
 use super::tunnel::{Login, Tunnel};
 use super::{Wanted, log_in};
+use crate::agent::routes::Offer;
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::login::{PublicService, Refusal, Refused};
 use crate::protocol::requirements::{SERVICES, first_missing, required_by};

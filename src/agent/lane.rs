@@ -14,12 +14,13 @@ use super::handler::Handler;
 use super::standby::Elsewhere;
 use super::tickets::Tickets;
 use crate::config::ServerAddress;
+use crate::link::handshake::{ControlReader, ControlWriter};
+use crate::link::mux;
+use crate::link::mux::{MuxConfig, Session, Side, WINDOW_GROWTH};
+use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
-use crate::transport::login::{ControlReader, ControlWriter};
-use crate::transport::mux::{self, MuxConfig, Session, Side, WINDOW_GROWTH};
-use crate::transport::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(super) const GRACE: Duration = Duration::from_secs(30);

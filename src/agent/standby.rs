@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::leads::Offer;
+use crate::agent::routes::Offer;
 use crate::protocol::json::{self, JsonError};
 use crate::protocol::login::Hello;
 use crate::protocol::standby::{STANDBY, Standby, host_name};

@@ -8,7 +8,7 @@ use super::Failure;
 use super::server_file::ServerFile;
 use crate::config::ServerConfig;
 use crate::server::StartError;
-use crate::server::certificate::{Origin, ServerCertificate, public_chains};
+use crate::server::lifecycle::certificate::{Origin, ServerCertificate, public_chains};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -7,12 +7,12 @@ use anstyle::{AnsiColor, Style};
 
 use super::server::begins_clients;
 use super::{Failure, runtime};
-use crate::auth::load_clients;
-use crate::config::{
-    AgentConfig, ClientsFile, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check, look_at_beginning,
-};
-use crate::server::ceiling::Ceiling;
+use crate::config::{AgentConfig, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check};
+use crate::server::lifecycle::memory_bound::Ceiling;
 use crate::telemetry::check_log_file;
+use crate::tenants::edit::look_at_beginning;
+use crate::tenants::entry::ClientsFile;
+use crate::tenants::file_store::load_clients;
 use crate::{agent, server};
 
 #[derive(Debug, clap::Args)]

@@ -11,10 +11,12 @@ use tokio_util::task::TaskTracker;
 
 use super::{Failure, demo_site, runtime};
 use crate::agent::{Agent, State};
-use crate::auth::{Clients, Token, hash};
-use crate::config::{AgentConfig, ClientsFile, Environment, Flags, LogConfig, ServerConfig, ValueKind};
+use crate::auth::{Token, hash};
+use crate::config::{AgentConfig, Environment, Flags, LogConfig, ServerConfig, ValueKind};
 use crate::server::Server;
 use crate::telemetry::{LastLines, start_agent_logs};
+use crate::tenants::clients::Clients;
+use crate::tenants::entry::ClientsFile;
 use crate::transport::listen;
 
 /// The demo's client, and so its public name.

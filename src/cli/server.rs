@@ -15,15 +15,15 @@ use tokio_util::task::TaskTracker;
 use super::runtime::Hangups;
 use super::server_file::{flags, setting};
 use super::{Failure, manager, runtime};
-use crate::auth::{Clients, load_clients};
 use crate::certs::authority_fingerprint;
-use crate::config::{
-    ClientsFile, DEFAULT_SERVER_FILE, PublicConfig, ServerConfig, begin_clients_file, open_admin_warning,
-    shared_origin_warning,
-};
+use crate::config::{DEFAULT_SERVER_FILE, PublicConfig, ServerConfig, open_admin_warning, shared_origin_warning};
 use crate::server::Server;
-use crate::server::certificate::Origin;
+use crate::server::lifecycle::certificate::Origin;
 use crate::telemetry::start_logs;
+use crate::tenants::clients::Clients;
+use crate::tenants::edit::begin_clients_file;
+use crate::tenants::entry::ClientsFile;
+use crate::tenants::file_store::load_clients;
 use crate::transport::inherited::Inherited;
 use invitation::Unsaid;
 

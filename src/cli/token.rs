@@ -18,10 +18,10 @@ use jiff::Timestamp;
 use super::Failure;
 use crate::auth::{Token, hash};
 use crate::certs::authority_fingerprint;
-use crate::config::{
-    Claim, EditError, NewClient, ServerConfig, add_client, port_range, port_text, revoke_client, revoke_invite,
-    rotate_token,
-};
+use crate::config::ServerConfig;
+use crate::tenants::claim::Claim;
+use crate::tenants::edit::{EditError, NewClient, add_client, revoke_client, revoke_invite, rotate_token};
+use crate::tenants::entry::{port_range, port_text};
 use crate::values::{ClientId, Domain, Secret};
 use applied::wait_until_applied;
 use files::{Files, Site};

@@ -164,7 +164,7 @@ fn write_authority(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Re
 }
 
 /// Splits `host`, `host:port`, `[v6]` or `[v6]:port`; the host comes back in lower case and without brackets.
-pub(super) fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
+pub(crate) fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (inside, after) =
@@ -208,7 +208,7 @@ fn read_host(text: &str) -> Result<String, String> {
 }
 
 /// Checks a DNS name in its preferred form (RFC 1123, section 2.1) and returns it in lower case, without a final dot.
-pub(super) fn dns_name(text: &str) -> Result<String, String> {
+pub(crate) fn dns_name(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     if !name.is_ascii() {
         return Err(format!("`{text}` has letters beyond ASCII; write it in its xn-- form"));

@@ -22,7 +22,7 @@ pub struct AdminConfig {
     pub token_file: PathBuf,
 }
 
-pub(super) fn resolve(mut table: Table<'_>, state: &Path) -> AdminConfig {
+pub(crate) fn resolve(mut table: Table<'_>, state: &Path) -> AdminConfig {
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
     table.by_default(format!("`{default}`")).within(format!("{OWN_ADDRESS}, or `off`"));
     let listen = table.parse("listen", |text| match text {

@@ -20,7 +20,7 @@ pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
 const MAX_TOKEN: usize = 1024;
 
 /// The sections and keys at the top of the file.
-pub(super) const TOP_LEVEL: &[&str] = &[
+pub(crate) const TOP_LEVEL: &[&str] = &[
     "ca",
     "client_id",
     "exit_when_replaced",
@@ -129,7 +129,7 @@ impl AgentConfig {
         Self::from_file(&FileText { path: file.to_owned(), text: text.to_owned() }, environment, flags, None)
     }
 
-    pub(super) fn from_file(
+    pub(crate) fn from_file(
         file: &FileText,
         environment: &Environment,
         flags: &Flags,
@@ -205,7 +205,7 @@ impl Given {
     }
 }
 
-pub(super) fn resolve(
+pub(crate) fn resolve(
     mut root: Table<'_>,
     token_variable: Option<&str>,
     saved: Option<&SavedLogin>,
@@ -282,7 +282,7 @@ fn servers(entry: Entry<'_>) -> Vec<ServerAddress> {
 }
 
 /// How the server is to be known, if that is said.
-pub(super) fn trust(root: &mut Table<'_>) -> Option<Trust> {
+pub(crate) fn trust(root: &mut Table<'_>) -> Option<Trust> {
     let ca = root.by_default("the system's authorities").within("a PEM file").path("ca");
     let fingerprint = root.within("`sha256:` and 64 digits").parse("fingerprint", str::parse);
     match (ca, fingerprint) {

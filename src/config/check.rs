@@ -6,12 +6,13 @@ use toml_edit::Item;
 
 use super::admin::open_admin_warning;
 use super::agent::{self, AgentConfig};
-use super::clients::{self, ClientsFile};
 use super::error::{ConfigErrors, Problem};
 use super::raw::{Environment, FileText, Flags, check_syntax};
 use super::saved::SavedLogin;
 use super::server::{self, ServerConfig};
 use crate::routing::RoutingMode;
+use crate::tenants::entry;
+use crate::tenants::entry::ClientsFile;
 
 /// What a configuration file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +144,7 @@ fn kind(file: &FileText) -> Result<Kind, ConfigErrors> {
     let counts = [
         (Kind::Server, if clients_key.is_some_and(Item::is_table_like) { 0 } else { count(server::TOP_LEVEL) }),
         (Kind::Agent, count(agent::TOP_LEVEL)),
-        (Kind::Clients, if clients_key.is_none_or(Item::is_table_like) { count(clients::TOP_LEVEL) } else { 0 }),
+        (Kind::Clients, if clients_key.is_none_or(Item::is_table_like) { count(entry::TOP_LEVEL) } else { 0 }),
     ];
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or_default();
     let mut winners = counts.iter().filter(|(_, count)| *count == most && most > 0);

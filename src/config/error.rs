@@ -28,7 +28,7 @@ pub struct ConfigErrors {
 
 impl ConfigErrors {
     /// A single problem.
-    pub(super) fn one(file: Option<PathBuf>, key: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn one(file: Option<PathBuf>, key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { file, problems: vec![Problem { key: key.into(), message: message.into() }] }
     }
 }

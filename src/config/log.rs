@@ -60,12 +60,12 @@ impl LogFile {
 pub const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The section of an agent. It says less by default: what matters stands on the terminal, and `info` has each request.
-pub(super) fn resolve_agent(table: Table<'_>) -> LogConfig {
+pub(crate) fn resolve_agent(table: Table<'_>) -> LogConfig {
     resolve(table, "warn")
 }
 
 /// The section of a server, which can log each request too.
-pub(super) fn resolve_server(mut table: Table<'_>) -> LogConfig {
+pub(crate) fn resolve_server(mut table: Table<'_>) -> LogConfig {
     let access = table.boolean("access", false);
     let query = table.boolean("query", false);
     LogConfig { access, query, ..resolve(table, "info") }

@@ -18,28 +18,25 @@
 //! - `draft`: a client or an invitation that somebody asks for, held against the same rules
 //! - `check`: `adit check`
 
-mod address;
-mod admin;
-mod agent;
-mod check;
-mod clients;
-mod draft;
-mod edit;
-mod error;
-mod log;
-mod public;
-mod raw;
-mod reference;
-mod renewed;
+pub(crate) mod address;
+pub(crate) mod admin;
+pub(crate) mod agent;
+pub(crate) mod check;
+pub(crate) mod error;
+pub(crate) mod log;
+pub(crate) mod public;
+pub(crate) mod raw;
+pub(crate) mod reference;
+pub(crate) mod renewed;
 #[cfg(test)]
-mod samples;
-mod saved;
-mod secret;
-mod server;
-mod service;
-mod suggestion;
-mod table;
-mod traces;
+pub(crate) mod samples;
+pub(crate) mod saved;
+pub(crate) mod secret;
+pub(crate) mod server;
+pub(crate) mod service;
+pub(crate) mod suggestion;
+pub(crate) mod table;
+pub(crate) mod traces;
 
 /// A value of a flag, as the configuration library holds it.
 pub use ::config::ValueKind;
@@ -47,15 +44,6 @@ pub use address::{DEFAULT_TUNNEL_PORT, LocalScheme, LocalUrl, Place, ServerAddre
 pub use admin::{AdminConfig, open_admin_warning};
 pub use agent::{AgentConfig, DEFAULT_AGENT_FILE, Trust};
 pub use check::{Checked, Kind, Looks, check, check_with, shared_origin_warning};
-pub use clients::{
-    Claim, ClientEntry, ClientLimits, ClientsFile, InviteEntry, PreviousToken, invite_key, port_range, port_text,
-};
-pub use draft::{ClientDraft, EntryDraft, InviteDraft};
-pub use edit::{
-    ClientChange, EditError, Listing, NewClient, NewInvite, RedeemError, Redeemed, Replaced, add_client, add_invite,
-    begin_clients_file, listing, look_at_beginning, redeem_invite, replace_invite, revoke_client, revoke_invite,
-    rotate_token, set_client, was_written_by_command,
-};
 pub use error::{ConfigErrors, Problem};
 pub use log::{LOG_LEVELS, LogConfig, LogFile, LogFormat, log_level};
 pub use public::PublicConfig;

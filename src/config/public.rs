@@ -40,10 +40,10 @@ pub struct PublicConfig {
 }
 
 /// What lists of peers take, and keys that say where to listen.
-pub(super) const NETWORKS: &str = "addresses, networks";
-pub(super) const OWN_ADDRESS: &str = "address and port of its own";
+pub(crate) const NETWORKS: &str = "addresses, networks";
+pub(crate) const OWN_ADDRESS: &str = "address and port of its own";
 
-pub(super) fn resolve(mut table: Table<'_>) -> PublicConfig {
+pub(crate) fn resolve(mut table: Table<'_>) -> PublicConfig {
     let domain = table.by_default("`localhost`").within("a DNS name").parse("domain", domain);
     let domain = domain.unwrap_or_else(|| "localhost".to_owned());
     let http = listen(&mut table, "http", 9090);
@@ -140,7 +140,7 @@ fn routing(table: &mut Table<'_>) -> Vec<RoutingMode> {
 }
 
 /// A network, or a single address.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse().or_else(|_| address()).map_err(|_| {
         format!("`{text}` is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or a single address")
@@ -166,7 +166,7 @@ fn certificates(table: &mut Table<'_>) -> Vec<OwnCertificate> {
 }
 
 /// Where to listen, by default on every address of the machine.
-pub(super) fn listen(table: &mut Table<'_>, key: &str, default_port: u16) -> SocketAddr {
+pub(crate) fn listen(table: &mut Table<'_>, key: &str, default_port: u16) -> SocketAddr {
     let default = SocketAddr::from((Ipv6Addr::UNSPECIFIED, default_port));
     table
         .by_default(format!("`{default}`"))
@@ -175,7 +175,7 @@ pub(super) fn listen(table: &mut Table<'_>, key: &str, default_port: u16) -> Soc
         .unwrap_or(default)
 }
 
-pub(super) fn address(text: &str, example_port: u16) -> Result<SocketAddr, String> {
+pub(crate) fn address(text: &str, example_port: u16) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!(
             "`{text}` is not an address with a port; write one like [::]:{example_port} or 127.0.0.1:{example_port}"

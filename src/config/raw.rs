@@ -13,7 +13,7 @@ use toml_edit::{Document, Item};
 use super::error::ConfigErrors;
 
 /// What every overriding variable starts with; the rest is the key path in capitals, its parts joined by `__`.
-pub(super) const PREFIX: &str = "ADIT__";
+pub(crate) const PREFIX: &str = "ADIT__";
 
 /// The variable that holds an agent's token. It is named apart so that it never looks like an ordinary setting.
 pub const TOKEN_VARIABLE: &str = "ADIT_TOKEN";
@@ -32,7 +32,7 @@ impl Environment {
     }
 
     /// The value of `name`, unless it is empty or not UTF-8.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.to_str()
     }
 }
@@ -79,7 +79,7 @@ impl Flags {
 
 /// The layer a value came from, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// The configuration file.
     File,
     /// A variable that starts with [`PREFIX`].
@@ -93,7 +93,7 @@ impl Origin {
     const FLAGS: &str = "flags";
 
     /// The layer of `value`; what does not say so came with its surroundings.
-    pub(super) fn of(value: &Value, surroundings: Self) -> Self {
+    pub(crate) fn of(value: &Value, surroundings: Self) -> Self {
         match value.origin() {
             Some(Self::ENVIRONMENT) => Self::Environment,
             Some(Self::FLAGS) => Self::Flags,
@@ -102,7 +102,7 @@ impl Origin {
     }
 
     /// What to add to a message about `key`, so that nobody searches the file for what is not in it.
-    pub(super) fn suffix(self, key: &str) -> String {
+    pub(crate) fn suffix(self, key: &str) -> String {
         match self {
             Self::File => String::new(),
             Self::Environment => {
@@ -116,14 +116,14 @@ impl Origin {
 
 /// A file's text and the path it was read from.
 #[derive(Clone)]
-pub(super) struct FileText {
-    pub(super) path: PathBuf,
-    pub(super) text: String,
+pub(crate) struct FileText {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
 }
 
 impl FileText {
     /// Reads `path`; `missing` says what to do when there is no such file.
-    pub(super) fn read(path: &Path, missing: &str) -> Result<Self, ConfigErrors> {
+    pub(crate) fn read(path: &Path, missing: &str) -> Result<Self, ConfigErrors> {
         let fail = |message: String| ConfigErrors::one(Some(path.to_owned()), "", message);
         let bytes = std::fs::read(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => fail(format!("there is no such file; {missing}")),
@@ -140,7 +140,7 @@ impl FileText {
 ///
 /// # Errors
 /// The file is no TOML, or a variable is not UTF-8: problems that leave nothing to resolve.
-pub(super) fn merge(
+pub(crate) fn merge(
     file: Option<&FileText>,
     environment: &Environment,
     flags: &Flags,
@@ -160,7 +160,7 @@ pub(super) fn merge(
 ///
 /// # Errors
 /// The file is no TOML.
-pub(super) fn file_layer(file: &FileText) -> Result<Map<String, Value>, ConfigErrors> {
+pub(crate) fn file_layer(file: &FileText) -> Result<Map<String, Value>, ConfigErrors> {
     Ok(map_of(check_syntax(file)?.into_table()))
 }
 
@@ -194,7 +194,7 @@ fn kind_of(value: toml_edit::Value) -> ValueKind {
 }
 
 /// Refuses what is no TOML, and says where without repeating the line, which may hold a secret.
-pub(super) fn check_syntax(file: &FileText) -> Result<Document<&str>, ConfigErrors> {
+pub(crate) fn check_syntax(file: &FileText) -> Result<Document<&str>, ConfigErrors> {
     Document::parse(file.text.as_str()).map_err(|error| {
         let place = error.span().map(|span| place_in(&file.text, span.start)).unwrap_or_default();
         ConfigErrors::one(Some(file.path.clone()), place, format!("is not valid TOML: {}", error.message()))

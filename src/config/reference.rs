@@ -15,7 +15,8 @@ use super::check::Kind;
 use super::error::ConfigErrors;
 use super::raw::{FileText, file_layer};
 use super::table::Report;
-use super::{agent, clients, server};
+use crate::config::{agent, server};
+use crate::tenants::entry;
 
 /// A key of a configuration file, in the words and values of the program, as Markdown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,13 +41,13 @@ pub fn every_key(kind: Kind, sample: &str) -> Result<Vec<KeyFacts>, ConfigErrors
     match kind {
         Kind::Server => drop(server::resolve(root, true)),
         Kind::Agent => drop(agent::resolve(root, None, None)),
-        Kind::Clients => drop(clients::resolve(root)),
+        Kind::Clients => drop(entry::resolve(root)),
     }
     Ok(report.into_facts())
 }
 
 /// The sample with its commented-out keys and sections put in force.
-pub(super) fn in_force(sample: &str) -> String {
+pub(crate) fn in_force(sample: &str) -> String {
     let in_force = |line: &str| {
         let rest = line.strip_prefix("# ")?;
         let word = rest.split_once(" = ").map(|(key, _)| key).unwrap_or("?");
@@ -57,7 +58,7 @@ pub(super) fn in_force(sample: &str) -> String {
 }
 
 /// `key` with `[]` for the elements of lists of tables.
-pub(super) fn without_index(key: &str) -> String {
+pub(crate) fn without_index(key: &str) -> String {
     let mut parts = key.split('[');
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |path, part| path + "[" + part.trim_start_matches(|c: char| c.is_ascii_digit()))
@@ -65,36 +66,36 @@ pub(super) fn without_index(key: &str) -> String {
 
 /// What is said of a key in words. Bounds that begin with a space or a comma go behind what its values tell.
 #[derive(Default)]
-pub(super) struct Words {
-    pub(super) default: Option<Cow<'static, str>>,
-    pub(super) bounds: Option<Cow<'static, str>>,
+pub(crate) struct Words {
+    pub(crate) default: Option<Cow<'static, str>>,
+    pub(crate) bounds: Option<Cow<'static, str>>,
 }
 
 /// What the way in which a key is taken tells of it.
 #[derive(Default)]
-pub(super) struct Values {
+pub(crate) struct Values {
     default: Option<String>,
     bounds: String,
 }
 
 impl Values {
     /// Of a key of this kind.
-    pub(super) fn kind(kind: &str) -> Self {
+    pub(crate) fn kind(kind: &str) -> Self {
         Self { default: None, bounds: kind.to_owned() }
     }
 
     /// Of one that takes one of these words.
-    pub(super) fn choices<'a>(words: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn choices<'a>(words: impl Iterator<Item = &'a str>) -> Self {
         Self::kind(&words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "))
     }
 
     /// Of one that takes a number.
-    pub(super) fn numbers(range: &RangeInclusive<usize>) -> Self {
+    pub(crate) fn numbers(range: &RangeInclusive<usize>) -> Self {
         Self::kind(&format!("{} to {}", grouped(*range.start()), grouped(*range.end())))
     }
 
     /// Of one that takes a duration.
-    pub(super) fn durations(range: &RangeInclusive<Duration>) -> Self {
+    pub(crate) fn durations(range: &RangeInclusive<Duration>) -> Self {
         let [least, most] = [range.start(), range.end()].map(|duration| {
             let (number, unit) = in_its_unit(*duration);
             let unit = match unit {
@@ -108,13 +109,13 @@ impl Values {
     }
 
     /// And without it this counts.
-    pub(super) fn or(self, default: String) -> Self {
+    pub(crate) fn or(self, default: String) -> Self {
         Self { default: Some(default), ..self }
     }
 }
 
 /// A duration as files have it.
-pub(super) fn duration_text(duration: Duration) -> String {
+pub(crate) fn duration_text(duration: Duration) -> String {
     let (number, unit) = in_its_unit(duration);
     format!("{number}{unit}")
 }
@@ -136,7 +137,7 @@ fn grouped(number: usize) -> String {
 
 /// Collects the facts while a walk goes on.
 #[derive(Default)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// Each key, and whether anything was said of it: sections are taken, too.
     keys: Vec<(KeyFacts, bool)>,
     /// Paths with a name that is the reader's to choose, and what documents write instead.
@@ -144,11 +145,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn name(&mut self, path: String, shown: String) {
+    pub(crate) fn name(&mut self, path: String, shown: String) {
         self.names.push((path, shown));
     }
 
-    pub(super) fn add(&mut self, path: &str, words: Words, values: Values) {
+    pub(crate) fn add(&mut self, path: &str, words: Words, values: Values) {
         let behind = |(path_named, shown): &(String, String)| {
             let rest = path.strip_prefix(path_named.as_str())?;
             (rest.is_empty() || rest.starts_with('.')).then(|| format!("{shown}{rest}"))
@@ -167,7 +168,7 @@ impl Facts {
     }
 
     /// All of them, but for sections of which nothing was said.
-    pub(super) fn into_keys(self) -> Vec<KeyFacts> {
+    pub(crate) fn into_keys(self) -> Vec<KeyFacts> {
         let paths: Vec<String> = self.keys.iter().map(|(key, _)| key.path.clone()).collect();
         let is_section = |key: &KeyFacts| {
             let inside = |path: &String| path.strip_prefix(&key.path).is_some_and(|rest| rest.starts_with(['.', '[']));

@@ -51,8 +51,8 @@ impl ServerConfig {
 }
 
 /// One key of the file.
-pub(super) struct Key {
-    pub(super) path: &'static str,
+pub(crate) struct Key {
+    pub(crate) path: &'static str,
     differs: fn(&ServerConfig, &ServerConfig) -> bool,
 }
 
@@ -79,7 +79,7 @@ macro_rules! part {
 }
 
 /// Every key, in the order of the sample.
-pub(super) const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     key!(clients),
     key!(tunnel.listen),
     key!(tunnel.heartbeat),

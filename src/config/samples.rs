@@ -8,7 +8,9 @@ use toml_edit::{DocumentMut, Item};
 use super::raw::{Environment, FileText, Flags, merge};
 use super::reference::in_force;
 use super::table::{Report, Table};
-use super::{AgentConfig, ClientsFile, ServerConfig, agent, check, clients, renewed, server};
+use crate::config::{AgentConfig, ServerConfig, agent, check, renewed, server};
+use crate::tenants::entry;
+use crate::tenants::entry::ClientsFile;
 
 const SERVER: &str = include_str!("../../config/server.toml");
 const AGENT: &str = include_str!("../../config/agent.toml");
@@ -72,9 +74,9 @@ fn every_key_of_the_agent_is_in_its_sample_and_no_other() {
 
 #[test]
 fn every_key_of_a_client_is_in_the_sample_and_no_other() {
-    let asked = asked(CLIENTS, clients::resolve);
+    let asked = asked(CLIENTS, entry::resolve);
     assert_eq!(asked, keys_of(CLIENTS));
-    assert_eq!(top_level(&asked), clients::TOP_LEVEL);
+    assert_eq!(top_level(&asked), entry::TOP_LEVEL);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::table::Entry;
 
 /// The file that `entry` names, and what it holds, without the white space around it. May be nothing.
-pub(super) fn read_file(entry: Entry<'_>) -> Option<(PathBuf, String)> {
+pub(crate) fn read_file(entry: Entry<'_>) -> Option<(PathBuf, String)> {
     let (report, key) = (entry.report(), entry.key().to_owned());
     let path = path_of(entry)?;
     match read(&path) {
@@ -18,7 +18,7 @@ pub(super) fn read_file(entry: Entry<'_>) -> Option<(PathBuf, String)> {
 }
 
 /// The file that `entry` names; it need not exist.
-pub(super) fn path_of(entry: Entry<'_>) -> Option<PathBuf> {
+pub(crate) fn path_of(entry: Entry<'_>) -> Option<PathBuf> {
     let (report, key) = (entry.report(), entry.key().to_owned());
     let path = entry.path()?;
     // Easily mixed up, and then the path must not be printed.
@@ -33,7 +33,7 @@ pub(super) fn path_of(entry: Entry<'_>) -> Option<PathBuf> {
 ///
 /// # Errors
 /// A message that names the path and says what to check.
-pub(super) fn read(path: &Path) -> Result<String, String> {
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(path);
     text.map(|text| text.trim().to_owned())
         .map_err(|error| format!("cannot read {}: {error}; check path and permissions", path.display()))

@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use super::address::dns_name;
 use super::admin::{self, AdminConfig};
-use super::clients::{self, ClientLimits};
 use super::error::{ConfigErrors, Problem};
 use super::log::{self, LogConfig};
 use super::public::{self, PublicConfig, listen};
 use super::raw::{Environment, FileText, Flags, merge};
 use super::table::{Report, Table};
 use super::traces::{self, TracesConfig};
+use crate::tenants::entry;
+use crate::tenants::entry::ClientLimits;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_SERVER_FILE: &str = "config/server.toml";
 
 /// The sections and keys at the top of the file.
-pub(super) const TOP_LEVEL: &[&str] = &["admin", "clients", "limits", "log", "public", "timeouts", "traces", "tunnel"];
+pub(crate) const TOP_LEVEL: &[&str] = &["admin", "clients", "limits", "log", "public", "timeouts", "traces", "tunnel"];
 
 /// Everything `adit server` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,7 +189,7 @@ impl ServerConfig {
     ///
     /// # Errors
     /// There is nothing to make sense of.
-    pub(super) fn draft(file: &FileText, environment: &Environment) -> Result<(Self, Vec<Problem>), ConfigErrors> {
+    pub(crate) fn draft(file: &FileText, environment: &Environment) -> Result<(Self, Vec<Problem>), ConfigErrors> {
         let (config, report) = walk(Some(file), environment, &Flags::new())?;
         Ok((config, report.into_problems()))
     }
@@ -217,7 +218,7 @@ fn walk(
     Ok((config, report))
 }
 
-pub(super) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
+pub(crate) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
     let report = root.report();
     let clients = root.by_default("`clients.toml` beside the file").path("clients");
     let clients = clients.unwrap_or_else(|| report.base().join("clients.toml"));
@@ -281,7 +282,7 @@ fn tls(mut table: Table<'_>, has_file: bool) -> TlsConfig {
 }
 
 /// `cert` and `key`, which go together.
-pub(super) fn own_certificate(table: &mut Table<'_>) -> Option<OwnCertificate> {
+pub(crate) fn own_certificate(table: &mut Table<'_>) -> Option<OwnCertificate> {
     let missing = |table: &Table<'_>, key: &str| {
         table.report().problem(table.key(key), "is missing: a certificate of your own needs `cert` and `key`");
         None
@@ -314,7 +315,7 @@ fn timeouts(mut table: Table<'_>) -> TimeoutConfig {
 fn limits(mut table: Table<'_>) -> LimitConfig {
     LimitConfig {
         per_ip: per_ip(table.section("per_ip")),
-        per_client: clients::limits(table.section("per_client")),
+        per_client: entry::limits(table.section("per_client")),
         per_tunnel: per_tunnel(table.section("per_tunnel")),
         connections: table.number("connections", 16_384, 1..=1_000_000),
         streams: table.number("streams", 16_384, 1..=1_000_000),

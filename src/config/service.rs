@@ -142,7 +142,7 @@ impl HeaderRules {
 }
 
 /// All services of an agent; `id` is the name of one that has none.
-pub(super) fn resolve_all(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Service> {
+pub(crate) fn resolve_all(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Service> {
     let report = root.report();
     let entries = root.take("services").map(Entry::list);
     match entries.as_ref().map(Option::as_deref) {

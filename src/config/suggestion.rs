@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 
 /// The keys that were asked for, by section and by their last word: a file may have very many, and as many mistakes.
 #[derive(Default)]
-pub(super) struct Known<'a> {
+pub(crate) struct Known<'a> {
     sections: HashMap<&'a str, Vec<&'a str>>,
     words: HashMap<&'a str, &'a str>,
 }
 
 impl<'a> Known<'a> {
-    pub(super) fn new(asked: &'a [String]) -> Self {
+    pub(crate) fn new(asked: &'a [String]) -> Self {
         let mut known = Self::default();
         for key in asked.iter().collect::<BTreeSet<_>>() {
             let (section, word) = key.rsplit_once('.').unwrap_or(("", key));
@@ -21,7 +21,7 @@ impl<'a> Known<'a> {
     }
 
     /// The key that `unknown` was probably meant to be: a near miss in the same section, or the same word in another.
-    pub(super) fn suggestion(&self, unknown: &str) -> Option<&'a str> {
+    pub(crate) fn suggestion(&self, unknown: &str) -> Option<&'a str> {
         let (section, word) = unknown.rsplit_once('.').unwrap_or(("", unknown));
         let near = self.sections.get(section).into_iter().flatten().filter_map(|key| {
             let distance = distance(word, key.rsplit('.').next().unwrap_or(key));

@@ -19,7 +19,7 @@ use super::reference::{Facts, KeyFacts, Values, Words, duration_text};
 use super::suggestion::Known;
 
 /// Collects what a resolver finds wrong, and which keys it asked for.
-pub(super) struct Report {
+pub(crate) struct Report {
     file: Option<PathBuf>,
     base: PathBuf,
     problems: RefCell<Vec<Problem>>,
@@ -33,7 +33,7 @@ pub(super) struct Report {
 
 impl Report {
     /// `file` is what messages name, `base` the directory from which paths in it are read.
-    pub(super) fn new(file: Option<&Path>, base: &Path) -> Self {
+    pub(crate) fn new(file: Option<&Path>, base: &Path) -> Self {
         Self {
             file: file.map(Path::to_owned),
             base: base.to_owned(),
@@ -46,12 +46,12 @@ impl Report {
     }
 
     /// Keeps what [`Report::deferrable`] reports apart from the other problems.
-    pub(super) fn deferring(self) -> Self {
+    pub(crate) fn deferring(self) -> Self {
         Self { deferred: Some(RefCell::default()), ..self }
     }
 
     /// Reports a problem that may pass without a change of the configuration. Returns whether it is deferred.
-    pub(super) fn deferrable(&self, key: impl Into<String>, message: impl Into<String>) -> bool {
+    pub(crate) fn deferrable(&self, key: impl Into<String>, message: impl Into<String>) -> bool {
         let problem = Problem { key: key.into(), message: message.into() };
         match &self.deferred {
             Some(deferred) => deferred.borrow_mut().push(problem),
@@ -61,42 +61,42 @@ impl Report {
     }
 
     /// The problems that were deferred.
-    pub(super) fn take_deferred(&self) -> Vec<Problem> {
+    pub(crate) fn take_deferred(&self) -> Vec<Problem> {
         self.deferred.as_ref().map(RefCell::take).unwrap_or_default()
     }
 
     /// One that remembers what the walk says of each key.
-    pub(super) fn with_facts(base: &Path) -> Self {
+    pub(crate) fn with_facts(base: &Path) -> Self {
         Self { facts: Some(RefCell::default()), ..Self::new(None, base) }
     }
 
     /// What the walk has said of each key.
-    pub(super) fn into_facts(self) -> Vec<KeyFacts> {
+    pub(crate) fn into_facts(self) -> Vec<KeyFacts> {
         self.facts.map(|facts| facts.into_inner().into_keys()).unwrap_or_default()
     }
 
     /// The directory from which the file's paths are read; also where defaults that are paths start.
-    pub(super) fn base(&self) -> &Path {
+    pub(crate) fn base(&self) -> &Path {
         &self.base
     }
 
     /// The root table.
-    pub(super) fn root(&self, values: Map<String, Value>) -> Table<'_> {
+    pub(crate) fn root(&self, values: Map<String, Value>) -> Table<'_> {
         Table::new(self, String::new(), Origin::File, values.into_iter().collect())
     }
 
     /// Writes a problem down.
-    pub(super) fn problem(&self, key: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn problem(&self, key: impl Into<String>, message: impl Into<String>) {
         self.problems.borrow_mut().push(Problem { key: key.into(), message: message.into() });
     }
 
     /// How many problems were written down so far.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.problems.borrow().len()
     }
 
     /// `value`, if nothing was wrong and no key was left over.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigErrors> {
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigErrors> {
         let file = self.file.clone();
         match (value, self.into_problems()) {
             (Some(value), problems) if problems.is_empty() => Ok(value),
@@ -105,7 +105,7 @@ impl Report {
     }
 
     /// Everything that was wrong, keys that were left over among it.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
         let (asked, left) = (self.asked.into_inner(), self.left.into_inner());
         let known = if left.is_empty() { Known::default() } else { Known::new(&asked) };
@@ -119,13 +119,13 @@ impl Report {
 
     /// Every key path that was asked for, with `[]` for the elements of lists of tables.
     #[cfg(test)]
-    pub(super) fn asked(&self) -> BTreeSet<String> {
+    pub(crate) fn asked(&self) -> BTreeSet<String> {
         self.asked.borrow().iter().map(|key| super::reference::without_index(key)).collect()
     }
 }
 
 /// A section of the configuration. Dropping it reports the keys that nobody took.
-pub(super) struct Table<'r> {
+pub(crate) struct Table<'r> {
     report: &'r Report,
     path: String,
     origin: Origin,
@@ -149,27 +149,27 @@ impl<'r> Table<'r> {
     }
 
     /// The report this table writes to.
-    pub(super) fn report(&self) -> &'r Report {
+    pub(crate) fn report(&self) -> &'r Report {
         self.report
     }
 
     /// The layer it came from; what is in it may have come from a higher one.
-    pub(super) fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         self.origin
     }
 
     /// The full path of `key` in this table.
-    pub(super) fn key(&self, key: &str) -> String {
+    pub(crate) fn key(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
     /// The keys that are there and were not taken yet.
-    pub(super) fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         self.entries.keys().cloned().collect()
     }
 
     /// [`Table::keys`] of a section in which the reader chooses the names; documents write `shown` in their place.
-    pub(super) fn names(&self, shown: &str) -> Vec<String> {
+    pub(crate) fn names(&self, shown: &str) -> Vec<String> {
         let keys = self.keys();
         if let Some(facts) = &self.report.facts {
             keys.iter().for_each(|key| facts.borrow_mut().name(self.key(key), self.key(shown)));
@@ -179,19 +179,19 @@ impl<'r> Table<'r> {
 
     /// Says in Markdown what counts without the next key, where that is no value which the walk knows: a value in
     /// backticks, or prose. Nobody says anything: none.
-    pub(super) fn by_default(&mut self, words: impl Into<Cow<'static, str>>) -> &mut Self {
+    pub(crate) fn by_default(&mut self, words: impl Into<Cow<'static, str>>) -> &mut Self {
         self.words.default = Some(words.into());
         self
     }
 
     /// Says in Markdown which values the next key takes; beginning with a space or a comma, beside what the walk knows.
-    pub(super) fn within(&mut self, words: impl Into<Cow<'static, str>>) -> &mut Self {
+    pub(crate) fn within(&mut self, words: impl Into<Cow<'static, str>>) -> &mut Self {
         self.words.bounds = Some(words.into());
         self
     }
 
     /// Takes `key`, if it is there.
-    pub(super) fn take(&mut self, key: &str) -> Option<Entry<'r>> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Entry<'r>> {
         self.take_as(key, Values::default)
     }
 
@@ -208,18 +208,18 @@ impl<'r> Table<'r> {
     }
 
     /// Takes the sub-table `key`; an empty one if it is not there.
-    pub(super) fn section(&mut self, key: &str) -> Self {
+    pub(crate) fn section(&mut self, key: &str) -> Self {
         let empty = Table::new(self.report, self.key(key), self.origin, BTreeMap::new());
         self.take(key).and_then(Entry::table).unwrap_or(empty)
     }
 
     /// Takes `key` as a text that `read` understands.
-    pub(super) fn parse<T, E: Display>(&mut self, key: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub(crate) fn parse<T, E: Display>(&mut self, key: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         self.take_as(key, || Values::kind("a text"))?.parse(read)
     }
 
     /// Takes `key` as one of two or more words; any other is not `what`.
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, what: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn choice<T: Copy>(&mut self, key: &str, what: &str, choices: &[(&str, T)]) -> Option<T> {
         let words = || choices.iter().map(|(word, _)| *word);
         let entry = self.take_as(key, || Values::choices(words()))?;
         entry.parse(|text| {
@@ -233,29 +233,29 @@ impl<'r> Table<'r> {
     }
 
     /// Takes `key` as a path, read from where it was named.
-    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+    pub(crate) fn path(&mut self, key: &str) -> Option<PathBuf> {
         self.take_as(key, || Values::kind("a path"))?.path()
     }
 
     /// Takes `key` as a whole number within `range`, if it is there.
-    pub(super) fn some_number(&mut self, key: &str, range: RangeInclusive<usize>) -> Option<usize> {
+    pub(crate) fn some_number(&mut self, key: &str, range: RangeInclusive<usize>) -> Option<usize> {
         self.take_as(key, || Values::numbers(&range))?.number(range)
     }
 
     /// Takes `key` as a whole number within `range`.
-    pub(super) fn number(&mut self, key: &str, default: usize, range: RangeInclusive<usize>) -> usize {
+    pub(crate) fn number(&mut self, key: &str, default: usize, range: RangeInclusive<usize>) -> usize {
         let entry = self.take_as(key, || Values::numbers(&range).or(default.to_string()));
         entry.and_then(|entry| entry.number(range)).unwrap_or(default)
     }
 
     /// Takes `key` as `true` or `false`.
-    pub(super) fn boolean(&mut self, key: &str, default: bool) -> bool {
+    pub(crate) fn boolean(&mut self, key: &str, default: bool) -> bool {
         let entry = self.take_as(key, || Values::choices(["true", "false"].into_iter()).or(format!("`{default}`")));
         entry.and_then(Entry::boolean).unwrap_or(default)
     }
 
     /// Takes `key` as a duration such as `10s`, within `range`.
-    pub(super) fn duration(&mut self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
+    pub(crate) fn duration(&mut self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
         let values = || Values::durations(&range).or(format!("`{}`", duration_text(default)));
         let Some(entry) = self.take_as(key, values) else { return default };
         if matches!(entry.value.kind, ValueKind::I64(_) | ValueKind::Float(_)) {
@@ -266,14 +266,14 @@ impl<'r> Table<'r> {
     }
 
     /// Takes `key` as a list of texts, each of which `read` understands.
-    pub(super) fn list<T, E: Display>(&mut self, key: &str, read: impl Fn(&str) -> Result<T, E>) -> Option<Vec<T>> {
+    pub(crate) fn list<T, E: Display>(&mut self, key: &str, read: impl Fn(&str) -> Result<T, E>) -> Option<Vec<T>> {
         let entries = self.take_as(key, || Values::kind("a list"))?.list()?;
         Some(entries.into_iter().filter_map(|entry| entry.parse(&read)).collect())
     }
 }
 
 /// One value that was taken, with its path for messages.
-pub(super) struct Entry<'r> {
+pub(crate) struct Entry<'r> {
     report: &'r Report,
     path: String,
     origin: Origin,
@@ -282,22 +282,22 @@ pub(super) struct Entry<'r> {
 
 impl<'r> Entry<'r> {
     /// The layer the value came from.
-    pub(super) fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         self.origin
     }
 
     /// The value's full path.
-    pub(super) fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         &self.path
     }
 
     /// The report this value's problems go to.
-    pub(super) fn report(&self) -> &'r Report {
+    pub(crate) fn report(&self) -> &'r Report {
         self.report
     }
 
     /// Writes down that something is wrong with this value.
-    pub(super) fn problem(&self, message: impl Display) {
+    pub(crate) fn problem(&self, message: impl Display) {
         self.report.problem(&self.path, format!("{message}{}", self.origin.suffix(&self.path)));
     }
 
@@ -315,7 +315,7 @@ impl<'r> Entry<'r> {
     }
 
     /// The text, without the spaces around it.
-    pub(super) fn text(self) -> Option<String> {
+    pub(crate) fn text(self) -> Option<String> {
         match &self.value.kind {
             ValueKind::String(text) => Some(text.trim().to_owned()),
             _ => {
@@ -326,7 +326,7 @@ impl<'r> Entry<'r> {
     }
 
     /// The text as `read` understands it.
-    pub(super) fn parse<T, E: Display>(self, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub(crate) fn parse<T, E: Display>(self, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let ValueKind::String(text) = &self.value.kind else {
             self.wrong_kind("a text in quotes");
             return None;
@@ -335,7 +335,7 @@ impl<'r> Entry<'r> {
     }
 
     /// Like [`Entry::parse`], for a value that may as well be written as a whole number.
-    pub(super) fn parse_or_number<T, E: Display>(self, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub(crate) fn parse_or_number<T, E: Display>(self, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         match self.value.kind {
             ValueKind::I64(number) => read(&number.to_string()).map_err(|error| self.problem(error)).ok(),
             _ => self.parse(read),
@@ -343,7 +343,7 @@ impl<'r> Entry<'r> {
     }
 
     /// `true` or `false`. From the environment and the command line it arrives as text.
-    pub(super) fn boolean(self) -> Option<bool> {
+    pub(crate) fn boolean(self) -> Option<bool> {
         match &self.value.kind {
             ValueKind::Boolean(value) => Some(*value),
             ValueKind::String(text) if self.origin != Origin::File && matches!(text.trim(), "true" | "false") => {
@@ -357,7 +357,7 @@ impl<'r> Entry<'r> {
     }
 
     /// A whole number within `range`. From the environment and the command line it arrives as text.
-    pub(super) fn number(self, range: RangeInclusive<usize>) -> Option<usize> {
+    pub(crate) fn number(self, range: RangeInclusive<usize>) -> Option<usize> {
         let number = match &self.value.kind {
             ValueKind::I64(number) => i128::from(*number),
             ValueKind::U64(number) => i128::from(*number),
@@ -381,7 +381,7 @@ impl<'r> Entry<'r> {
     }
 
     /// A part of a whole, from 0 to 1. From the environment and the command line it arrives as text.
-    pub(super) fn fraction(self) -> Option<f64> {
+    pub(crate) fn fraction(self) -> Option<f64> {
         let fraction = match &self.value.kind {
             ValueKind::Float(fraction) => *fraction,
             ValueKind::I64(number) => *number as f64,
@@ -399,7 +399,7 @@ impl<'r> Entry<'r> {
     }
 
     /// The path, read from the file's directory when the file names it, and from the working directory otherwise.
-    pub(super) fn path(self) -> Option<PathBuf> {
+    pub(crate) fn path(self) -> Option<PathBuf> {
         let base = if self.origin == Origin::File { self.report.base.clone() } else { PathBuf::new() };
         self.parse(|text| match text {
             "" => Err("is empty; name a path or leave the key out"),
@@ -408,7 +408,7 @@ impl<'r> Entry<'r> {
     }
 
     /// The elements. From the environment and the command line a list is one text with commas.
-    pub(super) fn list(self) -> Option<Vec<Entry<'r>>> {
+    pub(crate) fn list(self) -> Option<Vec<Entry<'r>>> {
         let Entry { report, path, origin, .. } = self;
         let values = match self.value.kind {
             ValueKind::Array(values) => values,
@@ -425,7 +425,7 @@ impl<'r> Entry<'r> {
     }
 
     /// The section.
-    pub(super) fn table(self) -> Option<Table<'r>> {
+    pub(crate) fn table(self) -> Option<Table<'r>> {
         let Entry { report, path, origin, .. } = self;
         match self.value.kind {
             ValueKind::Table(map) => Some(Table::new(report, path, origin, map.into_iter().collect())),

@@ -33,7 +33,7 @@ impl Ratio {
     }
 }
 
-pub(super) fn resolve(mut table: Table<'_>) -> TracesConfig {
+pub(crate) fn resolve(mut table: Table<'_>) -> TracesConfig {
     table.within("`http://` or `https://`, without `/v1/traces`");
     let endpoint = table.take("endpoint").and_then(|entry| match cfg!(feature = "otlp") {
         true => entry.parse(collector),

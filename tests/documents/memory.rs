@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use adit::config::{Environment, Flags, ServerConfig};
-use adit::server::ceiling::Ceiling;
+use adit::server::lifecycle::memory_bound::Ceiling;
 
 use super::{configurations, documents, top};
 

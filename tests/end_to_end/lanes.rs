@@ -102,11 +102,11 @@ async fn a_tunnel_has_at_most_four_lanes() {
     let puppet = Puppet::connect(&server, &first).await;
     let join = puppet::join(&first, &puppet.welcome);
     let mut lanes = Vec::new();
-    for _ in 1..adit::server::tunnel::MAX_LANES {
+    for _ in 1..adit::server::directory::tunnel::MAX_LANES {
         lanes.push(Puppet::connect(&server, &join).await);
     }
     assert_eq!(log_in(&server, &join).await.expect_err("one too many").code, Refusal::TooMany);
-    assert_eq!(server.tunnel_of("alice").lanes().len(), adit::server::tunnel::MAX_LANES);
+    assert_eq!(server.tunnel_of("alice").lanes().len(), adit::server::directory::tunnel::MAX_LANES);
 }
 
 #[tokio::test]

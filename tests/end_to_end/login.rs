@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use adit::agent::{GivenUp, State};
+use adit::link::handshake::{receive_answer, send};
 use adit::protocol::json;
 use adit::protocol::login::{Answer, Hello, MAX_SERVICES, Proof, Refusal};
-use adit::transport::login::{receive_answer, send};
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -351,7 +351,7 @@ fn open_invitation() -> (String, adit::values::Secret) {
     let text = format!(
         "{}[invites.{}]\ncode_hash = \"{}\"\nexpires = 2999-01-01T00:00:00Z\n",
         clients(),
-        adit::config::invite_key(&code.digest()),
+        adit::tenants::entry::invite_key(&code.digest()),
         code.digest()
     );
     (text, code.as_secret().clone())

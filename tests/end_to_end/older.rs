@@ -2,10 +2,10 @@
 
 use adit::agent::State;
 use adit::config::ValueKind;
+use adit::link::handshake::{ControlReader, receive_answer, send_encoded};
 use adit::protocol::control::Control;
 use adit::protocol::json;
 use adit::protocol::login::{Answer, Refusal, Refused, ServiceKind, ServiceOffer};
-use adit::transport::login::{ControlReader, receive_answer, send_encoded};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 

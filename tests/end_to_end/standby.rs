@@ -298,7 +298,7 @@ async fn an_agent_of_before_is_told_that_it_is_replaced_and_by_whom() {
     let old = hello("alice", &["alice"]);
     let puppet = Puppet::connect(&server, &old).await;
     let stream = puppet.control(&json::encode(&Control::Heartbeat).unwrap()).await;
-    let mut reader = adit::transport::login::ControlReader::new(stream);
+    let mut reader = adit::link::handshake::ControlReader::new(stream);
     let (welcome, _desktop) = log_in(&server, &words("desktop")).await.unwrap();
     assert_eq!(welcome.services[0].taken_from.as_ref().unwrap().agent, "puppet 0 (test)");
     let told = loop {

@@ -120,7 +120,7 @@ fn configurations_print_without_their_secrets() {
     );
     let agent =
         AgentConfig::from_text(&folder.path("agent.toml"), &agent, &Environment::default(), &Flags::new()).unwrap();
-    let clients = adit::auth::load_clients(&folder.path("clients.toml")).unwrap();
+    let clients = adit::tenants::file_store::load_clients(&folder.path("clients.toml")).unwrap();
     let config = folder.write_server_config("");
     let server = ServerConfig::load_with(Some(&config), &Environment::default(), &Flags::new()).unwrap();
     let printed = format!("{agent:?} {clients:?} {server:?} {agent:#?}");

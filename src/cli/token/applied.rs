@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anstream::eprintln;
 
 use super::files::Site;
-use crate::auth::Applied;
 use crate::cli::Failure;
 use crate::cli::admin::AdminPort;
-use crate::config::ClientsFile;
+use crate::tenants::applied::Applied;
+use crate::tenants::entry::ClientsFile;
 
 /// How long the server may take, and how often its state is checked.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -11,7 +11,8 @@ use super::files::Site;
 use crate::cli::Failure;
 use crate::cli::admin::AdminPort;
 use crate::cli::table::{Cell, table};
-use crate::config::{Claim, ClientEntry, ClientsFile, InviteEntry, port_text};
+use crate::tenants::claim::Claim;
+use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry, port_text};
 use crate::values::{ClientId, Name};
 
 const COLUMNS: usize = 5;
@@ -144,7 +145,7 @@ fn cells(row: &Row, connected: Option<&Connected>) -> Vec<Cell> {
 mod tests {
     use super::*;
     use crate::auth::InviteCode;
-    use crate::config::invite_key;
+    use crate::tenants::entry::invite_key;
 
     fn rows_of(more: &str) -> Vec<Row> {
         let text = format!(

@@ -24,7 +24,7 @@ const LARGEST_BODY: usize = 25 * 1024 * 1024;
 /// The longest hash of a password, in characters. Those that `adit password` makes have 97.
 const MAX_HASH: usize = 256;
 
-pub(super) fn resolve(mut table: Table<'_>, kind: ServiceKind) -> AccessPolicy {
+pub(crate) fn resolve(mut table: Table<'_>, kind: ServiceKind) -> AccessPolicy {
     let allow = table.by_default("everybody").within(NETWORKS).list("allow", network).unwrap_or_default();
     let deny = table.within(NETWORKS).list("deny", network).unwrap_or_default();
     let basic_auth = users(table.within("users and argon2id hashes").section("basic_auth"));

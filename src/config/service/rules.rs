@@ -42,7 +42,7 @@ impl Rule {
 
 /// Where a service leads: the application that gets what no rule fits, and the rules. A last rule that fits everything is
 /// the same as `local`, which may then be left out.
-pub(super) fn resolve(table: &mut Table<'_>, kind: ServiceKind) -> (Option<LocalUrl>, Vec<Rule>) {
+pub(crate) fn resolve(table: &mut Table<'_>, kind: ServiceKind) -> (Option<LocalUrl>, Vec<Rule>) {
     let report = table.report();
     let (key, local_key) = (table.key("rules"), table.key("local"));
     table.by_default("required, unless the last rule fits everything").within("see below");
@@ -136,7 +136,7 @@ fn unfit(_: InvalidHeaderValue) -> String {
 }
 
 /// A field that can be seen on the way: those of one connection are not.
-pub(super) fn visible_field(text: &str) -> Result<HeaderName, String> {
+pub(crate) fn visible_field(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is not the name of a field"))?;
     let of_connection = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING].contains(&name)
         || ["keep-alive", "proxy-connection"].contains(&name.as_str());

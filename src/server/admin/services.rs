@@ -18,7 +18,7 @@ use crate::protocol::login::ServiceKind;
 /// What is offered under one name.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Service)]
-pub(super) struct ServiceView {
+pub(crate) struct ServiceView {
     name: String,
     client: String,
     kind: KindView,
@@ -40,7 +40,7 @@ pub(super) struct ServiceView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = ServiceKind)]
-pub(super) enum KindView {
+pub(crate) enum KindView {
     Http,
     Tcp,
     Tls,
@@ -63,7 +63,7 @@ impl From<ServiceKind> for KindView {
     get, path = "/api/v1/services", tag = "tunnels", operation_id = "list_services", params(ClientPageQuery),
     responses((status = 200, body = Page<ServiceView>), Refusals, Misread),
 )]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<ServiceView>>, ApiError> {

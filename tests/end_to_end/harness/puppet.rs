@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit::config::Trust;
+use adit::link::framed::{FrameReader, FrameWriter};
+use adit::link::handshake::{receive_answer, send};
+use adit::link::mux;
+use adit::link::mux::{MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
 use adit::protocol::VERSION;
 use adit::protocol::decode::{Decoder, Event};
 use adit::protocol::exchange::{RequestHead, ResponseHead};
@@ -11,9 +15,6 @@ use adit::protocol::frame::{MAX_HEAD, Status};
 use adit::protocol::login::{
     AgentInfo, Answer, Hello, Join, Known, Proof, Refused, ServiceKind, ServiceOffer, Welcome,
 };
-use adit::transport::framed::{FrameReader, FrameWriter};
-use adit::transport::login::{receive_answer, send};
-use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
 use adit::transport::tls;
 use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
 use bytes::{BufMut, Bytes};

@@ -3,6 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use adit::link::framed::{FrameReader, FrameWriter};
+use adit::link::handshake::{ControlReader, ControlWriter, receive, send};
+use adit::link::mux;
+use adit::link::mux::{MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
 use adit::protocol::control::Control;
 use adit::protocol::decode::{Decoder, Event};
 use adit::protocol::exchange::{RequestHead, Scheme};
@@ -10,9 +14,6 @@ use adit::protocol::frame::{MAX_HEAD, Status};
 use adit::protocol::login::{Answer, Hello, PublicService, Refusal, Refused, ServiceKind, ServiceOffer, Welcome};
 use adit::protocol::preface::Preface;
 use adit::protocol::requirements::{CAPABILITIES, SERVICES};
-use adit::transport::framed::{FrameReader, FrameWriter};
-use adit::transport::login::{ControlReader, ControlWriter, receive, send};
-use adit::transport::mux::{self, MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
 use adit::transport::tls;
 use adit::values::{Fingerprint, LaneId, RequestId, TunnelId};
 use bytes::Bytes;

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use adit::auth::Clients;
 use adit::config::{Flags, LocalTrust};
 use adit::server::Server;
-use adit::server::reload::{NotReloaded, Reloaded, Reloader};
+use adit::server::lifecycle::reload::{NotReloaded, Reloaded, Reloader};
+use adit::tenants::clients::Clients;
 use adit::transport::tls;
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;
