@@ -105,7 +105,7 @@ impl Shared {
     pub(super) async fn lane(self, login: LoggedIn, to_say: mpsc::Receiver<Control>) -> String {
         let LoggedIn { pipe, welcome } = login;
         // The server may not exceed what it announced; the multiplexer's own limit is twice that and never reached.
-        let max_streams = welcome.max_streams.clamp(1, 8_000) * 2;
+        let max_streams = welcome.terms.max_streams.clamp(1, 8_000) * 2;
         let mux = MuxConfig { max_streams, yield_first: self.yield_first, window_growth: WINDOW_GROWTH };
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
         let (handler, exchanges) = (Arc::clone(&self.handler), self.exchanges.clone());
@@ -127,7 +127,7 @@ impl Shared {
     }
 
     async fn control(&self, session: &Session, welcome: &Welcome, mut to_say: mpsc::Receiver<Control>) -> String {
-        let beat_every = seconds(welcome.heartbeat_s);
+        let beat_every = seconds(welcome.terms.heartbeat_s);
         let opened = match json::encode(&Control::Heartbeat) {
             Ok(first) => session.open(&first).await,
             Err(error) => return error.to_string(),

@@ -105,7 +105,7 @@ pub(super) fn this_host() -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::{AgentConfig, Environment, Flags};
-    use crate::protocol::login::{AgentInfo, Proof, ServiceKind, ServiceOffer};
+    use crate::protocol::login::{AgentInfo, Compatibility, Proof, ServiceKind, ServiceOffer};
     use crate::protocol::requirements::required_by;
     use crate::values::{ClientId, InstanceId, Secret};
 
@@ -170,9 +170,7 @@ mod tests {
         let mut required = required_by(&services);
         required.extend(required_for(&standby, services.len()));
         let mut hello = Hello {
-            protocol: 1,
-            capabilities: vec![STANDBY.to_owned()],
-            required,
+            compatibility: Compatibility { protocol: 1, capabilities: vec![STANDBY.to_owned()], required },
             client_id: ClientId::new(&"c".repeat(63)).unwrap(),
             instance_id: InstanceId::random().unwrap(),
             proof: Some(Proof::Token(Secret::new("t".repeat(1024)))),

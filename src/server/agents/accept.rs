@@ -17,7 +17,7 @@ use crate::link::handshake::{MessageError, receive_hello, send, send_encoded};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Side};
 use crate::protocol::json;
-use crate::protocol::login::{Answer, Refusal, Refused, Welcome};
+use crate::protocol::login::{Answer, LaneGrant, LaneTerms, Refusal, Refused, Welcome};
 use crate::protocol::requirements::CAPABILITIES;
 use crate::server::directory::registry::{Fate, Registration};
 use crate::server::directory::tunnel::{Lane, Tunnel};
@@ -181,17 +181,17 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) 
     let expected = services.iter().map(|public| public.name.clone()).collect();
     let welcome = Welcome {
         tunnel_id: tunnel.id(),
-        lane_id: lane,
-        lane_secret: tunnel.secret().as_secret().clone(),
-        lane_address: None,
+        lane: LaneGrant { lane_id: lane, lane_secret: tunnel.secret().as_secret().clone(), lane_address: None },
         node_id: shared.node_id.clone(),
         // A client that was removed a moment ago has its lane cut as soon as that is noticed.
         ticket: shared.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
         services,
         standby,
-        heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
-        max_streams: config.limits.per_tunnel.streams_per_lane,
-        connect_timeout_s: config.timeouts.connect.as_secs_f64(),
+        terms: LaneTerms {
+            heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
+            max_streams: config.limits.per_tunnel.streams_per_lane,
+            connect_timeout_s: config.timeouts.connect.as_secs_f64(),
+        },
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     };

@@ -178,8 +178,8 @@ impl Shared {
     /// at after the proof.
     pub(crate) async fn check_login(self: &Arc<Self>, hello: &Hello, peer: SocketAddr) -> Result<Granted, Declined> {
         self.check_draining()?;
-        check_version(hello.protocol)?;
-        check_required(&hello.required)?;
+        check_version(hello.compatibility.protocol)?;
+        check_required(&hello.compatibility.required)?;
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, peer.ip()).map(Granted::Lane);
         }
@@ -209,7 +209,7 @@ impl Shared {
             services,
             start: self.starts.number(client, hello.instance_id, self.signed_start(hello), !hello.standby.is_empty()),
             host: hello.agent.host.as_deref().and_then(host_name),
-            can_stand_by: hello.capabilities.iter().any(|capability| capability == STANDBY),
+            can_stand_by: hello.compatibility.capabilities.iter().any(|capability| capability == STANDBY),
             waits_for: hello.standby.clone(),
         }))
     }
