@@ -16,7 +16,6 @@ use tower_service::Service as _;
 
 use super::local::dial::io_error_of;
 use super::standby;
-use crate::config::ServerAddress;
 use crate::link::handshake::{MessageError, receive_answer, send};
 use crate::protocol::VERSION;
 use crate::protocol::login::{
@@ -25,6 +24,7 @@ use crate::protocol::login::{
 use crate::protocol::requirements::required_by;
 use crate::protocol::standby::STANDBY;
 use crate::transport::tls::explain_handshake;
+use crate::values::ServerAddress;
 use crate::values::{ClientId, InstanceId, Name, Secret, harmless_line};
 
 /// For the TCP connection, and again for TLS and login.

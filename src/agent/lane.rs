@@ -13,7 +13,6 @@ use super::connector::LoggedIn;
 use super::handler::Handler;
 use super::standby::Elsewhere;
 use super::tickets::Tickets;
-use crate::config::ServerAddress;
 use crate::link::handshake::{ControlReader, ControlWriter};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Session, Side, WINDOW_GROWTH};
@@ -21,6 +20,7 @@ use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
+use crate::values::ServerAddress;
 
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(super) const GRACE: Duration = Duration::from_secs(30);

@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use http::header::{HOST, HeaderName, HeaderValue};
 
-use crate::config::{HeaderCondition, Rule};
+use crate::agent::options::{HeaderCondition, Rule};
 use crate::protocol::destination::strip_destination;
 use crate::protocol::exchange::RequestHead;
 

@@ -104,9 +104,10 @@ pub(super) fn this_host() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AgentConfig, Environment, Flags};
+    use crate::agent::options::AgentOptions;
     use crate::protocol::login::{AgentInfo, Compatibility, Proof, ServiceKind, ServiceOffer};
     use crate::protocol::requirements::required_by;
+    use crate::schema::{Environment, Flags};
     use crate::values::{ClientId, InstanceId, Secret};
 
     fn offer(names: &[&str]) -> Offer {
@@ -114,7 +115,7 @@ mod tests {
         let text =
             format!("servers = ['a.example']\nclient_id = 'alice'\ntoken = 'adit_x'\n{}", services.collect::<String>());
         let file = std::path::Path::new("agent.toml");
-        let config = AgentConfig::from_text(file, &text, &Environment::default(), &Flags::new()).unwrap();
+        let config = AgentOptions::from_text(file, &text, &Environment::default(), &Flags::new()).unwrap();
         Offer::prepare(1, config.services).unwrap()
     }
 

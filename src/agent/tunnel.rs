@@ -15,11 +15,11 @@ use super::lane::{Said, Shared, seconds};
 use super::standby::Elsewhere;
 use super::{Agent, State, Wanted};
 use crate::agent::routes::{AllLeads, Offer};
-use crate::config::ServerAddress;
 use crate::protocol::control::Control;
 use crate::protocol::login::{Join, PublicService, Welcome};
 use crate::telemetry::STATUS_LOG;
 use crate::values::Name;
+use crate::values::ServerAddress;
 
 /// Messages from lanes that may wait for the tunnel.
 const QUEUE: usize = 16;

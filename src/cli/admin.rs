@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::Failure;
 use super::ask::{Connection, Head, PORT_BUSY, TRIES, from_here, is_closed, pause};
 use crate::auth::{AdminNonce, AdminToken, AdminTokenError, NONCE_FIELD, PROOF_FIELD};
-use crate::config::ServerConfig;
+use crate::server::options::ServerOptions;
 
 /// For all that is asked: connecting, the proof, every piece of a list.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -79,7 +79,7 @@ impl AdminPort {
     ///
     /// # Errors
     /// There is no such port, or the token cannot be read; the message says what to do.
-    pub(super) fn of(config: &ServerConfig) -> Result<Self, Failure> {
+    pub(super) fn of(config: &ServerOptions) -> Result<Self, Failure> {
         let address = config.admin.listen.ok_or_else(|| {
             Failure::other("the server has no admin port (admin.listen is \"off\"), so it cannot be asked")
         })?;
@@ -285,12 +285,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Environment, Flags};
+    use crate::schema::{Environment, Flags};
 
     fn port(admin: &str) -> Result<AdminPort, String> {
         let text = format!("[admin]\n{admin}");
         let config =
-            ServerConfig::from_text(Path::new("/nowhere/s.toml"), &text, &Environment::default(), &Flags::new());
+            ServerOptions::from_text(Path::new("/nowhere/s.toml"), &text, &Environment::default(), &Flags::new());
         AdminPort::of(&config.unwrap()).map_err(|error| error.to_string())
     }
 

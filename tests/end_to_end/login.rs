@@ -468,7 +468,7 @@ async fn a_fleet_behind_one_address_logs_in_by_token_at_once() {
 }
 
 async fn dial_again(server: &TestServer) -> Option<tokio_rustls::client::TlsStream<TcpStream>> {
-    let trust = adit::config::Trust::Fingerprint(server.fingerprint);
+    let trust = adit::transport::tls::Trust::Fingerprint(server.fingerprint);
     let config = adit::transport::tls::client(&trust).unwrap();
     let socket = TcpStream::connect(server.tunnel).await.ok()?;
     let host = rustls::pki_types::ServerName::try_from(server.tunnel.ip().to_string()).unwrap();

@@ -1,11 +1,11 @@
 //! Servers that are older than their agents must not ignore access conditions that they do not know.
 
 use adit::agent::State;
-use adit::config::ValueKind;
 use adit::link::handshake::{ControlReader, receive_answer, send_encoded};
 use adit::protocol::control::Control;
 use adit::protocol::json;
 use adit::protocol::login::{Answer, Refusal, Refused, ServiceKind, ServiceOffer};
+use adit::schema::ValueKind;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 

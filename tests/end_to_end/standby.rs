@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit::agent::{GivenUp, State};
-use adit::config::Flags;
 use adit::protocol::control::Control;
 use adit::protocol::json;
 use adit::protocol::login::{Hello, Proof, Refusal, Welcome};
 use adit::protocol::standby::{OtherAgent, STANDBY, Standby};
+use adit::schema::Flags;
 use adit::values::{InstanceId, Secret};
 use http::StatusCode;
 

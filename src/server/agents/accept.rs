@@ -12,7 +12,6 @@ use tokio_rustls::server::TlsStream;
 use super::lane::{LaneStart, serve_lane};
 use super::login::{Authenticated, Declined, Granted};
 use crate::auth::LaneSecret;
-use crate::config::ServerConfig;
 use crate::link::handshake::{MessageError, receive_hello, send, send_encoded};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Side};
@@ -23,6 +22,7 @@ use crate::server::directory::registry::{Fate, Registration};
 use crate::server::directory::tunnel::{Lane, Tunnel};
 use crate::server::directory::urls::do_not_fit;
 use crate::server::metrics::{LoginResult, Shown};
+use crate::server::options::ServerOptions;
 use crate::server::{LoginPermit, Shared};
 use crate::values::{LaneId, Name, TunnelId};
 
@@ -60,7 +60,7 @@ pub(crate) async fn serve_agent(
 }
 
 async fn log_in(
-    (shared, config): (&Arc<Shared>, &ServerConfig),
+    (shared, config): (&Arc<Shared>, &ServerOptions),
     tls: TlsAcceptor,
     (socket, peer): (TcpStream, SocketAddr),
     came: &mut Option<(Shown, LoginResult)>,
@@ -138,7 +138,7 @@ impl Admitted {
     }
 }
 
-fn admit((shared, config): (&Arc<Shared>, &ServerConfig), login: Authenticated) -> Result<Admitted, Refused> {
+fn admit((shared, config): (&Arc<Shared>, &ServerOptions), login: Authenticated) -> Result<Admitted, Refused> {
     let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
     let id = TunnelId::random().map_err(no_randomness)?;
     let secret = LaneSecret::random().map_err(no_randomness)?;
@@ -159,7 +159,7 @@ struct Welcomed {
     expected: Vec<Name>,
 }
 
-fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) -> Result<Welcomed, Refused> {
+fn welcome((shared, config): (&Arc<Shared>, &ServerOptions), admitted: Admitted) -> Result<Welcomed, Refused> {
     let tunnel = admitted.tunnel();
     let lane = LaneId::next();
     let offered = tunnel.services();
@@ -201,7 +201,7 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) 
 }
 
 async fn first_words(
-    (shared, config): (&Arc<Shared>, &ServerConfig),
+    (shared, config): (&Arc<Shared>, &ServerOptions),
     welcomed: Welcomed,
     mut pipe: TlsStream<TcpStream>,
     peer: SocketAddr,

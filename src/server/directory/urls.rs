@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::service::Service;
 use super::tunnel::Tunnel;
-use crate::config::PublicConfig;
 use crate::protocol::control::Control;
 use crate::protocol::json::{self, JsonError};
 use crate::protocol::login::{PublicService, Refusal, Refused, ServiceKind};
 use crate::routing::RoutingMode;
 use crate::server::Shared;
+use crate::server::options::PublicOptions;
 use crate::values::Name;
 
 impl Shared {
@@ -31,7 +31,7 @@ impl Shared {
         self.urls_in(&self.settings().config.public, service)
     }
 
-    fn urls_in(&self, public: &PublicConfig, service: &Service) -> Vec<String> {
+    fn urls_in(&self, public: &PublicOptions, service: &Service) -> Vec<String> {
         let (domain, name) = (&public.domain, service.name());
         let offer = service.offer();
         // A reload may have taken that away since the agent logged in.
@@ -58,7 +58,7 @@ impl Shared {
     }
 
     /// The address of a host of a client's own. What stands in front, if anything does, is what visitors reach.
-    fn url_of_host(&self, public: &PublicConfig, host: &str) -> String {
+    fn url_of_host(&self, public: &PublicOptions, host: &str) -> String {
         match (&public.url, &self.https) {
             (Some(url), _) if url.starts_with("https://") => format!("https://{host}/"),
             (Some(_), _) => format!("http://{host}/"),
@@ -67,7 +67,7 @@ impl Shared {
         }
     }
 
-    fn public_urls(&self, public: &PublicConfig, name: &Name) -> Vec<String> {
+    fn public_urls(&self, public: &PublicOptions, name: &Name) -> Vec<String> {
         if let Some(template) = &public.url {
             return vec![template.replace("{name}", name.as_str())];
         }

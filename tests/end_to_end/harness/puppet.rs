@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use adit::config::Trust;
 use adit::link::framed::{FrameReader, FrameWriter};
 use adit::link::handshake::{receive_answer, send};
 use adit::link::mux;
@@ -16,6 +15,7 @@ use adit::protocol::login::{
     AgentInfo, Answer, Compatibility, Hello, Join, Known, Proof, Refused, ServiceKind, ServiceOffer, Welcome,
 };
 use adit::transport::tls;
+use adit::transport::tls::Trust;
 use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
 use bytes::{BufMut, Bytes};
 use http::{HeaderMap, HeaderName, StatusCode, Version};

@@ -5,8 +5,8 @@ mod whole;
 use std::time::Duration;
 
 use adit::agent::State;
-use adit::config::ValueKind;
 use adit::protocol::login::{Hello, Refusal, ServiceKind, ServiceOffer};
+use adit::schema::ValueKind;
 use adit::values::Domain;
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
