@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::Failure;
 use super::http::{ATTEMPTS, Connection, PORT_BUSY, is_closed, local_address, pause};
 use crate::auth::{AdminNonce, AdminToken, AdminTokenError, NONCE_FIELD, PROOF_FIELD};
-use crate::config::ServerConfig;
+use crate::server::options::ServerOptions;
 
 /// The deadline for all of it: connecting, the proof, every page of a list.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ impl AdminPort {
     ///
     /// # Errors
     /// There is no admin port, or the token cannot be read. The message says what to do.
-    pub(super) fn of(config: &ServerConfig) -> Result<Self, Failure> {
+    pub(super) fn of(config: &ServerOptions) -> Result<Self, Failure> {
         let address = config.admin.listen.ok_or_else(|| {
             Failure::other("the server has no admin port (admin.listen is \"off\"), so it cannot be asked")
         })?;
@@ -289,12 +289,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Environment, Flags};
+    use crate::schema::{Environment, Flags};
 
     fn port(admin: &str) -> Result<AdminPort, String> {
         let text = format!("[admin]\n{admin}");
         let config =
-            ServerConfig::from_text(Path::new("/nowhere/s.toml"), &text, &Environment::default(), &Flags::new());
+            ServerOptions::from_text(Path::new("/nowhere/s.toml"), &text, &Environment::default(), &Flags::new());
         AdminPort::of(&config.unwrap()).map_err(|error| error.to_string())
     }
 

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod ingress;
 pub mod lifecycle;
 mod metrics;
+pub mod options;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +29,6 @@ use tokio_util::task::TaskTracker;
 use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, TicketKey, TicketKeyError, TokenVerifier, USUAL_COST};
 use crate::certs::CertError;
-use crate::config::ServerConfig;
 use crate::limits::{
     AddressPermit, Checks, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate,
 };
@@ -49,6 +49,7 @@ use crate::server::lifecycle::fd_budget::Room;
 pub use crate::server::lifecycle::fd_budget::connections_within;
 use crate::server::lifecycle::reload::{NotReloaded, Reloader};
 use crate::server::lifecycle::settings::Settings;
+use crate::server::options::ServerOptions;
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::tenants::clients::Clients;
 use crate::tenants::file_store::ClientsOnDisk;
@@ -230,7 +231,7 @@ impl Server {
     ///
     /// # Errors
     /// A port, the certificate or the ticket key cannot be had; the message says what to do.
-    pub fn bind(config: ServerConfig, clients: Clients) -> Result<Self, StartError> {
+    pub fn bind(config: ServerOptions, clients: Clients) -> Result<Self, StartError> {
         Self::bind_with(config, clients, &mut Inherited::default())
     }
 
@@ -238,7 +239,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::bind`].
-    pub fn bind_with(config: ServerConfig, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
+    pub fn bind_with(config: ServerOptions, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
         let mut listen = |address, key| inherited.take_or_bind(address, key);
         let tunnel = listen(config.tunnel.listen, "tunnel.listen")?;
         let public = listen(config.public.http, "public.http")?;

@@ -89,7 +89,7 @@ async fn a_lane_joins_only_with_its_tunnels_secret_and_for_its_client() {
     assert_eq!(log_in(&server, &foreign).await.expect_err("not bob's").code, Refusal::WrongNode);
     let (second, _second) = log_in(&server, &join).await.unwrap();
     assert_eq!(second.tunnel_id, welcome.tunnel_id);
-    assert_ne!(second.lane_id, welcome.lane_id);
+    assert_ne!(second.lane.lane_id, welcome.lane.lane_id);
     assert_eq!(server.registry.len(), 1, "a lane is no tunnel of its own");
     server.clients.replace(clients_file("[clients]\n"));
     assert_eq!(log_in(&server, &join).await.expect_err("revoked").code, Refusal::WrongNode);

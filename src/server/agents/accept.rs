@@ -12,18 +12,18 @@ use tokio_rustls::server::TlsStream;
 use super::lane::{LaneStart, serve_lane};
 use super::login::{Declined, Granted};
 use crate::auth::LaneSecret;
-use crate::config::ServerConfig;
 use crate::link::handshake::{MessageError, receive_hello, send, send_encoded};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Side};
 use crate::protocol::json;
-use crate::protocol::login::{Answer, Refusal, Refused, Welcome};
+use crate::protocol::login::{Answer, LaneGrant, LaneTerms, Refusal, Refused, Welcome};
 use crate::protocol::requirements::CAPABILITIES;
 use crate::server::directory::authenticated::Authenticated;
 use crate::server::directory::notices::urls_do_not_fit;
 use crate::server::directory::registry::{NameAssignment, Registration};
 use crate::server::directory::tunnel::{Lane, Tunnel};
 use crate::server::metrics::{LoginResult, Shown};
+use crate::server::options::ServerOptions;
 use crate::server::{LoginPermit, Shared};
 use crate::values::{LaneId, Name, TunnelId};
 
@@ -61,7 +61,7 @@ pub(crate) async fn serve_agent(
 }
 
 async fn log_in(
-    (shared, config): (&Arc<Shared>, &ServerConfig),
+    (shared, config): (&Arc<Shared>, &ServerOptions),
     tls: TlsAcceptor,
     (socket, peer): (TcpStream, SocketAddr),
     came: &mut Option<(Shown, LoginResult)>,
@@ -139,7 +139,7 @@ impl Admitted {
     }
 }
 
-fn admit((shared, config): (&Arc<Shared>, &ServerConfig), login: Authenticated) -> Result<Admitted, Refused> {
+fn admit((shared, config): (&Arc<Shared>, &ServerOptions), login: Authenticated) -> Result<Admitted, Refused> {
     let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
     let id = TunnelId::random().map_err(no_randomness)?;
     let secret = LaneSecret::random().map_err(no_randomness)?;
@@ -157,7 +157,7 @@ struct Welcomed {
     expected: Vec<Name>,
 }
 
-fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) -> Result<Welcomed, Refused> {
+fn welcome((shared, config): (&Arc<Shared>, &ServerOptions), admitted: Admitted) -> Result<Welcomed, Refused> {
     let tunnel = admitted.tunnel();
     let lane = LaneId::next();
     let offered = tunnel.services();
@@ -179,17 +179,17 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) 
     let expected = services.iter().map(|public| public.name.clone()).collect();
     let welcome = Welcome {
         tunnel_id: tunnel.id(),
-        lane_id: lane,
-        lane_secret: tunnel.secret().as_secret().clone(),
-        lane_address: None,
+        lane: LaneGrant { lane_id: lane, lane_secret: tunnel.secret().as_secret().clone(), lane_address: None },
         node_id: shared.node_id.clone(),
         // A client that was removed a moment ago has its lane cut as soon as that is noticed.
         ticket: shared.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
         services,
         standby,
-        heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
-        max_streams: config.limits.per_tunnel.streams_per_lane,
-        connect_timeout_s: config.timeouts.connect.as_secs_f64(),
+        terms: LaneTerms {
+            heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
+            max_streams: config.limits.per_tunnel.streams_per_lane,
+            connect_timeout_s: config.timeouts.connect.as_secs_f64(),
+        },
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -199,7 +199,7 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) 
 }
 
 async fn first_words(
-    (shared, config): (&Arc<Shared>, &ServerConfig),
+    (shared, config): (&Arc<Shared>, &ServerOptions),
     welcomed: Welcomed,
     mut pipe: TlsStream<TcpStream>,
     peer: SocketAddr,

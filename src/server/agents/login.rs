@@ -42,8 +42,8 @@ impl Shared {
     /// at after the proof.
     pub(crate) async fn check_login(self: &Arc<Self>, hello: &Hello, peer: SocketAddr) -> Result<Granted, Declined> {
         self.check_draining()?;
-        check_version(hello.protocol)?;
-        check_required(&hello.required)?;
+        check_version(hello.compatibility.protocol)?;
+        check_required(&hello.compatibility.required)?;
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, peer.ip()).map(Granted::Lane);
         }
@@ -77,7 +77,7 @@ impl Shared {
             peer,
             since: Timestamp::now(),
             start: self.starts.number(&hello.client_id, hello.instance_id, signed, is_on_standby),
-            can_stand_by: hello.capabilities.iter().any(|capability| capability == STANDBY),
+            can_stand_by: hello.compatibility.capabilities.iter().any(|capability| capability == STANDBY),
             standby_for: hello.standby.clone(),
         }
     }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::config::PublicConfig;
 use crate::protocol::login::{PublicService, ServiceKind};
 use crate::routing::RoutingMode;
 use crate::server::directory::service::Service;
+use crate::server::options::PublicOptions;
 use crate::values::Name;
 
 /// Builds the public URLs of services.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PublicUrls<'a> {
-    pub(crate) public: &'a PublicConfig,
+    pub(crate) public: &'a PublicOptions,
     /// The port of the HTTP listener.
     pub(crate) http_port: u16,
     /// The port of the HTTPS listener, if there is one.

@@ -102,12 +102,13 @@ mod tests {
 
     use super::*;
     use crate::auth::LaneSecret;
-    use crate::config::{Environment, Flags, ServerConfig};
     use crate::link::mux;
     use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+    use crate::schema::{Environment, Flags};
     use crate::server::Server;
     use crate::server::directory::authenticated::Authenticated;
     use crate::server::directory::tunnel::{Lane, Tunnel};
+    use crate::server::options::ServerOptions;
     use crate::tenants::clients::Clients;
     use crate::tenants::entry::ClientsFile;
     use crate::values::{InstanceId, LaneId, TunnelId};
@@ -118,7 +119,7 @@ mod tests {
             .with("public.http", "127.0.0.1:0")
             .with("admin.listen", "127.0.0.1:0")
             .with("tunnel.tls.dir", dir.to_str().unwrap());
-        let config = ServerConfig::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
+        let config = ServerOptions::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
         let clients = ClientsFile::from_text(&dir.join("clients.toml"), "[clients]\n").unwrap();
         Server::bind(config, Clients::new(clients)).unwrap()
     }

@@ -35,7 +35,7 @@ pub(crate) async fn check(
         Decision::NoCredential => return Err(Failure::Unauthorized(name.clone())),
         Decision::Compare(credential) => {
             let head = settings.config.timeouts.head;
-            let compared = shared.passwords.check((offered.tunnel.client(), access), &credential, visitor, head).await;
+            let compared = shared.passwords.check(offered.tunnel.client(), access, &credential, visitor, head).await;
             compared.map_err(|why| match why {
                 NotLetIn::Wrong => Failure::Unauthorized(name.clone()),
                 NotLetIn::TooOften(wait) => Failure::RateLimited(wait),

@@ -3,19 +3,17 @@
 mod access;
 mod rules;
 
-use std::path::PathBuf;
-
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
-use super::address::{LocalScheme, LocalUrl, split_host_port};
-use super::raw::Origin;
-use super::table::{Entry, Table};
+use super::local_url::{LocalScheme, LocalUrl};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::json;
 use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceOffer};
-use crate::values::{ClientId, Domain, Name};
+use crate::schema::{Entry, Origin, Table};
+use crate::transport::tls::LocalTrust;
+use crate::values::{ClientId, Domain, Name, split_host_port};
 pub use rules::{HeaderCondition, Rule};
 
 /// Bytes of a message to the server that all services may take; the rest is left for who the agent is.
@@ -93,17 +91,6 @@ pub enum HostHeader {
     Local,
     /// This one.
     Value(String),
-}
-
-/// What the certificate of an `https` application is checked against.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LocalTrust {
-    /// The certificate authorities of the system.
-    System,
-    /// The authorities in this PEM file, and no others.
-    CaFile(PathBuf),
-    /// Nothing: whoever answers is taken for the application.
-    Anybody,
 }
 
 /// A version of the PROXY protocol.

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
 
-use super::error::{ConfigErrors, Problem};
-use super::raw::Origin;
-use super::reference::{Facts, KeyFacts, Values, Words, duration_text};
+use super::layers::Origin;
+use super::problem::{ConfigErrors, Problem};
+use super::reference::{Facts, KeyReference, Values, Words, duration_text};
 use super::suggestion::Known;
 
 /// Collects what a resolver finds wrong, and which keys it asked for.
@@ -71,7 +71,7 @@ impl Report {
     }
 
     /// What the walk has said of each key.
-    pub(crate) fn into_facts(self) -> Vec<KeyFacts> {
+    pub(crate) fn into_facts(self) -> Vec<KeyReference> {
         self.facts.map(|facts| facts.into_inner().into_keys()).unwrap_or_default()
     }
 

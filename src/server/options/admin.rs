@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::ServerOptions;
 use super::public::{OWN_ADDRESS, address};
-use super::server::ServerConfig;
-use super::table::Table;
+use crate::schema::Table;
 
 /// The name of the token's file, where none is named.
 const TOKEN_FILE: &str = "admin-token";
@@ -14,7 +14,7 @@ const PORT: u16 = 9091;
 
 /// The `[admin]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdminConfig {
+pub struct AdminOptions {
     /// Where health and the admin API are served, over plain HTTP; `None` means nowhere. Default: `127.0.0.1:9091`.
     pub listen: Option<SocketAddr>,
     /// The file of the token that the API asks for, made at the first start. Default: `admin-token` in
@@ -22,7 +22,7 @@ pub struct AdminConfig {
     pub token_file: PathBuf,
 }
 
-pub(crate) fn resolve(mut table: Table<'_>, state: &Path) -> AdminConfig {
+pub(crate) fn resolve(mut table: Table<'_>, state: &Path) -> AdminOptions {
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
     table.by_default(format!("`{default}`")).within(format!("{OWN_ADDRESS}, or `off`"));
     let listen = table.parse("listen", |text| match text {
@@ -31,11 +31,11 @@ pub(crate) fn resolve(mut table: Table<'_>, state: &Path) -> AdminConfig {
     });
     table.by_default(format!("`{TOKEN_FILE}` in `tunnel.tls.dir`"));
     let token_file = table.path("token_file").unwrap_or_else(|| state.join(TOKEN_FILE));
-    AdminConfig { listen: listen.unwrap_or(Some(default)), token_file }
+    AdminOptions { listen: listen.unwrap_or(Some(default)), token_file }
 }
 
 /// A warning for an admin listener that others can reach: its token would cross the network in the clear.
-pub fn open_admin_warning(server: &ServerConfig) -> Option<String> {
+pub fn open_admin_warning(server: &ServerOptions) -> Option<String> {
     let listen = server.admin.listen.filter(|listen| !listen.ip().to_canonical().is_loopback())?;
     Some(format!(
         "admin.listen is {listen}, which other machines can reach, and speaks plain HTTP: whoever listens on the way \
@@ -45,12 +45,13 @@ pub fn open_admin_warning(server: &ServerConfig) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Environment, Flags};
     use super::*;
+    use crate::schema::{Environment, Flags};
 
-    fn server(text: &str) -> Result<ServerConfig, String> {
+    fn server(text: &str) -> Result<ServerOptions, String> {
         let file = Path::new("etc/server.toml");
-        ServerConfig::from_text(file, text, &Environment::default(), &Flags::new()).map_err(|errors| errors.to_string())
+        ServerOptions::from_text(file, text, &Environment::default(), &Flags::new())
+            .map_err(|errors| errors.to_string())
     }
 
     #[test]

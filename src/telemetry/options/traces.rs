@@ -2,12 +2,12 @@
 
 use http::Uri;
 
-use super::address::split_host_port;
-use super::table::{Entry, Table};
+use crate::schema::{Entry, Table};
+use crate::values::split_host_port;
 
 /// The `[traces]` section. A program that is built without the feature `otlp` takes no endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TracesConfig {
+pub struct TracesOptions {
     /// The collector's URL, to which `/v1/traces` is added; without a slash at its end. Default: none, and no spans.
     pub endpoint: Option<String>,
     /// Which part of new traces is exported. Default: all of them.
@@ -33,7 +33,7 @@ impl Ratio {
     }
 }
 
-pub(crate) fn resolve(mut table: Table<'_>) -> TracesConfig {
+pub(crate) fn resolve(mut table: Table<'_>) -> TracesOptions {
     table.within("`http://` or `https://`, without `/v1/traces`");
     let endpoint = table.take("endpoint").and_then(|entry| match cfg!(feature = "otlp") {
         true => entry.parse(collector),
@@ -47,7 +47,7 @@ pub(crate) fn resolve(mut table: Table<'_>) -> TracesConfig {
     });
     table.by_default("1").within("0 to 1");
     let sample = table.take("sample").and_then(Entry::fraction).map_or(Ratio::ALL, Ratio::of);
-    TracesConfig { endpoint, sample }
+    TracesOptions { endpoint, sample }
 }
 
 fn collector(text: &str) -> Result<String, String> {
@@ -76,14 +76,20 @@ fn collector(text: &str) -> Result<String, String> {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Environment, Flags, ServerConfig};
     use super::*;
+    use crate::schema::{Environment, FileText, Flags, Report, merge};
 
-    fn traces(text: &str) -> Result<TracesConfig, String> {
-        let (file, flags) = (Path::new("server.toml"), Flags::new());
-        let text = format!("[traces]\n{text}");
-        let config = ServerConfig::from_text(file, &text, &Environment::default(), &flags);
-        config.map(|config| config.traces).map_err(|errors| errors.to_string())
+    fn read(text: &str, environment: &Environment) -> Result<TracesOptions, String> {
+        let file = FileText { path: "server.toml".into(), text: text.to_owned() };
+        let report = Report::new(Some(&file.path), Path::new(""));
+        let mut root = report.root(merge(Some(&file), environment, &Flags::new()).unwrap());
+        let options = resolve(root.section("traces"));
+        drop(root);
+        report.finish(Some(options)).map_err(|errors| errors.to_string())
+    }
+
+    fn traces(text: &str) -> Result<TracesOptions, String> {
+        read(&format!("[traces]\n{text}"), &Environment::default())
     }
 
     #[test]
@@ -97,8 +103,7 @@ mod tests {
             assert!(message.contains("traces.sample: must be a fraction"), "{text}: {message}");
         }
         let environment: Environment = [("ADIT__TRACES__SAMPLE", "0.25")].into_iter().collect();
-        let config = ServerConfig::from_text(Path::new("server.toml"), "", &environment, &Flags::new()).unwrap();
-        assert_eq!(config.traces.sample.as_f64(), 0.25);
+        assert_eq!(read("", &environment).unwrap().sample.as_f64(), 0.25);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, InvalidHeaderValue, TE, TRAILER, TRANSFER_ENCODING};
 
 use super::local;
-use crate::config::address::{LocalUrl, split_host_port};
-use crate::config::table::{Entry, Table};
+use crate::agent::options::LocalUrl;
 use crate::protocol::login::ServiceKind;
+use crate::schema::{Entry, Table};
+use crate::values::split_host_port;
 
 /// The most rules of one service.
 const MAX_RULES: usize = 64;

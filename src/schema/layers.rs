@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 use toml_edit::{Document, Item};
 
-use super::error::ConfigErrors;
+use super::problem::ConfigErrors;
 
 /// What every overriding variable starts with; the rest is the key path in capitals, its parts joined by `__`.
 pub(crate) const PREFIX: &str = "ADIT__";

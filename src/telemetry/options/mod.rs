@@ -2,8 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::table::Table;
+mod traces;
+
+pub(crate) use traces::resolve as resolve_traces;
+pub use traces::{Ratio, TracesOptions};
+
 use crate::files::directory_of;
+use crate::schema::Table;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +21,7 @@ pub enum LogFormat {
 
 /// What is logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogConfig {
+pub struct LogOptions {
     /// How the lines look. Default: text.
     pub format: LogFormat,
     /// The least severe level that is shown: `error`, `warn`, `info`, `debug` or `trace`. Default: `info`, of an
@@ -31,7 +36,7 @@ pub struct LogConfig {
     pub file: Option<LogFile>,
 }
 
-impl LogConfig {
+impl LogOptions {
     /// Text on standard error, of this level, without a line for each request.
     pub fn plain(level: &str) -> Self {
         Self { format: LogFormat::Text, level: level.to_owned(), access: false, query: false, file: None }
@@ -60,18 +65,18 @@ impl LogFile {
 pub const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The section of an agent. It says less by default: what matters stands on the terminal, and `info` has each request.
-pub(crate) fn resolve_agent(table: Table<'_>) -> LogConfig {
+pub(crate) fn resolve_agent(table: Table<'_>) -> LogOptions {
     resolve(table, "warn")
 }
 
 /// The section of a server, which can log each request too.
-pub(crate) fn resolve_server(mut table: Table<'_>) -> LogConfig {
+pub(crate) fn resolve_server(mut table: Table<'_>) -> LogOptions {
     let access = table.boolean("access", false);
     let query = table.boolean("query", false);
-    LogConfig { access, query, ..resolve(table, "info") }
+    LogOptions { access, query, ..resolve(table, "info") }
 }
 
-fn resolve(mut table: Table<'_>, default: &str) -> LogConfig {
+fn resolve(mut table: Table<'_>, default: &str) -> LogOptions {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = table.by_default("`text`").choice("format", "a log format", &formats);
     table.by_default(format!("`{default}`")).within(format!("`{}`", LOG_LEVELS.join("`, `")));
@@ -79,10 +84,10 @@ fn resolve(mut table: Table<'_>, default: &str) -> LogConfig {
     let path = table.path("file");
     let size = table.within(" bytes").number("file_size", 104_857_600, 1_024..=100_000_000_000) as u64;
     let keep = table.number("files", 7, 1..=1_000);
-    LogConfig {
+    LogOptions {
         format: format.unwrap_or(LogFormat::Text),
         file: path.map(|path| LogFile { path, size, keep }),
-        ..LogConfig::plain(level.as_deref().unwrap_or(default))
+        ..LogOptions::plain(level.as_deref().unwrap_or(default))
     }
 }
 

@@ -5,13 +5,13 @@ use ipnet::IpNet;
 use super::*;
 use crate::routing::RoutingMode;
 
-fn read(text: &str) -> Result<ServerConfig, ConfigErrors> {
+fn read(text: &str) -> Result<ServerOptions, ConfigErrors> {
     read_with(text, &[])
 }
 
-fn read_with(text: &str, environment: &[(&str, &str)]) -> Result<ServerConfig, ConfigErrors> {
+fn read_with(text: &str, environment: &[(&str, &str)]) -> Result<ServerOptions, ConfigErrors> {
     let environment = environment.iter().copied().collect();
-    ServerConfig::from_text(Path::new("etc/server.toml"), text, &environment, &Flags::new())
+    ServerOptions::from_text(Path::new("etc/server.toml"), text, &environment, &Flags::new())
 }
 
 /// The key of the only problem `text` has, and its message.
@@ -48,7 +48,7 @@ fn environment_and_flags_reach_every_kind_of_value() {
         ("ADIT__PUBLIC__DOMAIN", "a.example"),
     ];
     let flags = Flags::new().with("public.domain", "B.example").with("limits.per_ip.burst", 7);
-    let config = ServerConfig::from_text(
+    let config = ServerOptions::from_text(
         Path::new("server.toml"),
         "[public]\nrouting = ['subdomain']",
         &environment.into_iter().collect(),
@@ -191,6 +191,6 @@ fn keys_that_nothing_uses_yet_are_unknown() {
 #[test]
 fn a_named_file_must_exist() {
     let missing = Path::new("no/such/server.toml");
-    let errors = ServerConfig::load_with(Some(missing), &Environment::default(), &Flags::new()).unwrap_err();
+    let errors = ServerOptions::load_with(Some(missing), &Environment::default(), &Flags::new()).unwrap_err();
     assert!(errors.to_string().starts_with("no/such/server.toml: there is no such file"), "{errors}");
 }

@@ -1,15 +1,17 @@
 use super::*;
-use crate::config::{HeaderRules, HostHeader, LocalTrust, Place, ProxyProtocol};
+use crate::agent::options::{HeaderRules, HostHeader, Place, ProxyProtocol};
 use crate::protocol::login::{MAX_SERVICES, ServiceKind};
+use crate::transport::tls::LocalTrust;
+use crate::values::Fingerprint;
 
 const WHO: &str = "servers = ['a.example']\nclient_id = 'alice'\n";
 const SERVICE: &str = "[[services]]\nlocal = 3000\n";
 
-fn read_with(text: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<AgentConfig, ConfigErrors> {
-    AgentConfig::from_text(Path::new("agent.toml"), text, &environment.iter().copied().collect(), flags)
+fn read_with(text: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<AgentOptions, ConfigErrors> {
+    AgentOptions::from_text(Path::new("agent.toml"), text, &environment.iter().copied().collect(), flags)
 }
 
-fn read(text: &str) -> Result<AgentConfig, ConfigErrors> {
+fn read(text: &str) -> Result<AgentOptions, ConfigErrors> {
     read_with(text, &[("ADIT_TOKEN", "adit_env")], &Flags::new())
 }
 
@@ -23,7 +25,7 @@ fn problem(head: &str, tail: &str) -> (String, String) {
 
 #[test]
 fn what_is_missing_is_named_with_what_to_do_about_it() {
-    let errors = AgentConfig::from_flags(&Environment::default(), &Flags::new()).unwrap_err();
+    let errors = AgentOptions::from_flags(&Environment::default(), &Flags::new()).unwrap_err();
     let text = errors.to_string();
     let keys: Vec<_> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["servers", "client_id", "token", "services"]);
@@ -42,7 +44,7 @@ fn flags_alone_are_enough() {
         .with("token", "adit_flag")
         .with("ca", "ca.pem")
         .with("services", vec![service]);
-    let config = AgentConfig::from_flags(&Environment::default(), &flags).unwrap();
+    let config = AgentOptions::from_flags(&Environment::default(), &flags).unwrap();
     assert_eq!(config.servers, ["[::1]:9".parse().unwrap()]);
     assert_eq!(config.token.expose(), "adit_flag");
     assert_eq!(config.trust, Trust::CaFile("ca.pem".into()));
@@ -155,7 +157,7 @@ fn servers_from_the_environment_are_separated_by_commas() {
 
 #[test]
 fn a_missing_file_points_to_the_way_without_one() {
-    let errors = AgentConfig::load_with(Some(Path::new("no/such.toml")), &Environment::default(), &Flags::new(), None);
+    let errors = AgentOptions::load_with(Some(Path::new("no/such.toml")), &Environment::default(), &Flags::new(), None);
     assert!(errors.unwrap_err().to_string().contains("adit http 3000"));
 }
 
@@ -211,9 +213,9 @@ fn saved() -> (tempfile::TempDir, SavedLogin) {
     (folder, login)
 }
 
-fn over(saved: &Path, file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<AgentConfig, ConfigErrors> {
+fn over(saved: &Path, file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<AgentOptions, ConfigErrors> {
     let file = FileText { path: "agent.toml".into(), text: format!("{file}\n{SERVICE}") };
-    AgentConfig::from_file(&file, &environment.iter().copied().collect(), flags, Some(saved))
+    AgentOptions::from_file(&file, &environment.iter().copied().collect(), flags, Some(saved))
 }
 
 #[test]

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, value};
 
-use super::address::ServerAddress;
-use super::agent::{Trust, trust};
-use super::error::ConfigErrors;
-use super::raw::{Environment, FileText, Flags, merge};
-use super::table::{Report, Table};
+use super::trust;
 use crate::files::{self, Readers};
-use crate::values::{ClientId, Secret};
+use crate::schema::{ConfigErrors, Environment, FileText, Flags, Report, Table, merge};
+use crate::transport::tls::Trust;
+use crate::values::{ClientId, Secret, ServerAddress};
 
 const FILE: &str = "login.toml";
 

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::address::dns_name;
-use super::server::{OwnCertificate, own_certificate};
-use super::table::{Entry, Table};
+use super::{OwnCertificate, own_certificate};
 use crate::routing::{HostPattern, RoutingMode};
+use crate::schema::{Entry, Table};
+use crate::values::{NETWORKS, dns_name, network};
 
 /// The `[public]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicConfig {
+pub struct PublicOptions {
     /// The DNS name under which names live, in lower case. Default: `localhost`.
     pub domain: String,
     /// Where visitors connect over plain HTTP. Default: `[::]:9090`.
@@ -40,10 +40,9 @@ pub struct PublicConfig {
 }
 
 /// What lists of peers take, and keys that say where to listen.
-pub(crate) const NETWORKS: &str = "addresses, networks";
 pub(crate) const OWN_ADDRESS: &str = "address and port of its own";
 
-pub(crate) fn resolve(mut table: Table<'_>) -> PublicConfig {
+pub(crate) fn resolve(mut table: Table<'_>) -> PublicOptions {
     let domain = table.by_default("`localhost`").within("a DNS name").parse("domain", domain);
     let domain = domain.unwrap_or_else(|| "localhost".to_owned());
     let http = listen(&mut table, "http", 9090);
@@ -72,7 +71,7 @@ pub(crate) fn resolve(mut table: Table<'_>) -> PublicConfig {
     });
     table.by_default("those of the system").within("addresses, with a port if it is not 53");
     let resolvers = table.list("resolvers", resolver).unwrap_or_default();
-    PublicConfig {
+    PublicOptions {
         domain,
         http,
         https,
@@ -137,14 +136,6 @@ fn routing(table: &mut Table<'_>) -> Vec<RoutingMode> {
         }
     }
     modes
-}
-
-/// A network, or a single address.
-pub(crate) fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| address()).map_err(|_| {
-        format!("`{text}` is not a network; write one like 10.0.0.0/8 or 2001:db8::/32, or a single address")
-    })
 }
 
 /// A name server: an address, with a port if it is not 53.

@@ -1,4 +1,4 @@
-use super::super::raw::{Environment, FileText, Flags, merge};
+use super::super::layers::{Environment, FileText, Flags, merge};
 use super::*;
 
 fn walk<T>(text: &str, environment: &[(&str, &str)], take: impl FnOnce(Table<'_>) -> T) -> Result<T, ConfigErrors> {

@@ -2,16 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::values::{ClientId, Fingerprint, Secret};
+mod local_url;
+mod saved_login;
+mod secret_file;
+mod service;
 
-use super::address::ServerAddress;
-use super::error::{ConfigErrors, Problem};
-use super::log::{self, LogConfig};
-use super::raw::{Environment, FileText, Flags, Origin, TOKEN_VARIABLE, merge};
-use super::saved::SavedLogin;
-use super::secret;
-use super::service::{self, Service};
-use super::table::{Entry, Report, Table};
+pub use local_url::{LocalScheme, LocalUrl, Place};
+pub use saved_login::SavedLogin;
+pub use service::{HeaderCondition, HeaderRules, HostHeader, ProxyProtocol, Rule, Service};
+
+use crate::schema::{
+    ConfigErrors, Entry, Environment, FileText, Flags, Origin, Problem, Report, TOKEN_VARIABLE, Table, merge,
+};
+use crate::telemetry::options::{self as log, LogOptions};
+use crate::transport::tls::Trust;
+use crate::values::{ClientId, Secret, ServerAddress};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
@@ -35,16 +40,16 @@ pub(crate) const TOP_LEVEL: &[&str] = &[
 
 /// Everything an agent needs to know.
 #[derive(Debug, Clone)]
-pub struct AgentConfig {
+pub struct AgentOptions {
     /// The servers, in the order in which they are tried. Never empty.
     pub servers: Vec<ServerAddress>,
     /// The client the agent logs in as.
     pub client_id: ClientId,
-    /// The client's token; empty only while [`AgentConfig::awaited`] says why.
+    /// The client's token; empty only while [`AgentOptions::awaited`] says why.
     pub token: Secret,
     /// Whether the token comes from a saved login: then a server has accepted it before.
     pub token_is_saved: bool,
-    /// Why the token file holds no token yet; only from [`AgentConfig::load_awaiting_token`].
+    /// Why the token file holds no token yet; only from [`AgentOptions::load_awaiting_token`].
     pub awaited: Option<String>,
     /// The file it was read from, if it has one of its own.
     pub token_file: Option<PathBuf>,
@@ -57,21 +62,10 @@ pub struct AgentConfig {
     /// Whether the agent exits, instead of standing by, when another agent of the client has all of its names. Default: no.
     pub exit_when_replaced: bool,
     /// What is logged, and how.
-    pub log: LogConfig,
+    pub log: LogOptions,
 }
 
-/// What the server's certificate is checked against.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
-    /// The certificate authorities of the system.
-    System,
-    /// The authorities in this PEM file, and no others.
-    CaFile(PathBuf),
-    /// The authority whose key has this fingerprint, and no other.
-    Fingerprint(Fingerprint),
-}
-
-impl AgentConfig {
+impl AgentOptions {
     /// Reads `file` (without one, [`DEFAULT_AGENT_FILE`]), the process's environment and `flags`; and what they leave open
     /// of server, client and token, in the login that the user has kept.
     ///
@@ -81,8 +75,8 @@ impl AgentConfig {
         Self::load_with(file, &Environment::of_process(), flags, SavedLogin::folder().as_deref())
     }
 
-    /// Like [`AgentConfig::load`], for an agent that can wait for its token file: a file that is missing, unreadable or
-    /// empty is no error, and [`AgentConfig::awaited`] says what is wrong with it.
+    /// Like [`AgentOptions::load`], for an agent that can wait for its token file: a file that is missing, unreadable or
+    /// empty is no error, and [`AgentOptions::awaited`] says what is wrong with it.
     ///
     /// # Errors
     /// Everything else that is wrong, at once.
@@ -91,7 +85,7 @@ impl AgentConfig {
         from_layers(Some(&read_file(file)?), &Environment::of_process(), flags, (saved.as_deref(), TokenFile::MayCome))
     }
 
-    /// Like [`AgentConfig::load`], with an environment of the caller's choice, and the folder of a kept login.
+    /// Like [`AgentOptions::load`], with an environment of the caller's choice, and the folder of a kept login.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
@@ -104,7 +98,7 @@ impl AgentConfig {
         from_layers(Some(&read_file(file)?), environment, flags, (saved, TokenFile::MustBeThere))
     }
 
-    /// Like [`AgentConfig::load`], without a file.
+    /// Like [`AgentOptions::load`], without a file.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
@@ -156,7 +150,7 @@ fn from_layers(
     environment: &Environment,
     flags: &Flags,
     (saved, token_file): (Option<&Path>, TokenFile),
-) -> Result<AgentConfig, ConfigErrors> {
+) -> Result<AgentOptions, ConfigErrors> {
     let values = merge(file, environment, flags)?;
     let path = file.map(|file| file.path.as_path());
     let base = path.and_then(Path::parent).unwrap_or(Path::new(""));
@@ -171,7 +165,7 @@ fn from_layers(
     };
     let config = resolve(report.root(values), environment.get(TOKEN_VARIABLE), saved.as_ref());
     let awaited = report.take_deferred().pop().map(|problem| problem.to_string());
-    let config = config.map(|config| AgentConfig { awaited, ..config });
+    let config = config.map(|config| AgentOptions { awaited, ..config });
     report.finish(config).map_err(|mut errors| {
         // It is no matter as long as nobody needs it.
         errors.problems.extend(broken.map(|broken| Problem {
@@ -209,7 +203,7 @@ pub(crate) fn resolve(
     mut root: Table<'_>,
     token_variable: Option<&str>,
     saved: Option<&SavedLogin>,
-) -> Option<AgentConfig> {
+) -> Option<AgentOptions> {
     let report = root.report();
     let given = Given {
         servers: root
@@ -257,7 +251,7 @@ pub(crate) fn resolve(
     let log = log::resolve_agent(root.section("log"));
     let token_file = token_file.flatten();
     let (servers, client_id, token) = (servers?, client_id?, token?);
-    Some(AgentConfig {
+    Some(AgentOptions {
         servers,
         client_id,
         token,
@@ -330,7 +324,7 @@ fn read_token(report: &Report, source: TokenSource<'_>) -> Option<FoundToken> {
         }
         TokenSource::File(entry) => {
             let origin = entry.origin().suffix("token_file");
-            return read_token_file(report, secret::path_of(entry)?, &origin);
+            return read_token_file(report, secret_file::path_of(entry)?, &origin);
         }
         TokenSource::Variable(text) => (text.trim().to_owned(), format!(" (from {TOKEN_VARIABLE})")),
     };
@@ -345,7 +339,7 @@ fn read_token(report: &Report, source: TokenSource<'_>) -> Option<FoundToken> {
 
 /// Returns the token in the file at `path`, or an empty one if the caller can wait for it.
 fn read_token_file(report: &Report, path: PathBuf, origin: &str) -> Option<FoundToken> {
-    let problem = match secret::read(&path) {
+    let problem = match secret_file::read(&path) {
         Ok(text) => match problem_with(&text) {
             None => return Some((Secret::new(text), Some(path))),
             Some(problem) => format!("{problem}{origin}"),

@@ -1,21 +1,20 @@
 //! `server.toml`, read again while a server runs: what of it counts at once, and what waits for the next start.
 
-use super::log::LogConfig;
-use super::public::PublicConfig;
-use super::server::{ServerConfig, TunnelConfig};
+use super::{PublicOptions, ServerOptions, TunnelOptions};
+use crate::telemetry::options::LogOptions;
 
 /// A configuration that was read while a server runs by another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewed {
     /// What counts from now on: as it was read, but for the keys that wait, which are as they were.
-    pub config: ServerConfig,
+    pub config: ServerOptions,
     /// The paths of the keys that say something else from now on, in the order of the file.
     pub changed: Vec<&'static str>,
     /// The paths of those that wait for the next start.
     pub waiting: Vec<&'static str>,
 }
 
-impl ServerConfig {
+impl ServerOptions {
     /// What becomes of this one when `read` is taken over: listeners, and what else is made once, stay as they are.
     pub fn renewed(&self, read: &Self) -> Renewed {
         let config = self.over(read.clone());
@@ -35,15 +34,15 @@ impl ServerConfig {
         }
         Self {
             clients: self.clients.clone(),
-            tunnel: TunnelConfig { listen: tunnel.listen, tls: tunnel.tls.clone(), ..read.tunnel },
-            public: PublicConfig {
+            tunnel: TunnelOptions { listen: tunnel.listen, tls: tunnel.tls.clone(), ..read.tunnel },
+            public: PublicOptions {
                 domain: public.domain.clone(),
                 http: public.http,
                 https: public.https,
                 ..read.public
             },
             admin: self.admin.clone(),
-            log: LogConfig { format: log.format, file: log.file.clone(), ..read.log },
+            log: LogOptions { format: log.format, file: log.file.clone(), ..read.log },
             traces: self.traces.clone(),
             ..read
         }
@@ -53,7 +52,7 @@ impl ServerConfig {
 /// One key of the file.
 pub(crate) struct Key {
     pub(crate) path: &'static str,
-    differs: fn(&ServerConfig, &ServerConfig) -> bool,
+    differs: fn(&ServerOptions, &ServerOptions) -> bool,
 }
 
 /// A key that is called as its field.
@@ -145,10 +144,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Environment, Flags};
+    use crate::schema::{Environment, Flags};
 
-    fn config(text: &str) -> ServerConfig {
-        ServerConfig::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new()).unwrap()
+    fn config(text: &str) -> ServerOptions {
+        ServerOptions::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new()).unwrap()
     }
 
     #[test]

@@ -3,15 +3,16 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::config::{AgentConfig, ConfigErrors, Environment, Flags};
+use crate::agent::options::AgentOptions;
 use crate::protocol::access::{Webhook, WebhookScheme};
+use crate::schema::{ConfigErrors, Environment, Flags};
 use crate::values::{Fingerprint, Secret};
 
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$aGFzaGhhc2g";
 
 fn read(services: &str) -> Result<Vec<Service>, ConfigErrors> {
     let text = format!("servers = ['a.example']\nclient_id = 'alice'\ntoken = 'adit_x'\n{services}");
-    AgentConfig::from_text(Path::new("agent.toml"), &text, &Environment::default(), &Flags::new())
+    AgentOptions::from_text(Path::new("agent.toml"), &text, &Environment::default(), &Flags::new())
         .map(|config| config.services)
 }
 

@@ -6,16 +6,20 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::address::dns_name;
-use super::admin::{self, AdminConfig};
-use super::error::{ConfigErrors, Problem};
-use super::log::{self, LogConfig};
-use super::public::{self, PublicConfig, listen};
-use super::raw::{Environment, FileText, Flags, merge};
-use super::table::{Report, Table};
-use super::traces::{self, TracesConfig};
-use crate::tenants::entry;
-use crate::tenants::entry::ClientLimits;
+mod admin;
+mod public;
+pub(crate) mod renewed;
+
+pub use admin::{AdminOptions, open_admin_warning};
+pub use public::PublicOptions;
+pub use renewed::Renewed;
+
+use self::public::listen;
+use crate::routing::RoutingMode;
+use crate::schema::{ConfigErrors, Environment, FileText, Flags, Problem, Report, Table, merge};
+use crate::telemetry::options::{self as telemetry, LogOptions, TracesOptions};
+use crate::tenants::entry::{self, ClientLimits, ClientsFile};
+use crate::values::dns_name;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_SERVER_FILE: &str = "config/server.toml";
@@ -25,28 +29,28 @@ pub(crate) const TOP_LEVEL: &[&str] = &["admin", "clients", "limits", "log", "pu
 
 /// Everything `adit server` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerConfig {
+pub struct ServerOptions {
     /// The clients file. Default: `clients.toml` beside the configuration file.
     pub clients: PathBuf,
     /// Where agents connect.
-    pub tunnel: TunnelConfig,
+    pub tunnel: TunnelOptions,
     /// Where visitors connect.
-    pub public: PublicConfig,
+    pub public: PublicOptions,
     /// Where the operator's tools connect.
-    pub admin: AdminConfig,
+    pub admin: AdminOptions,
     /// How long to wait for a visitor or an application.
-    pub timeouts: TimeoutConfig,
+    pub timeouts: TimeoutOptions,
     /// How much of everything there may be.
-    pub limits: LimitConfig,
+    pub limits: LimitOptions,
     /// What is logged, and how.
-    pub log: LogConfig,
+    pub log: LogOptions,
     /// Where spans of requests go.
-    pub traces: TracesConfig,
+    pub traces: TracesOptions,
 }
 
 /// The `[tunnel]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TunnelConfig {
+pub struct TunnelOptions {
     /// Where agents connect. Default: `[::]:8080`.
     pub listen: SocketAddr,
     /// Time between two heartbeats on a lane; three missed ones end it. Default: 10 s, from 100 ms to 5 min.
@@ -58,12 +62,12 @@ pub struct TunnelConfig {
     /// How many tunnels at once. Default: 10,000.
     pub max_tunnels: usize,
     /// The certificate agents see.
-    pub tls: TlsConfig,
+    pub tls: TlsOptions,
 }
 
 /// The `[tunnel.tls]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsConfig {
+pub struct TlsOptions {
     /// Where self-made certificates are kept. Default: `../certs` from the configuration file, `certs` without one.
     pub dir: PathBuf,
     /// Further DNS names and IP addresses for the self-made certificate, in lower case. Default: none.
@@ -83,7 +87,7 @@ pub struct OwnCertificate {
 
 /// The `[timeouts]` section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeoutConfig {
+pub struct TimeoutOptions {
     /// For a visitor's request head, its first byte included. Default: 10 s.
     pub head: Duration,
     /// For the first byte of the next request on a connection that is kept. Default: 75 s.
@@ -100,7 +104,7 @@ pub struct TimeoutConfig {
 
 /// The `[limits]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitConfig {
+pub struct LimitOptions {
     /// For each visitor's or agent's address.
     pub per_ip: PerIpLimits,
     /// For each client, over all its tunnels and visitors; a client's own come first. Default: none.
@@ -156,7 +160,7 @@ pub struct PerTunnelLimits {
     pub lane_window: usize,
 }
 
-impl ServerConfig {
+impl ServerOptions {
     /// Reads `file` (without one, [`DEFAULT_SERVER_FILE`] if it is there), the process's environment and `flags`.
     ///
     /// # Errors
@@ -165,7 +169,7 @@ impl ServerConfig {
         Self::load_with(file, &Environment::of_process(), flags)
     }
 
-    /// Like [`ServerConfig::load`], with an environment of the caller's choice.
+    /// Like [`ServerOptions::load`], with an environment of the caller's choice.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
@@ -199,7 +203,7 @@ fn from_layers(
     file: Option<&FileText>,
     environment: &Environment,
     flags: &Flags,
-) -> Result<ServerConfig, ConfigErrors> {
+) -> Result<ServerOptions, ConfigErrors> {
     let (config, report) = walk(file, environment, flags)?;
     report.finish(Some(config))
 }
@@ -208,7 +212,7 @@ fn walk(
     file: Option<&FileText>,
     environment: &Environment,
     flags: &Flags,
-) -> Result<(ServerConfig, Report), ConfigErrors> {
+) -> Result<(ServerOptions, Report), ConfigErrors> {
     let values = merge(file, environment, flags)?;
     let path = file.map(|file| file.path.as_path());
     // Without a file the defaults are those of an empty one in its usual place.
@@ -218,20 +222,20 @@ fn walk(
     Ok((config, report))
 }
 
-pub(crate) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerConfig {
+pub(crate) fn resolve(mut root: Table<'_>, has_file: bool) -> ServerOptions {
     let report = root.report();
     let clients = root.by_default("`clients.toml` beside the file").path("clients");
     let clients = clients.unwrap_or_else(|| report.base().join("clients.toml"));
     let tunnel = tunnel(root.section("tunnel"), has_file);
-    let config = ServerConfig {
+    let config = ServerOptions {
         clients,
         public: public::resolve(root.section("public")),
         admin: admin::resolve(root.section("admin"), &tunnel.tls.dir),
         tunnel,
         timeouts: timeouts(root.section("timeouts")),
         limits: limits(root.section("limits")),
-        log: log::resolve_server(root.section("log")),
-        traces: traces::resolve(root.section("traces")),
+        log: telemetry::resolve_server(root.section("log")),
+        traces: telemetry::resolve_traces(root.section("traces")),
     };
     let public = &config.public;
     let listeners = [
@@ -260,8 +264,8 @@ fn between(least: Duration, most: Duration) -> RangeInclusive<Duration> {
     least..=most
 }
 
-fn tunnel(mut table: Table<'_>, has_file: bool) -> TunnelConfig {
-    TunnelConfig {
+fn tunnel(mut table: Table<'_>, has_file: bool) -> TunnelOptions {
+    TunnelOptions {
         listen: listen(&mut table, "listen", 8080),
         heartbeat: table.duration("heartbeat", 10 * SECOND, between(100 * MILLISECOND, 5 * MINUTE)),
         login_timeout: table.duration("login_timeout", 10 * SECOND, between(10 * MILLISECOND, 5 * MINUTE)),
@@ -271,14 +275,14 @@ fn tunnel(mut table: Table<'_>, has_file: bool) -> TunnelConfig {
     }
 }
 
-fn tls(mut table: Table<'_>, has_file: bool) -> TlsConfig {
+fn tls(mut table: Table<'_>, has_file: bool) -> TlsOptions {
     let default_dir = || if has_file { table.report().base().join("../certs") } else { PathBuf::from("certs") };
     let default_dir = default_dir();
     let dir = table.by_default("`../certs` from the file; `certs` without one").path("dir").unwrap_or(default_dir);
     let names = table.within("DNS names (no wildcards), IP addresses").list("names", certificate_name);
     let names = names.unwrap_or_default();
     let own = own_certificate(&mut table);
-    TlsConfig { dir, names, own }
+    TlsOptions { dir, names, own }
 }
 
 /// `cert` and `key`, which go together.
@@ -300,9 +304,9 @@ fn certificate_name(text: &str) -> Result<String, String> {
     if text.parse::<IpAddr>().is_ok() { Ok(text.to_ascii_lowercase()) } else { dns_name(text) }
 }
 
-fn timeouts(mut table: Table<'_>) -> TimeoutConfig {
+fn timeouts(mut table: Table<'_>) -> TimeoutOptions {
     let least = 10 * MILLISECOND;
-    TimeoutConfig {
+    TimeoutOptions {
         head: table.duration("head", 10 * SECOND, between(least, 10 * MINUTE)),
         keep_alive: table.duration("keep_alive", 75 * SECOND, between(least, 60 * MINUTE)),
         connect: table.duration("connect", 5 * SECOND, between(least, 10 * MINUTE)),
@@ -312,8 +316,8 @@ fn timeouts(mut table: Table<'_>) -> TimeoutConfig {
     }
 }
 
-fn limits(mut table: Table<'_>) -> LimitConfig {
-    LimitConfig {
+fn limits(mut table: Table<'_>) -> LimitOptions {
+    LimitOptions {
         per_ip: per_ip(table.section("per_ip")),
         per_client: entry::limits(table.section("per_client")),
         per_tunnel: per_tunnel(table.section("per_tunnel")),
@@ -349,6 +353,22 @@ fn per_tunnel(mut table: Table<'_>) -> PerTunnelLimits {
 fn positive(table: &mut Table<'_>, key: &str, default: usize) -> NonZeroU32 {
     let number = table.number(key, default, 1..=1_000_000_000);
     u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
+}
+
+/// A warning for a server on which path routing makes several clients share one browser origin.
+///
+/// Worth saying at start-up, too: cookies and scripts of one client's pages then reach those of the others.
+pub fn shared_origin_warning(server: &ServerOptions, clients: &ClientsFile) -> Option<String> {
+    let shared = server.public.routing.contains(&RoutingMode::Path) && clients.clients.len() > 1;
+    shared.then(|| {
+        let domain = &server.public.domain;
+        format!(
+            "path routing is on for {} clients: all names under {domain}/<name>/ share one browser origin, so the pages \
+             of one client can read cookies and data of the others; use subdomain routing alone if they do not trust \
+             each other",
+            clients.clients.len()
+        )
+    })
 }
 
 #[cfg(test)]

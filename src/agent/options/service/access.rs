@@ -7,12 +7,11 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 
 use super::rules::visible_field;
-use crate::config::public::{NETWORKS, network};
-use crate::config::secret;
-use crate::config::table::{Entry, Table};
+use crate::agent::options::secret_file;
 use crate::protocol::access::{AccessPolicy, BasicUser, SharedHeader, Webhook, WebhookScheme};
 use crate::protocol::login::ServiceKind;
-use crate::values::{Fingerprint, Secret};
+use crate::schema::{Entry, Table};
+use crate::values::{Fingerprint, NETWORKS, Secret, network};
 
 /// How old the signature of a webhook may be. Stripe's own libraries take the same.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
@@ -115,7 +114,7 @@ fn webhook(mut table: Table<'_>) -> Option<Webhook> {
     let secret = table.by_default("required, or `secret_file`").within("a text").take("secret");
     let secret = match (secret, table.within("a path").take("secret_file")) {
         (Some(entry), None) => entry.text().map(|text| (key, text)),
-        (None, Some(entry)) => secret::read_file(entry).map(|(_, text)| (file_key, text)),
+        (None, Some(entry)) => secret_file::read_file(entry).map(|(_, text)| (file_key, text)),
         (None, None) => {
             report
                 .problem(key, "is missing; give the secret that the sender signs with, or a secret_file that holds it");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::table::Entry;
+use crate::schema::Entry;
 
 /// The file that `entry` names, and what it holds, without the white space around it. May be nothing.
 pub(crate) fn read_file(entry: Entry<'_>) -> Option<(PathBuf, String)> {
