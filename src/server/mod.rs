@@ -36,7 +36,7 @@ use crate::link::mux::Unread;
 use crate::server::agents::login::RefusedTokens;
 use crate::server::agents::revocation::Warden;
 use crate::server::agents::start_order::Starts;
-use crate::server::directory::client_usage::Usages;
+use crate::server::directory::client_usage::ClientUsages;
 use crate::server::directory::ports::{OpenPort, Ports};
 use crate::server::directory::registry::Registry;
 use crate::server::ingress::Door;
@@ -150,7 +150,7 @@ pub struct Shared {
     clients: Arc<Clients>,
     clients_file: Arc<ClientsOnDisk>,
     warden: Warden,
-    usages: Usages,
+    usages: ClientUsages,
     registry: Arc<Registry>,
     /// The order in which agents were started.
     starts: Starts,
@@ -270,7 +270,7 @@ impl Server {
         let shared = Shared {
             clients_file: Arc::new(ClientsOnDisk::new(config.clients.clone(), Arc::clone(&clients))),
             warden: Warden::default(),
-            usages: Usages::default(),
+            usages: ClientUsages::default(),
             clients,
             public_port: public.local_addr()?.port(),
             https: public_tls,
@@ -455,7 +455,7 @@ impl Server {
         }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
-        shared.tasks.spawn(Arc::clone(&shared.registry).give_free_names(shared.stop.clone()));
+        shared.tasks.spawn(Arc::clone(&shared.registry).release_reservations(shared.stop.clone()));
         let certificates = shared.certificates.clone();
         shared.tasks.spawn(certificates.keep_up(shared.stop.clone()));
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));

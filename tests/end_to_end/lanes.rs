@@ -13,7 +13,7 @@ use crate::harness::visitor::{self, fetch};
 use crate::harness::{TestAgent, TestServer, clients_file, soon, until};
 
 async fn two_lanes(server: &TestServer, agent: &mut TestAgent) {
-    assert!(server.tunnel_of("alice").ask_for_lane());
+    assert!(server.tunnel_of("alice").request_lane());
     agent.reaches("a second lane", |state| matches!(state, State::Connected { lanes: 2, .. })).await;
     until("a second lane", &server.registry, || server.tunnel_of("alice").lanes().len() == 2).await;
 }

@@ -26,7 +26,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 fn starting(keep: Duration) -> TestServer {
     let server = TestServer::start(&[]);
-    server.registry.keep_free_names_for(keep);
+    server.registry.set_reservation_time(keep);
     server
 }
 
@@ -168,7 +168,7 @@ async fn after_a_restart_of_the_server_the_desktop_has_the_name_in_either_order(
     server.crash();
     for laptop_is_first in [true, false] {
         let server = TestServer::start_in(dir.clone(), &[]);
-        server.registry.keep_free_names_for(NEVER);
+        server.registry.set_reservation_time(NEVER);
         let laptop = Hello { standby: vec![name("alice")], ..back(&laptop, &of_laptop) };
         let desktop = back(&desktop, &of_desktop);
         if laptop_is_first {
@@ -218,7 +218,7 @@ async fn real_agents_sort_themselves_out_after_a_restart_of_the_server() {
         agent.reaches("a lost connection", |state| !state.is_connected()).await;
     }
     let server = TestServer::start_again(dir, tunnel, public).await;
-    server.registry.keep_free_names_for(NEVER);
+    server.registry.set_reservation_time(NEVER);
     desktop.connected().await;
     stands_by(&mut laptop).await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "desktop");

@@ -147,7 +147,7 @@ impl Reloader {
                 }
                 if changed.iter().any(|key| ["public.url", "public.routing", "public.redirect_to_https"].contains(key))
                 {
-                    shared.tell_all_where_they_are_reached();
+                    shared.notices(&shared.settings()).send_to_all();
                 }
                 Ok(Reloaded { changed, clients, certificates, waiting })
             }

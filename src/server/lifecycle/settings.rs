@@ -69,6 +69,6 @@ impl Shared {
         self.held_bodies.set_capacity(limits.held_bodies);
         self.unread.set_limit(limits.unread_answers);
         self.registry.set_max_tunnels(tunnel.max_tunnels);
-        self.usages.change(self.clients.len(), |client| self.allowance(client));
+        self.usages.set_allowances(self.clients.len(), |client| self.allowance(client));
     }
 }

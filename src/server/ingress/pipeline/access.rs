@@ -9,7 +9,7 @@ use http_body::Body;
 use crate::access::{Decision, NotLetIn, Signed, Verifier};
 use crate::limits::{AddressKey, Owner, Portion};
 use crate::server::agents::login::unix_now;
-use crate::server::directory::service::Offered;
+use crate::server::directory::offered::Offered;
 use crate::server::ingress::Visit;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::pipeline::min_rate::Pace;
