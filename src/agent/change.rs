@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::connector::ConnectError;
 use super::lane::seconds;
-use super::leads::Offer;
 use super::tunnel::{Login, Tunnel};
 use super::{Wanted, log_in};
+use crate::agent::routes::Offer;
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::login::{PublicService, Refusal, Refused};
 use crate::protocol::requirements::{SERVICES, first_missing, required_by};
@@ -80,7 +80,7 @@ impl Tunnel<'_> {
 
     /// Tells the server, on the newest lane that takes it.
     fn tell(&mut self, offer: Arc<Offer>) {
-        let patience = seconds(self.welcome.heartbeat_s) * MISSED_HEARTBEATS;
+        let patience = seconds(self.welcome.terms.heartbeat_s) * MISSED_HEARTBEATS;
         let services = offer.for_server();
         let message = Control::Services { change: offer.number, required: required_by(&services), services };
         let takes =

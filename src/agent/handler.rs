@@ -14,18 +14,18 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::leads::{AllLeads, Leads};
 use super::local::{Answer, AnswerBody, Local, LocalError, RequestBody, Sending, Slot, Switching, switched};
+use crate::agent::routes::{AllLeads, Leads};
 use crate::limits::{HeldHeads, Holder, Permits, head_memory};
+use crate::link::body::{SendError, send_body};
+use crate::link::copy::both_ways;
+use crate::link::framed::{FrameReader, FrameWriter};
+use crate::link::mux::MuxStream;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead};
 use crate::protocol::frame::{MAX_HEAD, Reset, Status};
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
-use crate::transport::body::{SendError, send_body};
-use crate::transport::copy::both_ways;
-use crate::transport::framed::{FrameReader, FrameWriter};
-use crate::transport::mux::MuxStream;
 use note::Note;
 use visitor::Visitor;
 

@@ -9,7 +9,7 @@ use super::token;
 use crate::values::{ClientId, Fingerprint, Secret};
 
 /// What every code starts with.
-pub(super) const PREFIX: &str = "adit_invite_";
+pub(crate) const PREFIX: &str = "adit_invite_";
 /// Random bytes in a code.
 const RANDOM: usize = 20;
 /// Bytes of a fingerprint.

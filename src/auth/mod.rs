@@ -17,23 +17,16 @@
 
 mod admin_proof;
 mod admin_token;
-mod applied;
-mod clients;
 mod hash;
 mod invite;
 mod lane_secret;
-mod on_disk;
-mod stamp;
 mod ticket;
 mod token;
 
 pub use admin_proof::{AdminNonce, NONCE_FIELD, PROOF_FIELD};
 pub use admin_token::{AdminToken, AdminTokenError};
-pub use applied::Applied;
-pub use clients::{Change, Clients, Credential, Invited, Standing, hash_problems};
 pub use hash::{Cost, HashError, TokenVerifier, USUAL_COST, Work, check_hash, hash, hash_at, work_of};
 pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;
-pub use on_disk::{ClientsOnDisk, ReadClients, load_clients};
 pub use ticket::{Ticket, TicketError, TicketKey, TicketKeyError};
 pub use token::{Token, TokenError};

@@ -9,7 +9,7 @@ use super::invite;
 use crate::values::Secret;
 
 /// What every token starts with, so that a secret scanner knows one when it sees it.
-pub(super) const PREFIX: &str = "adit_";
+pub(crate) const PREFIX: &str = "adit_";
 /// Characters after the prefix: 36 bytes in base64url (RFC 4648, section 5) without padding.
 const DIGITS: usize = 48;
 /// Random bytes in a token.

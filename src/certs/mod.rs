@@ -15,15 +15,15 @@ mod authority;
 mod error;
 mod facts;
 mod fingerprint;
+mod local_ca;
 mod own;
-mod self_made;
 mod sni;
 mod watched;
 
+pub use crate::certs::local_ca::SelfMade;
 pub use authority::authority_fingerprint;
 pub use error::CertError;
 pub use fingerprint::fingerprint_of;
 pub use own::{Own, OwnFile};
-pub use self_made::SelfMade;
 pub use sni::{NamedChain, SniCertificates};
 pub use watched::WatchedFiles;

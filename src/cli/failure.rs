@@ -7,8 +7,9 @@ use anstyle::{AnsiColor, Style};
 
 use crate::agent::{GivenUp, SetUpError};
 use crate::certs::CertError;
-use crate::config::{ConfigErrors, EditError};
+use crate::schema::ConfigErrors;
 use crate::server::StartError;
+use crate::tenants::edit::EditError;
 use crate::transport::tls::TlsError;
 use crate::values::harmless_text;
 

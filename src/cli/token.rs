@@ -18,10 +18,10 @@ use jiff::Timestamp;
 use super::Failure;
 use crate::auth::{Token, hash};
 use crate::certs::authority_fingerprint;
-use crate::config::{
-    Claim, EditError, NewClient, ServerConfig, add_client, port_range, port_text, revoke_client, revoke_invite,
-    rotate_token,
-};
+use crate::server::options::ServerOptions;
+use crate::tenants::claim::Claim;
+use crate::tenants::edit::{EditError, NewClient, add_client, revoke_client, revoke_invite, rotate_token};
+use crate::tenants::entry::{port_range, port_text};
 use crate::values::{ClientId, Domain, Secret};
 use applied::wait_until_applied;
 use files::{Files, Site};
@@ -116,7 +116,7 @@ fn new(site: &Site, id: &ClientId, client: NewClient) -> Result<(), Failure> {
 }
 
 /// How an agent is told by which key it knows the server; one with a certificate of the operator's own needs nothing.
-fn pin_flag(server: Option<&ServerConfig>) -> String {
+fn pin_flag(server: Option<&ServerOptions>) -> String {
     match server.map(|server| &server.tunnel.tls) {
         Some(tls) if tls.own.is_some() => String::new(),
         Some(tls) => match authority_fingerprint(&tls.dir) {

@@ -5,29 +5,13 @@
 //! An agent's connection goes through [`accept`], [`login`], [`registry`] and [`lane`]; a visitor's request through
 //! [`public`]. [`reload`] takes over another configuration while all of that goes on.
 
-mod accept;
 mod admin;
-pub mod ceiling;
-pub mod certificate;
-mod change;
-mod check;
-mod drain;
-mod lane;
-pub mod login;
+pub mod agents;
+pub mod directory;
+pub mod ingress;
+pub mod lifecycle;
 mod metrics;
-pub mod ports;
-mod proofs;
-pub mod public;
-pub mod registry;
-pub mod reload;
-mod room;
-pub mod service;
-mod settings;
-mod starts;
-pub mod tunnel;
-mod urls;
-mod usages;
-mod warden;
+pub mod options;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -43,38 +27,38 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::PasswordGate;
-use crate::auth::{
-    AdminToken, AdminTokenError, Clients, ClientsOnDisk, TicketKey, TicketKeyError, TokenVerifier, USUAL_COST,
-};
+use crate::auth::{AdminToken, AdminTokenError, TicketKey, TicketKeyError, TokenVerifier, USUAL_COST};
 use crate::certs::CertError;
-use crate::config::ServerConfig;
 use crate::limits::{
     AddressPermit, Checks, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate,
 };
+use crate::link::mux::Unread;
+use crate::server::agents::login::RefusedTokens;
+use crate::server::agents::revocation::Warden;
+use crate::server::agents::start_order::Starts;
+use crate::server::directory::client_usage::ClientUsages;
+use crate::server::directory::ports::{OpenPort, Ports};
+use crate::server::directory::registry::Registry;
+use crate::server::ingress::Door;
+use crate::server::ingress::observe::live_requests::LiveRequests;
+use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate};
+pub use crate::server::lifecycle::check::check;
+pub use crate::server::lifecycle::drain::Drained;
+use crate::server::lifecycle::drain::{boxed_until_cut, until_cut};
+use crate::server::lifecycle::fd_budget::Room;
+pub use crate::server::lifecycle::fd_budget::connections_within;
+use crate::server::lifecycle::reload::{NotReloaded, Reloader};
+use crate::server::lifecycle::settings::Settings;
+use crate::server::options::ServerOptions;
 use crate::telemetry::{LogLevel, LogState, Traces};
+use crate::tenants::clients::Clients;
+use crate::tenants::file_store::ClientsOnDisk;
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
-use crate::transport::mux::Unread;
 use crate::transport::tls::{self, TlsError};
 use crate::values::Fingerprint;
 use admin::Admin;
-use certificate::{Certificates, Origin, ServerCertificate};
-pub use check::check;
-pub use drain::Drained;
-use drain::{boxed_until_cut, until_cut};
-use login::RefusedTokens;
 use metrics::{Limit, Metrics};
-use ports::{OpenPort, Ports};
-use public::Door;
-use public::live::LiveRequests;
-use registry::Registry;
-use reload::{NotReloaded, Reloader};
-use room::Room;
-pub use room::connections_within;
-use settings::Settings;
-use starts::Starts;
-use usages::Usages;
-use warden::Warden;
 
 /// Password hashes computed at once. Each takes about 19 MiB.
 const LOGIN_CHECKS: usize = 2;
@@ -166,7 +150,7 @@ pub struct Shared {
     clients: Arc<Clients>,
     clients_file: Arc<ClientsOnDisk>,
     warden: Warden,
-    usages: Usages,
+    usages: ClientUsages,
     registry: Arc<Registry>,
     /// The order in which agents were started.
     starts: Starts,
@@ -247,7 +231,7 @@ impl Server {
     ///
     /// # Errors
     /// A port, the certificate or the ticket key cannot be had; the message says what to do.
-    pub fn bind(config: ServerConfig, clients: Clients) -> Result<Self, StartError> {
+    pub fn bind(config: ServerOptions, clients: Clients) -> Result<Self, StartError> {
         Self::bind_with(config, clients, &mut Inherited::default())
     }
 
@@ -255,7 +239,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::bind`].
-    pub fn bind_with(config: ServerConfig, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
+    pub fn bind_with(config: ServerOptions, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
         let mut listen = |address, key| inherited.take_or_bind(address, key);
         let tunnel = listen(config.tunnel.listen, "tunnel.listen")?;
         let public = listen(config.public.http, "public.http")?;
@@ -263,7 +247,8 @@ impl Server {
         let admin = config.admin.listen.map(|address| listen(address, "admin.listen")).transpose()?;
         let (certificates, certificate) = Certificates::load(&config)?;
         let tls = tls::tunnel_server(certificates.tunnel())?;
-        let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join(check::TICKET_KEY))?;
+        let tickets =
+            TicketKey::load_or_create(&config.tunnel.tls.dir.join(crate::server::lifecycle::check::TICKET_KEY))?;
         let with_token = |listener| Ok((listener, AdminToken::load_or_create(&config.admin.token_file)?));
         let admin = admin.map(with_token).transpose().map_err(StartError::AdminToken)?;
         let public_tls = match (&https, certificates.https()) {
@@ -285,7 +270,7 @@ impl Server {
         let shared = Shared {
             clients_file: Arc::new(ClientsOnDisk::new(config.clients.clone(), Arc::clone(&clients))),
             warden: Warden::default(),
-            usages: Usages::default(),
+            usages: ClientUsages::default(),
             clients,
             public_port: public.local_addr()?.port(),
             https: public_tls,
@@ -443,7 +428,13 @@ impl Server {
             listen::accept_loop(tunnel, shared.stop.clone(), move |socket, peer| {
                 // Beyond the limits nobody is told: a handshake costs more than a connection.
                 if let Some(waiting) = shared.login_permit(peer.ip()) {
-                    let serve = accept::serve_agent(Arc::clone(&shared), tls.clone(), socket, peer, waiting);
+                    let serve = crate::server::agents::accept::serve_agent(
+                        Arc::clone(&shared),
+                        tls.clone(),
+                        socket,
+                        peer,
+                        waiting,
+                    );
                     shared.tasks.spawn(until_cut(shared.cut.clone(), serve));
                 }
             })
@@ -453,7 +444,7 @@ impl Server {
             let Some(listener) = listener else { continue };
             let visited = Arc::clone(&shared);
             shared.tasks.spawn(listen::accept_loop(listener, shared.stop.clone(), move |socket, peer| {
-                public::accept_visitor(&visited, socket, peer, door);
+                crate::server::ingress::accept_visitor(&visited, socket, peer, door);
             }));
         }
         if let Some((listener, token)) = admin {
@@ -464,7 +455,7 @@ impl Server {
         }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
-        shared.tasks.spawn(Arc::clone(&shared.registry).give_free_names(shared.stop.clone()));
+        shared.tasks.spawn(Arc::clone(&shared.registry).release_reservations(shared.stop.clone()));
         let certificates = shared.certificates.clone();
         shared.tasks.spawn(certificates.keep_up(shared.stop.clone()));
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));
@@ -493,7 +484,7 @@ impl Shared {
     fn serve_port(self: &Arc<Self>, port: &OpenPort, listener: TcpListener) {
         let (shared, name) = (Arc::clone(self), port.name.clone());
         let accept = listen::accept_loop(listener, port.closed(), move |socket, peer| {
-            public::accept_connection(&shared, socket, peer, &name);
+            crate::server::ingress::accept_connection(&shared, socket, peer, &name);
         });
         self.tasks.spawn(until_cut(self.stop.clone(), accept));
     }

@@ -6,24 +6,14 @@
 //! when their message has ended, [`delivery`] knows when sent bytes have left, [`streams`] breaks streams of HTTP/2 off,
 //! [`login`] carries the messages that come before the multiplexer, [`silence`] tells when a peer says nothing any more.
 
-pub mod body;
-pub mod coalesce;
-pub mod copy;
 pub mod delivery;
-pub mod framed;
 pub mod inherited;
 pub mod listen;
-pub mod login;
-pub mod mux;
-pub mod pieces;
 pub mod proxy_protocol;
-pub mod pulse;
-pub mod silence;
 pub mod streams;
-#[cfg(test)]
-mod testing;
 pub mod tls;
 pub mod whole;
+pub mod write_vectored;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

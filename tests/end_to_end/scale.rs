@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use adit::auth::load_clients;
 use adit::protocol::login::{Hello, ServiceKind, ServiceOffer};
+use adit::tenants::file_store::load_clients;
 use adit::values::{ClientId, Name};
 use futures_util::stream::{self, StreamExt};
 use http::StatusCode;

@@ -1,10 +1,10 @@
 //! What the operator lets clients do, and changes while they are connected.
 
 use adit::agent::State;
+use adit::link::handshake::{ControlReader, ControlWriter};
 use adit::protocol::control::Control;
 use adit::protocol::json;
 use adit::protocol::login::{Hello, Refusal, ServiceKind, ServiceOffer};
-use adit::transport::login::{ControlReader, ControlWriter};
 use adit::values::Domain;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};

@@ -89,7 +89,7 @@ async fn what_is_removed_by_command_is_closed_at_once() {
     replace_file(&file, &clients());
     crowd.server.clients_file.reload().await;
     let began = Instant::now();
-    tokio::task::spawn_blocking(move || adit::config::revoke_client(&file, &"alice".parse().unwrap()).unwrap())
+    tokio::task::spawn_blocking(move || adit::tenants::edit::revoke_client(&file, &"alice".parse().unwrap()).unwrap())
         .await
         .unwrap();
     for agent in [&crowd.agents[0], &crowd.agents[1], &more] {
@@ -108,7 +108,7 @@ async fn what_is_removed_by_command_is_closed_at_once_while_the_rest_has_time() 
     replace_file(&file, &expired);
     crowd.server.clients_file.reload().await;
     let began = Instant::now();
-    tokio::task::spawn_blocking(move || adit::config::revoke_client(&file, &"alice".parse().unwrap()).unwrap())
+    tokio::task::spawn_blocking(move || adit::tenants::edit::revoke_client(&file, &"alice".parse().unwrap()).unwrap())
         .await
         .unwrap();
     for agent in &crowd.agents[..2] {

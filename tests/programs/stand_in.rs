@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use adit::link::handshake::{receive, send};
 use adit::protocol::login::{Answer, Hello, Known, Proof, Refusal, Refused};
-use adit::transport::login::{receive, send};
 use adit::transport::tls;
 use adit::values::Name;
 use rcgen::{CertificateParams, KeyPair};

@@ -6,11 +6,11 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::Refusal;
+use crate::link::copy::Way;
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
 use crate::telemetry::REQUEST_LOG;
-use crate::transport::copy::Way;
 
 /// Nothing, if nobody reads the log: then a request costs a pointer.
 #[derive(Default)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Refusal;
+use crate::link::body::FrameBody;
+use crate::link::framed::FrameReader;
+use crate::link::mux::MuxStream;
 use crate::protocol::decode::Event;
 use crate::protocol::frame::Reset;
-use crate::transport::body::FrameBody;
-use crate::transport::framed::FrameReader;
-use crate::transport::mux::MuxStream;
 
 /// How often a request whose body is not being read looks whether anybody still wants it.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

@@ -17,10 +17,10 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::again::{Recallable, is_unseen};
 use super::dial::{Dialler, OnBehalfOf, Stream};
 use super::watched::Watched;
 use super::{Hint, LocalError, OnlyStream, RequestBody, Tracked};
+use crate::agent::local::replay::{Recallable, is_unseen};
 use crate::limits::{Permit, Permits};
 
 /// Requests on one connection, unless the application allows fewer. With more, they wait for each other too long.

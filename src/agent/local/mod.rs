@@ -4,13 +4,13 @@
 //! were refused unseen, `switched` is what an exchange may become, `websocket` translates between the two versions,
 //! `trouble` says what is wrong, and [`Local`] makes of a visitor's request the one that the application gets.
 
-mod again;
 pub(super) mod dial;
 mod http1;
 mod http2;
 mod only;
+mod replay;
 pub(super) mod switched;
-mod trouble;
+mod upstream_health;
 mod watched;
 mod websocket;
 
@@ -32,14 +32,17 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, LocalUrl, Service};
+pub(super) use crate::agent::local::upstream_health::LocalError;
+use crate::agent::local::upstream_health::{Hint, Troubles, in_words};
+use crate::agent::options::{HeaderRules, HostHeader, LocalScheme, LocalUrl, Service};
+use crate::link::body::{BodyError, FrameBody};
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::fields::{clean_request_trailers, remove_identity, with_clean_trailers};
 use crate::protocol::frame::Reset;
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
 use crate::telemetry::LOCAL_LOG;
-use crate::transport::body::{BodyError, FrameBody};
+use crate::transport::tls::LocalTrust;
 use crate::transport::tls::{self, TlsError};
 use crate::transport::whole::WholeBody;
 use crate::values::Name;
@@ -49,8 +52,6 @@ use http1::{Http1, Http1Body};
 pub(super) use http2::Slot;
 use http2::{Failed, Http2};
 use only::OnlyStream;
-pub(super) use trouble::LocalError;
-use trouble::{Hint, Troubles, in_words};
 use websocket::Handshake;
 
 /// The body of a request on its way to the local application.
@@ -87,7 +88,7 @@ impl Body for RequestBody {
                 }
                 poll_clean(body, cx)
             }
-            Self::Again(sent, rest) => again::poll_again(sent, rest, cx),
+            Self::Again(sent, rest) => crate::agent::local::replay::poll_again(sent, rest, cx),
         }
     }
 

@@ -13,9 +13,10 @@ use super::{done, end, print_secret};
 use crate::auth::InviteCode;
 use crate::certs::authority_fingerprint;
 use crate::cli::Failure;
-use crate::config::{Claim, NewInvite, Replaced, begin_clients_file, replace_invite};
 use crate::files::is_ours;
-use crate::server::certificate::ServerCertificate;
+use crate::server::lifecycle::certificate::ServerCertificate;
+use crate::tenants::claim::Claim;
+use crate::tenants::edit::{NewInvite, Replaced, begin_clients_file, replace_invite};
 use crate::values::{ClientId, Fingerprint};
 
 #[derive(Debug, clap::Args)]

@@ -11,7 +11,8 @@ use super::files::Site;
 use crate::cli::Failure;
 use crate::cli::admin::AdminPort;
 use crate::cli::table::{Cell, table};
-use crate::config::{Claim, ClientEntry, ClientsFile, InviteEntry, port_text};
+use crate::tenants::claim::Claim;
+use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry, port_text};
 use crate::values::{ClientId, Name};
 
 const COLUMNS: usize = 5;
@@ -51,7 +52,7 @@ fn print(rows: &[Row], connected: Option<&Connected>) -> Result<(), Failure> {
 /// Asks the running server; of several agents of a client, the one that has been here longest.
 fn connected(port: &AdminPort) -> Option<Connected> {
     let mut connected = Connected::new();
-    for tunnel in port.meet().ok()?.tunnels().ok()? {
+    for tunnel in port.connect().ok()?.tunnels().ok()? {
         let since: Timestamp = tunnel.since.parse().ok()?;
         let since = Timestamp::from_second(since.as_second()).ok()?.to_string();
         let first = connected.entry(tunnel.client).or_insert_with(|| since.clone());
@@ -144,7 +145,7 @@ fn cells(row: &Row, connected: Option<&Connected>) -> Vec<Cell> {
 mod tests {
     use super::*;
     use crate::auth::InviteCode;
-    use crate::config::invite_key;
+    use crate::tenants::entry::invite_key;
 
     fn rows_of(more: &str) -> Vec<Row> {
         let text = format!(

@@ -1,7 +1,7 @@
 //! A change that cannot be, in the words of the command line.
 
 use crate::cli::Failure;
-use crate::config::EditError;
+use crate::tenants::edit::EditError;
 use crate::values::ClientId;
 
 /// What was asked for by which argument, as it is typed.

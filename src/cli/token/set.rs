@@ -10,7 +10,9 @@ use super::files::Files;
 use super::refused::{Asked, typed};
 use super::{done, end, list};
 use crate::cli::Failure;
-use crate::config::{Claim, ClientChange, Listing, listing, port_range, port_text, set_client};
+use crate::tenants::claim::Claim;
+use crate::tenants::edit::{ClientChange, Listing, listing, set_client};
+use crate::tenants::entry::{port_range, port_text};
 use crate::values::{ClientId, Domain};
 
 #[derive(Debug, clap::Args)]

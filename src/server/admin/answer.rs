@@ -8,11 +8,12 @@ use http::{Method, StatusCode, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::config::{ConfigErrors, EditError, Problem};
+use crate::schema::{ConfigErrors, Problem};
+use crate::tenants::edit::EditError;
 
 /// Why a request of the operator's was not done. `docs/admin.md` lists them.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -32,7 +33,7 @@ enum Hint {
 /// A refusal, as it is sent.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
-pub(super) struct ErrorView {
+pub(crate) struct ErrorView {
     /// A stable word, for programs.
     #[schema(examples("not_found"))]
     error: &'static str,
@@ -47,7 +48,7 @@ pub(super) struct ErrorView {
 /// What is wrong with one value.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Problem)]
-pub(super) struct ProblemView {
+pub(crate) struct ProblemView {
     /// Where: `names[0]`, or a key path of the clients file. Empty: all of it.
     key: String,
     /// What is wrong, and what to do.
@@ -61,7 +62,7 @@ impl From<Problem> for ProblemView {
 }
 
 impl ApiError {
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), problems: Vec::new(), hint: None }
     }
 
@@ -70,75 +71,75 @@ impl ApiError {
     }
 
     /// There is no `what` with this id.
-    pub(super) fn not_found(what: &str) -> Self {
+    pub(crate) fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
     }
 
     /// What is asked for stands against what is there.
-    pub(super) fn conflict(message: impl Into<String>) -> Self {
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
     /// Values that break rules.
-    pub(super) fn invalid(problems: Vec<Problem>) -> Self {
+    pub(crate) fn invalid(problems: Vec<Problem>) -> Self {
         let problems = problems.into_iter().map(ProblemView::from).collect();
         let refused = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "some values cannot be taken");
         Self { problems, ..refused }
     }
 
     /// A query that cannot be understood.
-    pub(super) fn bad_query(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_query(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_query", message)
     }
 
     /// No token, where one is needed.
-    pub(super) fn token_needed() -> Self {
+    pub(crate) fn token_needed() -> Self {
         let message = "this needs the admin token: `Authorization: Bearer adit_admin_…`";
         let refused = Self::new(StatusCode::UNAUTHORIZED, "token_needed", message);
         refused.with(Hint::Challenge("Bearer realm=\"adit admin\""))
     }
 
     /// Another token than the right one (RFC 6750, section 3.1).
-    pub(super) fn bad_token() -> Self {
+    pub(crate) fn bad_token() -> Self {
         let refused = Self::new(StatusCode::UNAUTHORIZED, "bad_token", "this is not the admin token of this server");
         refused.with(Hint::Challenge("Bearer realm=\"adit admin\", error=\"invalid_token\""))
     }
 
     /// So many wrong tokens that nobody looks at the next one for some seconds.
-    pub(super) fn too_many_failures(seconds: u64) -> Self {
+    pub(crate) fn too_many_failures(seconds: u64) -> Self {
         let message = "too many wrong tokens from this address; try again later";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message).with(Hint::RetryAfter(seconds))
     }
 
     /// As many changes as there may be are under way.
-    pub(super) fn busy() -> Self {
+    pub(crate) fn busy() -> Self {
         let message = "too many changes are under way; try again in a second";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).with(Hint::RetryAfter(1))
     }
 
     /// The clients file is not valid; the server keeps the previous version.
-    pub(super) fn unusable_file(errors: ConfigErrors) -> Self {
+    pub(crate) fn unusable_file(errors: ConfigErrors) -> Self {
         let problems = errors.problems.into_iter().map(ProblemView::from).collect();
         Self { problems, ..Self::conflict("the clients file is not valid; the server keeps the previous version") }
     }
 
     /// It took too long.
-    pub(super) fn timeout() -> Self {
+    pub(crate) fn timeout() -> Self {
         let message = "this took too long; a change that was begun is still made";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
     }
 
     /// The server could not do it. The log has more.
-    pub(super) fn failed(why: &dyn std::fmt::Display) -> Self {
+    pub(crate) fn failed(why: &dyn std::fmt::Display) -> Self {
         tracing::error!("a request to the admin API failed: {why}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "the server could not do this; its log says why")
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
-    pub(super) fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         self.code
     }
 }
@@ -220,16 +221,16 @@ impl From<PathRejection> for ApiError {
 }
 
 /// The `what` that was looked for, unless there is no such one.
-pub(super) fn found<T>(what: &str, looked_for: Option<T>) -> Result<T, ApiError> {
+pub(crate) fn found<T>(what: &str, looked_for: Option<T>) -> Result<T, ApiError> {
     looked_for.ok_or_else(|| ApiError::not_found(what))
 }
 
 /// For whatever is no page.
-pub(super) async fn no_such_page(uri: Uri) -> ApiError {
+pub(crate) async fn no_such_page(uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "no_such_page", format!("there is no page `{}`", uri.path()))
 }
 
 /// For a page that is asked in a way it does not know. The router says in `Allow` which ones it knows.
-pub(super) async fn wrong_method(method: Method) -> ApiError {
+pub(crate) async fn wrong_method(method: Method) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this page does not know {method}"))
 }

@@ -14,10 +14,12 @@ use utoipa_axum::routes;
 
 use super::answer::{self, ErrorView};
 use super::refusals::Refusals;
-use super::{Admin, BODY, ask, clients, health, invites, log, reload, requests, services, tunnels};
+use crate::server::admin::{
+    Admin, BODY, clients, health, invites, log, on_demand_tls, reload, requests, services, tunnels,
+};
 
 /// Where the description is.
-pub(super) const DESCRIPTION: &str = "/api/v1/openapi.json";
+pub(crate) const DESCRIPTION: &str = "/api/v1/openapi.json";
 
 /// What is true of all pages.
 #[derive(OpenApi)]
@@ -65,7 +67,7 @@ fn pages() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
-        .routes(routes!(ask::ask))
+        .routes(routes!(on_demand_tls::ask))
         .routes(routes!(describe))
         .routes(routes!(clients::list, clients::add))
         .routes(routes!(clients::get, clients::remove))
@@ -82,7 +84,7 @@ fn pages() -> OpenApiRouter<Arc<Admin>> {
 }
 
 /// Every page, ready to answer for `admin`.
-pub(super) fn router(admin: &Arc<Admin>) -> Router {
+pub(crate) fn router(admin: &Arc<Admin>) -> Router {
     let (router, description) = pages().split_for_parts();
     // What is derived from types can always be written; an empty page would say so.
     let text = description.to_json().unwrap_or_default();

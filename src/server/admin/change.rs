@@ -8,15 +8,15 @@ use http::Method;
 
 use super::Admin;
 use super::answer::ApiError;
-use crate::config::EditError;
 use crate::telemetry::AUDIT_LOG;
+use crate::tenants::edit::EditError;
 
 /// Characters of what somebody else wrote that a line repeats.
 const MOST_OF_A_NAME: usize = 80;
 
 impl Admin {
     /// Makes a change called `action` to `on`, and says in the log whether it was made.
-    pub(super) async fn change<T: Send + 'static>(
+    pub(crate) async fn change<T: Send + 'static>(
         &self,
         peer: SocketAddr,
         action: &'static str,
@@ -39,7 +39,7 @@ impl Admin {
     }
 
     /// Edits the clients file and takes it over, so that what is answered afterwards is true.
-    pub(super) async fn edit<T: Send + 'static>(
+    pub(crate) async fn edit<T: Send + 'static>(
         self: &Arc<Self>,
         edit: impl FnOnce(&std::path::Path) -> Result<T, EditError> + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -65,7 +65,7 @@ fn audit(peer: SocketAddr, action: &'static str, on: &str, outcome: Result<(), &
 
 /// A request that was to change something was refused before anybody looked at what. There are no more of these lines than
 /// wrong tokens are allowed.
-pub(super) fn audit_refusal(from: IpAddr, method: &Method, path: &str, refused: &ApiError) {
+pub(crate) fn audit_refusal(from: IpAddr, method: &Method, path: &str, refused: &ApiError) {
     let on: String = path.chars().take(MOST_OF_A_NAME).collect();
     let (action, on, outcome) = (method.as_str(), on.as_str(), refused.code());
     tracing::warn!(target: AUDIT_LOG, peer = %from, action, on, outcome, status = refused.status().as_u16(), "admin");

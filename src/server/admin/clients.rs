@@ -19,8 +19,11 @@ use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::auth::{Token, TokenVerifier};
-use crate::config::{ClientEntry, EntryDraft, NewClient, Problem, add_client, port_text, revoke_client, rotate_token};
 use crate::limits::Allowance;
+use crate::schema::Problem;
+use crate::tenants::draft::EntryDraft;
+use crate::tenants::edit::{NewClient, add_client, revoke_client, rotate_token};
+use crate::tenants::entry::{ClientEntry, port_text};
 use crate::values::{ClientId, Name, Secret};
 
 /// How long a token that is rotated holds on, where nothing is said: as `adit token rotate` does it.
@@ -30,7 +33,7 @@ const MOST_OVERLAP_S: u64 = 365 * 24 * 60 * 60;
 /// A client, without anything secret.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Client)]
-pub(super) struct ClientView {
+pub(crate) struct ClientView {
     #[schema(examples("alice"))]
     id: String,
     /// The names it may claim; `*.alice`: and every host below that name.
@@ -55,7 +58,7 @@ pub(super) struct ClientView {
 /// What a client may use, over all its tunnels: its own limits, or the server's defaults. `null`: no limit.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Limits)]
-pub(super) struct LimitsView {
+pub(crate) struct LimitsView {
     /// Requests a second, in the long run.
     requests_per_second: Option<u32>,
     /// Requests at once before that rate counts; `null`: a second's worth.
@@ -67,7 +70,7 @@ pub(super) struct LimitsView {
 /// A client to add. What is left out gets the default of the clients file.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AddClient {
+pub(crate) struct AddClient {
     /// 1 to 63 of `a-z`, `0-9` and `-`, not at either end; `health` is reserved.
     #[schema(pattern = "^(?!health$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples("alice"))]
     id: String,
@@ -87,7 +90,7 @@ pub(super) struct AddClient {
 #[derive(ToSchema)]
 #[schema(as = Claim, value_type = String, pattern = r"^(\*\.)?(?!health$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 #[expect(dead_code, reason = "describes a text")]
-pub(super) struct ClaimText(String);
+pub(crate) struct ClaimText(String);
 
 /// A host name of at least two labels, or `*.` and one.
 #[derive(ToSchema)]
@@ -98,18 +101,18 @@ pub(super) struct ClaimText(String);
     pattern = r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 )]
 #[expect(dead_code, reason = "describes a text")]
-pub(super) struct DomainText(String);
+pub(crate) struct DomainText(String);
 
 /// A range of ports, or one: 1 to 65535.
 #[derive(ToSchema)]
 #[schema(as = Ports, value_type = String, pattern = r"^[1-9][0-9]{0,3}(-[1-5][0-9]{4})?$")]
 #[expect(dead_code, reason = "describes a text")]
-pub(super) struct PortsText(String);
+pub(crate) struct PortsText(String);
 
 /// A client and its token, which is shown this once.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ClientWithToken)]
-pub(super) struct ClientWithToken {
+pub(crate) struct ClientWithToken {
     client: ClientView,
     /// What its agents log in with. The server keeps a hash of it alone.
     #[schema(value_type = String, format = Password)]
@@ -119,7 +122,7 @@ pub(super) struct ClientWithToken {
 /// How to rotate a token.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RotateToken {
+pub(crate) struct RotateToken {
     /// Seconds for which the token from before holds on; 0 ends it at once. Default: a day.
     #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 0, maximum = 31_536_000)]
@@ -180,7 +183,7 @@ impl Admin {
 }
 
 /// Names, and then those below which every host belongs to the client, too.
-pub(super) fn claims(names: &[Name], wildcards: &[Name]) -> Vec<String> {
+pub(crate) fn claims(names: &[Name], wildcards: &[Name]) -> Vec<String> {
     let below = wildcards.iter().map(|name| format!("*.{name}"));
     names.iter().map(ToString::to_string).chain(below).collect()
 }
@@ -195,7 +198,7 @@ fn known(id: &str) -> Result<ClientId, ApiError> {
     get, path = "/api/v1/clients", tag = "clients", operation_id = "list_clients", params(PageQuery),
     responses((status = 200, body = Page<ClientView>), Refusals, Misread),
 )]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<ClientView>>, ApiError> {
@@ -209,7 +212,7 @@ pub(super) async fn list(
     params(("id" = String, Path, description = "The client's id")),
     responses((status = 200, body = ClientView), Refusals, Misread, NotFound),
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(admin): State<Arc<Admin>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<ClientView>, ApiError> {
@@ -227,7 +230,7 @@ pub(super) async fn get(
         Refusals, BadBody,
     ),
 )]
-pub(super) async fn add(
+pub(crate) async fn add(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
     InBody(body): InBody<AddClient>,
@@ -270,7 +273,7 @@ pub(super) async fn add(
         Refusals, Misread, NotFound,
     ),
 )]
-pub(super) async fn remove(
+pub(crate) async fn remove(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
     InPath(on): InPath<String>,
@@ -297,7 +300,7 @@ pub(super) async fn remove(
         Refusals, NotFound, BadBody,
     ),
 )]
-pub(super) async fn rotate(
+pub(crate) async fn rotate(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
     InPath(on): InPath<String>,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::{AddressKey, Seldom};
 
 /// Maximum number of connections. Tools and probes need a few.
-pub(super) const CONNECTIONS: usize = 64;
+pub(crate) const CONNECTIONS: usize = 64;
 
 /// Maximum number of connections while closed ones are still shutting down. A burst of new connections is accepted before
 /// the tasks of closed ones run.
@@ -31,22 +31,22 @@ const IPV6_PREFIX: u8 = 64;
 
 /// All connections are in use and none may be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full;
+pub(crate) struct Full;
 
 /// The connections to the admin port.
-pub(super) struct Connections {
+pub(crate) struct Connections {
     open: Mutex<Vec<Arc<State>>>,
     told: Seldom,
 }
 
 /// The place of one connection. Dropping it releases the place.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     all: Arc<Connections>,
     state: Arc<State>,
 }
 
 /// A request in flight on a connection. Dropping it marks the request as answered.
-pub(super) struct UnderWay {
+pub(crate) struct UnderWay {
     state: Arc<State>,
     trusted: bool,
 }
@@ -77,7 +77,7 @@ impl State {
 }
 
 impl Connections {
-    pub(super) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { open: Mutex::default(), told: Seldom::new(NonZeroU32::MIN) })
     }
 
@@ -85,7 +85,7 @@ impl Connections {
     ///
     /// # Errors
     /// All places are in use and no connection is idle.
-    pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<Connection, Full> {
+    pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<Connection, Full> {
         let now = Instant::now();
         let mut open = self.open.lock();
         let staying = open.iter().filter(|state| !state.leaves.is_cancelled()).count();
@@ -124,18 +124,18 @@ fn longest_resting(open: &[Arc<State>], now: Instant) -> Option<&Arc<State>> {
 
 impl Connection {
     /// Records a new request. `trusted` says whether it has the admin token.
-    pub(super) fn begin(&self, trusted: bool) -> UnderWay {
+    pub(crate) fn begin(&self, trusted: bool) -> UnderWay {
         self.state.doing.lock().requests += 1;
         UnderWay { state: Arc::clone(&self.state), trusted }
     }
 
     /// Waits until the connection has to close. It is idle then, or was a moment before.
-    pub(super) async fn has_to_leave(&self) {
+    pub(crate) async fn has_to_leave(&self) {
         self.state.leaves.cancelled().await;
     }
 
     /// Returns whether a request is in flight.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.state.doing.lock().requests > 0
     }
 }

@@ -12,16 +12,16 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor}
 use super::answer::ApiError;
 
 /// What is written in the path.
-pub(super) struct InPath<T>(pub(super) T);
+pub(crate) struct InPath<T>(pub(crate) T);
 
 /// The query.
-pub(super) struct InQuery<T>(pub(super) T);
+pub(crate) struct InQuery<T>(pub(crate) T);
 
 /// A body of JSON: an object.
-pub(super) struct InBody<T>(pub(super) T);
+pub(crate) struct InBody<T>(pub(crate) T);
 
 /// A body of JSON, or none at all, or `null`.
-pub(super) struct MaybeInBody<T>(pub(super) Option<T>);
+pub(crate) struct MaybeInBody<T>(pub(crate) Option<T>);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
     type Rejection = ApiError;

@@ -30,7 +30,7 @@ const SPEAKS_FOR: [HeaderName; 3] =
 impl Admin {
     /// Lets a request in, or says why not. The right token is let in whatever others have tried from the same address: it
     /// has 256 bits, and looking at one costs next to nothing.
-    pub(super) fn admit<B>(&self, from: IpAddr, request: &Request<B>) -> Result<(), ApiError> {
+    pub(crate) fn admit<B>(&self, from: IpAddr, request: &Request<B>) -> Result<(), ApiError> {
         let is_open = OPEN.contains(&request.uri().path()) && is_local(from, request.headers());
         let Some(shown) = token_in(request.headers()) else {
             return if is_open { Ok(()) } else { Err(ApiError::token_needed()) };
@@ -53,13 +53,13 @@ impl Admin {
 
 impl Admin {
     /// Returns whether a request has the right token.
-    pub(super) fn shows_token<B>(&self, request: &Request<B>) -> bool {
+    pub(crate) fn shows_token<B>(&self, request: &Request<B>) -> bool {
         token_in(request.headers()).is_some_and(|shown| self.token.matches(shown))
     }
 
     /// The proof that this server knows the token, if a request for its health asks for one, whoever asks: the operator's
     /// tools want it before they show the token.
-    pub(super) fn proof<B>(&self, request: &Request<B>, arrived: SocketAddr) -> Option<HeaderValue> {
+    pub(crate) fn proof<B>(&self, request: &Request<B>, arrived: SocketAddr) -> Option<HeaderValue> {
         let mut nonces = request.headers().get_all(NONCE_FIELD).iter();
         let nonce = nonces.next().filter(|_| nonces.next().is_none() && request.uri().path() == PROVING)?;
         let proof = AdminNonce::parse(nonce.as_bytes())?.proof(&self.token, arrived)?;

@@ -19,7 +19,7 @@ use crate::telemetry::LogState;
 /// How the server is.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Health)]
-pub(super) struct HealthView {
+pub(crate) struct HealthView {
     /// `degraded`: it serves, but not all of it is as the operator wants it; `problems` says what.
     status: Health,
     /// Of the program.
@@ -38,7 +38,7 @@ pub(super) struct HealthView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = HealthStatus)]
-pub(super) enum Health {
+pub(crate) enum Health {
     Ok,
     Degraded,
 }
@@ -46,7 +46,7 @@ pub(super) enum Health {
 /// Whether the server takes visitors and agents.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Ready)]
-pub(super) struct ReadyView {
+pub(crate) struct ReadyView {
     /// `draining`: it is shutting down.
     status: Readiness,
 }
@@ -55,7 +55,7 @@ pub(super) struct ReadyView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Readiness)]
-pub(super) enum Readiness {
+pub(crate) enum Readiness {
     Ready,
     Draining,
 }
@@ -78,7 +78,7 @@ pub(super) enum Readiness {
         Refusals,
     ),
 )]
-pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
+pub(crate) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
     let shared = &admin.shared;
     let problems = problems(shared);
     Json(HealthView {
@@ -110,7 +110,7 @@ fn problems(shared: &Shared) -> Vec<String> {
     get, path = "/readyz", tag = "watching", operation_id = "ready", security((), ("bearer" = [])),
     responses((status = 200, body = ReadyView), (status = 503, body = ReadyView), Refusals),
 )]
-pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<ReadyView>) {
+pub(crate) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<ReadyView>) {
     match admin.shared.stop.is_cancelled() {
         false => (StatusCode::OK, Json(ReadyView { status: Readiness::Ready })),
         true => (StatusCode::SERVICE_UNAVAILABLE, Json(ReadyView { status: Readiness::Draining })),
@@ -128,7 +128,7 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<
         Refusals,
     ),
 )]
-pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, ApiError> {
     let shared = Arc::clone(&admin.shared);
     // It asks the system and walks all tunnels: visitors' requests do not wait for that.
     let page = tokio::task::spawn_blocking(move || metrics::page(&shared)).await;

@@ -18,7 +18,9 @@ use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::auth::InviteCode;
-use crate::config::{EntryDraft, InviteEntry, NewInvite, add_invite, revoke_invite};
+use crate::tenants::draft::EntryDraft;
+use crate::tenants::edit::{NewInvite, add_invite, revoke_invite};
+use crate::tenants::entry::InviteEntry;
 use crate::values::Secret;
 
 /// How long an invitation holds, where nothing is said: as `adit token invite` does it.
@@ -27,7 +29,7 @@ const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// An invitation, without its code.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Invite)]
-pub(super) struct InviteView {
+pub(crate) struct InviteView {
     /// By what it is known.
     #[schema(pattern = "^[0-9a-f]{8}$")]
     key: String,
@@ -45,7 +47,7 @@ pub(super) struct InviteView {
 /// An invitation to make.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AddInvite {
+pub(crate) struct AddInvite {
     /// Who is invited. Default: whoever has the code chooses an id.
     #[schema(pattern = "^(?!health$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples("bob"))]
     id: Option<String>,
@@ -60,7 +62,7 @@ pub(super) struct AddInvite {
 /// An invitation and its code, which is shown this once.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = InviteWithCode)]
-pub(super) struct InviteWithCode {
+pub(crate) struct InviteWithCode {
     invite: InviteView,
     /// What the invited one gives to `adit login --invite`.
     #[schema(value_type = String, format = Password)]
@@ -82,7 +84,7 @@ fn view(key: String, entry: &InviteEntry) -> InviteView {
     get, path = "/api/v1/invites", tag = "invites", operation_id = "list_invites", params(PageQuery),
     responses((status = 200, body = Page<InviteView>), Refusals, Misread),
 )]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<InviteView>>, ApiError> {
@@ -101,7 +103,7 @@ pub(super) async fn list(
         Refusals, BadBody,
     ),
 )]
-pub(super) async fn add(
+pub(crate) async fn add(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
     MaybeInBody(body): MaybeInBody<AddInvite>,
@@ -136,7 +138,7 @@ pub(super) async fn add(
         Refusals, Misread, NotFound,
     ),
 )]
-pub(super) async fn remove(
+pub(crate) async fn remove(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
     InPath(on): InPath<String>,

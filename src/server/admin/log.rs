@@ -11,13 +11,14 @@ use super::answer::{ApiError, found};
 use super::extract::InBody;
 use super::refusals::{BadBody, NotFound, Refusals};
 use super::{Admin, Peer};
-use crate::config::{Problem, log_level};
+use crate::schema::Problem;
 use crate::telemetry::LogLevel;
+use crate::telemetry::options::log_level;
 
 /// What is logged.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Log)]
-pub(super) struct LogView {
+pub(crate) struct LogView {
     /// Of the server's own lines.
     #[schema(pattern = "^(error|warn|info|debug|trace)$")]
     level: String,
@@ -36,7 +37,7 @@ impl LogView {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = LogChange)]
-pub(super) struct LogChange {
+pub(crate) struct LogChange {
     /// Of the server's own lines.
     #[serde(default)]
     #[schema(pattern = "^(error|warn|info|debug|trace)$")]
@@ -51,7 +52,7 @@ pub(super) struct LogChange {
     get, path = "/api/v1/log", tag = "log", operation_id = "get_log",
     responses((status = 200, body = LogView), Refusals, NotFound),
 )]
-pub(super) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>, ApiError> {
+pub(crate) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>, ApiError> {
     admin.log().map(|log| Json(LogView::of(log)))
 }
 
@@ -62,7 +63,7 @@ pub(super) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>
     put, path = "/api/v1/log", tag = "log", operation_id = "change_log", request_body = LogChange,
     responses((status = 200, body = LogView), Refusals, NotFound, BadBody),
 )]
-pub(super) async fn change(
+pub(crate) async fn change(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
     InBody(change): InBody<LogChange>,

@@ -9,7 +9,6 @@
 
 mod answer;
 mod api;
-mod ask;
 mod change;
 mod clients;
 mod connections;
@@ -18,6 +17,7 @@ mod guard;
 mod health;
 mod invites;
 mod log;
+mod on_demand_tls;
 mod page;
 mod refusals;
 mod reload;
@@ -44,13 +44,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower_service::Service as _;
 
-use super::public::ending::Ending;
-use super::public::rest::Unread;
-use super::public::socket::{Turns, VisitorSocket};
-use super::public::wire::Wire;
 use super::{Shared, until_cut};
 use crate::auth::{AdminToken, PROOF_FIELD};
 use crate::limits::Permits;
+use crate::server::ingress::entry::ending::Ending;
+use crate::server::ingress::entry::lingering_close::Unread;
+use crate::server::ingress::entry::visitor_socket::{Turns, VisitorSocket};
+use crate::server::ingress::entry::wire::Wire;
 use crate::telemetry::LogLevel;
 use crate::values::{Fingerprint, RequestId};
 use answer::ApiError;
@@ -71,7 +71,7 @@ const REFUSAL: Duration = Duration::from_secs(1);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What all requests of the operator share.
-pub(super) struct Admin {
+pub(crate) struct Admin {
     shared: Arc<Shared>,
     token: AdminToken,
     /// By what key invitations pin this server; `None` if it is not of the server's own making and may change.
@@ -92,7 +92,7 @@ struct Peer(SocketAddr);
 
 impl Admin {
     /// Ready to serve.
-    pub(super) fn new(
+    pub(crate) fn new(
         shared: &Arc<Shared>,
         token: AdminToken,
         pin: Option<Fingerprint>,
@@ -112,7 +112,7 @@ impl Admin {
     }
 
     /// Takes connections in, each for `accept_loop` to hand over; does not wait.
-    pub(super) fn door(self: &Arc<Self>) -> impl FnMut(TcpStream, SocketAddr) + use<> {
+    pub(crate) fn door(self: &Arc<Self>) -> impl FnMut(TcpStream, SocketAddr) + use<> {
         let admin = Arc::clone(self);
         let router = api::router(&admin);
         move |socket, peer| {

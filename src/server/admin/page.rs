@@ -13,7 +13,7 @@ const MOST: usize = 1000;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct PageQuery {
+pub(crate) struct PageQuery {
     /// How many at most.
     #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
     limit: Option<usize>,
@@ -26,7 +26,7 @@ pub(super) struct PageQuery {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ClientPageQuery {
+pub(crate) struct ClientPageQuery {
     /// How many at most.
     #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
     limit: Option<usize>,
@@ -40,7 +40,7 @@ pub(super) struct ClientPageQuery {
 
 /// A piece of a list.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Page<T: ToSchema> {
+pub(crate) struct Page<T: ToSchema> {
     /// In the order of their ids.
     items: Vec<T>,
     /// What to ask for as `after` to get the next piece; `null`: this was the last one.
@@ -49,7 +49,7 @@ pub(super) struct Page<T: ToSchema> {
 
 impl ClientPageQuery {
     /// The piece, and whose.
-    pub(super) fn split(self) -> Result<(PageQuery, Option<ClientId>), ApiError> {
+    pub(crate) fn split(self) -> Result<(PageQuery, Option<ClientId>), ApiError> {
         let Self { limit, after, client } = self;
         let client = client.map(|text| ClientId::new(&text)).transpose();
         let client = client.map_err(|error| ApiError::bad_query(format!("client: {error}")))?;
@@ -59,7 +59,7 @@ impl ClientPageQuery {
 
 impl PageQuery {
     /// Cuts the piece out of `all`, each with its id, in any order. What `view` finds gone is left out.
-    pub(super) fn cut<I, T: ToSchema>(
+    pub(crate) fn cut<I, T: ToSchema>(
         self,
         mut all: Vec<(String, I)>,
         mut view: impl FnMut(I) -> Option<T>,

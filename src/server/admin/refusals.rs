@@ -9,7 +9,7 @@ use super::answer::ErrorView;
 /// Of every page: no token or another one, and too many of either.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes answers")]
-pub(super) enum Refusals {
+pub(crate) enum Refusals {
     #[response(status = 401)]
     Unauthorized(ErrorView),
     #[response(status = 429)]
@@ -19,7 +19,7 @@ pub(super) enum Refusals {
 /// Of a page that reads its path or its query.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes an answer")]
-pub(super) enum Misread {
+pub(crate) enum Misread {
     #[response(status = 400)]
     BadRequest(ErrorView),
 }
@@ -27,7 +27,7 @@ pub(super) enum Misread {
 /// Of a page for something that may not be there.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes an answer")]
-pub(super) enum NotFound {
+pub(crate) enum NotFound {
     #[response(status = 404)]
     NotFound(ErrorView),
 }
@@ -35,7 +35,7 @@ pub(super) enum NotFound {
 /// Of a page that reads a body.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes answers")]
-pub(super) enum BadBody {
+pub(crate) enum BadBody {
     #[response(status = 400)]
     BadRequest(ErrorView),
     #[response(status = 413)]

@@ -14,7 +14,7 @@ use super::{Admin, Peer};
 /// The clients file that the server uses.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ClientsReloaded)]
-pub(super) struct ReloadedView {
+pub(crate) struct ReloadedView {
     /// The path of the file.
     file: String,
     /// How many clients it lists.
@@ -35,7 +35,7 @@ pub(super) struct ReloadedView {
         Refusals,
     ),
 )]
-pub(super) async fn reload_clients(
+pub(crate) async fn reload_clients(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
 ) -> Result<Json<ReloadedView>, ApiError> {

@@ -13,13 +13,13 @@ use super::extract::{InPath, InQuery};
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, NotFound, Refusals};
 use super::{Admin, Peer};
-use crate::server::public::live::LiveRequest;
+use crate::server::ingress::observe::live_requests::LiveRequest;
 use crate::values::RequestId;
 
 /// A request, or a connection, that is being served.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Request)]
-pub(super) struct RequestView {
+pub(crate) struct RequestView {
     /// What the application got as `X-Request-ID`, unless the visitor brought one along.
     #[schema(pattern = "^[0-9a-f]{16}$")]
     id: String,
@@ -65,7 +65,7 @@ impl From<LiveRequest> for RequestView {
     get, path = "/api/v1/requests", tag = "requests", operation_id = "list_requests", params(ClientPageQuery),
     responses((status = 200, body = Page<RequestView>), Refusals, Misread),
 )]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<RequestView>>, ApiError> {
@@ -84,7 +84,7 @@ pub(super) async fn list(
     params(("id" = String, Path, description = "The request's id")),
     responses((status = 204), Refusals, Misread, NotFound),
 )]
-pub(super) async fn cut(
+pub(crate) async fn cut(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
     InPath(on): InPath<String>,

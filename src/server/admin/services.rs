@@ -18,7 +18,7 @@ use crate::protocol::login::ServiceKind;
 /// What is offered under one name.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Service)]
-pub(super) struct ServiceView {
+pub(crate) struct ServiceView {
     name: String,
     client: String,
     kind: KindView,
@@ -40,7 +40,7 @@ pub(super) struct ServiceView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = ServiceKind)]
-pub(super) enum KindView {
+pub(crate) enum KindView {
     Http,
     Tcp,
     Tls,
@@ -63,12 +63,14 @@ impl From<ServiceKind> for KindView {
     get, path = "/api/v1/services", tag = "tunnels", operation_id = "list_services", params(ClientPageQuery),
     responses((status = 200, body = Page<ServiceView>), Refusals, Misread),
 )]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<ServiceView>>, ApiError> {
     let (page, client) = query.split()?;
     let shared = &admin.shared;
+    let settings = shared.settings();
+    let urls = shared.urls(&settings);
     let mut by_name: BTreeMap<String, ServiceView> = BTreeMap::new();
     for tunnel in tunnels::of(shared, client) {
         for service in shared.registry.held(&tunnel) {
@@ -82,7 +84,7 @@ pub(super) async fn list(
                 group: offer.group.as_ref().map(ToString::to_string),
                 port: service.port(),
                 tunnels: Vec::new(),
-                public_urls: shared.urls_of(&service),
+                public_urls: urls.of(&service),
             });
             view.tunnels.push(tunnel.id().to_string());
         }

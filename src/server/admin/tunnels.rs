@@ -14,13 +14,13 @@ use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::server::Shared;
-use crate::server::tunnel::{Retired, Tunnel};
+use crate::server::directory::tunnel::{RetireReason, Tunnel};
 use crate::values::ClientId;
 
 /// A connected agent.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tunnel)]
-pub(super) struct TunnelView {
+pub(crate) struct TunnelView {
     #[schema(pattern = "^[0-9a-f]{32}$")]
     id: String,
     client: String,
@@ -43,7 +43,7 @@ pub(super) struct TunnelView {
 /// What a tunnel is doing. Only one that is `serving` gets new visitors.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum TunnelState {
+pub(crate) enum TunnelState {
     /// It has logged in and waits for its first lane.
     Waiting,
     Serving,
@@ -69,12 +69,12 @@ impl TunnelState {
             None if tunnel.is_serving() && !has_names => Self::Standby,
             None if tunnel.is_serving() => Self::Serving,
             None => Self::Waiting,
-            Some(Retired::Replaced { .. }) => Self::Replaced,
-            Some(Retired::CameBack) => Self::CameBack,
-            Some(Retired::Leaving) => Self::Leaving,
-            Some(Retired::Draining) => Self::Draining,
-            Some(Retired::Revoked) => Self::Revoked,
-            Some(Retired::Disconnected) => Self::Disconnected,
+            Some(RetireReason::Replaced { .. }) => Self::Replaced,
+            Some(RetireReason::Reconnected) => Self::CameBack,
+            Some(RetireReason::Leaving) => Self::Leaving,
+            Some(RetireReason::Draining) => Self::Draining,
+            Some(RetireReason::Revoked) => Self::Revoked,
+            Some(RetireReason::Disconnected) => Self::Disconnected,
         }
     }
 }
@@ -99,7 +99,7 @@ fn find(shared: &Shared, id: &str) -> Result<Arc<Tunnel>, ApiError> {
 }
 
 /// The tunnels of a client, or all.
-pub(super) fn of(shared: &Shared, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
+pub(crate) fn of(shared: &Shared, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
     client.map_or_else(|| shared.registry.all(), |client| shared.registry.tunnels_of(&client))
 }
 
@@ -108,7 +108,7 @@ pub(super) fn of(shared: &Shared, client: Option<ClientId>) -> Vec<Arc<Tunnel>> 
     get, path = "/api/v1/tunnels", tag = "tunnels", operation_id = "list_tunnels", params(ClientPageQuery),
     responses((status = 200, body = Page<TunnelView>), Refusals, Misread),
 )]
-pub(super) async fn list(
+pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<TunnelView>>, ApiError> {
@@ -123,7 +123,7 @@ pub(super) async fn list(
     params(("id" = String, Path, description = "The tunnel's id")),
     responses((status = 200, body = TunnelView), Refusals, Misread, NotFound),
 )]
-pub(super) async fn get(
+pub(crate) async fn get(
     State(admin): State<Arc<Admin>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<TunnelView>, ApiError> {
@@ -138,7 +138,7 @@ pub(super) async fn get(
     params(("id" = String, Path, description = "The tunnel's id")),
     responses((status = 204), Refusals, Misread, NotFound),
 )]
-pub(super) async fn disconnect(
+pub(crate) async fn disconnect(
     State(admin): State<Arc<Admin>>,
     Extension(Peer(peer)): Extension<Peer>,
     InPath(on): InPath<String>,
@@ -147,10 +147,10 @@ pub(super) async fn disconnect(
     let work = async move {
         let tunnel = find(&shared, &id)?;
         // First it serves no more: then nothing gives it a name back.
-        tunnel.retire(Retired::Disconnected);
+        tunnel.retire(RetireReason::Disconnected);
         shared.registry.withdraw(&tunnel);
         // One that was retired before only drains, until now.
-        if !tunnel.retired().borrow().as_ref().is_some_and(Retired::is_at_once) {
+        if !tunnel.retired().borrow().as_ref().is_some_and(RetireReason::is_immediate) {
             tunnel.lanes().iter().for_each(|lane| lane.session().close());
         }
         Ok(())

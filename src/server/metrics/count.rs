@@ -4,25 +4,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often something has happened.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Count(AtomicU64);
+pub(crate) struct Count(AtomicU64);
 
 impl Count {
-    pub(in crate::server) fn one(&self) {
+    pub(crate) fn one(&self) {
         self.add(1);
     }
 
-    pub(in crate::server) fn add(&self, more: u64) {
+    pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    pub(in crate::server) fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// The same for each of several kinds.
 #[derive(Debug)]
-pub(in crate::server) struct Counts<const KINDS: usize>([Count; KINDS]);
+pub(crate) struct Counts<const KINDS: usize>([Count; KINDS]);
 
 impl<const KINDS: usize> Default for Counts<KINDS> {
     fn default() -> Self {
@@ -32,11 +32,11 @@ impl<const KINDS: usize> Default for Counts<KINDS> {
 
 impl<const KINDS: usize> Counts<KINDS> {
     /// Of kinds beyond the last one, it is that of the last.
-    pub(in crate::server) fn at(&self, kind: usize) -> &Count {
+    pub(crate) fn at(&self, kind: usize) -> &Count {
         &self.0[kind.min(KINDS - 1)]
     }
 
-    pub(in crate::server) fn iter(&self) -> impl Iterator<Item = u64> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(Count::get)
     }
 }

@@ -4,24 +4,24 @@ use prometheus_client::metrics::MetricType;
 
 /// What is known of a metric without looking.
 #[derive(Debug)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     /// As it is shown; of a counter, with `_total`.
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
     #[cfg(test)]
-    pub(super) labels: &'static [&'static str],
-    pub(super) help: &'static str,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) help: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Counter,
     Gauge,
     Histogram,
 }
 
 impl Kind {
-    pub(super) fn metric_type(self) -> MetricType {
+    pub(crate) fn metric_type(self) -> MetricType {
         match self {
             Self::Counter => MetricType::Counter,
             Self::Gauge => MetricType::Gauge,
@@ -32,7 +32,7 @@ impl Kind {
 
 macro_rules! metrics {
     ($($id:ident $kind:ident $name:literal $labels:tt $help:literal;)*) => {
-        $(pub(super) const $id: Listed = Listed {
+        $(pub(crate) const $id: Listed = Listed {
             name: $name,
             kind: Kind::$kind,
             #[cfg(test)]
@@ -42,7 +42,7 @@ macro_rules! metrics {
 
         /// In the order of the page.
         #[cfg(test)]
-        pub(super) const ALL: &[&Listed] = &[$(&$id),*];
+        pub(crate) const ALL: &[&Listed] = &[$(&$id),*];
     };
 }
 

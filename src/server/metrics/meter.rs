@@ -14,46 +14,46 @@ const CODES: usize = 40;
 
 /// Of all services together.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Totals {
+pub(crate) struct Totals {
     /// From the head of a request to the end of its answer. Without those that became connections.
-    pub(super) time: Histogram,
+    pub(crate) time: Histogram,
     /// From the head of a request to the head of the application's answer.
-    pub(super) waiting: Histogram,
+    pub(crate) waiting: Histogram,
     /// The part of it between the agent's having the request and its having that head, as agents tell.
-    pub(super) local: Histogram,
+    pub(crate) local: Histogram,
     /// By the place of their code in `public::CODES`.
-    pub(super) failures: Counts<CODES>,
+    pub(crate) failures: Counts<CODES>,
     /// Answers that broke off, or that the visitor did not wait for.
-    pub(super) cut: Count,
+    pub(crate) cut: Count,
 }
 
 impl Totals {
     /// A request or connection has failed.
-    pub(in crate::server) fn failed(&self, code: usize) {
+    pub(crate) fn failed(&self, code: usize) {
         self.failures.at(code).one();
     }
 }
 
 /// By the first digit of the status; those without an answer are the first.
-pub(super) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+pub(crate) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// One service of one client, over all its agents and their comings and goings.
 #[derive(Debug)]
-pub(in crate::server) struct Meter {
+pub(crate) struct Meter {
     client: ClientId,
     name: Name,
     totals: Arc<Totals>,
-    pub(super) requests: Counts<{ CLASSES.len() }>,
-    pub(super) connections: Count,
-    pub(super) received: Count,
-    pub(super) sent: Count,
+    pub(crate) requests: Counts<{ CLASSES.len() }>,
+    pub(crate) connections: Count,
+    pub(crate) received: Count,
+    pub(crate) sent: Count,
     /// Of all requests together.
-    pub(super) micros: Count,
+    pub(crate) micros: Count,
 }
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Outcome {
+pub(crate) enum Outcome {
     Whole,
     Cut,
     /// The place of the failure's code.
@@ -62,7 +62,7 @@ pub(in crate::server) enum Outcome {
 
 impl Meter {
     /// Nothing is counted yet.
-    pub(super) fn new(client: ClientId, name: Name, totals: Arc<Totals>) -> Self {
+    pub(crate) fn new(client: ClientId, name: Name, totals: Arc<Totals>) -> Self {
         Self {
             client,
             name,
@@ -77,33 +77,33 @@ impl Meter {
 
     /// Of a service that never was.
     #[cfg(test)]
-    pub(in crate::server) fn for_tests() -> Arc<Self> {
+    pub(crate) fn for_tests() -> Arc<Self> {
         Arc::new(Self::new("test".parse().unwrap(), "test".parse().unwrap(), Arc::default()))
     }
 
     /// Whose service it is.
-    pub(in crate::server) fn client(&self) -> &ClientId {
+    pub(crate) fn client(&self) -> &ClientId {
         &self.client
     }
 
     /// The service.
-    pub(in crate::server) fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
     /// So many bytes came from visitors.
-    pub(in crate::server) fn received(&self, bytes: usize) {
+    pub(crate) fn received(&self, bytes: usize) {
         self.received.add(bytes as u64);
     }
 
     /// So many bytes went to visitors.
-    pub(in crate::server) fn sent(&self, bytes: usize) {
+    pub(crate) fn sent(&self, bytes: usize) {
         self.sent.add(bytes as u64);
     }
 
     /// The application has begun to answer, so long after it was asked. So much of that was its own time, if its agent
     /// tells.
-    pub(in crate::server) fn answered(&self, after: Duration, local: Option<Duration>) {
+    pub(crate) fn answered(&self, after: Duration, local: Option<Duration>) {
         self.totals.waiting.observe(after);
         if let Some(local) = local {
             self.totals.local.observe(local);
@@ -111,19 +111,14 @@ impl Meter {
     }
 
     /// A request was refused before its agent heard of it. Not timed: it took no time.
-    pub(in crate::server) fn refused(&self, status: StatusCode, code: usize) {
+    pub(crate) fn refused(&self, status: StatusCode, code: usize) {
         self.requests.at(usize::from(status.as_u16() / 100)).one();
         self.totals.failed(code);
     }
 
     /// A request has ended; `status` is what the visitor got. One that has become a connection takes as long as somebody
     /// stays, and no time is given for it.
-    pub(in crate::server) fn request_ended(
-        &self,
-        status: Option<StatusCode>,
-        took: Option<Duration>,
-        outcome: Outcome,
-    ) {
+    pub(crate) fn request_ended(&self, status: Option<StatusCode>, took: Option<Duration>, outcome: Outcome) {
         let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
         self.requests.at(class).one();
         if let Some(took) = took {
@@ -134,7 +129,7 @@ impl Meter {
     }
 
     /// A connection has ended.
-    pub(in crate::server) fn connection_ended(&self, outcome: Outcome) {
+    pub(crate) fn connection_ended(&self, outcome: Outcome) {
         self.connections.one();
         self.ended(outcome);
     }

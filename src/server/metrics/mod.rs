@@ -16,21 +16,21 @@ use dashmap::DashMap;
 use crate::protocol::login::{Hello, Proof, Refusal};
 use crate::telemetry::{Histogram, unix_time};
 use crate::values::{ClientId, Name};
-pub(super) use count::{Count, Counts};
-pub(super) use meter::{Meter, Outcome, Totals};
-pub(super) use page::page;
+pub(crate) use count::{Count, Counts};
+pub(crate) use meter::{Meter, Outcome, Totals};
+pub(crate) use page::page;
 
 /// What a server counts.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     /// Of all services together, and of requests that came to none.
-    pub(super) totals: Arc<Totals>,
+    pub(crate) totals: Arc<Totals>,
     /// By client and name; bounded by the names that the operator lists.
     services: DashMap<(ClientId, Name), Arc<Meter>>,
     /// By what was shown, and what came of it.
     logins: [Counts<{ LoginResult::WORDS.len() }>; Shown::WORDS.len()],
     /// From an agent's connection to its lane, or its refusal.
-    pub(super) login_time: Histogram,
+    pub(crate) login_time: Histogram,
     lanes_ended: Counts<{ LaneEnd::WORDS.len() }>,
     limits: Counts<{ Limit::WORDS.len() }>,
     /// When the server began, in seconds since 1970.
@@ -53,7 +53,7 @@ impl Default for Metrics {
 
 /// A limit that somebody has come up against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     /// `limits.connections`
     Connections,
     /// `limits.per_ip.connections`
@@ -96,7 +96,7 @@ impl Limit {
 
 /// With what an agent came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     Token,
     /// It was here before.
     Ticket,
@@ -109,7 +109,7 @@ pub(super) enum Shown {
 impl Shown {
     const WORDS: [&'static str; 5] = ["token", "ticket", "join", "invite", "nothing"];
 
-    pub(super) fn by(hello: &Hello) -> Self {
+    pub(crate) fn by(hello: &Hello) -> Self {
         match &hello.proof {
             _ if hello.join.is_some() => Self::Join,
             Some(Proof::Token(_)) => Self::Token,
@@ -122,7 +122,7 @@ impl Shown {
 
 /// What came of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LoginResult {
+pub(crate) enum LoginResult {
     Ok,
     /// The proof was good, and no more was asked.
     Known,
@@ -160,7 +160,7 @@ impl LoginResult {
 
 /// Why a lane has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LaneEnd {
+pub(crate) enum LaneEnd {
     /// The connection broke, or the agent closed it.
     Connection,
     Protocol,
@@ -180,31 +180,31 @@ impl LaneEnd {
 
 impl Metrics {
     /// The meter of a service. It stays when its agent goes: the agent will be back.
-    pub(super) fn meter(&self, client: &ClientId, name: &Name) -> Arc<Meter> {
+    pub(crate) fn meter(&self, client: &ClientId, name: &Name) -> Arc<Meter> {
         let key = (client.clone(), name.clone());
         let new = || Arc::new(Meter::new(client.clone(), name.clone(), Arc::clone(&self.totals)));
         Arc::clone(&self.services.entry(key).or_insert_with(new))
     }
 
     /// Forgets services that nobody offers and nobody may offer any more.
-    pub(super) fn forget(&self, may_claim: impl Fn(&ClientId, &Name) -> bool) {
+    pub(crate) fn forget(&self, may_claim: impl Fn(&ClientId, &Name) -> bool) {
         self.services.retain(|(client, name), meter| Arc::strong_count(meter) > 1 || may_claim(client, name));
     }
 
     /// Somebody has come up against a limit.
-    pub(super) fn limited(&self, limit: Limit) {
+    pub(crate) fn limited(&self, limit: Limit) {
         self.limits.at(limit as usize).one();
     }
 
     /// A login has ended, one way or the other.
-    pub(super) fn login(&self, shown: Shown, result: LoginResult) {
+    pub(crate) fn login(&self, shown: Shown, result: LoginResult) {
         let word = result.word();
         let at = LoginResult::WORDS.iter().position(|known| *known == word).unwrap_or(LoginResult::WORDS.len() - 1);
         self.logins[shown as usize].at(at).one();
     }
 
     /// A lane has ended.
-    pub(super) fn lane_ended(&self, why: LaneEnd) {
+    pub(crate) fn lane_ended(&self, why: LaneEnd) {
         self.lanes_ended.at(why as usize).one();
     }
 }

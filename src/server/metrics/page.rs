@@ -12,7 +12,7 @@ use super::list::{self, Kind, Listed};
 use super::meter::CLASSES;
 use super::{LaneEnd, Limit, LoginResult, Meter, Shown};
 use crate::server::Shared;
-use crate::server::public::CODES;
+use crate::server::ingress::CODES;
 use crate::telemetry::{Histogram, LogState, ProcessFigures};
 
 /// All metrics as text, and its type. Walks everything that is connected, and asks the system: not for a thread that
@@ -20,7 +20,7 @@ use crate::telemetry::{Histogram, LogState, ProcessFigures};
 ///
 /// # Errors
 /// There is no memory for the text.
-pub(in crate::server) fn page(shared: &Arc<Shared>) -> Result<(String, &'static str), fmt::Error> {
+pub(crate) fn page(shared: &Arc<Shared>) -> Result<(String, &'static str), fmt::Error> {
     shared.forget_meters();
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page(Arc::clone(shared))));

@@ -1,8 +1,8 @@
 //! What the operator's tools change counts at once, and is in the log.
 
 use adit::auth::Token;
+use adit::link::handshake::{receive_answer, send};
 use adit::protocol::login::{Answer, Hello, Proof, Refusal};
-use adit::transport::login::{receive_answer, send};
 use adit::values::Secret;
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! Agents that answer with what is no answer. The visitor of that exchange gets an error, or what is right of it; the
 //! session goes on, and so does everybody else.
 
+use adit::link::mux::MuxStream;
 use adit::protocol::exchange::{ResponseHead, put_trailers};
 use adit::protocol::frame::{self, Kind, Status};
-use adit::transport::mux::MuxStream;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use tokio::io::AsyncReadExt as _;

@@ -51,7 +51,7 @@ fn preface(service: &str, kind: ServiceKind) -> BytesMut {
 async fn asked(lane: &Lane, first: &[u8]) -> Option<String> {
     let stream = lane.open(first).await;
     let decoder = adit::protocol::decode::Decoder::response(adit::protocol::frame::MAX_HEAD);
-    let mut reader = adit::transport::framed::FrameReader::new(stream, decoder);
+    let mut reader = adit::link::framed::FrameReader::new(stream, decoder);
     let mut body = Vec::new();
     loop {
         match soon("an answer", reader.event()).await {
@@ -161,7 +161,7 @@ async fn a_service_that_was_not_offered_is_not_served_nor_as_another_kind() {
         first.extend_from_slice(b"hello");
         let stream = lane.open(&first).await;
         let decoder = adit::protocol::decode::Decoder::response(1000);
-        let mut reader = adit::transport::framed::FrameReader::new(stream, decoder);
+        let mut reader = adit::link::framed::FrameReader::new(stream, decoder);
         assert_eq!(soon("a status", reader.event()).await, Ok(Event::Status(Status::UnknownService)));
     }
     assert_eq!(connections.load(Ordering::SeqCst), 0);

@@ -15,7 +15,7 @@ use super::super::LocalError;
 use super::chunked::{Chunked, Part};
 use super::codec::{Framing, NotHttp};
 use super::wire::Wire;
-use crate::transport::copy::{LEAST, MOST, next_piece};
+use crate::link::copy::{LEAST, MOST, next_piece};
 
 /// Read at once while nobody knows how much will come: into the stack, so that whoever waits for an application holds no
 /// memory for what it will say.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::dial::Stream;
 use super::pool::Pool;
-use crate::transport::pieces::poll_write_pieces;
+use crate::transport::write_vectored::poll_write_pieces;
 
 const REQUEST_SENT: u8 = 1;
 const ANSWER_READ: u8 = 2;

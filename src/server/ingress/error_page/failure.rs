@@ -1,0 +1,304 @@
+//! Why a visitor does not get what it asked for, and the status, the stable code and the words for that.
+
+use http::StatusCode;
+
+use crate::limits::RetryAfter;
+use crate::protocol::frame::{Reset, Status};
+use crate::server::directory::tunnel::OpenFailure;
+use crate::server::metrics::Limit;
+use crate::values::Name;
+
+/// The codes of all failures, each in its place: what is counted of them is kept by number.
+pub(crate) const CODES: [&str; 27] = [
+    "other",
+    "unknown_name",
+    "not_found",
+    "method_not_allowed",
+    "wrong_kind",
+    "tunnel_offline",
+    "tunnel_busy",
+    "tunnel_stalled",
+    "tunnel_lost",
+    "service_gone",
+    "local_unreachable",
+    "local_timeout",
+    "local_broken",
+    "response_timeout",
+    "request_timeout",
+    "bad_request",
+    "head_too_large",
+    "rate_limited",
+    "site_rate_limited",
+    "forbidden",
+    "unauthorized",
+    "bad_signature",
+    "body_too_large",
+    "access_busy",
+    "cut_by_operator",
+    "address_busy",
+    "heads_busy",
+];
+
+/// The place of a failure's code. Only failures look for it.
+pub(crate) fn code_number(code: &str) -> usize {
+    CODES.iter().position(|known| *known == code).unwrap_or(0)
+}
+
+/// Why a visitor does not get what it asked for. `docs/errors.md` lists them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No client has this name.
+    UnknownName,
+    /// The server has no such page of its own.
+    NotFound,
+    /// The server's front page, which is none: whoever looks whether it works sees that it does.
+    FrontPage,
+    /// The server's own pages can only be read.
+    MethodNotAllowed,
+    /// The name is served, but not over HTTP.
+    WrongKind,
+    /// The name is listed, but no agent serves it now.
+    TunnelOffline,
+    /// As many streams as allowed are open.
+    TunnelBusy,
+    /// The agent answers nothing any more, though it is connected.
+    TunnelStalled,
+    /// The tunnel broke off before the answer began.
+    TunnelLost,
+    /// The agent does not offer the service.
+    ServiceGone,
+    /// The local application refuses connections.
+    LocalUnreachable,
+    /// The local application takes no connection in time.
+    LocalTimeout,
+    /// The local application broke off before its answer began, or speaks no HTTP.
+    LocalBroken,
+    /// The local application's answer did not begin in time.
+    ResponseTimeout,
+    /// The visitor stopped sending its request.
+    RequestTimeout,
+    /// The request cannot be understood, or could be understood in two ways.
+    BadRequest,
+    /// The head of the request is larger than the limit.
+    HeadTooLarge,
+    /// Too many requests from this address.
+    RateLimited(RetryAfter),
+    /// All visitors of this client together ask faster than they may.
+    SiteRateLimited(RetryAfter),
+    /// As many requests of this address as may be are open.
+    AddressBusy,
+    /// The memory for large request heads is used up: in all, of this address or of this client.
+    HeadsBusy,
+    /// The service does not let this visitor in: not from this address, or not without its shared secret.
+    Forbidden,
+    /// The service of this name asks for a name and a password, and these are not the right ones.
+    Unauthorized(Name),
+    /// The body does not bear the signature that the service of this name asks for.
+    BadSignature(Name),
+    /// The body is larger than what is held to look at its signature.
+    BodyTooLarge,
+    /// Too many passwords or signatures are being looked at.
+    AccessBusy,
+    /// The operator has ended the request.
+    CutByOperator,
+}
+
+impl Failure {
+    /// What an agent's refusal of a stream means to the visitor.
+    pub(crate) fn of_status(status: Status) -> Self {
+        match status {
+            Status::UnknownService => Self::ServiceGone,
+            Status::TooManyStreams => Self::TunnelBusy,
+            Status::Draining => Self::TunnelOffline,
+            Status::Accepted | Status::Malformed => Self::TunnelLost,
+        }
+    }
+
+    /// What an agent's reset means to the visitor.
+    pub(crate) fn of_reset(reset: Reset) -> Self {
+        match reset {
+            Reset::LocalUnreachable => Self::LocalUnreachable,
+            Reset::LocalTimeout => Self::LocalTimeout,
+            Reset::LocalBroken | Reset::TooLarge => Self::LocalBroken,
+            Reset::Idle => Self::ResponseTimeout,
+            Reset::RequestBroken => Self::BadRequest,
+            Reset::Cancelled | Reset::Protocol => Self::TunnelLost,
+        }
+    }
+
+    /// Whether the application cannot have seen anything of a request that ended so.
+    pub(crate) fn is_before_the_application(&self) -> bool {
+        matches!(
+            self,
+            Self::ServiceGone
+                | Self::TunnelBusy
+                | Self::TunnelOffline
+                | Self::TunnelStalled
+                | Self::LocalUnreachable
+                | Self::LocalTimeout
+        )
+    }
+
+    /// The HTTP status, the stable code, and what a person reads.
+    pub(crate) fn facts(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::UnknownName => (StatusCode::NOT_FOUND, "unknown_name", "There is nothing at this address."),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such page here."),
+            Self::FrontPage => (
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "This is a tunnel server, and it works. There is no page here: the sites are at names below this address.",
+            ),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This page can only be read.")
+            }
+            Self::WrongKind => (StatusCode::MISDIRECTED_REQUEST, "wrong_kind", "This name is not served over HTTP."),
+            Self::TunnelOffline => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "tunnel_offline",
+                "This site is not connected at the moment. Try again soon.",
+            ),
+            Self::TunnelBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "tunnel_busy",
+                "This site is very busy at the moment. Try again in a second.",
+            ),
+            Self::TunnelStalled => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "tunnel_stalled",
+                "The connection to this site has stalled. Try again soon.",
+            ),
+            Self::TunnelLost => (
+                StatusCode::BAD_GATEWAY,
+                "tunnel_lost",
+                "The connection to this site broke before it answered. Try again.",
+            ),
+            Self::ServiceGone => (StatusCode::BAD_GATEWAY, "service_gone", "This site is not offered any more."),
+            Self::LocalUnreachable => (
+                StatusCode::BAD_GATEWAY,
+                "local_unreachable",
+                "The way to this site is open, but its application cannot be reached.",
+            ),
+            Self::LocalTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "local_timeout",
+                "The application behind this site does not take connections in time.",
+            ),
+            Self::LocalBroken => (
+                StatusCode::BAD_GATEWAY,
+                "local_broken",
+                "The application behind this site broke off before it answered.",
+            ),
+            Self::ResponseTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "response_timeout",
+                "The application behind this site did not answer in time.",
+            ),
+            Self::RequestTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time.")
+            }
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad_request", "The request cannot be understood."),
+            Self::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The head of the request is too large.")
+            }
+            Self::RateLimited(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests from your address. Wait a moment.")
+            }
+            Self::SiteRateLimited(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "site_rate_limited",
+                "This site gets more requests than it may. Wait a moment.",
+            ),
+            Self::AddressBusy => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "address_busy",
+                "Too many requests from your address are open at the moment. Try again in a second.",
+            ),
+            Self::HeadsBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "heads_busy",
+                "Too many requests with large header fields are waiting. Try again in a second.",
+            ),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This site does not let you in."),
+            Self::Unauthorized(_) => {
+                (StatusCode::UNAUTHORIZED, "unauthorized", "This site asks for a name and a password.")
+            }
+            Self::BadSignature(_) => (
+                StatusCode::UNAUTHORIZED,
+                "bad_signature",
+                "The signature of the request is missing, wrong, too old, or was used before.",
+            ),
+            Self::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body of the request is too large.")
+            }
+            Self::AccessBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "access_busy",
+                "Too many visitors are being let in at the moment. Try again in a second.",
+            ),
+            Self::CutByOperator => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cut_by_operator",
+                "The operator of this server has ended the request.",
+            ),
+        }
+    }
+
+    /// The limit that the visitor has come up against, if it is one.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::RateLimited(_) => Some(Limit::RatePerIp),
+            Self::SiteRateLimited(_) => Some(Limit::RatePerClient),
+            Self::TunnelBusy => Some(Limit::Streams),
+            Self::AccessBusy => Some(Limit::Access),
+            Self::AddressBusy => Some(Limit::StreamsPerIp),
+            Self::HeadsBusy => Some(Limit::HeldHeads),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.facts().0
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        self.facts().1
+    }
+}
+
+impl From<OpenFailure> for Failure {
+    fn from(failure: OpenFailure) -> Self {
+        match failure {
+            OpenFailure::Busy | OpenFailure::ClientBusy => Self::TunnelBusy,
+            OpenFailure::Gone => Self::TunnelOffline,
+            OpenFailure::Stalled => Self::TunnelStalled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_that_is_not_reached_may_be_running() {
+        let (_, code, words) = Failure::of_reset(Reset::LocalUnreachable).facts();
+        assert_eq!(code, "local_unreachable");
+        assert!(words.contains("cannot be reached") && !words.contains("running"), "{words}");
+    }
+
+    #[test]
+    fn each_code_of_the_documents_is_counted_by_its_name() {
+        let text = include_str!("../../../../docs/errors.md").split("A gRPC client").next().unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let listed: Vec<&str> = rows.map(|(code, _)| code).collect();
+        assert!(listed.len() > 20, "{listed:?}");
+        for code in &listed {
+            assert_ne!(code_number(code), 0, "{code} is not in CODES");
+        }
+        for code in &CODES[1..] {
+            assert!(listed.contains(code), "{code} is not in docs/errors.md");
+        }
+        assert_eq!(code_number("of a later version"), 0);
+    }
+}

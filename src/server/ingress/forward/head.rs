@@ -1,0 +1,116 @@
+//! What goes to the agent first: the visitor's head, as the application gets it.
+
+use bytes::{Bytes, BytesMut};
+use http::header::UPGRADE;
+use http::{Method, Request, Version};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+
+use super::super::Visit;
+use super::super::headers::{self, Forwarding};
+use super::Target;
+use crate::limits::FREE_HEAD;
+use crate::protocol::WireError;
+use crate::protocol::destination::{DESTINATION, strip_destination};
+use crate::protocol::exchange::RequestHead;
+use crate::protocol::frame;
+use crate::protocol::login::ServiceKind;
+use crate::protocol::preface::Preface;
+use crate::routing;
+use crate::server::ingress::error_page::Failure;
+use crate::server::ingress::pipeline::request_body::RequestBody;
+use crate::server::lifecycle::settings::Settings;
+
+/// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade, or of an
+/// extended CONNECT.
+pub(crate) fn rewrite(
+    (visit, settings): (&Visit, &Settings),
+    target: &Target,
+    request: &mut Request<RequestBody>,
+    has_body: bool,
+) -> Option<OnUpgrade> {
+    let protocol = headers::strip_hop_by_hop(request.headers_mut());
+    let upgrade = match protocol {
+        _ if request.method() == Method::CONNECT => Some(hyper::upgrade::on(&mut *request)),
+        // An upgrade of a request with a body (RFC 9110, section 7.8) may be ignored, and nobody sends one.
+        Some(protocol) if !has_body && request.version() == Version::HTTP_11 => {
+            request.headers_mut().insert(UPGRADE, protocol);
+            Some(hyper::upgrade::on(&mut *request))
+        }
+        _ => None,
+    };
+    if request.version() == Version::HTTP_2 {
+        headers::join_cookies(request.headers_mut());
+    }
+    let forwarding = Forwarding {
+        visitor: target.visitor,
+        peer: (visit.peer.ip(), &visit.peer_text),
+        peer_is_trusted: visit.peer_is_trusted(settings),
+        scheme: target.scheme,
+        authority: target.authority.as_ref(),
+        prefix: target.prefix(),
+        request_id: target.request_id,
+        forwarded: settings.config.public.forwarded,
+    };
+    headers::add_forwarding(request.headers_mut(), &forwarding);
+    upgrade
+}
+
+/// Preface and head in one piece, so that they leave in one frame; with the end, if nothing follows. Takes the fields
+/// and the target out of the request: nobody needs them afterwards.
+pub(crate) fn opening(
+    visit: &Visit,
+    target: &Target,
+    request: &mut Request<RequestBody>,
+    has_body: bool,
+    (upgrades, protocol): (bool, Option<&Protocol>),
+) -> Result<BytesMut, Failure> {
+    if let Some(name) = target.prefix()
+        && request.headers().contains_key(DESTINATION)
+    {
+        let (method, authority) = (request.method().clone(), target.authority.as_deref());
+        strip_destination(&method, request.headers_mut(), &format!("/{name}"), authority)
+            .map_err(|_| Failure::BadRequest)?;
+    }
+    // All of it lies in the buffer that the head was read into, which the connection wants back.
+    let (headers, uri) = (std::mem::take(request.headers_mut()), std::mem::take(request.uri_mut()));
+    let path = uri.path_and_query().map_or("/", |target| target.as_str());
+    let path = if target.prefix().is_some() { routing::strip_name(path) } else { path };
+    // `http://host?query` has an empty path, which is `/` (RFC 9112, section 3.2.1).
+    let slash = if path.starts_with('?') { "/" } else { "" };
+    let preface = Preface {
+        service: target.name().clone(),
+        visitor: (target.visitor, visit.peer.port()).into(),
+        server: visit.local,
+        kind: ServiceKind::Http,
+        request_id: target.request_id,
+    };
+    let head = RequestHead {
+        method: request.method().clone(),
+        scheme: target.scheme,
+        authority: target.authority.clone(),
+        target: if slash.is_empty() {
+            Bytes::copy_from_slice(path.as_bytes())
+        } else {
+            format!("{slash}{path}").into()
+        },
+        protocol: protocol.map(|protocol| Bytes::copy_from_slice(protocol.as_ref())),
+        version: request.version(),
+        headers,
+        has_body,
+    };
+    let mut first = BytesMut::with_capacity(1024);
+    let put = preface.put(&mut first).and_then(|()| head.put(&mut first));
+    put.map_err(|error| match error {
+        WireError::TooLarge(_) => Failure::HeadTooLarge,
+        _ => Failure::BadRequest,
+    })?;
+    if !has_body && !upgrades {
+        frame::put_end(&mut first);
+    }
+    // It may have to be held until the answer comes: without the room that it has grown into.
+    if first.len() > FREE_HEAD {
+        first = BytesMut::from(&first[..]);
+    }
+    Ok(first)
+}

@@ -1,0 +1,4 @@
+//! Upstreams: which service and tunnel a request goes to, and failover between the tunnels of a group.
+
+pub(crate) mod failover;
+pub(crate) mod lookup;

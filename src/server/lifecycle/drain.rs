@@ -1,0 +1,168 @@
+//! The end of a server: nobody comes any more, what is open ends.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::control::Control;
+use crate::server::Shared;
+use crate::server::directory::tunnel::RetireReason;
+use crate::server::ingress::observe::live_requests::LiveRequest;
+
+/// How long connections may take to end after the drain.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long the last spans may take to reach their collector. All of the shutdown together is within what the unit allows.
+const LAST_SPANS: Duration = Duration::from_secs(3);
+
+/// So many of those that are cut at the end are named in the log.
+const NAMED: usize = 20;
+
+/// What was still going on when a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests, and connections that are not HTTP, that had to be cut.
+    pub requests_cut: usize,
+}
+
+impl Shared {
+    /// Ends everything that is open within the drain timeout, and cuts the rest.
+    pub(crate) async fn drain(&self) -> Drained {
+        let limit = self.settings().config.tunnel.drain_timeout;
+        self.stop.cancel();
+        self.tasks.close();
+        self.visits.close();
+        let tunnels = self.registry.all();
+        tracing::info!(
+            tunnels = tunnels.len(),
+            requests = self.exchanges.len(),
+            "shutting down; open requests may take {limit:?}"
+        );
+        for lane in tunnels.iter().flat_map(|tunnel| tunnel.lanes()) {
+            lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
+        }
+        let in_time = timeout(limit, self.visits.wait()).await.is_ok();
+        let requests_cut = if in_time { 0 } else { self.exchanges.len() };
+        self.name_open(requests_cut);
+        self.drained.cancel();
+        // Those whose login was under way at the start of the drain are among them now.
+        for tunnel in self.registry.all() {
+            tunnel.retire(RetireReason::Draining);
+        }
+        if !in_time || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            self.cut.cancel();
+            // What is left is told to end now; nothing of it waits for a peer. The log and the traces have how it did.
+            let _ = timeout(LAST_WORDS, async { tokio::join!(self.tasks.wait(), self.exchanges.wait()) }).await;
+        }
+        self.traces.stop(LAST_SPANS).await;
+        tracing::info!(requests_cut, "shut down");
+        Drained { requests_cut }
+    }
+
+    /// Tells what is open still, of so many.
+    fn name_open(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let open = self.live.ids(|_| true);
+        for request in open.iter().take(NAMED).filter_map(|id| self.live.get(*id)) {
+            let LiveRequest { id, client, name, method, path, visitor, started, received, sent, .. } = request;
+            tracing::warn!(
+                request = %id, %client, %name, method, path, %visitor, %started, received, sent,
+                "cut: it was open still when the time to drain was over"
+            );
+        }
+        if count > NAMED {
+            tracing::warn!("and {} more were cut", count - NAMED);
+        }
+    }
+}
+
+/// Runs a task, but not beyond the end of the drain.
+pub(crate) fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    // An asynchronous function would hold it twice: where it was passed in, and where it is polled.
+    boxed_until_cut(cut, Box::pin(work))
+}
+
+/// As [`until_cut`], for what is in a box already.
+pub(crate) async fn boxed_until_cut(cut: CancellationToken, work: impl Future<Output = ()> + Unpin) {
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => {}
+        () = work => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::auth::LaneSecret;
+    use crate::link::mux;
+    use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+    use crate::schema::{Environment, Flags};
+    use crate::server::Server;
+    use crate::server::directory::authenticated::Authenticated;
+    use crate::server::directory::tunnel::{Lane, Tunnel};
+    use crate::server::options::ServerOptions;
+    use crate::tenants::clients::Clients;
+    use crate::tenants::entry::ClientsFile;
+    use crate::values::{InstanceId, LaneId, TunnelId};
+
+    fn server(dir: &std::path::Path) -> Server {
+        let flags = Flags::new()
+            .with("tunnel.listen", "127.0.0.1:0")
+            .with("public.http", "127.0.0.1:0")
+            .with("admin.listen", "127.0.0.1:0")
+            .with("tunnel.tls.dir", dir.to_str().unwrap());
+        let config = ServerOptions::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
+        let clients = ClientsFile::from_text(&dir.join("clients.toml"), "[clients]\n").unwrap();
+        Server::bind(config, Clients::new(clients)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_login_that_ends_during_the_drain_is_drained_too() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let shared = server(dir.path()).shared;
+        let visitor_leaves = Arc::new(Notify::new());
+        let left = Arc::clone(&visitor_leaves);
+        shared.visits.spawn(async move { left.notified().await });
+        let draining = async { shared.drain().await };
+        let late_login = async {
+            shared.stop.cancelled().await;
+            let login = Authenticated::for_tests("alice", InstanceId::random().unwrap(), &["alice"]);
+            let (id, secret) = (TunnelId::random().unwrap(), LaneSecret::random().unwrap());
+            let registration = shared.registry.register(login, |login| Tunnel::new(id, login, secret, 10)).unwrap();
+            let (pipe, _far) = tokio::io::duplex(64);
+            let config = MuxConfig { max_streams: 10, yield_first: false, window_growth: WINDOW_GROWTH };
+            let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
+            let guard = registration.activate(Lane::new(LaneId::next(), session, 10, 1000).0).unwrap();
+            visitor_leaves.notify_one();
+            let mut retired = guard.tunnel().retired();
+            timeout(Duration::from_secs(10), retired.wait_for(Option::is_some))
+                .await
+                .expect("nobody drained it")
+                .unwrap()
+                .clone()
+        };
+        let (drained, retired) = tokio::join!(draining, late_login);
+        assert_eq!((drained, retired), (Drained { requests_cut: 0 }, Some(RetireReason::Draining)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_cut_is_over_before_the_server_is() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let shared = server(dir.path()).shared;
+        let exchange = shared.exchanges.token();
+        shared.visits.spawn(until_cut(shared.cut.clone(), async move {
+            let _exchange = exchange;
+            std::future::pending::<()>().await;
+        }));
+        assert_eq!(shared.drain().await, Drained { requests_cut: 1 });
+        assert!(shared.exchanges.is_empty(), "nobody has written down how it ended");
+    }
+}
