@@ -31,12 +31,12 @@ use crate::certs::CertError;
 use crate::limits::{FailedLogins, HeldHeads, REMEMBERED_ADDRESSES, Seldom, SharedBudget};
 use crate::link::mux::Unread;
 use crate::server::admin::Admin;
+use crate::server::agents::Agents;
 use crate::server::agents::limits::LoginLimits;
-use crate::server::agents::{Agents, ServePort};
 use crate::server::directory::registry::Registry;
 use crate::server::directory::{Directory, PublicListeners};
 use crate::server::ingress::limits::VisitorLimits;
-use crate::server::ingress::{Door, Ingress};
+use crate::server::ingress::{Door, Ingress, PublicPorts};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate};
 use crate::server::lifecycle::check::TICKET_KEY;
@@ -147,12 +147,9 @@ fn components(
         traces,
         connection_closed: Seldom::new(NonZeroU32::MIN),
     });
-    let serve_port = {
-        let ingress = Arc::clone(&ingress);
-        ServePort(Box::new(move |port, listener| ingress.serve_port(port, listener)))
-    };
+    let port_server = Arc::new(PublicPorts(Arc::clone(&ingress)));
     let login = LoginLimits::new(&limits.per_ip, budget.logins)?;
-    let agents = Arc::new(Agents::new(Arc::clone(&runtime), Arc::clone(&directory), login, tickets, serve_port));
+    let agents = Arc::new(Agents::new(Arc::clone(&runtime), Arc::clone(&directory), login, tickets, port_server));
     let per_ip = &limits.per_ip;
     Ok(Lifecycle {
         runtime,

@@ -8,7 +8,6 @@ pub(crate) mod revocation;
 pub(crate) mod service_changes;
 pub(crate) mod start_order;
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ use crate::server::agents::limits::LoginLimits;
 use crate::server::agents::revocation::Warden;
 use crate::server::agents::start_order::Starts;
 use crate::server::directory::Directory;
-use crate::server::directory::ports::OpenPort;
+use crate::server::directory::ports::PortServer;
 use crate::server::metrics::Limit;
 use crate::server::runtime::{Runtime, Shutdown, until_cut};
 use crate::server::settings::Settings;
@@ -48,18 +47,9 @@ pub(crate) struct Agents {
     /// Limits the log lines about refused logins.
     pub(crate) login_refused: Seldom,
     /// Serves the public ports of services.
-    serve_port: ServePort,
+    port_server: Arc<dyn PortServer>,
     /// Whether several threads run the tasks.
     pub(crate) multi_thread: bool,
-}
-
-/// What serves a public port once it is open: the ingress, which this module does not know.
-pub(crate) struct ServePort(pub(crate) Box<dyn Fn(&OpenPort, TcpListener) + Send + Sync>);
-
-impl fmt::Debug for ServePort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServePort")
-    }
 }
 
 impl Agents {
@@ -69,7 +59,7 @@ impl Agents {
         directory: Arc<Directory>,
         login: LoginLimits,
         tickets: TicketKey,
-        serve_port: ServePort,
+        port_server: Arc<dyn PortServer>,
     ) -> Self {
         let clients_file = runtime.settings().config.clients.clone();
         let clients_file = Arc::new(ClientsOnDisk::new(clients_file, Arc::clone(&directory.clients)));
@@ -82,7 +72,7 @@ impl Agents {
             start_order: Starts::default(),
             revocation: Warden::default(),
             login_refused: Seldom::new(LOGGED_REFUSALS),
-            serve_port,
+            port_server,
             multi_thread: matches!(Handle::current().runtime_flavor(), RuntimeFlavor::MultiThread),
         }
     }
@@ -104,10 +94,5 @@ impl Agents {
             let serve = serve_agent(Arc::clone(&self), tls.clone(), socket, peer, permit);
             self.runtime.tasks.all.spawn(until_cut(cut.clone(), serve));
         })
-    }
-
-    /// Serves a public port that was just opened.
-    pub(crate) fn serve_port(&self, port: &OpenPort, listener: TcpListener) {
-        (self.serve_port.0)(port, listener);
     }
 }

@@ -183,7 +183,7 @@ impl Agents {
                 Refused::new(why.refusal(), format!("the service `{}` gets no port: {why}{how}", offer.name))
             })?;
         if let Some(listener) = listener {
-            self.serve_port(&port, listener);
+            self.port_server.serve_port(&port, listener);
         }
         Ok(Some(port))
     }
