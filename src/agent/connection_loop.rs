@@ -37,10 +37,7 @@ enum Round {
     /// The agent ends.
     Over(Result<(), GivenUp>),
     /// The agent tries again.
-    Retry {
-        why: String,
-        delay: Duration,
-    },
+    Retry { why: String, delay: Duration },
     /// No server has accepted the agent.
     AllFailed,
 }

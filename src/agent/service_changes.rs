@@ -76,8 +76,7 @@ impl ServiceChanges {
     pub fn apply(&self, config: &AgentOptions) -> Result<bool, SetUpError> {
         let mut count = self.count.lock();
         let differs = *self.desired.borrow().offer.services != *config.services;
-        let offer =
-            if differs { Some(Arc::new(Offer::prepare(*count + 1, config.services.clone())?)) } else { None };
+        let offer = if differs { Some(Arc::new(Offer::prepare(*count + 1, config.services.clone())?)) } else { None };
         *count += u64::from(differs);
         // Restoring the services that are still offered resolves a refusal.
         let is_resolved = !differs && self.refused.lock().take().is_some();

@@ -68,7 +68,12 @@ impl AgentFile {
     }
 
     /// Takes over what changes in it, for ever, and whenever `hangups` hears of one. `started` is how the agent began.
-    pub(super) async fn follow(self, mut hangups: Hangups, started: AgentOptions, changes: ServiceChanges) -> Infallible {
+    pub(super) async fn follow(
+        self,
+        mut hangups: Hangups,
+        started: AgentOptions,
+        changes: ServiceChanges,
+    ) -> Infallible {
         let Self { path, flags, watch } = self;
         let mut watch = or_warn(watch, &path);
         let mut token_file = started.token_file.clone();

@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::options::{AgentOptions, LocalUrl, Service};
-pub use crate::agent::{Body, BoxError, GivenUp, State};
 use crate::agent::{Agent, InProcess, SetUpError};
+pub use crate::agent::{Body, BoxError, GivenUp, State};
 use crate::transport::tls::Trust;
 use crate::values::{ClientId, Fingerprint, Name, Secret, ServerAddress};
 

@@ -114,4 +114,3 @@ impl Body for ResponseBody {
 pub(in crate::agent) fn take_request(request: &mut Request<RequestBody>) -> Request<RequestBody> {
     std::mem::replace(request, Request::new(RequestBody::Empty))
 }
-

@@ -146,9 +146,8 @@ where
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
             let response = service.call(request).await.map_err(Into::into)?;
             let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-            Ok(response.map(|body| {
-                body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into).boxed_unsync()
-            }))
+            Ok(response
+                .map(|body| body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into).boxed_unsync()))
         })
     }
 }

@@ -43,7 +43,10 @@ pub(in crate::agent) struct BackendContext {
 
 /// One backend of a service.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every backend is local, and a box would cost each request a load")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every backend is local, and a box would cost each request a load"
+)]
 pub(in crate::agent) enum Backend {
     Local(Local),
     InProcess(InProcessBackend),

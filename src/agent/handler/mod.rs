@@ -89,7 +89,9 @@ impl Handler {
                 let exchange = http::Exchange { route: &route, heads: &self.heads, preface: &preface };
                 exchange.serve(reader, writer, &mut log).await
             }
-            ServiceKind::Tcp | ServiceKind::Tls => Box::pin(raw::serve(route.default_backend(), &preface, reader, writer, &log)).await,
+            ServiceKind::Tcp | ServiceKind::Tls => {
+                Box::pin(raw::serve(route.default_backend(), &preface, reader, writer, &log)).await
+            }
         };
         log.end(&preface, &ended);
         ended

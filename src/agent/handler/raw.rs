@@ -2,8 +2,8 @@
 
 use super::request_log::RequestLog;
 use super::{LAST_BYTES, StreamFailure, UPGRADED_IDLE, accept, failed};
-use crate::agent::backend::error::BackendError;
 use crate::agent::backend::Backend;
+use crate::agent::backend::error::BackendError;
 use crate::link::copy::both_ways;
 use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::frame::Reset;

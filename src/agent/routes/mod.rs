@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::agent::backend::{Backend, BackendContext};
 use crate::agent::backend::local::LocalTls;
+use crate::agent::backend::{Backend, BackendContext};
 use crate::agent::options::Service;
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::login::ServiceKind;
@@ -167,7 +167,9 @@ mod tests {
 
     /// Where `name` routes, if it is offered.
     fn place(routes: &Routes, name: &str) -> Option<String> {
-        routes.get(&Name::new(name).unwrap()).and_then(|route| Some(route.default_backend().as_local()?.url.text.clone()))
+        routes
+            .get(&Name::new(name).unwrap())
+            .and_then(|route| Some(route.default_backend().as_local()?.url.text.clone()))
     }
 
     fn service(name: &str, local: &str, more: &str) -> String {

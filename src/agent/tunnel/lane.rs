@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::connector::LoggedIn;
-use crate::agent::handler::Handler;
 use crate::agent::connector::standby::LostName;
 use crate::agent::connector::tickets::Tickets;
+use crate::agent::handler::Handler;
 use crate::link::handshake::{ControlReader, ControlWriter};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Session, Side, WINDOW_GROWTH};

@@ -205,8 +205,10 @@ impl<'a> Tunnel<'a> {
             LaneEvent::Up => {}
             LaneEvent::Replaced { by } => self.end = Some(TunnelEnd::Replaced { by }),
             LaneEvent::OpenLane if self.lanes.joining.is_empty() => {
-                let join =
-                    Join { tunnel_id: self.login.welcome.tunnel_id, lane_secret: self.login.welcome.lane.lane_secret.clone() };
+                let join = Join {
+                    tunnel_id: self.login.welcome.tunnel_id,
+                    lane_secret: self.login.welcome.lane.lane_secret.clone(),
+                };
                 let (connector, services) = (self.login.connector.clone(), self.offered.offer.for_server());
                 let address = lane_address(&self.login.welcome, server);
                 self.lanes.joining.spawn(async move { connector.join(&address, join, services).await });

@@ -159,7 +159,10 @@ impl Tunnel<'_> {
     }
 
     /// Handles the end of a further login. Returns one that replaces this tunnel.
-    pub(in crate::agent) fn on_renewed(&mut self, renewed: Result<Result<Login, ConnectError>, JoinError>) -> Option<Login> {
+    pub(in crate::agent) fn on_renewed(
+        &mut self,
+        renewed: Result<Result<Login, ConnectError>, JoinError>,
+    ) -> Option<Login> {
         let offer = match self.changes.pending.take() {
             Some(PendingChange::Renewing(offer)) => offer,
             other => {

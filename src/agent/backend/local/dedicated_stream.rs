@@ -9,18 +9,18 @@ use parking_lot::Mutex;
 
 use crate::transport::streams::{self, CloseOnDrop, Passes, UpgradeTask};
 
-/// The tasks of such a connection.
+/// The tasks of a connection with a single stream.
 #[derive(Debug, Default)]
 pub(in crate::agent) struct DedicatedStream {
     upgrade: Arc<UpgradeTask>,
     /// One for each of the others.
     tasks: Mutex<Vec<Arc<Passes>>>,
-    /// The socket takes no more at the moment.
+    /// The socket accepts no more data at the moment.
     is_full: AtomicBool,
 }
 
 impl DedicatedStream {
-    /// Says whether the socket takes no more at the moment.
+    /// Records whether the socket accepts no more data at the moment.
     pub(in crate::agent) fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::Release);
     }

@@ -19,10 +19,10 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::dial::{Dialler, OnBehalfOf, Stream};
-use crate::agent::backend::local::idle_check::IdleCheckedSocket;
 use crate::agent::backend::body::RequestBody;
 use crate::agent::backend::error::{BackendError, Hint};
 use crate::agent::backend::local::dedicated_stream::DedicatedStream;
+use crate::agent::backend::local::idle_check::IdleCheckedSocket;
 use crate::agent::backend::local::replay::{ReplayableBody, was_not_processed};
 use crate::limits::{Permit, Permits};
 
@@ -238,7 +238,9 @@ impl Http2 {
                     connection.is_ending.fetch_or(was_not_processed, Ordering::Relaxed);
                     match recall.take().filter(|_| was_not_processed && attempt < ATTEMPTS) {
                         Some(body) => request = Request::from_parts(head, body),
-                        None if connection.settings.ended_silently.load(Ordering::Acquire) => return Err(no_http2().into()),
+                        None if connection.settings.ended_silently.load(Ordering::Acquire) => {
+                            return Err(no_http2().into());
+                        }
                         None => return Err(error.into_error().into()),
                     }
                 }
@@ -299,19 +301,26 @@ impl Http2 {
         if self.tls.is_some() && !stream.speaks_http2() {
             return Ok(None);
         }
-        let handshake = http2::Builder::new(TrackedExecutor { tasks: self.tasks.clone(), dedicated: dedicated.cloned() })
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            // Nothing is sent before the application has said how much it takes: it would refuse what is too much.
-            .initial_max_send_streams(0)
-            .handshake(TokioIo::new(IdleCheckedSocket::new(stream, dedicated.cloned())));
+        let handshake =
+            http2::Builder::new(TrackedExecutor { tasks: self.tasks.clone(), dedicated: dedicated.cloned() })
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
+                // Nothing is sent before the application has said how much it takes: it would refuse what is too much.
+                .initial_max_send_streams(0)
+                .handshake(TokioIo::new(IdleCheckedSocket::new(stream, dedicated.cloned())));
         let handshake = timeout(SETTINGS, handshake).await;
         let (sender, connection) = handshake.map_err(|_| no_http2())??;
         let (settings, ask) = (Arc::new(PeerSettings::default()), Arc::new(Notify::new()));
         self.tasks.spawn(drive(connection, Arc::clone(&settings), Arc::clone(&ask)));
-        let connection = SharedConnection { sender, permits: Permits::new(STREAMS), settings, ask, is_ending: AtomicBool::new(false) };
+        let connection = SharedConnection {
+            sender,
+            permits: Permits::new(STREAMS),
+            settings,
+            ask,
+            is_ending: AtomicBool::new(false),
+        };
         let slot = connection.slot().ok_or_else(|| BackendError::broken("it takes no requests"))?;
         Ok(Some((Arc::new(connection), slot)))
     }

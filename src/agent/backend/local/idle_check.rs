@@ -1,7 +1,7 @@
-//! Sockets that are looked at before they are believed to be silent.
+//! Checks whether an idle connection is still open and silent, before it is used again.
 //!
-//! The runtime learns only in turns what has come to a socket. An application may have closed a kept connection since the
-//! last turn, and a request that is sent then is lost, though nobody has touched it.
+//! The runtime learns of socket events only at intervals. An application may have closed an idle connection since the last
+//! one, and a request sent then would be lost.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::agent::backend::local::dedicated_stream::DedicatedStream;
 use crate::transport::streams::ResetCodes;
 
-/// Whether the system has nothing to tell of a socket: neither something to read nor its end.
+/// Returns whether the kernel has neither data nor the end of the connection for a socket.
 pub(super) fn is_silent(socket: &impl AsFd) -> bool {
     look(socket).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
@@ -46,7 +46,7 @@ pub(super) fn is_silent_below_tls(socket: &impl AsFd, session: &mut ClientConnec
     false
 }
 
-/// How many bytes there are to be read, as far as it is asked: none, at the end of a connection.
+/// Returns whether a byte can be read (1), or the connection has ended (0).
 fn look(socket: &impl AsFd) -> io::Result<usize> {
     SockRef::from(socket).peek(&mut [MaybeUninit::uninit()])
 }
@@ -59,9 +59,9 @@ fn look(socket: &impl AsFd) -> io::Result<usize> {
 #[derive(Debug)]
 pub(super) struct IdleCheckedSocket<S> {
     socket: S,
-    /// It was silent at the last look, and nothing was written since.
+    /// It was silent at the last check, and nothing was written since.
     silent: bool,
-    /// Reads along.
+    /// Observes the bytes that are read.
     codes: ResetCodes,
     /// The task that waits until the socket accepts more.
     dedicated: Option<Arc<DedicatedStream>>,

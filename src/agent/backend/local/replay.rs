@@ -1,4 +1,4 @@
-//! Requests that an HTTP/2 application has refused unseen, and that are therefore sent again (RFC 9113, section 8.7).
+//! Sends requests again that an HTTP/2 application has refused before processing them (RFC 9113, section 8.7).
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -32,7 +32,7 @@ pub(super) struct ReplayableBody {
     broken: Option<(BodyError, Idle)>,
 }
 
-/// Takes it back.
+/// Recovers the body for another attempt.
 #[derive(Debug)]
 pub(super) struct Replay(Arc<Mutex<State>>);
 
@@ -52,7 +52,7 @@ impl ReplayableBody {
 }
 
 impl Replay {
-    /// The whole body again, if it can be had. Whoever still sends it finds it empty.
+    /// Returns the whole body, if it is still available. The earlier attempt then finds it empty.
     pub(super) fn take(self) -> Option<RequestBody> {
         let mut state = self.0.lock();
         let sent = state.sent.take()?;
@@ -62,7 +62,7 @@ impl Replay {
 }
 
 impl Drop for Replay {
-    /// Nobody takes it back any more: nothing is kept.
+    /// Stops keeping the data.
     fn drop(&mut self) {
         self.0.lock().sent = None;
     }
@@ -121,7 +121,7 @@ impl Body for ReplayableBody {
     }
 }
 
-/// The next frame of a body whose beginning is sent again.
+/// Polls the next frame of a replayed body.
 pub(in crate::agent) fn poll_replayed(
     sent: &mut VecDeque<Bytes>,
     rest: &mut RequestBody,
@@ -133,8 +133,8 @@ pub(in crate::agent) fn poll_replayed(
     }
 }
 
-/// Whether the application says that it has done nothing with a request: it has refused the stream, or ends the
-/// connection and names an earlier stream as the last one it has taken. hyper tells both in words only.
+/// Returns whether the application has not processed a request: it has refused the stream, or ends the connection and names
+/// an earlier stream as the last one. hyper reports both in words only.
 pub(super) fn was_not_processed(error: &hyper::Error) -> bool {
     const REFUSED: &str = "stream error received: refused stream before processing any application logic";
     const GOING_AWAY: &str = "connection error received: not a result of an error";

@@ -65,9 +65,16 @@ impl Reported {
     /// Remembers a new failure. If there are too many, it replaces the oldest one, unless that was reported recently.
     fn remember(&mut self, text: &str, now: Instant) -> bool {
         if self.each.len() >= MAX_FAILURES {
-            let oldest = self.each.iter().enumerate().min_by_key(|(_, failure)| failure.at).map(|(at, failure)| (at, failure.at));
+            let oldest = self
+                .each
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, failure)| failure.at)
+                .map(|(at, failure)| (at, failure.at));
             match oldest {
-                Some((at, reported)) if now.duration_since(reported) >= FIRST_REMINDER => drop(self.each.swap_remove(at)),
+                Some((at, reported)) if now.duration_since(reported) >= FIRST_REMINDER => {
+                    drop(self.each.swap_remove(at))
+                }
                 _ => return false,
             }
         }

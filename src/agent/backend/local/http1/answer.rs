@@ -11,10 +11,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::agent::backend::error::BackendError;
 use super::chunked::{Chunked, Part};
 use super::codec::{Framing, NotHttp};
 use super::wire::Wire;
+use crate::agent::backend::error::BackendError;
 use crate::link::copy::{LEAST, MOST, next_piece};
 
 /// Read at once while nobody knows how much will come: into the stack, so that whoever waits for an application holds no

@@ -11,11 +11,11 @@ use http::{HeaderMap, request};
 use http_body::Body as _;
 use tokio::io::ReadBuf;
 
-use crate::agent::backend::body::RequestBody;
-use crate::agent::backend::error::BackendError;
 use super::chunked;
 use super::codec::{Framing, NotHttp, put_head, request_framing};
 use super::wire::Wire;
+use crate::agent::backend::body::RequestBody;
+use crate::agent::backend::error::BackendError;
 use crate::protocol::frame::Reset;
 
 /// Bytes of a body that are gathered into one write; a larger piece goes as it is, without that copy.

@@ -12,8 +12,8 @@ use bytes::BufMut;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::agent::backend::local::dial::Stream;
 use super::pool::Pool;
+use crate::agent::backend::local::dial::Stream;
 use crate::transport::write_vectored::poll_write_pieces;
 
 const REQUEST_SENT: u8 = 1;
