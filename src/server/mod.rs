@@ -34,9 +34,10 @@ use crate::limits::{
 };
 use crate::link::mux::Unread;
 use crate::server::agents::login::RefusedTokens;
-use crate::server::agents::revocation::Warden;
-use crate::server::agents::start_order::Starts;
+use crate::server::agents::revocation::DelayedRevocations;
+use crate::server::agents::start_order::StartOrder;
 use crate::server::directory::client_usage::ClientUsages;
+use crate::server::directory::domain_verification::ResolverError;
 use crate::server::directory::ports::{OpenPort, Ports};
 use crate::server::directory::registry::Registry;
 use crate::server::ingress::Door;
@@ -111,7 +112,7 @@ pub enum StartError {
     AdminToken(#[from] AdminTokenError),
     /// Domains are to be proved by DNS, and there is no DNS.
     #[error("domains cannot be proved by DNS: {0}")]
-    Proofs(String),
+    DomainVerification(#[from] ResolverError),
     /// Spans are to be exported, and cannot be.
     #[error("traces cannot be exported: {0}")]
     Traces(String),
@@ -149,11 +150,11 @@ pub struct Shared {
     node_id: String,
     clients: Arc<Clients>,
     clients_file: Arc<ClientsOnDisk>,
-    warden: Warden,
+    delayed_revocations: DelayedRevocations,
     usages: ClientUsages,
     registry: Arc<Registry>,
     /// The order in which agents were started.
-    starts: Starts,
+    starts: StartOrder,
     verifier: TokenVerifier,
     tickets: TicketKey,
     visitors: VisitorRate,
@@ -269,7 +270,7 @@ impl Server {
         let clients = Arc::new(clients);
         let shared = Shared {
             clients_file: Arc::new(ClientsOnDisk::new(config.clients.clone(), Arc::clone(&clients))),
-            warden: Warden::default(),
+            delayed_revocations: DelayedRevocations::default(),
             usages: ClientUsages::default(),
             clients,
             public_port: public.local_addr()?.port(),
@@ -277,7 +278,7 @@ impl Server {
             ports: Ports::new(config.public.http.ip()),
             node_id: format!("{node_id:016x}"),
             registry: Registry::new(config.tunnel.max_tunnels),
-            starts: Starts::default(),
+            starts: StartOrder::default(),
             verifier: TokenVerifier::new(LOGIN_CHECKS, LOGIN_CHECKS),
             tickets,
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
@@ -316,7 +317,7 @@ impl Server {
             multi_thread,
             reloading: tokio::sync::Mutex::default(),
             refused_reload: parking_lot::Mutex::default(),
-            settings: ArcSwap::from_pointee(Settings::new(config, None).map_err(StartError::Proofs)?),
+            settings: ArcSwap::from_pointee(Settings::new(config, None)?),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -454,7 +455,7 @@ impl Server {
             shared.tasks.spawn(listen::accept_loop(listener, shared.drained.clone(), admin.door()));
         }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
-        shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
+        shared.tasks.spawn(Arc::clone(&shared).enforce_clients_file());
         shared.tasks.spawn(Arc::clone(&shared.registry).release_reservations(shared.stop.clone()));
         let certificates = shared.certificates.clone();
         shared.tasks.spawn(certificates.keep_up(shared.stop.clone()));

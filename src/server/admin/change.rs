@@ -47,7 +47,7 @@ impl Admin {
         let edited = tokio::task::spawn_blocking(move || edit(&path)).await;
         let outcome = edited.map_err(|error| ApiError::failed(&error))??;
         self.shared.clients_file.reload_by_command().await;
-        self.shared.look_at_tunnels();
+        self.shared.recheck_all();
         Ok(outcome)
     }
 }

@@ -43,7 +43,7 @@ pub(crate) async fn reload_clients(
     let work = async move {
         let shared = &changing.shared;
         shared.clients_file.reload_by_command().await;
-        shared.look_at_tunnels();
+        shared.recheck_all();
         if let Some(errors) = shared.clients_file.problems().borrow().clone() {
             return Err(ApiError::unusable_file(errors));
         }

@@ -1,7 +1,6 @@
-//! Agents: how they connect and log in, what they offer, and when the server closes their tunnels.
+//! Agents: how they connect and log in, how they change their services, and when the server closes their tunnels.
 
 pub(crate) mod accept;
-pub(crate) mod domain_verification;
 pub(crate) mod lane;
 pub mod login;
 pub(crate) mod revocation;

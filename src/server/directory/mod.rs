@@ -4,6 +4,7 @@
 
 pub mod authenticated;
 pub(crate) mod client_usage;
+pub mod domain_verification;
 pub(crate) mod notices;
 pub mod offered;
 pub mod ports;

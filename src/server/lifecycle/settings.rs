@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::routing::Router;
-use crate::server::agents::domain_verification::DomainProofs;
+use crate::server::directory::domain_verification::{DomainVerifier, ResolverError};
 use crate::server::lifecycle::fd_budget::Room;
 use crate::server::options::ServerOptions;
 use crate::server::{FIRST_FAILURES, LOGINS_OF_AN_ADDRESS, Shared, login_checks};
@@ -15,7 +15,7 @@ pub(crate) struct Settings {
     pub(crate) config: ServerOptions,
     pub(crate) router: Router,
     /// How clients show that a domain is theirs, if they can.
-    pub(crate) proofs: Option<Arc<DomainProofs>>,
+    pub(crate) domain_verifier: Option<Arc<DomainVerifier>>,
 }
 
 impl Settings {
@@ -23,20 +23,20 @@ impl Settings {
     ///
     /// # Errors
     /// Domains are to be proved by DNS, and there is no DNS; the message says what to do.
-    pub(crate) fn new(config: ServerOptions, before: Option<&Self>) -> Result<Self, String> {
+    pub(crate) fn new(config: ServerOptions, before: Option<&Self>) -> Result<Self, ResolverError> {
         let public = &config.public;
         let asks_the_same = |before: &&Self| {
             let before = &before.config.public;
             (&before.resolvers, &before.domain) == (&public.resolvers, &public.domain)
         };
-        let kept = before.filter(asks_the_same).and_then(|before| before.proofs.clone());
-        let proofs = match (public.domain_proof, kept) {
+        let kept = before.filter(asks_the_same).and_then(|before| before.domain_verifier.clone());
+        let domain_verifier = match (public.domain_proof, kept) {
             (false, _) => None,
             (true, Some(kept)) => Some(kept),
-            (true, None) => Some(Arc::new(DomainProofs::new(&public.resolvers, &public.domain)?)),
+            (true, None) => Some(Arc::new(DomainVerifier::new(&public.resolvers, &public.domain)?)),
         };
         let router = Router::new(public.domain.as_str(), public.routing.as_slice());
-        Ok(Self { config, router, proofs })
+        Ok(Self { config, router, domain_verifier })
     }
 }
 

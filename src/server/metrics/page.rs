@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::list::{self, Kind, Listed};
 use super::meter::CLASSES;
-use super::{LaneEnd, Limit, LoginResult, Meter, Shown};
+use super::{LaneEnd, Limit, LoginMethod, LoginResult, Meter};
 use crate::server::Shared;
 use crate::server::ingress::CODES;
 use crate::telemetry::{Histogram, LogState, ProcessFigures};
@@ -21,7 +21,7 @@ use crate::telemetry::{Histogram, LogState, ProcessFigures};
 /// # Errors
 /// There is no memory for the text.
 pub(crate) fn page(shared: &Arc<Shared>) -> Result<(String, &'static str), fmt::Error> {
-    shared.forget_meters();
+    shared.remove_unused_meters();
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page(Arc::clone(shared))));
     let mut text = String::new();
@@ -85,7 +85,7 @@ fn write_events(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     sheet.one(&list::CUT, Value::Whole(metrics.totals.cut.get()))?;
     let limits = Limit::WORDS.iter().zip(metrics.limits.iter());
     sheet.write(&list::LIMIT_HITS, limits.map(|(limit, count)| ([("limit", *limit)], Value::Whole(count))))?;
-    let logins = Shown::WORDS.iter().zip(&metrics.logins).flat_map(|(shown, results)| {
+    let logins = LoginMethod::WORDS.iter().zip(&metrics.logins).flat_map(|(shown, results)| {
         let results = LoginResult::WORDS.iter().zip(results.iter());
         results.map(move |(result, count)| ([("shown", *shown), ("result", *result)], Value::Whole(count)))
     });
