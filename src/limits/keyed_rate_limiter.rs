@@ -14,7 +14,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
-use governor::{Quota, RateLimiter};
+use governor::{NotUntil, Quota, RateLimiter};
 
 use super::AddressKey;
 
@@ -56,111 +56,119 @@ fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
-/// One quota, counted for each address on its own, for up to a number of addresses at a time. The quota may change at any
-/// time; nobody who asks waits for that.
+/// One quota for each address, for a bounded number of addresses. The quota can be replaced at any time without blocking a
+/// caller.
+///
+/// governor's own keyed store is not used because it grows with the number of addresses, and because its limiter cannot be
+/// asked without taking a cell.
 #[derive(Debug)]
-pub(super) struct Cells<C: Clock> {
-    counted: ArcSwap<Counted<C>>,
+pub(super) struct KeyedRateLimiter<C: Clock> {
+    current: ArcSwap<Limiters<C>>,
     max_keys: usize,
     clock: C,
 }
 
-/// What is counted by one quota.
+/// Two limiters with one quota over the same states: one takes cells, the other only reads.
 #[derive(Debug)]
-struct Counted<C: Clock> {
-    limiter: RateLimiter<Ask, Store, C, NoOpMiddleware<C::Instant>>,
+struct Limiters<C: Clock> {
+    taking: RateLimiter<AddressKey, Taking, C, NoOpMiddleware<C::Instant>>,
+    peeking: RateLimiter<AddressKey, Peeking, C, NoOpMiddleware<C::Instant>>,
     quota: Quota,
     ipv6_prefix: u8,
 }
 
-impl<C: Clock + Clone> Cells<C> {
+impl<C: Clock + Clone> KeyedRateLimiter<C> {
     pub(super) fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
-        let counted = Counted::new(quota, ipv6_prefix, max_keys, clock.clone());
-        Self { counted: ArcSwap::from_pointee(counted), max_keys, clock }
+        let limiters = Limiters::new(quota, ipv6_prefix, max_keys, &clock);
+        Self { current: ArcSwap::from_pointee(limiters), max_keys, clock }
     }
 
-    /// Goes by another quota from now on. Everybody begins anew; by the same one again, nobody does.
+    /// Replaces the quota and forgets every address, unless the quota is the same.
     pub(super) fn change(&self, quota: Quota, ipv6_prefix: u8) {
-        let now = self.counted.load();
+        let now = self.current.load();
         if (now.quota, now.ipv6_prefix) != (quota, ipv6_prefix) {
-            self.counted.store(Arc::new(Counted::new(quota, ipv6_prefix, self.max_keys, self.clock.clone())));
+            self.current.store(Arc::new(Limiters::new(quota, ipv6_prefix, self.max_keys, &self.clock)));
         }
     }
 }
 
-impl<C: Clock> Counted<C> {
-    fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
-        Self { limiter: RateLimiter::new(quota, Store::new(max_keys), clock), quota, ipv6_prefix }
-    }
-
-    /// Takes `cells`, or none; all that there are at most, if more are wanted.
-    fn take_several(&self, ip: IpAddr, cells: NonZeroU32) -> Result<(), RetryAfter> {
-        let ask = Ask { address: AddressKey::new(ip, self.ipv6_prefix), take: true };
-        match self.limiter.check_key_n(&ask, cells.min(self.quota.burst_size())) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(until)) => Err(RetryAfter::of(until.wait_time_from(self.limiter.clock().now()), self.quota)),
-            // No more than there are was asked for.
-            Err(_) => Err(RetryAfter::of(self.quota.burst_size_replenished_in(), self.quota)),
-        }
-    }
-
-    fn ask(&self, ip: IpAddr, take: bool) -> Result<(), RetryAfter> {
-        let ask = Ask { address: AddressKey::new(ip, self.ipv6_prefix), take };
-        self.limiter.check_key(&ask).map_err(|until| {
-            let wait = until.wait_time_from(self.limiter.clock().now());
-            RetryAfter::of(wait, self.quota)
-        })
+impl<C: Clock + Clone> Limiters<C> {
+    fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: &C) -> Self {
+        let states = Arc::new(States::new(max_keys));
+        let taking = RateLimiter::new(quota, Taking(Arc::clone(&states)), clock.clone());
+        Self { taking, peeking: RateLimiter::new(quota, Peeking(states), clock.clone()), quota, ipv6_prefix }
     }
 }
 
-impl<C: Clock> Cells<C> {
-    /// Takes a cell, if one is left.
+impl<C: Clock> Limiters<C> {
+    fn key(&self, ip: IpAddr) -> AddressKey {
+        AddressKey::new(ip, self.ipv6_prefix)
+    }
+
+    fn retry_after(&self, until: &NotUntil<C::Instant>) -> RetryAfter {
+        RetryAfter::of(until.wait_time_from(self.taking.clock().now()), self.quota)
+    }
+}
+
+impl<C: Clock> KeyedRateLimiter<C> {
+    /// Takes a cell.
+    ///
+    /// # Errors
+    /// No cell is left.
     pub(super) fn take(&self, ip: IpAddr) -> Result<(), RetryAfter> {
-        self.counted.load().ask(ip, true)
+        let limiters = self.current.load();
+        limiters.taking.check_key(&limiters.key(ip)).map_err(|until| limiters.retry_after(&until))
     }
 
-    /// Takes as many cells, or none if as many are not left.
+    /// Takes `cells` cells, or the whole burst if that is less.
+    ///
+    /// # Errors
+    /// Fewer cells are left; none is taken.
     pub(super) fn take_several(&self, ip: IpAddr, cells: NonZeroU32) -> Result<(), RetryAfter> {
-        self.counted.load().take_several(ip, cells)
+        let limiters = self.current.load();
+        let quota = limiters.quota;
+        match limiters.taking.check_key_n(&limiters.key(ip), cells.min(quota.burst_size())) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(until)) => Err(limiters.retry_after(&until)),
+            // Never: no more than the burst was asked for.
+            Err(_) => Err(RetryAfter::of(quota.burst_size_replenished_in(), quota)),
+        }
     }
 
-    /// Says what [`Self::take`] would, and takes nothing.
+    /// Returns what [`Self::take`] would, without taking a cell.
+    ///
+    /// # Errors
+    /// No cell is left.
     pub(super) fn peek(&self, ip: IpAddr) -> Result<(), RetryAfter> {
-        self.counted.load().ask(ip, false)
+        let limiters = self.current.load();
+        limiters.peeking.check_key(&limiters.key(ip)).map_err(|until| limiters.retry_after(&until))
     }
 
-    /// Forgets the addresses that have all their cells back, and gives their memory back.
+    /// Forgets the addresses that have all their cells back, and releases their memory.
     pub(super) fn evict_idle(&self) {
-        let counted = self.counted.load_full();
-        counted.limiter.retain_recent();
-        counted.limiter.shrink_to_fit();
+        let limiters = self.current.load_full();
+        limiters.taking.retain_recent();
+        limiters.taking.shrink_to_fit();
     }
 
-    /// How many addresses are remembered.
+    /// Returns the number of addresses that are remembered.
     pub(super) fn len(&self) -> usize {
-        self.counted.load().limiter.len()
+        self.current.load().taking.len()
     }
 }
 
-/// What the limiter is asked: about whom, and whether to take the cell or only to look.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Ask {
-    address: AddressKey,
-    take: bool,
-}
-
-/// The states of up to `max` addresses. While there are as many, all further ones share a single state, so that
-/// neither memory nor the total rate of strangers grows with the number of addresses somebody can send from.
+/// The states of up to `max` addresses. While it is full, all further addresses share a single state, so that neither
+/// memory nor the total rate of strangers grows with the number of addresses that a sender has.
 #[derive(Debug)]
-struct Store {
+struct States {
     known: DashMap<AddressKey, InMemoryState>,
-    /// The number of entries in `known`, or at times a little more: never less. `DashMap::len` would visit each shard.
+    /// The number of entries in `known`, or briefly a little more, never less. `DashMap::len` would visit each shard.
     count: AtomicUsize,
     max: usize,
     overflow: InMemoryState,
 }
 
-impl Store {
+impl States {
     fn new(max: usize) -> Self {
         Self { known: DashMap::new(), count: AtomicUsize::new(0), max, overflow: InMemoryState::default() }
     }
@@ -177,66 +185,83 @@ impl Store {
 }
 
 /// Runs `decide` on a state and leaves the state as it is.
-fn look<T>(state: &InMemoryState, decide: impl Fn(Option<Nanos>) -> T) -> T {
+fn read<T>(state: &InMemoryState, decide: impl Fn(Option<Nanos>) -> T) -> T {
     // An `Err` changes nothing, so the answer travels as the error.
     let Err(answer) = state.measure_and_replace(&NotKeyed::NonKey, |at| Err::<(Infallible, Nanos), T>(decide(at)));
     answer
 }
 
-impl StateStore for Store {
-    type Key = Ask;
+/// The states as the limiter sees them that takes cells.
+#[derive(Debug)]
+struct Taking(Arc<States>);
 
-    fn measure_and_replace<T, F, E>(&self, ask: &Ask, decide: F) -> Result<T, E>
+impl StateStore for Taking {
+    type Key = AddressKey;
+
+    fn measure_and_replace<T, F, E>(&self, address: &AddressKey, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let measure = |state: &InMemoryState| {
-            if ask.take {
-                state.measure_and_replace(&NotKeyed::NonKey, &decide)
-            } else {
-                look(state, &decide).map(|(answer, _)| answer)
-            }
-        };
-        if let Some(state) = self.known.get(&ask.address) {
-            return measure(&state);
+        let states = &*self.0;
+        let take = |state: &InMemoryState| state.measure_and_replace(&NotKeyed::NonKey, &decide);
+        if let Some(state) = states.known.get(address) {
+            return take(&state);
         }
-        if !ask.take && self.count.load(Ordering::Relaxed) < self.max {
-            return decide(None).map(|(answer, _)| answer);
+        if !states.claim() {
+            return take(&states.overflow);
         }
-        if !ask.take || !self.claim() {
-            return measure(&self.overflow);
-        }
-        match self.known.entry(ask.address) {
-            Entry::Vacant(vacant) => measure(&vacant.insert(InMemoryState::default())),
+        match states.known.entry(*address) {
+            Entry::Vacant(vacant) => take(&vacant.insert(InMemoryState::default())),
             Entry::Occupied(occupied) => {
-                self.release();
-                measure(occupied.get())
+                states.release();
+                take(occupied.get())
             }
         }
     }
 }
 
-impl ShrinkableKeyedStateStore<Ask> for Store {
+impl ShrinkableKeyedStateStore<AddressKey> for Taking {
     fn retain_recent(&self, drop_below: Nanos) {
-        self.known.retain(|_, state| {
-            let recent = look(state, |at| at.is_some_and(|at| at > drop_below));
+        self.0.known.retain(|_, state| {
+            let recent = read(state, |at| at.is_some_and(|at| at > drop_below));
             if !recent {
-                self.release();
+                self.0.release();
             }
             recent
         });
     }
 
     fn shrink_to_fit(&self) {
-        self.known.shrink_to_fit();
+        self.0.known.shrink_to_fit();
     }
 
     fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.0.count.load(Ordering::Relaxed)
     }
 
     fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.0.known.is_empty()
+    }
+}
+
+/// The states as the limiter sees them that only reads.
+#[derive(Debug)]
+struct Peeking(Arc<States>);
+
+impl StateStore for Peeking {
+    type Key = AddressKey;
+
+    fn measure_and_replace<T, F, E>(&self, address: &AddressKey, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let states = &*self.0;
+        let answer = match states.known.get(address) {
+            Some(state) => read(&state, decide),
+            None if states.count.load(Ordering::Relaxed) < states.max => decide(None),
+            None => read(&states.overflow, decide),
+        };
+        answer.map(|(answer, _)| answer)
     }
 }
 
@@ -255,9 +280,9 @@ mod tests {
     }
 
     /// One cell a second, no burst.
-    fn one_a_second(max_keys: usize) -> (Cells<FakeRelativeClock>, FakeRelativeClock) {
+    fn one_a_second(max_keys: usize) -> (KeyedRateLimiter<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
-        (Cells::new(Quota::per_second(NonZeroU32::MIN), 64, max_keys, clock.clone()), clock)
+        (KeyedRateLimiter::new(Quota::per_second(NonZeroU32::MIN), 64, max_keys, clock.clone()), clock)
     }
 
     #[test]
@@ -349,7 +374,7 @@ mod tests {
             }
         });
         assert_eq!(cells.len(), 100);
-        let Counted { limiter, .. } = Arc::into_inner(cells.counted.into_inner()).unwrap();
-        assert_eq!(limiter.into_state_store().known.len(), 100);
+        let Limiters { taking, .. } = Arc::into_inner(cells.current.into_inner()).unwrap();
+        assert_eq!(taking.into_state_store().0.known.len(), 100);
     }
 }
