@@ -76,7 +76,8 @@ fn host_name(text: &str) -> Option<String> {
 
 /// An address is nobody's name, although a bare address leads to the server's own pages.
 fn is_served(shared: &Shared, host: &str) -> bool {
-    host.parse::<IpAddr>().is_err() && lookup::is_served(shared, host)
+    host.parse::<IpAddr>().is_err()
+        && lookup::is_served(&*shared.registry, &shared.clients, &shared.settings().router, host)
 }
 
 #[cfg(test)]

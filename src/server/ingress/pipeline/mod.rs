@@ -231,7 +231,7 @@ async fn decide(
     }
     match route {
         Route::Service { .. } | Route::Domain(_) => {
-            let offered = lookup::offered(shared, &route)?;
+            let offered = lookup::find(&*shared.registry, &shared.clients, &route)?;
             *reached = Reached::Service(Arc::clone(offered.service.meter()));
             if let Some(held) = &mut held {
                 held.charge(Holder::Client(offered.tunnel.client().clone())).map_err(|_| Failure::HeadsBusy)?;
