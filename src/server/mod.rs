@@ -27,13 +27,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::PasswordGate;
-use crate::auth::{AdminToken, AdminTokenError, TicketKey, TicketKeyError, TokenVerifier, USUAL_COST};
+use crate::auth::{AdminToken, AdminTokenError, TicketKey, TicketKeyError, TokenVerifier};
 use crate::certs::CertError;
 use crate::limits::{
-    AddressPermit, Checks, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate,
+    AddressPermit, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate,
 };
 use crate::link::mux::Unread;
-use crate::server::agents::login::RefusedTokens;
+use crate::server::agents::login::LoginLimits;
 use crate::server::agents::revocation::DelayedRevocations;
 use crate::server::agents::start_order::StartOrder;
 use crate::server::directory::client_usage::ClientUsages;
@@ -64,10 +64,6 @@ use metrics::{Limit, Metrics};
 /// Password hashes computed at once. Each takes about 19 MiB.
 const LOGIN_CHECKS: usize = 2;
 
-/// How many logins by token an address may have checked for each one that may fail: a fleet behind one address comes back at
-/// once, and nobody keeps the processor busy with a token that is right. [`FIRST_FAILURES`] are on top of that.
-const LOGIN_CHECKS_FOR_A_FAILURE: u32 = 10;
-
 /// Agents' connections that may be on their way through TLS and login at once.
 const LOGINS_UNDER_WAY: usize = 1024;
 
@@ -82,9 +78,6 @@ const LEAST_LOGINS: usize = 2;
 /// Refused logins that have a line of their own within a second; in the long run one a second has. More than one, because an
 /// operator who looks for the mistake of one agent must find it among those of others.
 const REFUSALS_AT_ONCE: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
-
-/// How many clients' first wrong tokens are checked for an address beyond its limit. Refilled at the rate of the limit.
-const FIRST_FAILURES: NonZeroU32 = NonZeroU32::new(128).expect("128 is not zero");
 
 /// Addresses that the rate limits remember one by one; strangers beyond that share one allowance.
 const REMEMBERED_ADDRESSES: usize = 100_000;
@@ -160,12 +153,7 @@ pub struct Shared {
     visitors: VisitorRate,
     visitor_connections: PerAddress,
     connections: Permits,
-    failed_logins: FailedLogins,
-    /// Logins that cost an argon2 computation, failed or not.
-    login_checks: Checks,
-    /// Failures of addresses beyond their limit, each the first one for a client from that address.
-    first_failures: FailedLogins,
-    refused_tokens: RefusedTokens,
+    login_limits: LoginLimits,
     /// At the admin port.
     wrong_admin_tokens: FailedLogins,
     /// Compares visitors' passwords.
@@ -284,15 +272,7 @@ impl Server {
             visitors: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
             connections: Permits::new(room.connections),
             visitor_connections: PerAddress::new(per_ip.connections, prefix),
-            failed_logins: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
-            login_checks: Checks::new(login_checks(per_ip.logins_per_minute), prefix, REMEMBERED_ADDRESSES),
-            first_failures: FailedLogins::with_burst(
-                per_ip.logins_per_minute,
-                FIRST_FAILURES,
-                prefix,
-                REMEMBERED_ADDRESSES,
-            ),
-            refused_tokens: RefusedTokens::new().map_err(io::Error::other)?,
+            login_limits: LoginLimits::new(per_ip, REMEMBERED_ADDRESSES).map_err(io::Error::other)?,
             wrong_admin_tokens: FailedLogins::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES),
             passwords: PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES)
                 .map_err(io::Error::other)?,
@@ -452,7 +432,7 @@ impl Server {
             let pin = (certificate.origin != Origin::Own).then_some(certificate.fingerprint);
             let admin = Admin::new(&shared, token, pin, log);
             // It tells that the server is draining for as long as it is.
-            shared.tasks.spawn(listen::accept_loop(listener, shared.drained.clone(), admin.door()));
+            shared.tasks.spawn(listen::accept_loop(listener, shared.drained.clone(), admin.acceptor()));
         }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
         shared.tasks.spawn(Arc::clone(&shared).enforce_clients_file());
@@ -491,14 +471,6 @@ impl Shared {
     }
 }
 
-/// What the logins of an address that are checked in a minute may cost if so many may fail, in the unit of
-/// [`Work::cost`](crate::auth::Work::cost).
-fn login_checks(failures: NonZeroU32) -> NonZeroU32 {
-    let checks = failures.get().saturating_mul(LOGIN_CHECKS_FOR_A_FAILURE).saturating_add(FIRST_FAILURES.get());
-    let cost = u32::try_from(USUAL_COST).unwrap_or(u32::MAX);
-    NonZeroU32::new(checks.saturating_mul(cost)).unwrap_or(NonZeroU32::MIN)
-}
-
 async fn evict_idle(shared: Arc<Shared>) {
     let mut tick = interval(EVICTION);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -507,10 +479,7 @@ async fn evict_idle(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             _ = tick.tick() => {
                 shared.visitors.evict_idle();
-                shared.failed_logins.evict_idle();
-                shared.login_checks.evict_idle();
-                shared.first_failures.evict_idle();
-                shared.refused_tokens.evict_idle();
+                shared.login_limits.evict_idle();
                 shared.passwords.evict_idle();
                 shared.wrong_admin_tokens.evict_idle();
             }

@@ -11,6 +11,7 @@ mod label;
 mod reserved;
 mod secret;
 mod text;
+mod unix_time;
 
 pub use address::{DEFAULT_TUNNEL_PORT, ServerAddress};
 pub(crate) use address::{NETWORKS, dns_name, network, read_port, split_host_port};
@@ -22,3 +23,4 @@ pub use label::{ClientId, LabelError, Name, RESERVED_NAMES};
 pub use reserved::is_reserved_for_operator;
 pub use secret::Secret;
 pub use text::{Escape, escape_line, harmless_line, harmless_text, is_harmful};
+pub(crate) use unix_time::unix_now;

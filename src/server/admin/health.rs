@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::answer::{ApiError, ErrorView};
+use super::error::{ApiError, ErrorView};
 use super::refusals::Refusals;
 use crate::server::{Shared, metrics};
 use crate::telemetry::LogState;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
-use super::answer::{ApiError, found};
+use super::error::{ApiError, found};
 use super::extract::InQuery;
 use super::refusals::{Misread, NotFound, Refusals};
 use crate::server::Shared;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::{Extension, Json};
+use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, ErrorView};
+use super::Admin;
+use super::change::Change;
+use super::error::{ApiError, ErrorView};
 use super::refusals::Refusals;
-use super::{Admin, Peer};
 
 /// The clients file that the server uses.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,13 +35,9 @@ pub(crate) struct ReloadedView {
         Refusals,
     ),
 )]
-pub(crate) async fn reload_clients(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-) -> Result<Json<ReloadedView>, ApiError> {
-    let changing = Arc::clone(&admin);
-    let work = async move {
-        let shared = &changing.shared;
+pub(crate) async fn reload_clients(change: Change) -> Result<Json<ReloadedView>, ApiError> {
+    let work = async |admin: Arc<Admin>| {
+        let shared = &admin.shared;
         shared.clients_file.reload_by_command().await;
         shared.recheck_all();
         if let Some(errors) = shared.clients_file.problems().borrow().clone() {
@@ -50,5 +46,5 @@ pub(crate) async fn reload_clients(
         let (clients, invites) = (shared.clients.len(), shared.clients.invites().len());
         Ok(ReloadedView { file: shared.settings().config.clients.display().to_string(), clients, invites })
     };
-    admin.change(peer, "clients.reload", "", work).await.map(Json)
+    change.run("clients.reload", "", work).await.map(Json)
 }

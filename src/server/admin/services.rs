@@ -1,4 +1,4 @@
-//! Services: what is offered under which names.
+//! The endpoint for services: what each name leads to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::ApiError;
+use super::error::ApiError;
 use super::extract::InQuery;
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, Refusals};
@@ -72,7 +72,7 @@ pub(crate) async fn list(
     let settings = shared.settings();
     let urls = shared.urls(&settings);
     let mut by_name: BTreeMap<String, ServiceView> = BTreeMap::new();
-    for tunnel in tunnels::of(shared, client) {
+    for tunnel in tunnels::of(&shared.registry, client) {
         for service in shared.registry.held(&tunnel) {
             let offer = service.offer();
             let view = by_name.entry(offer.name.to_string()).or_insert_with_key(|name| ServiceView {
@@ -89,5 +89,5 @@ pub(crate) async fn list(
             view.tunnels.push(tunnel.id().to_string());
         }
     }
-    page.cut(by_name.into_iter().collect(), Some).map(Json)
+    page.page(by_name, |(name, _)| name.clone(), |(_, view)| Some(view))
 }

@@ -1,19 +1,20 @@
-//! Tunnels: which agents are connected.
+//! The endpoints for tunnels: the connected agents.
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, found};
+use super::Admin;
+use super::change::Change;
+use super::error::{ApiError, found};
 use super::extract::{InPath, InQuery};
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, NotFound, Refusals};
-use super::{Admin, Peer};
-use crate::server::Shared;
+use crate::server::directory::registry::Registry;
 use crate::server::directory::tunnel::{RetireReason, Tunnel};
 use crate::values::ClientId;
 
@@ -79,8 +80,8 @@ impl TunnelState {
     }
 }
 
-fn view(shared: &Shared, tunnel: &Tunnel) -> TunnelView {
-    let services: Vec<String> = shared.registry.held(tunnel).iter().map(|service| service.name().to_string()).collect();
+fn view(registry: &Registry, tunnel: &Tunnel) -> TunnelView {
+    let services: Vec<String> = registry.held(tunnel).iter().map(|service| service.name().to_string()).collect();
     TunnelView {
         id: tunnel.id().to_string(),
         client: tunnel.client().to_string(),
@@ -94,13 +95,13 @@ fn view(shared: &Shared, tunnel: &Tunnel) -> TunnelView {
     }
 }
 
-fn find(shared: &Shared, id: &str) -> Result<Arc<Tunnel>, ApiError> {
-    found("tunnel", shared.registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id))
+fn find(registry: &Registry, id: &str) -> Result<Arc<Tunnel>, ApiError> {
+    found("tunnel", registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id))
 }
 
-/// The tunnels of a client, or all.
-pub(crate) fn of(shared: &Shared, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
-    client.map_or_else(|| shared.registry.all(), |client| shared.registry.tunnels_of(&client))
+/// Returns the tunnels of a client, or all.
+pub(crate) fn of(registry: &Registry, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
+    client.map_or_else(|| registry.all(), |client| registry.tunnels_of(&client))
 }
 
 /// Lists the connected agents
@@ -113,8 +114,8 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<TunnelView>>, ApiError> {
     let (page, client) = query.split()?;
-    let all = of(&admin.shared, client).into_iter().map(|tunnel| (tunnel.id().to_string(), tunnel)).collect();
-    page.cut(all, |tunnel| Some(view(&admin.shared, &tunnel))).map(Json)
+    let registry = &admin.shared.registry;
+    page.page(of(registry, client), |tunnel| tunnel.id().to_string(), |tunnel| Some(view(registry, &tunnel)))
 }
 
 /// Shows a connected agent
@@ -127,7 +128,8 @@ pub(crate) async fn get(
     State(admin): State<Arc<Admin>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<TunnelView>, ApiError> {
-    find(&admin.shared, &id).map(|tunnel| Json(view(&admin.shared, &tunnel)))
+    let registry = &admin.shared.registry;
+    find(registry, &id).map(|tunnel| Json(view(registry, &tunnel)))
 }
 
 /// Disconnects an agent
@@ -138,23 +140,18 @@ pub(crate) async fn get(
     params(("id" = String, Path, description = "The tunnel's id")),
     responses((status = 204), Refusals, Misread, NotFound),
 )]
-pub(crate) async fn disconnect(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    InPath(on): InPath<String>,
-) -> Result<StatusCode, ApiError> {
-    let (id, shared) = (on.clone(), Arc::clone(&admin.shared));
-    let work = async move {
-        let tunnel = find(&shared, &id)?;
-        // First it serves no more: then nothing gives it a name back.
+pub(crate) async fn disconnect(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
+    let work = async |admin: Arc<Admin>, id: String| {
+        let registry = &admin.shared.registry;
+        let tunnel = find(registry, &id)?;
+        // Retired first, so that no change gives it a name back.
         tunnel.retire(RetireReason::Disconnected);
-        shared.registry.withdraw(&tunnel);
-        // One that was retired before only drains, until now.
+        registry.withdraw(&tunnel);
+        // A tunnel that was retired before only drains until now.
         if !tunnel.retired().borrow().as_ref().is_some_and(RetireReason::is_immediate) {
             tunnel.lanes().iter().for_each(|lane| lane.session().close());
         }
         Ok(())
     };
-    admin.change(peer, "tunnel.disconnect", &on, work).await?;
-    Ok(StatusCode::NO_CONTENT)
+    change.remove("tunnel.disconnect", id, work).await
 }

@@ -1,9 +1,10 @@
 //! The login: from an agent's first message to a value that proves which client it acts for.
 //!
-//! `proof` checks the credentials, `refused_tokens` caches refusals, `services` checks the offered services, and `invitation`
+//! `proof` checks the credentials, `limits` limits the failures of an address, `refused_tokens` caches refusals, `services` checks the offered services, and `invitation`
 //! redeems invitations.
 
 mod invitation;
+mod limits;
 mod proof;
 mod refusal;
 mod refused_tokens;
@@ -11,7 +12,7 @@ mod services;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -21,11 +22,11 @@ use crate::protocol::standby::{STANDBY, host_name};
 use crate::server::Shared;
 use crate::server::directory::authenticated::{AgentRun, Authenticated};
 use crate::server::directory::tunnel::Tunnel;
-use crate::values::harmless_line;
+use crate::values::{harmless_line, unix_now};
 
+pub(crate) use limits::LoginLimits;
 pub use proof::TICKET_LIFETIME;
 pub(crate) use refusal::LoginRefusal;
-pub(crate) use refused_tokens::RefusedTokens;
 
 /// What a successful login gets.
 #[derive(Debug)]
@@ -119,9 +120,4 @@ fn describe(hello: &Hello) -> String {
     // For logs and notices: one short line without control characters.
     let text = format!("{} {} ({})", hello.agent.name, hello.agent.version, hello.agent.os);
     harmless_line(&text).chars().take(100).collect()
-}
-
-/// Returns the current time in seconds since 1970.
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

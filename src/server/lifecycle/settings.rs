@@ -3,11 +3,16 @@
 
 use std::sync::Arc;
 
+use crate::limits::{Allowance, ClientUse, Permit};
 use crate::routing::Router;
+use crate::server::directory::client_usage::allowance_of;
 use crate::server::directory::domain_verification::{DomainVerifier, ResolverError};
+use crate::server::directory::notices::Notices;
+use crate::server::directory::public_urls::PublicUrls;
 use crate::server::lifecycle::fd_budget::Room;
 use crate::server::options::ServerOptions;
-use crate::server::{FIRST_FAILURES, LOGINS_OF_AN_ADDRESS, Shared, login_checks};
+use crate::server::{LOGINS_OF_AN_ADDRESS, Shared};
+use crate::values::ClientId;
 
 /// The configuration, and what follows from it.
 #[derive(Debug)]
@@ -54,9 +59,7 @@ impl Shared {
         let (per_ip, prefix) = (&limits.per_ip, limits.per_ip.ipv6_prefix);
         self.visitors.change(per_ip.requests_per_second, per_ip.burst, prefix);
         self.visitor_connections.change(per_ip.connections, prefix);
-        self.failed_logins.change(per_ip.logins_per_minute, prefix);
-        self.login_checks.change(login_checks(per_ip.logins_per_minute), prefix);
-        self.first_failures.change_with_burst(per_ip.logins_per_minute, FIRST_FAILURES, prefix);
+        self.login_limits.apply(per_ip);
         self.wrong_admin_tokens.change(per_ip.logins_per_minute, prefix);
         self.passwords.change(per_ip.logins_per_minute, prefix);
         self.logins_by_address.change(LOGINS_OF_AN_ADDRESS, prefix);
@@ -70,5 +73,36 @@ impl Shared {
         self.unread.set_limit(limits.unread_answers);
         self.registry.set_max_tunnels(tunnel.max_tunnels);
         self.usages.set_allowances(self.clients.len(), |client| self.allowance(client));
+    }
+}
+
+impl Shared {
+    /// Returns the public URLs under these settings.
+    pub(crate) fn urls<'a>(&self, settings: &'a Settings) -> PublicUrls<'a> {
+        let https_port = self.https.as_ref().map(|https| https.port);
+        PublicUrls { public: &settings.config.public, http_port: self.public_port, https_port }
+    }
+
+    /// Returns the notices about names under these settings.
+    pub(crate) fn notices<'a>(&'a self, settings: &'a Settings) -> Notices<'a> {
+        Notices { registry: &self.registry, urls: self.urls(settings) }
+    }
+}
+
+impl Shared {
+    /// Returns what `client` uses.
+    pub(crate) fn usage_of(&self, client: &ClientId) -> Arc<ClientUse> {
+        self.usages.of(client, self.clients.len(), || self.allowance(client))
+    }
+
+    /// Returns one of `limits.streams` for a client that uses `usage`.
+    pub(crate) fn stream_for(&self, usage: &ClientUse) -> Option<Permit> {
+        self.usages.stream_for(&self.streams, usage)
+    }
+
+    /// Returns what `client` may use.
+    pub(crate) fn allowance(&self, client: &ClientId) -> Allowance {
+        let own = self.clients.entry(client).map(|entry| entry.limits).unwrap_or_default();
+        allowance_of(own, self.settings().config.limits.per_client)
     }
 }

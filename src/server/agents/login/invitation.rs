@@ -29,12 +29,12 @@ impl Shared {
         client: &ClientId,
         from: IpAddr,
     ) -> Result<Known, LoginRefusal> {
-        self.check_failures(from).inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
+        self.login_limits.check_failures(from).inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
         let redeemed = self.try_redeem(code, client, from).await;
         let is_their_fault =
             |refusal: &LoginRefusal| matches!(refusal.refused.code, Refusal::BadInvite | Refusal::NotAllowed);
         if redeemed.as_ref().is_err_and(is_their_fault) {
-            self.failed_logins.failed(from);
+            self.login_limits.record_failure(from);
         }
         redeemed
     }

@@ -10,12 +10,12 @@ use crate::auth::{HashError, Ticket, USUAL_COST, Work, work_of};
 use crate::limits::{AddressKey, Party};
 use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
 use crate::server::Shared;
+use crate::server::agents::login::limits::NotCompared;
 use crate::server::agents::login::refusal::LoginRefusal;
-use crate::server::agents::login::unix_now;
 use crate::server::directory::tunnel::{MAX_LANES, Tunnel};
 use crate::server::metrics::Limit;
 use crate::tenants::clients::{Credential, Standing};
-use crate::values::{ClientId, Secret};
+use crate::values::{ClientId, Secret, unix_now};
 
 /// How long an agent may log in with a ticket instead of its token. The control stream refreshes it.
 pub const TICKET_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -47,15 +47,6 @@ fn reason_of(client: &ClientId, proof: Option<&Proof>, standing: Standing) -> St
 }
 
 impl Shared {
-    /// Checks that an address may still fail to log in. Only tokens need this: they are expensive to check and can be guessed.
-    /// Tickets and lane secrets have 256 bits and are cheap to check.
-    pub(crate) fn check_failures(&self, from: IpAddr) -> Result<(), Refused> {
-        self.failed_logins.allowed(from).map_err(|wait| Refused {
-            retry_after_s: Some(wait.seconds()),
-            ..Refused::new(Refusal::TooMany, "too many failed logins from this address; try again later")
-        })
-    }
-
     /// Returns the credential that the proof is valid for. A wrong token counts as a failure of `from`. A ticket does not,
     /// because all tickets of one household may expire at once.
     pub(crate) async fn check_proof(&self, hello: &Hello, from: IpAddr) -> Result<Credential, LoginRefusal> {
@@ -69,31 +60,23 @@ impl Shared {
         proved.ok_or_else(|| self.bad_proof(hello))
     }
 
-    /// Checks a token. A token that was refused before is refused immediately and not counted again. An address with too many
-    /// failures has to wait, except for clients that have not failed from it: those may be neighbours behind one NAT.
+    /// Checks a token. A token that was refused before is refused immediately and not counted again.
     async fn check_token(&self, hello: &Hello, token: &Secret, from: IpAddr) -> Result<Credential, LoginRefusal> {
-        let credentials = self.clients.credentials(&hello.client_id);
-        let address = AddressKey::new(from, self.settings().config.limits.per_ip.ipv6_prefix);
-        let attempt = self.refused_tokens.attempt(address, &hello.client_id, token, &credentials);
-        if self.refused_tokens.contains(&attempt) {
-            return Err(self.bad_proof(hello));
-        }
-        let counted_by = match self.check_failures(from) {
-            Ok(()) => &self.failed_logins,
-            Err(_) if !self.refused_tokens.contains_client(&attempt) && self.first_failures.allowed(from).is_ok() => {
-                &self.first_failures
-            }
-            Err(refused) => {
+        let client = &hello.client_id;
+        let credentials = self.clients.credentials(client);
+        let prefix = self.settings().config.limits.per_ip.ipv6_prefix;
+        let comparison = match self.login_limits.permit_comparison(from, prefix, client, token, &credentials) {
+            Ok(comparison) => comparison,
+            Err(NotCompared::RefusedBefore) => return Err(self.bad_proof(hello)),
+            Err(NotCompared::Limited(refused)) => {
                 self.metrics.limited(Limit::FailedLogins);
                 return Err(refused.into());
             }
         };
-        match self.verify_token(&hello.client_id, from, token, credentials).await? {
+        match self.verify_token(client, from, token, credentials).await? {
             Some(credential) => Ok(credential),
             None => {
-                if self.refused_tokens.insert(&attempt) {
-                    counted_by.failed(from);
-                }
+                comparison.failed();
                 Err(self.bad_proof(hello))
             }
         }
@@ -163,13 +146,7 @@ impl Shared {
 
     /// Counts an argon2 computation against `from`, by its cost.
     pub(crate) fn check_rate(&self, from: IpAddr, cost: u64) -> Result<(), Refused> {
-        self.login_checks.take(from, cost).map_err(|wait| {
-            self.metrics.limited(Limit::FailedLogins);
-            Refused {
-                retry_after_s: Some(wait.seconds()),
-                ..Refused::new(Refusal::TooMany, "too many logins from this address; try again later")
-            }
-        })
+        self.login_limits.check_rate(from, cost).inspect_err(|_| self.metrics.limited(Limit::FailedLogins))
     }
 
     /// Returns who an argon2 computation is for.
@@ -185,7 +162,7 @@ impl Shared {
             return Err(Refused::new(Refusal::WrongNode, "the tunnel that this lane wants to join is not here").into());
         };
         if !tunnel.secret().matches(&join.lane_secret) {
-            self.failed_logins.failed(from);
+            self.login_limits.record_failure(from);
             let reason = format!("a lane wanted to join a tunnel of `{}` with a wrong secret", hello.client_id);
             return Err(LoginRefusal::with_reason(bad_token(), reason));
         }

@@ -8,13 +8,13 @@ use http_body::Body;
 
 use crate::access::{Decision, NotLetIn, Signed, Verifier};
 use crate::limits::{AddressKey, Owner, Portion};
-use crate::server::agents::login::unix_now;
 use crate::server::directory::offered::Offered;
 use crate::server::ingress::Visit;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::pipeline::min_rate::Pace;
 use crate::server::ingress::pipeline::request_body::{HoldError, RequestBody};
 use crate::server::lifecycle::settings::Settings;
+use crate::values::unix_now;
 
 /// Lets `visitor` through to the service that is `offered`, or not. From a request that is let through, what it was let in
 /// with is taken off; if its body had to be read first, it goes on with the same bytes.
