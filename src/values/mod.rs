@@ -3,6 +3,7 @@
 //! Each one is checked once, in its constructor, and needs no second look afterwards. This room imports nobody.
 
 mod address;
+mod clock;
 mod domain;
 mod fingerprint;
 mod hex;
@@ -11,10 +12,10 @@ mod label;
 mod reserved;
 mod secret;
 mod text;
-mod unix_time;
 
 pub use address::{DEFAULT_TUNNEL_PORT, ServerAddress};
 pub(crate) use address::{NETWORKS, dns_name, network, read_port, split_host_port};
+pub use clock::unix_now;
 pub use domain::{Domain, DomainError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hex::{digest_in, hex_of};
@@ -23,4 +24,3 @@ pub use label::{ClientId, LabelError, Name, RESERVED_NAMES};
 pub use reserved::is_reserved_for_operator;
 pub use secret::Secret;
 pub use text::{Escape, escape_line, harmless_line, harmless_text, is_harmful};
-pub(crate) use unix_time::unix_now;

@@ -56,7 +56,7 @@ impl Change {
             return Err(refused);
         };
         let work = work(Arc::clone(&admin));
-        let task = admin.shared.tasks.spawn(async move {
+        let task = admin.lifecycle.runtime.tasks.all.spawn(async move {
             let _permit = permit;
             let result = work.await;
             audit(peer, action, &target, result.as_ref().map(drop));
@@ -90,11 +90,11 @@ impl Admin {
         self: &Arc<Self>,
         edit: impl FnOnce(&Path) -> Result<T, EditError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let path = self.shared.settings().config.clients.clone();
+        let path = self.lifecycle.settings().config.clients.clone();
         let edited = tokio::task::spawn_blocking(move || edit(&path)).await;
         let outcome = edited.map_err(|error| ApiError::failed(&error))??;
-        self.shared.clients_file.reload_by_command().await;
-        self.shared.recheck_all();
+        self.lifecycle.agents.clients_file.reload_by_command().await;
+        self.lifecycle.agents.recheck_all();
         Ok(outcome)
     }
 }

@@ -89,7 +89,11 @@ pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<InviteView>>, ApiError> {
-    query.page(admin.shared.clients.invites(), |(key, _)| key.clone(), |(key, entry)| Some(view(key, &entry)))
+    query.page(
+        admin.lifecycle.directory.clients.invites(),
+        |(key, _)| key.clone(),
+        |(key, entry)| Some(view(key, &entry)),
+    )
 }
 
 /// Invites somebody
@@ -120,7 +124,7 @@ pub(crate) async fn add(
         let key = admin.edit(move |path| add_invite(path, &invite)).await?;
         let gone =
             || ApiError::conflict("the invitation was removed, or the clients file was broken, at the same time");
-        let entry = admin.shared.clients.invites().remove(&key).ok_or_else(gone)?;
+        let entry = admin.lifecycle.directory.clients.invites().remove(&key).ok_or_else(gone)?;
         Ok(InviteWithCode { invite: view(key, &entry), code: code.into() })
     };
     let added = change.run("invite.add", &target, work).await?;

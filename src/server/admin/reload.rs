@@ -37,14 +37,14 @@ pub(crate) struct ReloadedView {
 )]
 pub(crate) async fn reload_clients(change: Change) -> Result<Json<ReloadedView>, ApiError> {
     let work = async |admin: Arc<Admin>| {
-        let shared = &admin.shared;
-        shared.clients_file.reload_by_command().await;
-        shared.recheck_all();
-        if let Some(errors) = shared.clients_file.problems().borrow().clone() {
+        let (agents, clients) = (&admin.lifecycle.agents, &admin.lifecycle.directory.clients);
+        agents.clients_file.reload_by_command().await;
+        agents.recheck_all();
+        if let Some(errors) = agents.clients_file.problems().borrow().clone() {
             return Err(ApiError::unusable_file(errors));
         }
-        let (clients, invites) = (shared.clients.len(), shared.clients.invites().len());
-        Ok(ReloadedView { file: shared.settings().config.clients.display().to_string(), clients, invites })
+        let file = admin.lifecycle.settings().config.clients.display().to_string();
+        Ok(ReloadedView { file, clients: clients.len(), invites: clients.invites().len() })
     };
     change.run("clients.reload", "", work).await.map(Json)
 }

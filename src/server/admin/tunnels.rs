@@ -114,7 +114,7 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<TunnelView>>, ApiError> {
     let (page, client) = query.split()?;
-    let registry = &admin.shared.registry;
+    let registry = &admin.lifecycle.directory.registry;
     page.page(of(registry, client), |tunnel| tunnel.id().to_string(), |tunnel| Some(view(registry, &tunnel)))
 }
 
@@ -128,7 +128,7 @@ pub(crate) async fn get(
     State(admin): State<Arc<Admin>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<TunnelView>, ApiError> {
-    let registry = &admin.shared.registry;
+    let registry = &admin.lifecycle.directory.registry;
     find(registry, &id).map(|tunnel| Json(view(registry, &tunnel)))
 }
 
@@ -142,7 +142,7 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn disconnect(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
     let work = async |admin: Arc<Admin>, id: String| {
-        let registry = &admin.shared.registry;
+        let registry = &admin.lifecycle.directory.registry;
         let tunnel = find(registry, &id)?;
         // Retired first, so that no change gives it a name back.
         tunnel.retire(RetireReason::Disconnected);

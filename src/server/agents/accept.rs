@@ -17,7 +17,9 @@ use crate::protocol::json;
 use crate::protocol::login::{Answer, Hello, LaneGrant, LaneTerms, PublicService, Refusal, Refused, Welcome};
 use crate::protocol::requirements::CAPABILITIES;
 use crate::protocol::standby::Standby;
+use crate::server::agents::Agents;
 use crate::server::agents::lane::{LaneStart, serve_lane};
+use crate::server::agents::limits::LoginPermit;
 use crate::server::agents::login::{LoginOutcome, LoginRefusal};
 use crate::server::directory::authenticated::Authenticated;
 use crate::server::directory::notices::urls_do_not_fit;
@@ -25,7 +27,6 @@ use crate::server::directory::registry::{LaneGuard, NameAssignment, Registration
 use crate::server::directory::tunnel::{Lane, Tunnel};
 use crate::server::metrics::{LoginMethod, LoginResult, Metrics};
 use crate::server::options::ServerOptions;
-use crate::server::{LoginPermit, Shared};
 use crate::values::{LaneId, Name, Secret, TunnelId};
 
 /// How long a refused agent may take to read the refusal.
@@ -33,23 +34,23 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves one agent's connection until it ends. `permit` limits the connections that have not logged in yet.
 pub(crate) async fn serve_agent(
-    shared: Arc<Shared>,
+    agents: Arc<Agents>,
     tls: TlsAcceptor,
     socket: TcpStream,
     peer: SocketAddr,
     permit: LoginPermit,
 ) {
-    let settings = shared.settings();
+    let settings = agents.settings();
     let login_timeout = settings.config.tunnel.login_timeout;
-    let mut record = LoginRecord::new(&shared.metrics);
-    let login = Login { shared: &shared, config: &settings.config, peer };
+    let mut record = LoginRecord::new(&agents.runtime.metrics);
+    let login = Login { agents: &agents, config: &settings.config, peer };
     let logged_in = tokio::time::timeout(login_timeout, login.run(tls, socket, &mut record)).await;
     drop(record);
     // The lane keeps what it needs.
     drop(settings);
     drop(permit);
     match logged_in {
-        Ok(Ok(Some(start))) => serve_lane(shared, start).await,
+        Ok(Ok(Some(start))) => serve_lane(agents, start).await,
         // The login was refused and logged.
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before its login"),
@@ -82,7 +83,7 @@ impl Drop for LoginRecord<'_> {
 
 /// A login in progress.
 struct Login<'a> {
-    shared: &'a Arc<Shared>,
+    agents: &'a Arc<Agents>,
     config: &'a ServerOptions,
     peer: SocketAddr,
 }
@@ -128,7 +129,7 @@ impl Login<'_> {
             Err(refused) => {
                 record.method = Some(LoginMethod::Nothing);
                 record.result = LoginResult::Refused(refused.code);
-                if let Some(others) = self.shared.said.login_refused.turn() {
+                if let Some(others) = self.agents.login_refused.turn() {
                     let code = refused.code.word();
                     tracing::info!(peer = %self.peer, code, others, "refused a login: {}", refused.message);
                 }
@@ -150,7 +151,7 @@ impl Login<'_> {
             Err(refusal) => {
                 let code = refusal.refused.code;
                 record.result = LoginResult::Refused(code);
-                if let Some(others) = self.shared.said.login_refused.turn() {
+                if let Some(others) = self.agents.login_refused.turn() {
                     let (peer, client, reason) = (self.peer, &hello.client_id, refusal.reason());
                     tracing::info!(%peer, %client, code = code.word(), others, "refused a login: {reason}");
                 }
@@ -161,7 +162,7 @@ impl Login<'_> {
     }
 
     async fn decide(&self, hello: &Hello, record: &mut LoginRecord<'_>) -> Result<Decision, LoginRefusal> {
-        let admitted = match self.shared.check_login(hello, self.peer).await? {
+        let admitted = match self.agents.check_login(hello, self.peer).await? {
             LoginOutcome::Known(known) => {
                 record.result = LoginResult::Known;
                 return Ok(Decision::Known(Answer::Known(known)));
@@ -177,15 +178,16 @@ impl Login<'_> {
         let id = TunnelId::random().map_err(no_randomness)?;
         let secret = LaneSecret::random().map_err(no_randomness)?;
         let max_streams = self.config.limits.per_tunnel.streams;
-        let registered = self.shared.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
+        let registered =
+            self.agents.directory.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
         Ok(Admitted::First(registered?))
     }
 
     fn prepare_lane(&self, admitted: Admitted) -> Result<PreparedLane, Refused> {
-        let (shared, tunnel, lane) = (self.shared, admitted.tunnel(), LaneId::next());
-        let mut services = shared.urls(&shared.settings()).of_all(&tunnel.services());
+        let (agents, tunnel, lane) = (self.agents, admitted.tunnel(), LaneId::next());
+        let mut services = agents.directory.urls(&agents.settings()).of_all(&tunnel.services());
         let standby = match &admitted {
-            Admitted::First(_) => assign_names(&mut services, shared.registry.preview(tunnel)),
+            Admitted::First(_) => assign_names(&mut services, agents.directory.registry.preview(tunnel)),
             Admitted::Further(_) => Vec::new(),
         };
         let names = services.iter().map(|public| public.name.clone()).collect();
@@ -193,9 +195,9 @@ impl Login<'_> {
         let welcome = Welcome {
             tunnel_id: tunnel.id(),
             lane: LaneGrant { lane_id: lane, lane_secret: tunnel.secret().as_secret().clone(), lane_address: None },
-            node_id: shared.node_id.clone(),
+            node_id: agents.runtime.node_id.clone(),
             // If the client has just been removed, its lane is closed as soon as that is noticed.
-            ticket: shared.ticket(tunnel).unwrap_or_else(|| Secret::new("")),
+            ticket: agents.ticket(tunnel).unwrap_or_else(|| Secret::new("")),
             services,
             standby,
             terms: LaneTerms {
@@ -218,34 +220,36 @@ impl Login<'_> {
         mut pipe: TlsStream<TcpStream>,
     ) -> Result<LaneStart, MessageError> {
         let PreparedLane { admitted, lane, answer, names } = prepared;
-        let (shared, peer) = (self.shared, self.peer);
+        let (agents, peer) = (self.agents, self.peer);
         let is_first = matches!(admitted, Admitted::First(_));
         send_encoded(&mut pipe, &answer).await?;
         let per_tunnel = &self.config.limits.per_tunnel;
         let max_streams = per_tunnel.streams_per_lane;
-        let mux = MuxConfig { max_streams, yield_first: shared.multi_thread, window_growth: per_tunnel.lane_window };
-        let (session, driver) = mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&shared.unread));
+        let mux = MuxConfig { max_streams, yield_first: agents.multi_thread, window_growth: per_tunnel.lane_window };
+        let (session, driver) =
+            mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&agents.directory.unread));
         let (lane, notices) = Lane::new(lane, session, max_streams, per_tunnel.lane_lifetime);
         let guard = match admitted {
             Admitted::First(registration) => registration
                 .activate(lane)
                 .inspect_err(|error| tracing::info!(%peer, "dropped a login at its end: {}", error.refused().message))
                 .ok(),
-            Admitted::Further(tunnel) => shared.registry.add_lane(&tunnel, lane),
+            Admitted::Further(tunnel) => agents.directory.registry.add_lane(&tunnel, lane),
         };
         // The agent sees the closed connection, retries, and is told the reason.
         let guard = guard.ok_or(MessageError::Closed)?;
         // The clients file may have changed during the login.
-        shared.recheck(guard.tunnel());
+        agents.recheck(guard.tunnel());
         self.check_answer(&guard, is_first, &names);
         Ok(LaneStart { guard, driver, notices, peer, heartbeat: self.config.tunnel.heartbeat })
     }
 
     /// Requests a notice to the agent if the names or URLs in the answer have changed in the meantime.
     fn check_answer(&self, guard: &LaneGuard, is_first: bool, names: &[Name]) {
-        let shared = self.shared;
-        let has_names = || shared.registry.held(guard.tunnel()).iter().map(|service| service.name()).eq(names);
-        if shared.settings().config.public != self.config.public || (is_first && !has_names()) {
+        let agents = self.agents;
+        let has_names =
+            || agents.directory.registry.held(guard.tunnel()).iter().map(|service| service.name()).eq(names);
+        if agents.settings().config.public != self.config.public || (is_first && !has_names()) {
             guard.tunnel().notify_names_changed();
         }
     }

@@ -13,7 +13,7 @@ use crate::link::mux::{Driver, MuxStream};
 use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::later::check_required;
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::agents::login::TICKET_LIFETIME;
 use crate::server::agents::service_changes::ServiceChanges;
 use crate::server::directory::registry::LaneGuard;
@@ -103,7 +103,7 @@ impl fmt::Display for EndReason {
 }
 
 /// Serves a lane until it ends.
-pub(crate) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
+pub(crate) async fn serve_lane(agents: Arc<Agents>, start: LaneStart) {
     let LaneStart { guard, driver, notices, peer, heartbeat } = start;
     let (tunnel, lane) = (Arc::clone(guard.tunnel()), Arc::clone(guard.lane()));
     let names: Vec<String> = tunnel.services().iter().map(|service| service.name().to_string()).collect();
@@ -113,15 +113,15 @@ pub(crate) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
 
     let (opened, control) = oneshot::channel();
     let mut opened = Some(opened);
-    let driver = shared.tasks.spawn(driver.run(CLOSE_TIMEOUT, move |stream| {
+    let driver = agents.runtime.tasks.all.spawn(driver.run(CLOSE_TIMEOUT, move |stream| {
         // The agent opens one stream, the control stream; anything more is dropped, which resets it.
         if let Some(opened) = opened.take() {
             let _ = opened.send(stream);
         }
     }));
-    let lane_run = LaneRun { shared: &shared, guard: &guard, heartbeat };
+    let lane_run = LaneRun { agents: &agents, guard: &guard, heartbeat };
     let end = lane_run.run(notices, control).await;
-    shared.metrics.lane_ended(LaneEnd::from(&end));
+    agents.runtime.metrics.lane_ended(LaneEnd::from(&end));
     // This closes the session, here and when this task is cancelled at the end of a shutdown.
     drop(guard);
     let session = driver.await.map_or_else(|error| error.to_string(), |ended| ended.to_string());
@@ -131,14 +131,14 @@ pub(crate) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
 /// A lane that is being served.
 #[derive(Clone, Copy)]
 struct LaneRun<'a> {
-    shared: &'a Arc<Shared>,
+    agents: &'a Arc<Agents>,
     guard: &'a LaneGuard,
     heartbeat: Duration,
 }
 
 impl LaneRun<'_> {
     async fn run(self, notices: mpsc::Receiver<Control>, opened: oneshot::Receiver<MuxStream>) -> EndReason {
-        let Self { shared, guard, heartbeat } = self;
+        let Self { agents, guard, heartbeat } = self;
         let session = guard.lane().session();
         let mut retired = guard.tunnel().retired();
         let is_ending = |why: &Option<RetireReason>| {
@@ -157,7 +157,7 @@ impl LaneRun<'_> {
             },
         };
         let writer = ControlWriter::new(stream.clone());
-        let changes = ServiceChanges::new(shared, guard.tunnel());
+        let changes = ServiceChanges::new(agents, guard.tunnel());
         let silence = Silence::new(session.pulse(), heartbeat);
         let mut control = LaneControl { run: self, writer, silence, changes, drain_until: None, leaving: false };
         let work = control.run(ControlReader::new(stream), notices);
@@ -237,7 +237,7 @@ impl LaneControl<'_> {
                 }
                 Some(notice) = notices.recv() => self.send(notice).await,
                 () = tunnel.names_changed() => {
-                    self.run.shared.notices(&self.run.shared.settings()).send(tunnel);
+                    self.run.agents.directory.notices(&self.run.agents.settings()).send(tunnel);
                     Ok(())
                 }
                 _ = beat.tick() => self.beat(&mut idle),
@@ -268,7 +268,7 @@ impl LaneControl<'_> {
 
     /// Sends a new ticket, if the agent may have one.
     async fn send_ticket(&mut self) -> Result<(), EndReason> {
-        match self.run.shared.ticket(self.run.guard.tunnel()) {
+        match self.run.agents.ticket(self.run.guard.tunnel()) {
             Some(ticket) => self.send(Control::Ticket { ticket }).await,
             None => Ok(()),
         }
@@ -280,11 +280,11 @@ impl LaneControl<'_> {
             Control::Draining { .. } if self.leaving => {}
             Control::Draining { deadline_s } => {
                 self.leaving = true;
-                let limit = self.run.shared.settings().config.tunnel.drain_timeout;
+                let limit = self.run.agents.settings().config.tunnel.drain_timeout;
                 let asked = Duration::try_from_secs_f64(deadline_s).unwrap_or(limit);
                 // Retired first, so that no change gives it its names back.
                 self.run.guard.tunnel().retire(RetireReason::Leaving);
-                self.run.shared.registry.withdraw(self.run.guard.tunnel());
+                self.run.agents.directory.registry.withdraw(self.run.guard.tunnel());
                 self.drain(asked.min(limit));
             }
             Control::Services { change, services, required } => {
@@ -304,7 +304,7 @@ impl LaneControl<'_> {
     }
 
     async fn on_retired(&mut self, why: Option<RetireReason>) -> Result<(), EndReason> {
-        let limit = self.run.shared.settings().config.tunnel.drain_timeout;
+        let limit = self.run.agents.settings().config.tunnel.drain_timeout;
         match why {
             None => return Ok(()),
             Some(why) if why.is_immediate() => return Err(EndReason::of(&why)),

@@ -1,13 +1,12 @@
 //! The login: from an agent's first message to a value that proves which client it acts for.
 //!
-//! `proof` checks the credentials, `limits` limits the failures of an address, `refused_tokens` caches refusals, `services` checks the offered services, and `invitation`
+//! `proof` checks the credentials, `refused_tokens` caches refusals, `services` checks the offered services, and `invitation`
 //! redeems invitations.
 
 mod invitation;
-mod limits;
 mod proof;
 mod refusal;
-mod refused_tokens;
+pub(crate) mod refused_tokens;
 mod services;
 
 use std::net::SocketAddr;
@@ -19,12 +18,11 @@ use jiff::Timestamp;
 use crate::protocol::later::{check_required, check_version};
 use crate::protocol::login::{Hello, Known, MAX_CLOCK_SKEW_S, Proof, Refusal, Refused};
 use crate::protocol::standby::{STANDBY, host_name};
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::directory::authenticated::{AgentRun, Authenticated};
 use crate::server::directory::tunnel::Tunnel;
 use crate::values::{harmless_line, unix_now};
 
-pub(crate) use limits::LoginLimits;
 pub use proof::TICKET_LIFETIME;
 pub(crate) use refusal::LoginRefusal;
 
@@ -40,7 +38,7 @@ pub(crate) enum LoginOutcome {
     Known(Known),
 }
 
-impl Shared {
+impl Agents {
     /// Checks a login. A wrong proof counts as a failure of the address. Everything that only the client may learn is checked
     /// after the proof.
     pub(crate) async fn check_login(
@@ -65,11 +63,11 @@ impl Shared {
         check_clock(hello.timestamp)?;
         let client = &hello.client_id;
         if hello.services.is_empty() {
-            let names = self.clients.names(client);
+            let names = self.directory.clients.names(client);
             return Ok(LoginOutcome::Known(Known { client_id: client.clone(), token: None, names }));
         }
         let services = self.check_services(client, &hello.services, &[]).await?;
-        let (usage, agent) = (self.usage_of(client), self.agent_run(hello, peer));
+        let (usage, agent) = (self.directory.usage_of(client, &self.settings()), self.agent_run(hello, peer));
         Ok(LoginOutcome::Tunnel(Authenticated { client: client.clone(), credential, usage, services, agent }))
     }
 
@@ -83,7 +81,7 @@ impl Shared {
             host: hello.agent.host.as_deref().and_then(host_name),
             peer,
             since: Timestamp::now(),
-            start: self.starts.number(&hello.client_id, hello.instance_id, signed, is_on_standby),
+            start: self.start_order.number(&hello.client_id, hello.instance_id, signed, is_on_standby),
             can_stand_by: hello.compatibility.capabilities.iter().any(|capability| capability == STANDBY),
             standby_for: hello.standby.clone(),
         }
@@ -91,7 +89,7 @@ impl Shared {
 
     /// Checks that the server is not shutting down.
     fn check_draining(&self) -> Result<(), Refused> {
-        if self.stop.is_cancelled() {
+        if self.runtime.shutdown.stop.is_cancelled() {
             return Err(Refused::new(Refusal::Draining, "the server is shutting down; it will be back"));
         }
         Ok(())

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::agents::revocation::grace::{DELAY, Decision, Grace, Violation};
 use crate::server::directory::registry::Retained;
 use crate::server::directory::service::Service;
@@ -36,17 +36,17 @@ enum Allowed {
     Nothing(&'static str),
 }
 
-impl Shared {
+impl Agents {
     /// Enforces the clients file until the server stops.
     pub(crate) async fn enforce_clients_file(self: Arc<Self>) {
-        let mut changes = self.clients.changes();
+        let mut changes = self.directory.clients.changes();
         let mut checked = Timestamp::now();
         loop {
-            let expiry = self.clients.next_change(checked);
-            let delayed = self.delayed_revocations.0.lock().next();
+            let expiry = self.directory.clients.next_change(checked);
+            let delayed = self.revocation.0.lock().next();
             let wait = expiry.map(|end| Instant::now() + until(end).min(MAX_WAIT));
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.runtime.shutdown.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
                 () = sleep_until(delayed) => {}
                 () = sleep_until(wait) => {
@@ -64,13 +64,14 @@ impl Shared {
 
     /// Checks every tunnel now. If a manual edit of the clients file would close most of them, closing is delayed.
     pub(crate) fn recheck_all(&self) {
-        self.usages.set_allowances(self.clients.len(), |client| self.allowance(client));
+        self.directory.update_allowances(&self.settings());
         // A client that is not listed now may be listed again before its tunnels are closed.
-        let is_known =
-            |client: &ClientId| self.clients.entry(client).is_some() || !self.registry.tunnels_of(client).is_empty();
-        self.registry.retain_reservations(is_known);
-        self.starts.retain(is_known);
-        let tunnels = self.registry.all();
+        let is_known = |client: &ClientId| {
+            self.directory.clients.entry(client).is_some() || !self.directory.registry.tunnels_of(client).is_empty()
+        };
+        self.directory.registry.retain_reservations(is_known);
+        self.start_order.retain(is_known);
+        let tunnels = self.directory.registry.all();
         let decision = self.decide(&tunnels);
         let spared = tunnels.iter().filter(|tunnel| decision.spared.contains(&tunnel.id())).count();
         if spared > 0 {
@@ -84,12 +85,12 @@ impl Shared {
     /// Decides which tunnels are dealt with now, and logs how many are delayed.
     fn decide(&self, tunnels: &[Arc<Tunnel>]) -> Decision<TunnelId> {
         // Locked throughout, so that of two concurrent checks the second one does not miss that the change is new.
-        let mut grace = self.delayed_revocations.0.lock();
+        let mut grace = self.revocation.0.lock();
         let (violations, revision) = loop {
-            let change = self.clients.last_change();
+            let change = self.directory.clients.last_change();
             let violations: Vec<_> = tunnels.iter().filter_map(|tunnel| self.violation_of(tunnel)).collect();
             // Otherwise the tunnels may have been compared with different versions.
-            if change == self.clients.last_change() {
+            if change == self.directory.clients.last_change() {
                 break (violations, change.revision);
             }
         };
@@ -115,18 +116,18 @@ impl Shared {
             Allowed::SomeServices => false,
             Allowed::Nothing(_) => tunnel.is_serving(),
         };
-        Some(Violation { tunnel: tunnel.id(), closes, change: self.clients.last_change_of(tunnel.client()) })
+        Some(Violation { tunnel: tunnel.id(), closes, change: self.directory.clients.last_change_of(tunnel.client()) })
     }
 
     /// Removes the counts of services that no client may offer any more, once their last tunnel has ended. That is a moment
     /// after the tunnel is closed, so the metrics page calls this, too.
     pub(crate) fn remove_unused_meters(&self) {
-        self.metrics.forget(|client, name| self.clients.may_claim(client, name));
+        self.runtime.metrics.forget(|client, name| self.directory.clients.may_claim(client, name));
     }
 
     /// Closes the tunnel or removes services if its client may no longer have them, unless that is delayed.
     pub(crate) fn recheck(&self, tunnel: &Arc<Tunnel>) {
-        if !self.delayed_revocations.0.lock().delays(tunnel.id(), self.clients.last_change().revision) {
+        if !self.revocation.0.lock().delays(tunnel.id(), self.directory.clients.last_change().revision) {
             self.enforce(tunnel);
         }
     }
@@ -147,7 +148,7 @@ impl Shared {
             return self.close(tunnel, reason);
         }
         let before = tunnel.services();
-        match self.registry.retain_services(tunnel, |service| self.may_still_offer(tunnel, service)) {
+        match self.directory.registry.retain_services(tunnel, |service| self.may_still_offer(tunnel, service)) {
             Retained::All => {}
             Retained::None => self.close(tunnel, NO_SERVICE),
             Retained::Some => {
@@ -166,7 +167,7 @@ impl Shared {
         if back.is_empty() || !tunnel.is_serving() {
             return;
         }
-        match self.registry.return_services(tunnel, back.clone()) {
+        match self.directory.registry.return_services(tunnel, back.clone()) {
             Ok(()) => {
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the operator allows services of the agent again");
                 tunnel.notify_names_changed();
@@ -180,7 +181,7 @@ impl Shared {
         tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "a tunnel is cut: {reason}");
         // Retired first, so that no change gives it a name back.
         tunnel.retire(RetireReason::Revoked);
-        self.registry.withdraw(tunnel);
+        self.directory.registry.withdraw(tunnel);
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::protocol::control::Control;
 use crate::protocol::login::{Refused, ServiceOffer};
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::directory::tunnel::Tunnel;
 
 /// Minimum time between two changes on one lane, because each takes the registry's lock.
@@ -21,7 +21,7 @@ type Work = Pin<Box<dyn Future<Output = Control> + Send>>;
 
 /// The changes that an agent requests on one lane. They run one at a time, and of those that wait only the newest counts.
 pub(crate) struct ServiceChanges {
-    shared: Arc<Shared>,
+    agents: Arc<Agents>,
     tunnel: Arc<Tunnel>,
     /// The change that is being made.
     current: Option<Work>,
@@ -32,9 +32,9 @@ pub(crate) struct ServiceChanges {
 }
 
 impl ServiceChanges {
-    pub(crate) fn new(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>) -> Self {
+    pub(crate) fn new(agents: &Arc<Agents>, tunnel: &Arc<Tunnel>) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            agents: Arc::clone(agents),
             tunnel: Arc::clone(tunnel),
             current: None,
             next: Instant::now(),
@@ -61,7 +61,7 @@ impl ServiceChanges {
             }
             match self.waiting.take() {
                 Some((change, services)) => {
-                    let work = apply(Arc::clone(&self.shared), Arc::clone(&self.tunnel), change, services);
+                    let work = apply(Arc::clone(&self.agents), Arc::clone(&self.tunnel), change, services);
                     self.current = Some(Box::pin(work));
                 }
                 None => std::future::pending().await,
@@ -71,12 +71,12 @@ impl ServiceChanges {
 }
 
 /// Checks a change and applies all of it or nothing.
-async fn apply(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, requested: Requested) -> Control {
-    match try_to_apply(&shared, &tunnel, requested).await {
+async fn apply(agents: Arc<Agents>, tunnel: Arc<Tunnel>, change: u64, requested: Requested) -> Control {
+    match try_to_apply(&agents, &tunnel, requested).await {
         Ok(offers) => {
             let names = offers.iter().map(|offer| offer.name.as_str()).collect::<Vec<_>>().join(",");
             tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), names, "an agent has changed what it offers");
-            shared.notices(&shared.settings()).offered(&tunnel, change)
+            agents.directory.notices(&agents.settings()).offered(&tunnel, change)
         }
         Err(refused) => {
             let code = refused.code.word();
@@ -87,16 +87,16 @@ async fn apply(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, requested:
 }
 
 async fn try_to_apply(
-    shared: &Arc<Shared>,
+    agents: &Arc<Agents>,
     tunnel: &Arc<Tunnel>,
     requested: Requested,
 ) -> Result<Vec<ServiceOffer>, Refused> {
     let offers = requested?;
-    let services = shared.check_services(tunnel.client(), &offers, &tunnel.services()).await?;
-    shared.notices(&shared.settings()).check_fits(&services)?;
-    shared.registry.change_services(tunnel, services)?;
+    let services = agents.check_services(tunnel.client(), &offers, &tunnel.services()).await?;
+    agents.directory.notices(&agents.settings()).check_fits(&services)?;
+    agents.directory.registry.change_services(tunnel, services)?;
     tunnel.forget_withheld();
     // The clients file may have changed in the meantime.
-    shared.recheck(tunnel);
+    agents.recheck(tunnel);
     Ok(offers)
 }

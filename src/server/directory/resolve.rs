@@ -1,6 +1,6 @@
 //! The interface of the directory for requests: where is a name served?
 //!
-//! Everything that a request needs is behind [`Directory`], and static dispatch keeps it free of cost. [`Registry`] answers
+//! Everything that a request needs is behind [`Resolve`], and static dispatch keeps it free of cost. [`Registry`] answers
 //! for the tunnels of this node. A directory of several nodes answers with an upstream that is either one of those tunnels or
 //! another node.
 
@@ -14,7 +14,7 @@ use crate::server::directory::tunnel::{OpenFailure, StreamPermit};
 use crate::values::{ClientId, Name, TunnelId};
 
 /// Finds the upstream of a name or a domain. No method waits.
-pub(crate) trait Directory {
+pub(crate) trait Resolve {
     /// Where a request is sent.
     type Upstream: Upstream;
 
@@ -50,7 +50,7 @@ pub(crate) trait Upstream: Send + Sync {
     fn open(&self, first: &[u8], deadline: Duration) -> impl Future<Output = Result<Self::Stream, OpenFailure>> + Send;
 }
 
-impl Directory for Registry {
+impl Resolve for Registry {
     type Upstream = Offered;
 
     fn by_name(&self, name: &Name) -> Option<Arc<Offered>> {

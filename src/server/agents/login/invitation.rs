@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::{InviteCode, Token, TokenVerifier, USUAL_COST};
 use crate::protocol::login::{Known, Refusal, Refused};
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::agents::login::refusal::LoginRefusal;
 use crate::server::metrics::Limit;
 use crate::tenants::edit::{RedeemError, Redeemed, redeem_invite};
@@ -19,7 +19,7 @@ fn bad_invite() -> Refused {
     )
 }
 
-impl Shared {
+impl Agents {
     /// Redeems a code: removes the invitation from the clients file, adds the client and returns its token. Every failed
     /// attempt counts against `from`, even one with a valid code. Everything that can be checked before the token is hashed,
     /// is.
@@ -29,12 +29,12 @@ impl Shared {
         client: &ClientId,
         from: IpAddr,
     ) -> Result<Known, LoginRefusal> {
-        self.login_limits.check_failures(from).inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
+        self.login.check_failures(from).inspect_err(|_| self.runtime.metrics.limited(Limit::FailedLogins))?;
         let redeemed = self.try_redeem(code, client, from).await;
         let is_their_fault =
             |refusal: &LoginRefusal| matches!(refusal.refused.code, Refusal::BadInvite | Refusal::NotAllowed);
         if redeemed.as_ref().is_err_and(is_their_fault) {
-            self.login_limits.record_failure(from);
+            self.login.record_failure(from);
         }
         redeemed
     }
@@ -47,7 +47,7 @@ impl Shared {
     ) -> Result<Known, LoginRefusal> {
         let known = InviteCode::parse(code.expose()).ok();
         let known = known.as_ref();
-        let is_open = || self.clients.invite(code).is_some();
+        let is_open = || self.directory.clients.invite(code).is_some();
         let Some(known) = known.filter(|_| is_open()) else {
             return Err(LoginRefusal::with_reason(bad_invite(), self.reason_of_code(known)));
         };
@@ -59,7 +59,7 @@ impl Shared {
         };
         let token = Token::generate().map_err(|error| broken(&error))?;
         // Many logins may arrive with the same code, and a hash takes memory: they queue.
-        let turn = self.verifier.turn(self.party(client, from), None).await;
+        let turn = self.login.verifier.turn(self.party(client, from), None).await;
         if !is_open() {
             turn.unused();
             return Err(LoginRefusal::with_reason(bad_invite(), self.reason_of_code(Some(known))));
@@ -86,11 +86,11 @@ impl Shared {
     /// Checks whether the chosen id is available with this code, as far as the server knows. This is cheap; editing the clients
     /// file checks again. Only the holder of a code learns whether an id is taken.
     fn check_invited(&self, code: &Secret, client: &ClientId) -> Result<(), Refused> {
-        let Some(invited) = self.clients.invite(code) else { return Ok(()) };
+        let Some(invited) = self.directory.clients.invite(code) else { return Ok(()) };
         let error = match &invited.id {
             Some(id) if id != client => RedeemError::OtherId(client.clone()),
             None if is_reserved_for_operator(client.as_str()) => RedeemError::IdReserved(client.clone()),
-            _ if self.clients.is_taken(client, &invited.key) => RedeemError::IdTaken(client.clone()),
+            _ if self.directory.clients.is_taken(client, &invited.key) => RedeemError::IdTaken(client.clone()),
             _ => return Ok(()),
         };
         Err(Refused::new(Refusal::NotAllowed, error.to_string()))
@@ -100,7 +100,7 @@ impl Shared {
     fn reason_of_code(&self, code: Option<&InviteCode>) -> String {
         let Some(digest) = code.map(InviteCode::digest) else { return "this is no code of an invitation".to_owned() };
         let key = invite_key(&digest);
-        match self.clients.invites().get(&key).filter(|invite| invite.code_hash == digest) {
+        match self.directory.clients.invites().get(&key).filter(|invite| invite.code_hash == digest) {
             Some(invite) => format!("the invitation {key} has expired since {}", invite.expires),
             None => format!("there is no invitation {key}: it was used, was ended, or is of another server"),
         }

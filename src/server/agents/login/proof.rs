@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use crate::auth::{HashError, Ticket, USUAL_COST, Work, work_of};
 use crate::limits::{AddressKey, Party};
 use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
-use crate::server::Shared;
-use crate::server::agents::login::limits::NotCompared;
+use crate::server::agents::Agents;
+use crate::server::agents::limits::NotCompared;
 use crate::server::agents::login::refusal::LoginRefusal;
 use crate::server::directory::tunnel::{MAX_LANES, Tunnel};
 use crate::server::metrics::Limit;
@@ -46,14 +46,14 @@ fn reason_of(client: &ClientId, proof: Option<&Proof>, standing: Standing) -> St
     }
 }
 
-impl Shared {
+impl Agents {
     /// Returns the credential that the proof is valid for. A wrong token counts as a failure of `from`. A ticket does not,
     /// because all tickets of one household may expire at once.
     pub(crate) async fn check_proof(&self, hello: &Hello, from: IpAddr) -> Result<Credential, LoginRefusal> {
         let proved = match &hello.proof {
             Some(Proof::Token(token)) => return self.check_token(hello, token, from).await,
             Some(Proof::Ticket(ticket)) => {
-                self.verify_ticket(hello, ticket, self.clients.credentials(&hello.client_id))
+                self.verify_ticket(hello, ticket, self.directory.clients.credentials(&hello.client_id))
             }
             Some(Proof::Invite(_)) | None => None,
         };
@@ -63,13 +63,13 @@ impl Shared {
     /// Checks a token. A token that was refused before is refused immediately and not counted again.
     async fn check_token(&self, hello: &Hello, token: &Secret, from: IpAddr) -> Result<Credential, LoginRefusal> {
         let client = &hello.client_id;
-        let credentials = self.clients.credentials(client);
+        let credentials = self.directory.clients.credentials(client);
         let prefix = self.settings().config.limits.per_ip.ipv6_prefix;
-        let comparison = match self.login_limits.permit_comparison(from, prefix, client, token, &credentials) {
+        let comparison = match self.login.permit_comparison(from, prefix, client, token, &credentials) {
             Ok(comparison) => comparison,
             Err(NotCompared::RefusedBefore) => return Err(self.bad_proof(hello)),
             Err(NotCompared::Limited(refused)) => {
-                self.metrics.limited(Limit::FailedLogins);
+                self.runtime.metrics.limited(Limit::FailedLogins);
                 return Err(refused.into());
             }
         };
@@ -84,7 +84,7 @@ impl Shared {
 
     fn bad_proof(&self, hello: &Hello) -> LoginRefusal {
         // The comparisons are complete, so the reason for the log does not affect the timing of the answer.
-        let standing = self.clients.standing(&hello.client_id, Timestamp::now());
+        let standing = self.directory.clients.standing(&hello.client_id, Timestamp::now());
         LoginRefusal::with_reason(bad_token(), reason_of(&hello.client_id, hello.proof.as_ref(), standing))
     }
 
@@ -122,11 +122,11 @@ impl Shared {
         if credentials.is_empty() {
             self.check_rate(from, USUAL_COST)?;
             // Only takes as long as for a client that exists.
-            let _ = self.verifier.verify(party(), token, None).await;
+            let _ = self.login.verifier.verify(party(), token, None).await;
         }
         for credential in credentials {
             self.check_rate(from, work_of(&credential.hash).map_or(USUAL_COST, Work::cost))?;
-            match self.verifier.verify(party(), token, Some(&credential.hash)).await {
+            match self.login.verifier.verify(party(), token, Some(&credential.hash)).await {
                 Ok(true) => return Ok(Some(credential)),
                 Ok(false) => {}
                 Err(error @ (HashError::Broken(_) | HashError::TooCostly(..))) => {
@@ -146,7 +146,7 @@ impl Shared {
 
     /// Counts an argon2 computation against `from`, by its cost.
     pub(crate) fn check_rate(&self, from: IpAddr, cost: u64) -> Result<(), Refused> {
-        self.login_limits.check_rate(from, cost).inspect_err(|_| self.metrics.limited(Limit::FailedLogins))
+        self.login.check_rate(from, cost).inspect_err(|_| self.runtime.metrics.limited(Limit::FailedLogins))
     }
 
     /// Returns who an argon2 computation is for.
@@ -157,12 +157,12 @@ impl Shared {
 
     /// Checks a login that wants to add a lane to a tunnel.
     pub(crate) fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, LoginRefusal> {
-        let tunnel = self.registry.tunnel(&hello.client_id, join.tunnel_id);
+        let tunnel = self.directory.registry.tunnel(&hello.client_id, join.tunnel_id);
         let Some(tunnel) = tunnel.filter(|tunnel| self.is_still_valid(tunnel)) else {
             return Err(Refused::new(Refusal::WrongNode, "the tunnel that this lane wants to join is not here").into());
         };
         if !tunnel.secret().matches(&join.lane_secret) {
-            self.login_limits.record_failure(from);
+            self.login.record_failure(from);
             let reason = format!("a lane wanted to join a tunnel of `{}` with a wrong secret", hello.client_id);
             return Err(LoginRefusal::with_reason(bad_token(), reason));
         }
@@ -175,7 +175,7 @@ impl Shared {
     /// Returns whether the credential that the tunnel's agent has logged in with is still valid.
     pub(crate) fn is_still_valid(&self, tunnel: &Tunnel) -> bool {
         let used = tunnel.credential();
-        self.clients.credentials(tunnel.client()).iter().any(|credential| credential.hash == used.hash)
+        self.directory.clients.credentials(tunnel.client()).iter().any(|credential| credential.hash == used.hash)
     }
 
     /// Returns a new ticket for the agent of `tunnel`; `None` if its credential is no longer valid.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::server::directory::resolve::{Directory, Upstream};
+use crate::server::directory::resolve::{Resolve, Upstream};
 use crate::server::directory::tunnel::OpenFailure;
 use crate::server::ingress::error_page::Failure;
 use crate::values::TunnelId;
@@ -34,7 +34,7 @@ impl<U: Upstream> Failover<U> {
     /// No upstream takes a stream, or the client has as many streams as it may.
     pub(crate) async fn open<D>(&mut self, directory: &D, first: &[u8]) -> Result<U::Stream, Failure>
     where
-        D: Directory<Upstream = U>,
+        D: Resolve<Upstream = U>,
     {
         loop {
             match self.current.open(first, self.deadline).await {
@@ -51,7 +51,7 @@ impl<U: Upstream> Failover<U> {
     /// has not received it, or its method is idempotent (RFC 9110, section 9.2.2). Returns whether it has switched.
     pub(crate) fn retry<D>(&mut self, directory: &D, failure: &Failure, method: &Method) -> bool
     where
-        D: Directory<Upstream = U>,
+        D: Resolve<Upstream = U>,
     {
         let may_repeat = *failure == Failure::TunnelLost && method.is_idempotent();
         (failure.is_before_the_application() || may_repeat) && self.advance(directory)
@@ -59,7 +59,7 @@ impl<U: Upstream> Failover<U> {
 
     fn advance<D>(&mut self, directory: &D) -> bool
     where
-        D: Directory<Upstream = U>,
+        D: Resolve<Upstream = U>,
     {
         self.tried.push(self.current.tunnel());
         if self.tried.len() >= ATTEMPTS {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::routing::{Asked, Route, Router};
-use crate::server::directory::resolve::{Directory, Upstream};
+use crate::server::directory::resolve::{Resolve, Upstream};
 use crate::server::ingress::error_page::Failure;
 use crate::tenants::clients::Clients;
 
@@ -11,7 +11,7 @@ use crate::tenants::clients::Clients;
 ///
 /// # Errors
 /// No upstream serves the route: no client may claim it, or no agent of the client offers it.
-pub(crate) fn find<D: Directory>(directory: &D, clients: &Clients, route: &Route) -> Result<Arc<D::Upstream>, Failure> {
+pub(crate) fn find<D: Resolve>(directory: &D, clients: &Clients, route: &Route) -> Result<Arc<D::Upstream>, Failure> {
     let away = |is_listed: bool| if is_listed { Failure::TunnelOffline } else { Failure::UnknownName };
     match route {
         Route::Service { name, below: false, .. } => {
@@ -36,7 +36,7 @@ pub(crate) fn find<D: Directory>(directory: &D, clients: &Clients, route: &Route
 
 /// Returns whether visitors may ask for `host`, which is a host name: the domain itself, or a host that a client offers or
 /// may offer.
-pub(crate) fn is_served<D: Directory>(directory: &D, clients: &Clients, router: &Router, host: &str) -> bool {
+pub(crate) fn is_served<D: Resolve>(directory: &D, clients: &Clients, router: &Router, host: &str) -> bool {
     match router.route(Asked { authority: Some(host), path: "/", header: None }) {
         Route::Own => true,
         route => matches!(find(directory, clients, &route), Ok(_) | Err(Failure::TunnelOffline)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::server::directory::resolve::{Directory, Upstream};
+use crate::server::directory::resolve::{Resolve, Upstream};
 use crate::server::directory::tunnel::OpenFailure;
 use crate::values::{ClientId, Name, TunnelId};
 
@@ -16,7 +16,7 @@ pub(crate) struct FixedDirectory {
     pub(crate) domains: HashMap<String, Vec<Arc<FakePeer>>>,
 }
 
-impl Directory for FixedDirectory {
+impl Resolve for FixedDirectory {
     type Upstream = FakePeer;
 
     fn by_name(&self, name: &Name) -> Option<Arc<FakePeer>> {

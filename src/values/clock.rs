@@ -1,8 +1,8 @@
-//! Seconds since 1970.
+//! The time of day.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Returns the current time in seconds since 1970.
-pub(crate) fn unix_now() -> u64 {
+/// Returns the seconds since 1970, or 0 if the clock is before that.
+pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
