@@ -15,7 +15,7 @@ use super::runtime::Hangups;
 use super::server_file::{flags, setting};
 use super::{Failure, manager, runtime};
 use crate::agent::options::AgentOptions;
-use crate::agent::{Agent, Changes, GivenUp, look_for_applications};
+use crate::agent::{Agent, GivenUp, ServiceChanges, probe_applications};
 use crate::protocol::login::Refusal;
 use crate::schema::Flags;
 use crate::telemetry::start_agent_logs;
@@ -171,7 +171,7 @@ fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
         let client = config.client_id.clone();
         let token = config.token.clone();
         let agent = match manager::waits_for_outcome() {
-            true => Agent::new(config.clone())?.ending_if_refused(),
+            true => Agent::new(config.clone())?.exiting_if_refused(),
             false => Agent::new(config.clone())?,
         };
         let tasks = TaskTracker::new();
@@ -182,7 +182,7 @@ fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
         manager::keep_awake(&tasks);
         manager::ready();
         let services = config.services.clone();
-        tasks.spawn(async move { look_for_applications(&services).await });
+        tasks.spawn(async move { probe_applications(&services).await });
         let status = tasks.spawn(show_status(agent.state(), client));
         let following = follow(file, config, agent.changes());
         let result = tokio::select! {
@@ -202,7 +202,7 @@ fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
 }
 
 /// Never ends.
-async fn follow(file: Option<(AgentFile, Hangups)>, started: AgentOptions, changes: Changes) -> Infallible {
+async fn follow(file: Option<(AgentFile, Hangups)>, started: AgentOptions, changes: ServiceChanges) -> Infallible {
     match file {
         Some((file, hangups)) => file.follow(hangups, started, changes).await,
         None => std::future::pending().await,

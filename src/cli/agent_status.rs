@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::agent::options::{LocalUrl, Place, Rule, Service};
-use crate::agent::{Elsewhere, State};
+use crate::agent::{LostName, State};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{PublicService, ServiceKind};
 use crate::values::{ClientId, harmless_line};
@@ -39,9 +39,9 @@ enum News<'a> {
     /// What is offered has changed.
     Changed(Offered<'a>),
     /// This agent has taken over names from other agents.
-    TookOver { names: Vec<Elsewhere>, offered: Offered<'a> },
+    TookOver { names: Vec<LostName>, offered: Offered<'a> },
     /// Other agents have all of this agent's names.
-    Standby { server: &'a str, elsewhere: &'a [Elsewhere] },
+    Standby { server: &'a str, elsewhere: &'a [LostName] },
     /// A change was refused.
     NotChanged(&'a str),
     /// It failed for a reason that was not told yet.
@@ -56,7 +56,7 @@ struct Offered<'a> {
     public: &'a [PublicService],
     configured: &'a [Service],
     /// The names that another agent has.
-    elsewhere: &'a [Elsewhere],
+    elsewhere: &'a [LostName],
 }
 
 /// What a person was told last. Another lane, or the next attempt with the same result, is no news.
@@ -65,7 +65,7 @@ struct Told {
     /// The server, and what is offered there.
     connected: Option<(String, Vec<PublicService>, Arc<[Service]>)>,
     /// The names that other agents have.
-    elsewhere: Vec<Elsewhere>,
+    elsewhere: Vec<LostName>,
     /// Whether it was reported that they have all names.
     standby: bool,
     refused: Option<String>,
@@ -173,19 +173,19 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
 }
 
 /// Returns ` from …`, the agent that had a name before.
-fn had_by(lost: &Elsewhere) -> String {
+fn had_by(lost: &LostName) -> String {
     lost.owner().map_or_else(String::new, |owner| format!(" from {owner}"))
 }
 
 /// Returns which agent has a name.
-fn text_of_elsewhere(lost: &Elsewhere) -> String {
+fn text_of_elsewhere(lost: &LostName) -> String {
     match &lost.by {
         Some(_) => format!("{}: {}", lost.name, why_elsewhere(lost)),
         None => format!("{}: free; {}", lost.name, why_elsewhere(lost)),
     }
 }
 
-fn why_elsewhere(Elsewhere { by, before, .. }: &Elsewhere) -> String {
+fn why_elsewhere(LostName { by, before, .. }: &LostName) -> String {
     match (by, before) {
         (Some(by), _) => format!("{} was started later and has the name", harmless_line(by)),
         (None, Some(before)) => format!("the name is reserved for {}, which had it last", harmless_line(before)),
@@ -366,11 +366,11 @@ mod tests {
         );
     }
 
-    fn elsewhere(name: &str, by: Option<&str>) -> Elsewhere {
-        Elsewhere { name: Name::new(name).unwrap(), by: by.map(str::to_owned), before: None }
+    fn elsewhere(name: &str, by: Option<&str>) -> LostName {
+        LostName { name: Name::new(name).unwrap(), by: by.map(str::to_owned), before: None }
     }
 
-    fn standby(elsewhere: Vec<Elsewhere>) -> State {
+    fn standby(elsewhere: Vec<LostName>) -> State {
         State::Standby { server: "a".to_owned(), elsewhere }
     }
 
@@ -394,7 +394,7 @@ mod tests {
         assert!(
             plain(&told.news_of(&free)[0]).contains("alice: free; the name is reserved for the agent that had it last")
         );
-        let free = standby(vec![Elsewhere { before: Some(desktop.to_owned()), ..elsewhere("alice", None) }]);
+        let free = standby(vec![LostName { before: Some(desktop.to_owned()), ..elsewhere("alice", None) }]);
         let text = plain(&told.news_of(&free)[0]);
         assert!(
             text.contains(&format!("alice: free; the name is reserved for {desktop}, which had it last")),
