@@ -16,6 +16,7 @@ use crate::config::ServerConfig;
 use crate::link::handshake::{MessageError, receive_hello, send, send_encoded};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Side};
+use crate::link::write::socket::bound_unsent;
 use crate::protocol::json;
 use crate::protocol::login::{Answer, Refusal, Refused, Welcome};
 use crate::protocol::requirements::CAPABILITIES;
@@ -209,6 +210,7 @@ async fn first_words(
     let Welcomed { admitted, lane, answer, expected } = welcomed;
     let is_first = matches!(admitted, Admitted::First(_));
     send_encoded(&mut pipe, &answer).await?;
+    bound_unsent(pipe.get_ref().0);
     let per_tunnel = &config.limits.per_tunnel;
     let max_streams = per_tunnel.streams_per_lane;
     let mux = MuxConfig { max_streams, yield_first: shared.multi_thread, window_growth: per_tunnel.lane_window };

@@ -5,8 +5,8 @@ use std::fmt;
 
 use crate::config::ServerConfig;
 use crate::limits::FREE_HEAD;
-use crate::link::coalesce;
-use crate::link::mux::{MOST_QUEUED, SPARED};
+use crate::link::mux::SPARED;
+use crate::link::write;
 use crate::protocol::frame::MAX_DATA;
 use crate::protocol::json;
 use crate::server::REMEMBERED_ADDRESSES;
@@ -53,12 +53,11 @@ impl Ceiling {
     pub fn of(config: &ServerConfig) -> Self {
         let limits = &config.limits;
         let span = if config.traces.endpoint.is_some() { SPAN } else { 0 };
-        let request =
-            2 * limits.head_size.min(FREE_HEAD) + MOST_QUEUED + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
+        let request = 2 * limits.head_size.min(FREE_HEAD) + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
         // HTTP/1 reads and writes into buffers of a head's size; HTTP/2 into its window.
         let http1 = 2 * limits.head_size + MAX_DATA;
         let http2 = HTTP2_CONNECTION_WINDOW as usize + limits.head_size;
-        let lane = TLS + coalesce::LIMIT + MAX_DATA + 2 * json::MAX;
+        let lane = TLS + write::MAX_QUEUED + write::MAX_CONTROL + MAX_DATA + 2 * json::MAX;
         let lanes = config.tunnel.max_tunnels.saturating_mul(MAX_LANES);
         Self {
             requests: product(limits.streams, request),
