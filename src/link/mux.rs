@@ -339,8 +339,6 @@ impl Drop for Driver {
 }
 
 #[cfg(test)]
-mod earlier;
-#[cfg(test)]
 mod pressure;
 #[cfg(test)]
 mod tests;
