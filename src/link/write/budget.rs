@@ -16,13 +16,13 @@ pub const MAX_QUEUED: usize = MAX_LIMIT + 2 * RESERVE;
 
 /// Bytes of the queue beyond the limit for bulk that only sparse streams use. The same again is for messages that would be
 /// lost if they had to wait.
-const RESERVE: usize = 32 * 1024;
+pub(super) const RESERVE: usize = 32 * 1024;
 
 /// Bytes that a stream sends as a sparse one. After it has missed a round of the bulk streams, it may send as many again.
-const SPARSE: usize = 16 * 1024;
+pub(super) const SPARSE: usize = 16 * 1024;
 
 /// Bytes that sparse streams send while a bulk stream waits, before the bulk stream has its turn.
-const OVERTAKING: usize = 64 * 1024;
+pub(super) const OVERTAKING: usize = 64 * 1024;
 
 /// Bytes: a writer waits rather than queue a smaller part of what it has.
 const MIN_GRANT: usize = 4 * 1024;
@@ -180,11 +180,13 @@ impl SendBudget {
     }
 
     /// Returns how many bytes of data are queued.
+    #[cfg(test)]
     pub fn queued(&self) -> usize {
         self.0.lock().queued
     }
 
     /// Returns how many bytes of bulk data may be queued now.
+    #[cfg(test)]
     pub fn limit(&self) -> usize {
         self.0.lock().rate.limit()
     }

@@ -110,6 +110,13 @@ impl Segments {
         }
     }
 
+    /// Returns how many bytes stay allocated.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        let full: usize = self.full.iter().map(|segment| segment.bytes.capacity()).sum();
+        self.sending.bytes.capacity() + full + self.open.bytes.capacity()
+    }
+
     /// Returns how many bytes of control frames wait to be sent.
     pub(super) fn control(&self) -> usize {
         self.control
