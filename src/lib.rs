@@ -37,6 +37,7 @@ pub mod limits;
 pub mod link;
 pub mod protocol;
 pub mod routing;
+pub mod schema;
 pub mod server;
 pub mod telemetry;
 pub mod tenants;

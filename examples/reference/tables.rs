@@ -10,7 +10,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use adit::config::{KeyFacts, Kind, every_key};
+use adit::config::{Kind, every_key};
+use adit::schema::KeyReference;
 
 /// Where they are, from the top of the repository.
 pub(crate) const DOCUMENT: &str = "docs/configuration.md";
@@ -18,7 +19,7 @@ pub(crate) const DOCUMENT: &str = "docs/configuration.md";
 const HEAD: [&str; 2] = ["| key | default | bounds | what |", "| --- | --- | --- | --- |"];
 
 /// The keys of each file, as the program has them.
-pub(crate) type Keys = Vec<(&'static str, Vec<KeyFacts>)>;
+pub(crate) type Keys = Vec<(&'static str, Vec<KeyReference>)>;
 
 /// Reads the samples below `top`, and asks the program for the facts of every key in them.
 pub(crate) fn keys(top: &Path) -> io::Result<Keys> {
@@ -53,7 +54,7 @@ pub(crate) fn rewrite(text: &str, keys: &Keys) -> Rewritten {
         }
         let others: Vec<&str> = marks.iter().filter(|mark| mark.0 == file).map(|mark| mark.1).collect();
         let all = keys.iter().filter(|(name, _)| *name == file).flat_map(|(_, keys)| keys);
-        let own: Vec<(&str, &KeyFacts)> =
+        let own: Vec<(&str, &KeyReference)> =
             all.filter(|key| place(&key.path, &others) == below).map(|key| (name_in(key, below), key)).collect();
         rewritten.text += &format!("\n{}\n", HEAD.join("\n"));
         for (name, key) in in_order(&own, &rows) {
@@ -90,12 +91,12 @@ fn place<'t>(path: &str, tables: &[&'t str]) -> &'t str {
     tables.iter().filter(holds).max_by_key(|table| table.len()).copied().unwrap_or_default()
 }
 
-fn name_in<'k>(key: &'k KeyFacts, table: &str) -> &'k str {
+fn name_in<'k>(key: &'k KeyReference, table: &str) -> &'k str {
     key.path.strip_prefix(table).unwrap_or(&key.path).trim_start_matches('.')
 }
 
 /// The keys in the order of the rows that are there; each new one comes behind its predecessor in the program.
-fn in_order<'k>(keys: &[(&'k str, &'k KeyFacts)], rows: &[(String, String)]) -> Vec<(&'k str, &'k KeyFacts)> {
+fn in_order<'k>(keys: &[(&'k str, &'k KeyReference)], rows: &[(String, String)]) -> Vec<(&'k str, &'k KeyReference)> {
     let there = |name: &str| rows.iter().position(|(row, _)| *row == name);
     let mut ordered: Vec<_> = keys.iter().filter(|(name, _)| there(name).is_some()).copied().collect();
     ordered.sort_by_key(|(name, _)| there(name));

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use adit::config::ClientsFile;
+use adit::tenants::entry::ClientsFile;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -106,7 +106,8 @@ impl PasswordGate {
     /// The visitor is not let in.
     pub async fn check(
         &self,
-        (client, access): (&ClientId, &Access),
+        client: &ClientId,
+        access: &Access,
         credential: &Credential,
         from: IpAddr,
         wait: Duration,
@@ -120,7 +121,7 @@ impl PasswordGate {
         }
         let _waiting = users.wait(from).ok_or(NotLetIn::Busy)?;
         let mut attempt = Attempt { failed: &self.failed, from, counts: false };
-        let compared = tokio::time::timeout(wait, self.compare((client, users), credential, key, &mut attempt)).await;
+        let compared = tokio::time::timeout(wait, self.compare(client, users, credential, key, &mut attempt)).await;
         compared.unwrap_or_else(|_| {
             // The server was slow, not the visitor wrong.
             attempt.counts = false;
@@ -130,7 +131,8 @@ impl PasswordGate {
 
     async fn compare(
         &self,
-        (client, users): (&ClientId, &Users),
+        client: &ClientId,
+        users: &Users,
         credential: &Credential,
         key: Key,
         attempt: &mut Attempt<'_>,

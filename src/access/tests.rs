@@ -228,7 +228,7 @@ async fn check(gate: &PasswordGate, access: &Access, text: &str) -> Result<(), N
 }
 
 async fn check_from(gate: &PasswordGate, access: &Access, text: &str, from: IpAddr) -> Result<(), NotLetIn> {
-    gate.check((&client("alice"), access), &credential(text), from, PATIENCE).await
+    gate.check(&client("alice"), access, &credential(text), from, PATIENCE).await
 }
 
 fn client(id: &str) -> ClientId {
@@ -267,7 +267,7 @@ async fn what_was_right_is_not_compared_again_and_counts_for_these_users_only() 
     let turn = turn_of(&gate, "alice").await;
     let at_once = |access, text: &'static str| {
         let gate = &gate;
-        async move { gate.check((&client("alice"), access), &credential(text), VISITOR, Duration::ZERO).await }
+        async move { gate.check(&client("alice"), access, &credential(text), VISITOR, Duration::ZERO).await }
     };
     assert_eq!(at_once(&access, "ann:right").await, Ok(()));
     assert_eq!(at_once(&access, "ann:wrong").await, Err(NotLetIn::Busy));
@@ -278,10 +278,10 @@ async fn what_was_right_is_not_compared_again_and_counts_for_these_users_only() 
     assert_eq!(check(&gate, &changed, "ann:right").await, Err(NotLetIn::Wrong));
     let other = PasswordGate::new(1000.try_into().unwrap(), 64, 100).unwrap();
     let _other_turn = turn_of(&other, "alice").await;
-    let busy = other.check((&client("alice"), &access), &credential("ann:right"), VISITOR, Duration::ZERO).await;
+    let busy = other.check(&client("alice"), &access, &credential("ann:right"), VISITOR, Duration::ZERO).await;
     assert_eq!(busy, Err(NotLetIn::Busy), "another server has not seen it");
     let _turn = turn_of(&gate, "carol").await;
-    let busy = gate.check((&client("carol"), &access), &credential("ann:right"), VISITOR, Duration::ZERO).await;
+    let busy = gate.check(&client("carol"), &access, &credential("ann:right"), VISITOR, Duration::ZERO).await;
     assert_eq!(busy, Err(NotLetIn::Busy), "another tenant's visitors have not shown it");
 }
 
@@ -352,7 +352,7 @@ async fn only_so_many_wait_for_a_service_and_none_for_ever() {
     let access = access(|policy| policy.basic_auth = vec![user("ann", &hash("right"))]);
     let turn = turn_of(&gate, "alice").await;
     let alice = client("alice");
-    let late = gate.check((&alice, &access), &credential("ann:right"), VISITOR, Duration::from_millis(1)).await;
+    let late = gate.check(&alice, &access, &credential("ann:right"), VISITOR, Duration::from_millis(1)).await;
     assert_eq!(late, Err(NotLetIn::Busy));
     let capacity = access.users().unwrap().waiting.capacity();
     let mut waiting = Vec::new();
@@ -398,7 +398,7 @@ async fn a_tenant_with_many_services_leaves_the_others_a_place() {
     let _busy = turn_of(&gate, "alice").await;
     let mut second = std::pin::pin!(turn_of(&gate, "alice"));
     assert!(futures_util::poll!(second.as_mut()).is_pending());
-    let other = gate.check((&client("bob"), &access), &credential("ann:right"), VISITOR, PATIENCE).await;
+    let other = gate.check(&client("bob"), &access, &credential("ann:right"), VISITOR, PATIENCE).await;
     assert_eq!((other, gate.load()), (Ok(()), (1, 1)));
 }
 

@@ -80,7 +80,7 @@ impl Tunnel<'_> {
 
     /// Tells the server, on the newest lane that takes it.
     fn tell(&mut self, offer: Arc<Offer>) {
-        let patience = seconds(self.welcome.heartbeat_s) * MISSED_HEARTBEATS;
+        let patience = seconds(self.welcome.terms.heartbeat_s) * MISSED_HEARTBEATS;
         let services = offer.for_server();
         let message = Control::Services { change: offer.number, required: required_by(&services), services };
         let takes =

@@ -16,13 +16,15 @@ use tower_service::Service as _;
 
 use super::local::dial::io_error_of;
 use super::standby;
-use crate::config::ServerAddress;
 use crate::link::handshake::{MessageError, receive_answer, send};
 use crate::protocol::VERSION;
-use crate::protocol::login::{AgentInfo, Answer, Hello, Join, Known, Proof, Refusal, Refused, ServiceOffer, Welcome};
+use crate::protocol::login::{
+    AgentInfo, Answer, Compatibility, Hello, Join, Known, Proof, Refusal, Refused, ServiceOffer, Welcome,
+};
 use crate::protocol::requirements::required_by;
 use crate::protocol::standby::STANDBY;
 use crate::transport::tls::explain_handshake;
+use crate::values::ServerAddress;
 use crate::values::{ClientId, InstanceId, Name, Secret, harmless_line};
 
 /// For the TCP connection, and again for TLS and login.
@@ -169,7 +171,7 @@ impl Connector {
     ) -> Result<LoggedIn, ConnectError> {
         let LoginAs { proof, start, waits_for } = login;
         let mut hello = self.hello(Some(proof), services, None);
-        hello.required.extend(standby::required_for(&waits_for, hello.services.len()));
+        hello.compatibility.required.extend(standby::required_for(&waits_for, hello.services.len()));
         (hello.start, hello.standby) = (start, waits_for);
         standby::fit(&mut hello);
         self.welcomed(server, hello).await
@@ -224,7 +226,7 @@ impl Connector {
         hello: Hello,
     ) -> Result<(TlsStream<TcpStream>, Answer), ConnectError> {
         let socket = self.dial(server).await?;
-        let required = hello.required.clone();
+        let required = hello.compatibility.required.clone();
         let login = self.greet(server, socket, hello);
         let (pipe, mut answer) = tokio::time::timeout(DEADLINE, login).await.map_err(|_| ConnectError::Silent)??;
         if let Answer::Refused(refused) = &mut answer {
@@ -263,9 +265,11 @@ impl Connector {
 
     fn hello(&self, proof: Option<Proof>, services: Vec<ServiceOffer>, join: Option<Join>) -> Hello {
         Hello {
-            protocol: VERSION,
-            capabilities: vec![STANDBY.to_owned()],
-            required: required_by(&services),
+            compatibility: Compatibility {
+                protocol: VERSION,
+                capabilities: vec![STANDBY.to_owned()],
+                required: required_by(&services),
+            },
             client_id: self.client.clone(),
             instance_id: self.instance,
             proof,

@@ -13,7 +13,6 @@ use super::connector::LoggedIn;
 use super::handler::Handler;
 use super::standby::Elsewhere;
 use super::tickets::Tickets;
-use crate::config::ServerAddress;
 use crate::link::handshake::{ControlReader, ControlWriter};
 use crate::link::mux;
 use crate::link::write::socket::bound_unsent;
@@ -22,6 +21,7 @@ use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
+use crate::values::ServerAddress;
 
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
@@ -106,7 +106,7 @@ impl Shared {
     pub(super) async fn lane(self, login: LoggedIn, to_say: mpsc::Receiver<Control>) -> String {
         let LoggedIn { pipe, welcome } = login;
         // The server may not exceed what it announced; the multiplexer's own limit is twice that and never reached.
-        let max_streams = welcome.max_streams.clamp(1, 8_000) * 2;
+        let max_streams = welcome.terms.max_streams.clamp(1, 8_000) * 2;
         let mux = MuxConfig { max_streams, yield_first: self.yield_first, window_growth: WINDOW_GROWTH };
         bound_unsent(pipe.get_ref().0);
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
@@ -129,7 +129,7 @@ impl Shared {
     }
 
     async fn control(&self, session: &Session, welcome: &Welcome, mut to_say: mpsc::Receiver<Control>) -> String {
-        let beat_every = seconds(welcome.heartbeat_s);
+        let beat_every = seconds(welcome.terms.heartbeat_s);
         let opened = match json::encode(&Control::Heartbeat) {
             Ok(first) => session.open(&first).await,
             Err(error) => return error.to_string(),

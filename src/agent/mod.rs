@@ -11,6 +11,7 @@ pub mod connector;
 mod handler;
 mod lane;
 mod local;
+pub mod options;
 mod probe;
 mod refusals;
 mod routes;
@@ -28,12 +29,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::options::{AgentOptions, Service};
 use crate::agent::routes::Offer;
-use crate::config::{AgentConfig, Problem, ServerAddress, Service};
 use crate::limits::HeldHeads;
 use crate::protocol::login::{Proof, PublicService, Refusal, Refused};
+use crate::schema::Problem;
 use crate::telemetry::STATUS_LOG;
 use crate::transport::tls::{self, TlsError};
+use crate::values::ServerAddress;
 use crate::values::{InstanceId, Secret};
 use backoff::Backoff;
 use connector::{ConnectError, Connector, LoggedIn, LoginAs};
@@ -133,7 +136,7 @@ pub enum SetUpError {
 
 /// What would keep an agent with this configuration from being set up: all of it, by key path. Reads the files that it
 /// names, and dials nobody.
-pub fn check(config: &AgentConfig) -> Vec<Problem> {
+pub fn check(config: &AgentOptions) -> Vec<Problem> {
     let problem = |key: String, error: TlsError| Problem { key, message: error.to_string() };
     let server = tls::client(&config.trust).err().map(|error| problem("ca".to_owned(), error));
     let services = config.services.iter().enumerate().filter_map(|(at, service)| {
@@ -155,7 +158,7 @@ struct Wanted {
 /// An agent. It does nothing until it runs.
 #[derive(Debug)]
 pub struct Agent {
-    config: Arc<AgentConfig>,
+    config: Arc<AgentOptions>,
     /// The memory for heads of requests that wait for applications.
     heads: HeldHeads,
     connector: Connector,
@@ -214,7 +217,7 @@ impl Changes {
     ///
     /// # Errors
     /// The TLS settings of a local application cannot be used; nothing has changed.
-    pub fn make(&self, config: &AgentConfig) -> Result<bool, SetUpError> {
+    pub fn make(&self, config: &AgentOptions) -> Result<bool, SetUpError> {
         // Those who change something take turns.
         let mut made = self.made.lock();
         let differs = *self.wanted.borrow().offer.services != *config.services;
@@ -244,7 +247,7 @@ impl Agent {
     ///
     /// # Errors
     /// The trust settings cannot be used.
-    pub fn new(config: AgentConfig) -> Result<Self, SetUpError> {
+    pub fn new(config: AgentOptions) -> Result<Self, SetUpError> {
         let tls = tls::client(&config.trust)?;
         let offer = Arc::new(Offer::prepare(0, config.services.clone())?);
         Ok(Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::local::dial::Dialler;
-use crate::config::{LocalUrl, Service};
+use crate::agent::options::{LocalUrl, Service};
 use crate::protocol::login::ServiceKind;
 use crate::telemetry::LOCAL_LOG;
 use crate::values::Name;

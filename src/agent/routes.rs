@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::local::{self, Local, LocalTls};
 use super::rules;
-use crate::config::Service;
+use crate::agent::options::Service;
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::login::{ServiceKind, ServiceOffer};
 use crate::transport::tls::TlsError;
@@ -166,12 +166,13 @@ impl AllLeads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AgentConfig, Environment, Flags};
+    use crate::agent::options::AgentOptions;
+    use crate::schema::{Environment, Flags};
 
     fn offer(services: &str) -> Offer {
         let text = format!("servers = ['a.example']\nclient_id = 'alice'\ntoken = 'adit_x'\n{services}");
         let file = std::path::Path::new("agent.toml");
-        let config = AgentConfig::from_text(file, &text, &Environment::default(), &Flags::new()).unwrap();
+        let config = AgentOptions::from_text(file, &text, &Environment::default(), &Flags::new()).unwrap();
         Offer::prepare(1, config.services).unwrap()
     }
 

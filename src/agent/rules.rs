@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use http::header::{HOST, HeaderName, HeaderValue};
 
-use crate::config::{HeaderCondition, Rule};
+use crate::agent::options::{HeaderCondition, Rule};
 use crate::protocol::destination::strip_destination;
 use crate::protocol::exchange::RequestHead;
 
@@ -57,7 +57,7 @@ pub(super) fn strip(head: &mut RequestHead, path: &str) {
         Some(_) => [b"/", rest.as_ref()].into_iter().flatten().copied().collect::<BytesMut>().freeze(),
     };
     // A destination outside the path belongs to another application; this one will refuse it.
-    let _ = strip_destination((&head.method, &mut head.headers), path, head.authority.as_deref());
+    let _ = strip_destination(&head.method, &mut head.headers, path, head.authority.as_deref());
     let before = head.headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Ok(prefix) = HeaderValue::try_from(format!("{}{path}", before.trim_end_matches('/'))) {
         head.headers.insert(FORWARDED_PREFIX, prefix);

@@ -104,9 +104,10 @@ pub(super) fn this_host() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AgentConfig, Environment, Flags};
-    use crate::protocol::login::{AgentInfo, Proof, ServiceKind, ServiceOffer};
+    use crate::agent::options::AgentOptions;
+    use crate::protocol::login::{AgentInfo, Compatibility, Proof, ServiceKind, ServiceOffer};
     use crate::protocol::requirements::required_by;
+    use crate::schema::{Environment, Flags};
     use crate::values::{ClientId, InstanceId, Secret};
 
     fn offer(names: &[&str]) -> Offer {
@@ -114,7 +115,7 @@ mod tests {
         let text =
             format!("servers = ['a.example']\nclient_id = 'alice'\ntoken = 'adit_x'\n{}", services.collect::<String>());
         let file = std::path::Path::new("agent.toml");
-        let config = AgentConfig::from_text(file, &text, &Environment::default(), &Flags::new()).unwrap();
+        let config = AgentOptions::from_text(file, &text, &Environment::default(), &Flags::new()).unwrap();
         Offer::prepare(1, config.services).unwrap()
     }
 
@@ -170,9 +171,7 @@ mod tests {
         let mut required = required_by(&services);
         required.extend(required_for(&standby, services.len()));
         let mut hello = Hello {
-            protocol: 1,
-            capabilities: vec![STANDBY.to_owned()],
-            required,
+            compatibility: Compatibility { protocol: 1, capabilities: vec![STANDBY.to_owned()], required },
             client_id: ClientId::new(&"c".repeat(63)).unwrap(),
             instance_id: InstanceId::random().unwrap(),
             proof: Some(Proof::Token(Secret::new("t".repeat(1024)))),

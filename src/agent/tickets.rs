@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use crate::config::ServerAddress;
 use crate::values::Secret;
+use crate::values::ServerAddress;
 
 /// The tickets that the agent's servers have given it. In memory only.
 ///

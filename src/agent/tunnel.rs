@@ -15,11 +15,11 @@ use super::lane::{Said, Shared, seconds};
 use super::standby::Elsewhere;
 use super::{Agent, State, Wanted};
 use crate::agent::routes::{AllLeads, Offer};
-use crate::config::ServerAddress;
 use crate::protocol::control::Control;
 use crate::protocol::login::{Join, PublicService, Welcome};
 use crate::telemetry::STATUS_LOG;
 use crate::values::Name;
+use crate::values::ServerAddress;
 
 /// Messages from lanes that may wait for the tunnel.
 const QUEUE: usize = 16;
@@ -98,7 +98,7 @@ impl<'a> Tunnel<'a> {
         let Login { server, connector, offer, wanted, first } = login;
         let welcome = first.welcome.clone();
         let (said, heard) = mpsc::channel(QUEUE);
-        let leads = AllLeads::new(&offer, seconds(welcome.connect_timeout_s), &TaskTracker::new());
+        let leads = AllLeads::new(&offer, seconds(welcome.terms.connect_timeout_s), &TaskTracker::new());
         let handler = Handler::new(leads, agent.config.max_streams, agent.heads.clone());
         let shared = Shared::new(handler, said, (Arc::clone(&agent.tickets), server.clone()));
         let mut tunnel = Self {
@@ -180,7 +180,8 @@ impl<'a> Tunnel<'a> {
             Said::Up => {}
             Said::Replaced { by } => self.over = Some(Ended::Replaced { by }),
             Said::OpenLane if self.joining.is_empty() => {
-                let join = Join { tunnel_id: self.welcome.tunnel_id, lane_secret: self.welcome.lane_secret.clone() };
+                let join =
+                    Join { tunnel_id: self.welcome.tunnel_id, lane_secret: self.welcome.lane.lane_secret.clone() };
                 let (connector, services) = (self.connector.clone(), self.offer.for_server());
                 let address = lane_address(&self.welcome, server);
                 self.joining.spawn(async move { connector.join(&address, join, services).await });
@@ -252,7 +253,7 @@ impl<'a> Tunnel<'a> {
         let server = &self.server;
         match joined {
             Ok(Ok(login)) => {
-                tracing::info!(%server, lane = %login.welcome.lane_id, "another lane is up");
+                tracing::info!(%server, lane = %login.welcome.lane.lane_id, "another lane is up");
                 self.add_lane(login);
                 self.report();
             }
@@ -308,5 +309,5 @@ fn retire(old: Option<Old>, retiring: &mut JoinSet<()>) {
 }
 
 fn lane_address(welcome: &Welcome, server: &ServerAddress) -> ServerAddress {
-    welcome.lane_address.as_deref().and_then(|address| address.parse().ok()).unwrap_or_else(|| server.clone())
+    welcome.lane.lane_address.as_deref().and_then(|address| address.parse().ok()).unwrap_or_else(|| server.clone())
 }

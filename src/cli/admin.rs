@@ -1,32 +1,34 @@
-//! Asking a running server at its admin port, as the operator's tools do.
+//! A client for the admin port of a running server.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::Failure;
-use super::ask::{Connection, Head, PORT_BUSY, TRIES, from_here, is_closed, pause};
+use super::http::{ATTEMPTS, Connection, PORT_BUSY, is_closed, local_address, pause};
 use crate::auth::{AdminNonce, AdminToken, AdminTokenError, NONCE_FIELD, PROOF_FIELD};
-use crate::config::ServerConfig;
+use crate::server::options::ServerOptions;
 
-/// For all that is asked: connecting, the proof, every piece of a list.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Pieces of a list, of a thousand entries each: more than there may be tunnels.
-const MOST_PIECES: usize = 1001;
+/// The deadline for all of it: connecting, the proof, every page of a list.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of pages of a list. Each has a thousand entries, so this is more than there may be tunnels.
+const MAX_PAGES: usize = 1001;
 
-/// Where a server can be asked, and with what.
+/// The admin port of a server, and the token for it.
 pub(super) struct AdminPort {
     address: SocketAddr,
     token: AdminToken,
     token_file: PathBuf,
 }
 
-/// An agent that is connected.
+/// A connected agent.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Tunnel {
     pub(super) client: String,
@@ -38,7 +40,7 @@ pub(super) struct Tunnel {
     pub(super) streams: usize,
 }
 
-/// What `/healthz` says.
+/// The response of `/healthz`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Health {
     pub(super) status: String,
@@ -50,7 +52,7 @@ pub(super) struct Health {
 }
 
 #[derive(Deserialize)]
-struct Piece<T> {
+struct Page<T> {
     items: Vec<T>,
     next: Option<String>,
 }
@@ -62,9 +64,9 @@ struct Refused {
     message: String,
 }
 
-/// A clients file that the server cannot use.
+/// The response to a reload if the server cannot use its clients file.
 #[derive(Deserialize)]
-struct Unusable {
+struct UnusableFile {
     problems: Vec<Problem>,
 }
 
@@ -75,11 +77,11 @@ struct Problem {
 }
 
 impl AdminPort {
-    /// The port of the server with this configuration, and its token from the file.
+    /// Returns the admin port of the server with this configuration, and reads the token.
     ///
     /// # Errors
-    /// There is no such port, or the token cannot be read; the message says what to do.
-    pub(super) fn of(config: &ServerConfig) -> Result<Self, Failure> {
+    /// There is no admin port, or the token cannot be read. The message says what to do.
+    pub(super) fn of(config: &ServerOptions) -> Result<Self, Failure> {
         let address = config.admin.listen.ok_or_else(|| {
             Failure::other("the server has no admin port (admin.listen is \"off\"), so it cannot be asked")
         })?;
@@ -101,72 +103,74 @@ impl AdminPort {
             };
             Failure::other(format!("the admin token cannot be read: {error}{advice}"))
         })?;
-        Ok(Self { address: from_here(address), token, token_file })
+        Ok(Self { address: local_address(address), token, token_file })
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Connects to the server, which has to prove that it knows the token before it is shown it: anybody on the machine can
-    /// listen there while it is down.
+    /// Connects to the server. The server has to prove that it knows the token before the token is sent, because any program
+    /// on this machine can listen on the port while the server is down.
     ///
     /// # Errors
-    /// It cannot be reached, or it is somebody else.
-    pub(super) fn meet(&self) -> Result<Met<'_>, Failure> {
-        let end = Instant::now() + PATIENCE;
-        for _ in 1..TRIES {
-            match self.try_to_meet(end) {
-                // It needed the connection for another caller, or is restarting.
-                Err(Unmet::Closed | Unmet::Busy(_)) => pause(),
-                other => return other.map_err(|unmet| self.explain(unmet)),
+    /// The server cannot be reached, or another program listens there.
+    pub(super) fn connect(&self) -> Result<AdminClient<'_>, Failure> {
+        let deadline = Instant::now() + TIMEOUT;
+        for _ in 1..ATTEMPTS {
+            match self.try_connect(deadline) {
+                // It closed the connection to make room for another caller, or is restarting.
+                Err(ConnectError::Closed | ConnectError::Busy(_)) => pause(),
+                other => return other.map_err(|error| self.explain(error)),
             }
         }
-        self.try_to_meet(end).map_err(|unmet| self.explain(unmet))
+        self.try_connect(deadline).map_err(|error| self.explain(error))
     }
 
-    fn try_to_meet(&self, end: Instant) -> Result<Met<'_>, Unmet> {
-        let connection = Connection::open(self.address, end).map_err(Unmet::Silent)?;
-        let mut met = Met { port: self, connection };
-        let nonce = AdminNonce::generate().map_err(|error| Unmet::Other(Failure::other(error)))?;
-        let head = met.connection.get("/healthz", &[(NONCE_FIELD, &nonce.to_string())]);
-        let answer = head.and_then(|head| met.connection.body(&head).map(|body| (head, body)));
-        let (head, body) = answer.map_err(|error| match error.kind() {
-            _ if is_closed(&error) => Unmet::Closed,
-            io::ErrorKind::TimedOut => Unmet::Late,
-            _ => Unmet::Stranger(format!(" ({error})")),
-        })?;
-        if head.field(PROOF_FIELD).is_some_and(|proof| nonce.is_proved(&self.token, self.address, proof)) {
-            return Ok(met);
+    fn try_connect(&self, deadline: Instant) -> Result<AdminClient<'_>, ConnectError> {
+        let mut connection = Connection::open(self.address, deadline).map_err(ConnectError::Unreachable)?;
+        let nonce = AdminNonce::generate().map_err(|error| ConnectError::Other(Failure::other(error)))?;
+        let failed = |error: io::Error| match error.kind() {
+            _ if is_closed(&error) => ConnectError::Closed,
+            io::ErrorKind::TimedOut => ConnectError::Timeout,
+            _ => ConnectError::Unproved(format!(" ({error})")),
+        };
+        let response = connection.get("/healthz", &[(NONCE_FIELD, &nonce.to_string())]).map_err(failed)?;
+        let status = response.status;
+        let proof = response.field(PROOF_FIELD);
+        let is_proved = proof.is_some_and(|proof| nonce.is_proved(&self.token, self.address, proof));
+        let body = connection.body(response).map_err(failed)?;
+        if is_proved {
+            return Ok(AdminClient { port: self, connection });
         }
         match serde_json::from_slice::<Refused>(&body) {
-            // This answer is not authenticated, so no secret is sent to its sender.
-            Ok(refused) if head.status == 503 && refused.error == PORT_BUSY => Err(Unmet::Busy(refused.message)),
-            _ => Err(Unmet::Stranger(String::new())),
+            // This response is not authenticated, so no secret is sent to its sender.
+            Ok(refused) if status == 503 && refused.error == PORT_BUSY => Err(ConnectError::Busy(refused.message)),
+            _ => Err(ConnectError::Unproved(String::new())),
         }
     }
 
-    fn explain(&self, unmet: Unmet) -> Failure {
+    fn explain(&self, error: ConnectError) -> Failure {
         let (address, token_file) = (self.address, self.token_file.display());
         let not_sent = "the token was not sent";
-        Failure::other(match unmet {
-            Unmet::Other(failure) => return failure,
-            Unmet::Silent(error) => return self.is_silent(&error),
-            Unmet::Busy(message) => {
+        Failure::other(match error {
+            ConnectError::Other(failure) => return failure,
+            ConnectError::Unreachable(error) => return self.unreachable(&error),
+            ConnectError::Busy(message) => {
                 let what: String = crate::values::harmless_line(&message).chars().take(200).collect();
                 format!("the server at http://{address}/ (admin.listen) refuses the connection: {what}; {not_sent}")
             }
-            Unmet::Closed => format!(
-                "the program at http://{address}/ (admin.listen) closed the connection {TRIES} times before it \
+            ConnectError::Closed => format!(
+                "the program at http://{address}/ (admin.listen) closed the connection {ATTEMPTS} times before it \
                  answered: its admin port is busy, the server is stopping, or it is not the server; {not_sent}"
             ),
-            Unmet::Late => format!(
+            ConnectError::Timeout => format!(
                 "the program at http://{address}/ (admin.listen) did not answer within {} s: the server is overloaded or \
                  stopped, or it is not the server; {not_sent}",
-                PATIENCE.as_secs()
+                TIMEOUT.as_secs()
             ),
-            Unmet::Stranger(why) => format!(
+            ConnectError::Unproved(why) => format!(
                 "whoever listens at http://{address}/ (admin.listen) does not prove that it knows the admin token of \
                  {token_file}{why}: it is another program, another server, or one of an earlier version that is still \
                  running; {not_sent}"
@@ -174,7 +178,7 @@ impl AdminPort {
         })
     }
 
-    fn is_silent(&self, error: &io::Error) -> Failure {
+    fn unreachable(&self, error: &io::Error) -> Failure {
         let advice = match error.kind() {
             _ if is_closed(error) => "it is stopping, or its admin port is busy with other connections",
             io::ErrorKind::TimedOut => "it is overloaded or stopped",
@@ -188,46 +192,46 @@ impl AdminPort {
 }
 
 /// Why the server could not be reached and authenticated.
-enum Unmet {
+enum ConnectError {
     /// The connection failed.
-    Silent(io::Error),
-    /// The server answered that all of its connections are in use.
+    Unreachable(io::Error),
+    /// The server responded that all of its connections are in use.
     Busy(String),
-    /// It closed the connection without an answer.
+    /// It closed the connection without a response.
     Closed,
-    /// It did not answer in time.
-    Late,
-    /// Its answer does not prove that it knows the token; a detail for the message.
-    Stranger(String),
+    /// It did not respond in time.
+    Timeout,
+    /// Its response does not prove that it knows the token. With a detail for the message.
+    Unproved(String),
     Other(Failure),
 }
 
-/// A server that has proved that it is the one which is meant.
-pub(super) struct Met<'a> {
+/// A connection to a server that has proved that it knows the token.
+pub(super) struct AdminClient<'a> {
     port: &'a AdminPort,
     connection: Connection,
 }
 
-impl Met<'_> {
-    /// How the server is.
+impl AdminClient<'_> {
+    /// Returns the health of the server.
     ///
     /// # Errors
-    /// It does not answer.
+    /// It does not respond, or with an error.
     pub(super) fn health(&mut self) -> Result<Health, Failure> {
         self.get("/healthz")
     }
 
-    /// All agents that are connected.
+    /// Returns all connected agents.
     ///
     /// # Errors
-    /// As [`Met::health`].
+    /// As [`AdminClient::health`].
     pub(super) fn tunnels(&mut self) -> Result<Vec<Tunnel>, Failure> {
         let (mut all, mut after) = (Vec::new(), String::new());
-        for _ in 0..MOST_PIECES {
-            let piece: Piece<Tunnel> = self.get(&format!("/api/v1/tunnels?limit=1000{after}"))?;
-            all.extend(piece.items);
-            match piece.next {
-                // An id is made of digits; what is not would be another request.
+        for _ in 0..MAX_PAGES {
+            let page: Page<Tunnel> = self.get(&format!("/api/v1/tunnels?limit=1000{after}"))?;
+            all.extend(page.items);
+            match page.next {
+                // An id consists of letters and digits. Anything else could alter the request.
                 Some(next) if next.bytes().all(|byte| byte.is_ascii_alphanumeric()) => after = format!("&after={next}"),
                 _ => break,
             }
@@ -239,17 +243,16 @@ impl Met<'_> {
     /// server cannot use it.
     ///
     /// # Errors
-    /// As [`Met::health`].
+    /// As [`AdminClient::health`].
     pub(super) fn reload_clients(&mut self) -> Result<Result<(), Vec<String>>, Failure> {
         const PATH: &str = "/api/v1/clients-file/reload";
-        let (head, body) = self.ask("POST", PATH).map_err(|error| self.port.is_silent(&error))?;
-        match head.status {
+        let (status, body) = self.request(Method::POST, PATH).map_err(|error| self.port.unreachable(&error))?;
+        match status {
             200 => Ok(Ok(())),
             409 => {
-                let refused: Unusable = serde_json::from_slice(&body).map_err(Failure::other)?;
-                let line = |Problem { key, message }: Problem| match key.is_empty() {
-                    true => message,
-                    false => format!("{key}: {message}"),
+                let refused: UnusableFile = serde_json::from_slice(&body).map_err(Failure::other)?;
+                let line = |Problem { key, message }: Problem| {
+                    if key.is_empty() { message } else { format!("{key}: {message}") }
                 };
                 Ok(Err(refused.problems.into_iter().map(line).collect()))
             }
@@ -258,25 +261,26 @@ impl Met<'_> {
     }
 
     fn refused(&self, path: &str, status: u16, body: &[u8]) -> Failure {
-        let said = serde_json::from_slice::<Refused>(body).map(|refused| refused.message).unwrap_or_default();
-        Failure::other(format!("http://{}{path} answers {status}: {said}", self.port.address))
+        let message = serde_json::from_slice::<Refused>(body).map(|refused| refused.message).unwrap_or_default();
+        Failure::other(format!("http://{}{path} answers {status}: {message}", self.port.address))
     }
 
     fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
         let url = format!("http://{}{path}", self.port.address);
-        let (head, body) = self.ask("GET", path).map_err(|error| self.port.is_silent(&error))?;
-        match head.status {
+        let (status, body) = self.request(Method::GET, path).map_err(|error| self.port.unreachable(&error))?;
+        match status {
             200 => serde_json::from_slice(&body)
                 .map_err(|error| Failure::other(format!("{url} is of another version than this program: {error}"))),
             status => Err(self.refused(path, status, &body)),
         }
     }
 
-    fn ask(&mut self, method: &str, path: &str) -> io::Result<(Head, Vec<u8>)> {
+    /// Sends a request with the token. Returns status and body of the response.
+    fn request(&mut self, method: Method, path: &str) -> io::Result<(u16, Bytes)> {
         let bearer = Zeroizing::new(format!("Bearer {}", self.port.token.as_secret().expose()));
-        let head = self.connection.ask(method, path, &[("Authorization", &bearer)])?;
-        let body = self.connection.body(&head)?;
-        Ok((head, body))
+        let response = self.connection.request(method, path, &[("Authorization", &bearer)])?;
+        let status = response.status;
+        Ok((status, self.connection.body(response)?))
     }
 }
 
@@ -285,12 +289,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Environment, Flags};
+    use crate::schema::{Environment, Flags};
 
     fn port(admin: &str) -> Result<AdminPort, String> {
         let text = format!("[admin]\n{admin}");
         let config =
-            ServerConfig::from_text(Path::new("/nowhere/s.toml"), &text, &Environment::default(), &Flags::new());
+            ServerOptions::from_text(Path::new("/nowhere/s.toml"), &text, &Environment::default(), &Flags::new());
         AdminPort::of(&config.unwrap()).map_err(|error| error.to_string())
     }
 

@@ -14,9 +14,10 @@ use super::reload::AgentFile;
 use super::runtime::Hangups;
 use super::server_file::{flags, setting};
 use super::{Failure, manager, runtime};
+use crate::agent::options::AgentOptions;
 use crate::agent::{Agent, Changes, GivenUp, look_for_applications};
-use crate::config::{AgentConfig, Flags};
 use crate::protocol::login::Refusal;
+use crate::schema::Flags;
 use crate::telemetry::start_agent_logs;
 
 #[derive(Debug, clap::Args)]
@@ -155,7 +156,7 @@ fn run_one(mut service: Keys, local: &str, login: LoginArgs, (access, users): (K
         let mut service = service.clone();
         service.insert("access".to_owned(), access.into());
         let flags = flags.clone().with("services", vec![service]);
-        AgentConfig::from_command_line(&flags).map_err(|errors| in_flags(errors, local))
+        AgentOptions::from_command_line(&flags).map_err(|errors| in_flags(errors, local))
     };
     // Nobody types a password only to hear that something else is wrong.
     config(users.unasked(&access))?;
@@ -163,7 +164,7 @@ fn run_one(mut service: Keys, local: &str, login: LoginArgs, (access, users): (K
 }
 
 /// Runs an agent to its end; what changes in `file` is taken over meanwhile.
-fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
+fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
     let logs = start_agent_logs(&config.log, std::io::stdout().is_terminal()).map_err(Failure::other)?;
     runtime::raise_file_limit();
     runtime::single_threaded()?.block_on(async {
@@ -201,7 +202,7 @@ fn run(config: AgentConfig, file: Option<AgentFile>) -> Result<(), Failure> {
 }
 
 /// Never ends.
-async fn follow(file: Option<(AgentFile, Hangups)>, started: AgentConfig, changes: Changes) -> Infallible {
+async fn follow(file: Option<(AgentFile, Hangups)>, started: AgentOptions, changes: Changes) -> Infallible {
     match file {
         Some((file, hangups)) => file.follow(hangups, started, changes).await,
         None => std::future::pending().await,

@@ -8,8 +8,8 @@ use anstyle::{AnsiColor, Style};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use crate::agent::options::{LocalUrl, Place, Rule, Service};
 use crate::agent::{Elsewhere, State};
-use crate::config::{LocalUrl, Place, Rule, Service};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{PublicService, ServiceKind};
 use crate::values::{ClientId, harmless_line};
@@ -274,12 +274,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{AgentConfig, Environment, Flags};
+    use crate::agent::options::AgentOptions;
+    use crate::schema::{Environment, Flags};
     use crate::values::Name;
 
     fn configured(services: &str) -> Arc<[Service]> {
         let text = format!("servers = ['a']\nclient_id = 'alice'\ntoken = 'x'\n{services}");
-        let config = AgentConfig::from_text(Path::new("a.toml"), &text, &Environment::default(), &Flags::new());
+        let config = AgentOptions::from_text(Path::new("a.toml"), &text, &Environment::default(), &Flags::new());
         config.unwrap().services.into()
     }
 

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use super::Failure;
 use super::server_file::ServerFile;
-use crate::config::ServerConfig;
 use crate::server::StartError;
 use crate::server::lifecycle::certificate::{Origin, ServerCertificate, public_chains};
+use crate::server::options::ServerOptions;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -35,7 +35,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-fn show(config: &ServerConfig) -> Result<(), Failure> {
+fn show(config: &ServerOptions) -> Result<(), Failure> {
     let Some(certificate) = ServerCertificate::look(config).map_err(StartError::Certificate)? else {
         let dir = config.tunnel.tls.dir.display();
         println!(
@@ -56,7 +56,7 @@ fn show(config: &ServerConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn renew(config: &ServerConfig) -> Result<(), Failure> {
+fn renew(config: &ServerOptions) -> Result<(), Failure> {
     if config.tunnel.tls.own.is_some() {
         let why = "the certificate is your own (tunnel.tls.cert): whoever made it renews it";
         return Err(Failure::other(why));
@@ -66,7 +66,7 @@ fn renew(config: &ServerConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print(config: &ServerConfig, certificate: &ServerCertificate) {
+fn print(config: &ServerOptions, certificate: &ServerCertificate) {
     let bold = Style::new().bold();
     let origin = match certificate.origin {
         Origin::Own => "your own".to_owned(),

@@ -7,8 +7,11 @@ use anstyle::{AnsiColor, Style};
 
 use super::server::begins_clients;
 use super::{Failure, runtime};
-use crate::config::{AgentConfig, ConfigErrors, Flags, Kind, Looks, Problem, ServerConfig, check};
+use crate::agent::options::AgentOptions;
+use crate::config::{Kind, Looks, check};
+use crate::schema::{ConfigErrors, Flags, Problem};
 use crate::server::lifecycle::memory_bound::Ceiling;
+use crate::server::options::ServerOptions;
 use crate::telemetry::check_log_file;
 use crate::tenants::edit::look_at_beginning;
 use crate::tenants::entry::ClientsFile;
@@ -33,7 +36,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         eprintln!("{yellow}warning:{yellow:#} {warning}");
     }
     if checked.kind == Kind::Server {
-        println!("memory: {}", Ceiling::of(&ServerConfig::load(Some(&args.file), &Flags::new())?));
+        println!("memory: {}", Ceiling::of(&ServerOptions::load(Some(&args.file), &Flags::new())?));
         println!(
             "        a busy server takes a few per cent of that; lower limits.connections, limits.streams and \
              tunnel.max_tunnels to bound it (docs/capacity.md)"
@@ -44,14 +47,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// One that the server would begin, and may, is as good as there.
-fn clients_of(config: &ServerConfig, file: &Path) -> Result<ClientsFile, ConfigErrors> {
+fn clients_of(config: &ServerOptions, file: &Path) -> Result<ClientsFile, ConfigErrors> {
     match begins_clients(config, file) {
         true => look_at_beginning(&config.clients).map(|()| ClientsFile::default()),
         false => load_clients(&config.clients),
     }
 }
 
-fn look_at_agent(config: &AgentConfig) -> Vec<Problem> {
+fn look_at_agent(config: &AgentOptions) -> Vec<Problem> {
     let log = check_log_file(&config.log).err();
     let log = log.map(|error| Problem { key: "log.file".to_owned(), message: error.to_string() });
     agent::check(config).into_iter().chain(log).collect()

@@ -10,10 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Failure, demo_site, runtime};
+use crate::agent::options::AgentOptions;
 use crate::agent::{Agent, State};
 use crate::auth::{Token, hash};
-use crate::config::{AgentConfig, Environment, Flags, LogConfig, ServerConfig, ValueKind};
+use crate::schema::{Environment, Flags, ValueKind};
 use crate::server::Server;
+use crate::server::options::ServerOptions;
+use crate::telemetry::options::LogOptions;
 use crate::telemetry::{LastLines, start_agent_logs};
 use crate::tenants::clients::Clients;
 use crate::tenants::entry::ClientsFile;
@@ -30,7 +33,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let logs = start_agent_logs(&LogConfig::plain("warn"), std::io::stdout().is_terminal()).map_err(Failure::other)?;
+    let logs = start_agent_logs(&LogOptions::plain("warn"), std::io::stdout().is_terminal()).map_err(Failure::other)?;
     // Keys and tokens of the demo live as long as it does.
     let scratch = tempfile::tempdir().map_err(Failure::other)?;
     runtime::for_server()?.block_on(show(args.port, scratch.path(), logs.last_lines()))
@@ -72,7 +75,7 @@ fn start_server(port: u16, scratch: &Path, token: &Token) -> Result<Server, Fail
         .with("admin.listen", "off")
         .with("tunnel.drain_timeout", "1s")
         .with("tunnel.tls.dir", scratch.display().to_string());
-    let config = ServerConfig::from_text(&scratch.join("server.toml"), "", &Environment::default(), &flags)?;
+    let config = ServerOptions::from_text(&scratch.join("server.toml"), "", &Environment::default(), &flags)?;
     let hashed = hash(token.as_secret()).map_err(Failure::other)?;
     let clients = format!("[clients.{CLIENT}]\ntoken_hash = \"{hashed}\"\n");
     let clients = ClientsFile::from_text(&scratch.join("clients.toml"), &clients)?;
@@ -89,7 +92,7 @@ fn start_agent(server: &Server, local: u16, token: Token) -> Result<Agent, Failu
         .with("token", token.as_secret().expose())
         .with("fingerprint", server.fingerprint().to_string())
         .with("services", vec![service]);
-    Ok(Agent::new(AgentConfig::from_flags(&Environment::default(), &flags)?)?)
+    Ok(Agent::new(AgentOptions::from_flags(&Environment::default(), &flags)?)?)
 }
 
 fn print_urls(port: u16) {

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 
 use crate::agent::{GivenUp, SetUpError};
 use crate::certs::CertError;
-use crate::config::ConfigErrors;
+use crate::schema::ConfigErrors;
 use crate::server::StartError;
 use crate::tenants::edit::EditError;
 use crate::transport::tls::TlsError;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::Failure;
 use super::password::ask_new;
 use crate::auth::hash;
-use crate::config::{ConfigErrors, Problem, ValueKind};
+use crate::schema::{ConfigErrors, Problem, ValueKind};
 use crate::values::Secret;
 
 /// The keys of a service, as a section of `[[services]]` has them.
@@ -134,11 +134,12 @@ pub(super) fn in_flags(mut errors: ConfigErrors, local: &str) -> ConfigErrors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AgentConfig, Environment, Flags};
+    use crate::agent::options::AgentOptions;
+    use crate::schema::{Environment, Flags};
 
-    fn resolved(service: Keys, id: &str) -> Result<AgentConfig, ConfigErrors> {
+    fn resolved(service: Keys, id: &str) -> Result<AgentOptions, ConfigErrors> {
         let flags = Flags::new().with("services", vec![service]).with("client_id", id);
-        AgentConfig::from_flags(&Environment::default(), &flags.with("servers", "a").with("token", "x"))
+        AgentOptions::from_flags(&Environment::default(), &flags.with("servers", "a").with("token", "x"))
             .map_err(|errors| in_flags(errors, "PORT|URL"))
     }
 

@@ -1,4 +1,4 @@
-//! `adit health`
+//! `adit health`: checks whether a server is ready.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 
 use anstream::println;
 use anstyle::{AnsiColor, Style};
+use bytes::Bytes;
 
 use super::Failure;
-use super::ask::{Connection, PORT_BUSY, TRIES, from_here, is_closed, pause};
+use super::http::{ATTEMPTS, Connection, PORT_BUSY, is_closed, local_address, pause};
 use super::server_file::ServerFile;
 
-/// For all of it: connecting, asking, the answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The deadline for all of it: connecting, the request, the response.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
     let config = file.load()?;
-    // The public port's page says whether anybody is connected, which is not the server's fault: any answer will do.
+    // The status of the public port depends on whether agents are connected, so any response counts.
     let (key, address, path) = match config.admin.listen {
         Some(address) => ("admin.listen", address, "/readyz"),
         None => ("public.http", config.public.http, "/health"),
@@ -24,8 +25,8 @@ pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
     if address.port() == 0 {
         return Err(Failure::other(format!("{key} has the port 0, so it cannot be known here; name one")));
     }
-    let address = from_here(address);
-    let (status, is_busy) = ask(address, path)
+    let address = local_address(address);
+    let (status, is_busy) = probe(address, path)
         .map_err(|error| Failure::other(format!("the server does not answer at http://{address}{path}: {error}")))?;
     if path == "/readyz" && status != 200 {
         let why = match status {
@@ -41,17 +42,18 @@ pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
 }
 
 /// Returns the status of the response, and whether the server's admin port is busy. Retries while it is.
-fn ask(address: SocketAddr, path: &str) -> io::Result<(u16, bool)> {
-    let end = Instant::now() + PATIENCE;
+fn probe(address: SocketAddr, path: &str) -> io::Result<(u16, bool)> {
+    let deadline = Instant::now() + TIMEOUT;
     let once = || {
-        let mut connection = Connection::open(address, end)?;
-        let head = connection.get(path, &[])?;
-        // A server that closes the connection after the head has answered.
-        let body = if head.status == 503 { connection.body(&head).unwrap_or_default() } else { Vec::new() };
+        let mut connection = Connection::open(address, deadline)?;
+        let response = connection.get(path, &[])?;
+        let status = response.status;
+        // A server that closes the connection after the head has responded.
+        let body = if status == 503 { connection.body(response).unwrap_or_default() } else { Bytes::new() };
         let is_busy = body.windows(PORT_BUSY.len()).any(|word| word == PORT_BUSY.as_bytes());
-        Ok((head.status, is_busy))
+        Ok((status, is_busy))
     };
-    for _ in 1..TRIES {
+    for _ in 1..ATTEMPTS {
         match once() {
             Ok((_, true)) => pause(),
             Err(error) if is_closed(&error) => pause(),

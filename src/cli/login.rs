@@ -10,11 +10,14 @@ use rustls::ClientConfig;
 use super::terminal::ask_secret;
 use super::{Failure, runtime};
 use crate::agent::connector::{ConnectError, Connector};
+use crate::agent::options::SavedLogin;
 use crate::agent::{GivenUp, SetUpError};
 use crate::auth::{InviteCode, Token};
-use crate::config::{SavedLogin, ServerAddress, TOKEN_VARIABLE, Trust};
 use crate::protocol::login::{Known, Proof, Refusal};
+use crate::schema::TOKEN_VARIABLE;
 use crate::transport::tls;
+use crate::transport::tls::Trust;
+use crate::values::ServerAddress;
 use crate::values::{ClientId, Fingerprint, InstanceId, Secret};
 
 #[derive(Debug, clap::Args)]

@@ -3,7 +3,6 @@
 mod admin;
 mod agent;
 mod agent_status;
-mod ask;
 mod cert;
 mod check;
 mod completions;
@@ -12,6 +11,7 @@ mod demo_site;
 mod failure;
 mod flags;
 mod health;
+mod http;
 mod login;
 mod manager;
 mod password;

@@ -13,8 +13,9 @@ use anstyle::{AnsiColor, Style};
 use super::manager;
 use super::runtime::Hangups;
 use crate::agent::Changes;
-use crate::config::{AgentConfig, ConfigErrors, DEFAULT_AGENT_FILE, Flags};
+use crate::agent::options::{AgentOptions, DEFAULT_AGENT_FILE};
 use crate::files::Watch;
+use crate::schema::{ConfigErrors, Flags};
 use crate::telemetry::STATUS_LOG;
 use crate::values::harmless_text;
 
@@ -54,20 +55,20 @@ impl AgentFile {
     ///
     /// # Errors
     /// Everything that is wrong with it, at once.
-    pub(super) fn read(&self) -> Result<AgentConfig, ConfigErrors> {
-        AgentConfig::load(Some(&self.path), &self.flags)
+    pub(super) fn read(&self) -> Result<AgentOptions, ConfigErrors> {
+        AgentOptions::load(Some(&self.path), &self.flags)
     }
 
     /// Reads the configuration for an agent that can wait for its token file.
     ///
     /// # Errors
     /// As [`AgentFile::read`], but for the token file.
-    pub(super) fn read_awaiting_token(&self) -> Result<AgentConfig, ConfigErrors> {
-        AgentConfig::load_awaiting_token(Some(&self.path), &self.flags)
+    pub(super) fn read_awaiting_token(&self) -> Result<AgentOptions, ConfigErrors> {
+        AgentOptions::load_awaiting_token(Some(&self.path), &self.flags)
     }
 
     /// Takes over what changes in it, for ever, and whenever `hangups` hears of one. `started` is how the agent began.
-    pub(super) async fn follow(self, mut hangups: Hangups, started: AgentConfig, changes: Changes) -> Infallible {
+    pub(super) async fn follow(self, mut hangups: Hangups, started: AgentOptions, changes: Changes) -> Infallible {
         let Self { path, flags, watch } = self;
         let mut watch = or_warn(watch, &path);
         let mut token_file = started.token_file.clone();
@@ -158,10 +159,10 @@ async fn changed(watch: &mut Option<Watch>) {
 fn read_again(
     path: &Path,
     flags: &Flags,
-    started: &AgentConfig,
+    started: &AgentOptions,
     changes: &Changes,
 ) -> (Outcome, Option<Option<PathBuf>>) {
-    let now = match AgentConfig::load(Some(path), flags) {
+    let now = match AgentOptions::load(Some(path), flags) {
         Ok(now) => now,
         Err(errors) => return (Outcome::Refused(errors.to_string()), None),
     };
@@ -175,7 +176,7 @@ fn read_again(
 }
 
 /// The keys that count only from the next start on.
-fn needs_restart(started: &AgentConfig, now: &AgentConfig) -> Vec<&'static str> {
+fn needs_restart(started: &AgentOptions, now: &AgentOptions) -> Vec<&'static str> {
     let differs = [
         ("servers", now.servers != started.servers),
         ("ca or fingerprint", now.trust != started.trust),
@@ -252,7 +253,7 @@ mod tests {
             std::fs::write(&path, format!("{head}[[services]]\nlocal = {local}\n")).unwrap();
         };
         write(BASE, "3000");
-        let started = AgentConfig::load(Some(&path), &Flags::new()).unwrap();
+        let started = AgentOptions::load(Some(&path), &Flags::new()).unwrap();
         let changes = Agent::new(started.clone()).unwrap().changes();
         let again = || read_again(&path, &Flags::new(), &started, &changes).0;
         let read = |services, restart: &[&'static str]| Outcome::Read { services, restart: restart.to_vec() };

@@ -16,9 +16,11 @@ use super::runtime::Hangups;
 use super::server_file::{flags, setting};
 use super::{Failure, manager, runtime};
 use crate::certs::authority_fingerprint;
-use crate::config::{DEFAULT_SERVER_FILE, PublicConfig, ServerConfig, open_admin_warning, shared_origin_warning};
 use crate::server::Server;
 use crate::server::lifecycle::certificate::Origin;
+use crate::server::options::{
+    DEFAULT_SERVER_FILE, PublicOptions, ServerOptions, open_admin_warning, shared_origin_warning,
+};
 use crate::telemetry::start_logs;
 use crate::tenants::clients::Clients;
 use crate::tenants::edit::begin_clients_file;
@@ -44,7 +46,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     // A file that was there is not done without when everything is read again.
     let usual = || Some(PathBuf::from(DEFAULT_SERVER_FILE)).filter(|path| path.exists());
     let file = args.config.or_else(usual);
-    let config = ServerConfig::load(file.as_deref(), &flags)?;
+    let config = ServerOptions::load(file.as_deref(), &flags)?;
     let clients = clients_of(&config, file.as_deref())?;
     let logs = start_logs(&config.log).map_err(Failure::other)?;
     // They come after what the server says of itself, each in one line.
@@ -81,7 +83,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
                 manager::reloading();
                 let (path, flags) = (file.clone(), flags.clone());
                 // What has come of it is in the log.
-                let _ = reloader.reload(move || ServerConfig::load(path.as_deref(), &flags)).await;
+                let _ = reloader.reload(move || ServerOptions::load(path.as_deref(), &flags)).await;
                 manager::ready();
             }
         });
@@ -92,7 +94,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Who may log in. At the very first start the clients file is begun.
-fn clients_of(config: &ServerConfig, file: Option<&Path>) -> Result<ClientsFile, Failure> {
+fn clients_of(config: &ServerOptions, file: Option<&Path>) -> Result<ClientsFile, Failure> {
     if begins_clients(config, file.unwrap_or(Path::new(DEFAULT_SERVER_FILE))) {
         begin_clients_file(&config.clients)?;
     }
@@ -101,7 +103,7 @@ fn clients_of(config: &ServerConfig, file: Option<&Path>) -> Result<ClientsFile,
 
 /// Whether a server with this configuration, from `file`, begins its clients file: with nothing made yet, in its usual
 /// place. Later, or in another place, one that is not there was more likely lost, or is mistyped.
-pub(super) fn begins_clients(config: &ServerConfig, file: &Path) -> bool {
+pub(super) fn begins_clients(config: &ServerOptions, file: &Path) -> bool {
     let tls = &config.tunnel.tls;
     let is_first_start = || tls.own.is_none() && matches!(authority_fingerprint(&tls.dir), Ok(None));
     config.clients == file.with_file_name("clients.toml") && !config.clients.exists() && is_first_start()
@@ -123,7 +125,7 @@ fn nobody_yet(invites: usize, command: &str) -> String {
 }
 
 /// What the server says of itself when it starts.
-fn banner(server: &Server, public: &PublicConfig, token_file: &Path, invite: &str) -> io::Result<String> {
+fn banner(server: &Server, public: &PublicOptions, token_file: &Path, invite: &str) -> io::Result<String> {
     let bold = Style::new().bold();
     let tunnel = server.tunnel_address()?;
     let certificate = server.certificate();
@@ -150,7 +152,7 @@ fn banner(server: &Server, public: &PublicConfig, token_file: &Path, invite: &st
 }
 
 /// Where visitors go: what stands in front, and otherwise the listeners.
-fn visitors(server: &Server, public: &PublicConfig) -> io::Result<Vec<String>> {
+fn visitors(server: &Server, public: &PublicOptions) -> io::Result<Vec<String>> {
     let http = server.public_address()?;
     let https = server.https_address()?;
     if let Some(url) = &public.url {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::{ConfigErrors, Flags, ServerConfig};
+use crate::schema::{ConfigErrors, Flags};
+use crate::server::options::ServerOptions;
 
 /// Where it is, and what counts instead.
 #[derive(Debug, clap::Args)]
@@ -20,8 +21,8 @@ impl ServerFile {
     ///
     /// # Errors
     /// Everything that is wrong with it, at once.
-    pub(super) fn load(self) -> Result<ServerConfig, ConfigErrors> {
-        ServerConfig::load(self.config.as_deref(), &flags(self.settings))
+    pub(super) fn load(self) -> Result<ServerOptions, ConfigErrors> {
+        ServerOptions::load(self.config.as_deref(), &flags(self.settings))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `adit status`: how a running server is, and who is connected.
+//! `adit status`: the health of a running server, and its connected agents.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::values::harmless_line;
 pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
     let config = file.load()?;
     let port = AdminPort::of(&config)?;
-    let mut server = port.meet()?;
+    let mut server = port.connect()?;
     let (health, tunnels) = (server.health()?, server.tunnels()?);
-    let text = text_of((&health, &tunnels), &port.address().to_string(), Timestamp::now());
+    let text = text_of(&health, &tunnels, &port.address().to_string(), Timestamp::now());
     match anstream::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever reads has had enough.
+        // The reader has closed the pipe.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
         _ => Ok(()),
     }
@@ -27,7 +27,7 @@ pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
 
 const HEADER: [&str; 7] = ["CLIENT", "SERVICES", "OPEN", "STATE", "SINCE", "FROM", "AGENT"];
 
-fn text_of((health, tunnels): (&Health, &[Tunnel]), admin: &str, now: Timestamp) -> String {
+fn text_of(health: &Health, tunnels: &[Tunnel], admin: &str, now: Timestamp) -> String {
     let bold = Style::new().bold();
     let coloured = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
     let is_well = health.problems.is_empty();
@@ -71,7 +71,7 @@ fn row(tunnel: &Tunnel) -> Vec<Cell> {
         Cell { text: one_line(&tunnel.state.replace('_', " ")), style: Style::new().fg_color(Some(colour.into())) },
         Cell::plain(since.map_or_else(|| one_line(&tunnel.since), |since| since.to_string())),
         Cell::plain(one_line(&tunnel.peer)),
-        // What an agent says it is.
+        // The agent's own description.
         Cell::plain(one_line(&tunnel.agent)),
     ]
 }
@@ -109,7 +109,7 @@ mod tests {
 
     fn plain(health: &Health, tunnels: &[Tunnel]) -> String {
         let now = "2026-01-01T02:00:00Z".parse().unwrap();
-        let text = text_of((health, tunnels), "127.0.0.1:9091", now);
+        let text = text_of(health, tunnels, "127.0.0.1:9091", now);
         assert!(!text.contains("\x1b[2J"), "{text:?}");
         anstream::adapter::strip_str(&text).to_string()
     }

@@ -1,11 +1,11 @@
-//! Tables for people: columns one below the other, with colour where there is a terminal.
+//! Tables for people, with aligned columns, in colour on a terminal.
 
 use anstyle::Style;
 
-/// Between two columns.
+/// The space between two columns.
 const GAP: &str = "  ";
 
-/// What stands in one place, without line ends, and how.
+/// The text of a cell, without line ends, and its style.
 #[derive(Debug, Clone)]
 pub(super) struct Cell {
     pub(super) text: String,
@@ -13,12 +13,13 @@ pub(super) struct Cell {
 }
 
 impl Cell {
+    /// Creates a cell without colours.
     pub(super) fn plain(text: impl Into<String>) -> Self {
         Self { text: text.into(), style: Style::new() }
     }
 }
 
-/// The lines of a table under `header`; rows have as many cells.
+/// Returns the lines of a table under `header`. Each row has as many cells.
 pub(super) fn table(header: &[&str], rows: &[Vec<Cell>]) -> String {
     let bold = Style::new().bold();
     let header: Vec<_> = header.iter().map(|text| Cell { text: (*text).to_owned(), style: bold }).collect();

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::Failure;
 use crate::auth::{Token, hash};
 use crate::certs::authority_fingerprint;
-use crate::config::ServerConfig;
+use crate::server::options::ServerOptions;
 use crate::tenants::claim::Claim;
 use crate::tenants::edit::{EditError, NewClient, add_client, revoke_client, revoke_invite, rotate_token};
 use crate::tenants::entry::{port_range, port_text};
@@ -116,7 +116,7 @@ fn new(site: &Site, id: &ClientId, client: NewClient) -> Result<(), Failure> {
 }
 
 /// How an agent is told by which key it knows the server; one with a certificate of the operator's own needs nothing.
-fn pin_flag(server: Option<&ServerConfig>) -> String {
+fn pin_flag(server: Option<&ServerOptions>) -> String {
     match server.map(|server| &server.tunnel.tls) {
         Some(tls) if tls.own.is_some() => String::new(),
         Some(tls) => match authority_fingerprint(&tls.dir) {

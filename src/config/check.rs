@@ -4,15 +4,10 @@ use std::path::Path;
 
 use toml_edit::Item;
 
-use super::admin::open_admin_warning;
-use super::agent::{self, AgentConfig};
-use super::error::{ConfigErrors, Problem};
-use super::raw::{Environment, FileText, Flags, check_syntax};
-use super::saved::SavedLogin;
-use super::server::{self, ServerConfig};
-use crate::routing::RoutingMode;
-use crate::tenants::entry;
-use crate::tenants::entry::ClientsFile;
+use crate::agent::options::{self as agent, AgentOptions, SavedLogin};
+use crate::schema::{ConfigErrors, Environment, FileText, Flags, Problem, check_syntax};
+use crate::server::options::{self as server, ServerOptions, open_admin_warning, shared_origin_warning};
+use crate::tenants::entry::{self, ClientsFile};
 
 /// What a configuration file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +45,11 @@ pub struct Looks<'a> {
     /// Reads a clients file, and looks at its hashes.
     pub clients: &'a dyn Fn(&Path) -> Result<ClientsFile, ConfigErrors>,
     /// The same for the one that a server with this configuration, from a file of this name, would use.
-    pub clients_of: &'a dyn Fn(&ServerConfig, &Path) -> Result<ClientsFile, ConfigErrors>,
+    pub clients_of: &'a dyn Fn(&ServerOptions, &Path) -> Result<ClientsFile, ConfigErrors>,
     /// What would keep a server with this configuration from starting.
-    pub server: &'a dyn Fn(&ServerConfig) -> Vec<Problem>,
+    pub server: &'a dyn Fn(&ServerOptions) -> Vec<Problem>,
     /// What would keep an agent with this configuration from starting.
-    pub agent: &'a dyn Fn(&AgentConfig) -> Vec<Problem>,
+    pub agent: &'a dyn Fn(&AgentOptions) -> Vec<Problem>,
 }
 
 /// Validates the file at `path` wholly, with the process's environment over it and a kept login under it, as it would be
@@ -75,7 +70,7 @@ pub fn check(path: &Path, looks: &Looks<'_>) -> Result<Checked, ConfigErrors> {
 /// As [`check`].
 pub fn check_with(path: &Path, environment: &Environment) -> Result<Checked, ConfigErrors> {
     let clients = |path: &Path| if path.exists() { ClientsFile::load(path) } else { Ok(ClientsFile::default()) };
-    let clients_of = |server: &ServerConfig, _: &Path| clients(&server.clients);
+    let clients_of = |server: &ServerOptions, _: &Path| clients(&server.clients);
     let looks = Looks { clients: &clients, clients_of: &clients_of, server: &|_| Vec::new(), agent: &|_| Vec::new() };
     check_over(path, environment, None, &looks)
 }
@@ -92,7 +87,7 @@ fn check_over(
     match kind {
         Kind::Server => warnings.extend(check_server(&file, environment, looks)?),
         Kind::Agent => {
-            let agent = AgentConfig::from_file(&file, environment, &Flags::new(), saved)?;
+            let agent = AgentOptions::from_file(&file, environment, &Flags::new(), saved)?;
             right(&file, (looks.agent)(&agent))?;
         }
         Kind::Clients => drop((looks.clients)(path)?),
@@ -104,25 +99,9 @@ fn right(file: &FileText, problems: Vec<Problem>) -> Result<(), ConfigErrors> {
     if problems.is_empty() { Ok(()) } else { Err(ConfigErrors { file: Some(file.path.clone()), problems }) }
 }
 
-/// A warning for a server on which path routing makes several clients share one browser origin.
-///
-/// Worth saying at start-up, too: cookies and scripts of one client's pages then reach those of the others.
-pub fn shared_origin_warning(server: &ServerConfig, clients: &ClientsFile) -> Option<String> {
-    let shared = server.public.routing.contains(&RoutingMode::Path) && clients.clients.len() > 1;
-    shared.then(|| {
-        let domain = &server.public.domain;
-        format!(
-            "path routing is on for {} clients: all names under {domain}/<name>/ share one browser origin, so the pages \
-             of one client can read cookies and data of the others; use subdomain routing alone if they do not trust \
-             each other",
-            clients.clients.len()
-        )
-    })
-}
-
 fn check_server(file: &FileText, environment: &Environment, looks: &Looks<'_>) -> Result<Vec<String>, ConfigErrors> {
     // With mistakes in the file, what it names is still looked at, so that nothing comes to light only later.
-    let (server, mut problems) = ServerConfig::draft(file, environment)?;
+    let (server, mut problems) = ServerOptions::draft(file, environment)?;
     problems.extend((looks.server)(&server));
     let clients = (looks.clients_of)(&server, &file.path).map_err(|errors| {
         problems.extend(errors.problems.into_iter().map(|problem| Problem {

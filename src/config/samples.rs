@@ -5,12 +5,12 @@ use std::path::Path;
 
 use toml_edit::{DocumentMut, Item};
 
-use super::raw::{Environment, FileText, Flags, merge};
+use super::check;
 use super::reference::in_force;
-use super::table::{Report, Table};
-use crate::config::{AgentConfig, ServerConfig, agent, check, renewed, server};
-use crate::tenants::entry;
-use crate::tenants::entry::ClientsFile;
+use crate::agent::options::{self as agent, AgentOptions};
+use crate::schema::{Environment, FileText, Flags, Report, Table, merge};
+use crate::server::options::{self as server, ServerOptions};
+use crate::tenants::entry::{self, ClientsFile};
 
 const SERVER: &str = include_str!("../../config/server.toml");
 const AGENT: &str = include_str!("../../config/agent.toml");
@@ -61,7 +61,7 @@ fn every_key_of_the_server_is_looked_at_when_its_file_is_read_again() {
     let keys = keys_of(SERVER);
     let is_leaf =
         |key: &&String| !key.contains("[]") && !keys.iter().any(|other| other.starts_with(&format!("{key}.")));
-    let looked_at: BTreeSet<&str> = renewed::KEYS.iter().map(|key| key.path).collect();
+    let looked_at: BTreeSet<&str> = server::renewed::KEYS.iter().map(|key| key.path).collect();
     assert_eq!(keys.iter().filter(is_leaf).map(String::as_str).collect::<BTreeSet<_>>(), looked_at);
 }
 
@@ -82,7 +82,7 @@ fn every_key_of_a_client_is_in_the_sample_and_no_other() {
 #[test]
 fn the_server_sample_shows_the_defaults() {
     let read = |text| {
-        ServerConfig::from_text(Path::new("config/server.toml"), text, &Environment::default(), &Flags::new()).unwrap()
+        ServerOptions::from_text(Path::new("config/server.toml"), text, &Environment::default(), &Flags::new()).unwrap()
     };
     assert_eq!(read(SERVER), read(""));
 }
@@ -91,7 +91,7 @@ fn the_server_sample_shows_the_defaults() {
 fn the_agent_sample_shows_the_defaults() {
     let read = |text| {
         let environment = [("ADIT_TOKEN", "adit_x")].into_iter().collect();
-        AgentConfig::from_text(Path::new("config/agent.toml"), text, &environment, &Flags::new()).unwrap()
+        AgentOptions::from_text(Path::new("config/agent.toml"), text, &environment, &Flags::new()).unwrap()
     };
     let least = "servers = ['tunnel.example.com']\nclient_id = 'alice'\n[[services]]\nlocal = 'http://127.0.0.1:3000'";
     assert_eq!(format!("{:?}", read(AGENT)), format!("{:?}", read(least)));

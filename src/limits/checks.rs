@@ -7,13 +7,13 @@ use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
 
 use super::RetryAfter;
-use super::cells::Cells;
+use super::keyed_rate_limiter::KeyedRateLimiter;
 
 /// The costly checks of each address, whether they succeed or fail: argon2 takes as long for the right password.
 ///
 /// Memory is bounded as in [`super::VisitorRate`].
 #[derive(Debug)]
-pub struct Checks<C: Clock = DefaultClock>(Cells<C>);
+pub struct Checks<C: Clock = DefaultClock>(KeyedRateLimiter<C>);
 
 impl Checks {
     /// Lets each address have `per_minute` checks at once, and as many in each minute after that. Of an IPv6 address the
@@ -26,7 +26,7 @@ impl Checks {
 impl<C: Clock + Clone> Checks<C> {
     /// As [`Checks::new`], with a clock of the caller's.
     pub fn with_clock(per_minute: NonZeroU32, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
-        Self(Cells::new(Quota::per_minute(per_minute), ipv6_prefix, max_keys, clock))
+        Self(KeyedRateLimiter::new(Quota::per_minute(per_minute), ipv6_prefix, max_keys, clock))
     }
 
     /// Uses another rate and prefix from now on. If they are others, every address begins anew.

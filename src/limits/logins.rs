@@ -7,7 +7,7 @@ use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
 
 use super::RetryAfter;
-use super::cells::Cells;
+use super::keyed_rate_limiter::KeyedRateLimiter;
 
 /// The failed logins of each address. A login that succeeds costs nothing, so any number of agents may share one.
 ///
@@ -15,7 +15,7 @@ use super::cells::Cells;
 /// under way are not counted yet: bound how many one address may have at a time with [`super::PerAddress`]. Memory is
 /// bounded as in [`super::VisitorRate`]; so past `max_keys` failing addresses, strangers are blocked together.
 #[derive(Debug)]
-pub struct FailedLogins<C: Clock = DefaultClock>(Cells<C>);
+pub struct FailedLogins<C: Clock = DefaultClock>(KeyedRateLimiter<C>);
 
 impl FailedLogins {
     /// Lets each address fail `per_minute` times at once, and as often in each minute after that. Of an IPv6 address
@@ -27,14 +27,14 @@ impl FailedLogins {
     /// As [`FailedLogins::new`], with `burst` failures at once.
     pub fn with_burst(per_minute: NonZeroU32, burst: NonZeroU32, ipv6_prefix: u8, max_keys: usize) -> Self {
         let quota = Quota::per_minute(per_minute).allow_burst(burst);
-        Self(Cells::new(quota, ipv6_prefix, max_keys, DefaultClock::default()))
+        Self(KeyedRateLimiter::new(quota, ipv6_prefix, max_keys, DefaultClock::default()))
     }
 }
 
 impl<C: Clock + Clone> FailedLogins<C> {
     /// As [`FailedLogins::new`], with a clock of the caller's.
     pub fn with_clock(per_minute: NonZeroU32, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
-        Self(Cells::new(Quota::per_minute(per_minute), ipv6_prefix, max_keys, clock))
+        Self(KeyedRateLimiter::new(Quota::per_minute(per_minute), ipv6_prefix, max_keys, clock))
     }
 
     /// Goes by another rate and prefix from now on. If they are others, the failures so far are forgotten.

@@ -2,7 +2,7 @@
 //! log has a line of such things.
 //!
 //! - `address`: [`AddressKey`], what counts as one visitor
-//! - `cells`: governor's rate limiter over a bounded number of addresses
+//! - `keyed_rate_limiter`: governor's rate limiter for each of a bounded number of addresses
 //! - `rate`: [`VisitorRate`], requests of one address
 //! - `logins`: [`FailedLogins`], failed logins of one address
 //! - `checks`: [`Checks`], costly checks of one address, failed or not
@@ -19,11 +19,11 @@
 
 mod address;
 mod budget;
-mod cells;
 mod checks;
 mod client;
 mod fair_queue;
 mod heads;
+mod keyed_rate_limiter;
 mod logins;
 mod permits;
 mod rate;
@@ -32,11 +32,11 @@ mod shared_budget;
 
 pub use address::AddressKey;
 pub use budget::{Budget, Share};
-pub use cells::RetryAfter;
 pub use checks::Checks;
 pub use client::{Allowance, ClientUse};
 pub use fair_queue::{FairQueue, Party, Turn};
 pub use heads::{FREE_HEAD, HeldHead, HeldHeads, Holder, TooManyHeads, head_memory, target_length};
+pub use keyed_rate_limiter::RetryAfter;
 pub use logins::FailedLogins;
 pub use permits::{AddressPermit, FairShare, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;

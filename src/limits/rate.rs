@@ -7,7 +7,7 @@ use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
 
 use super::RetryAfter;
-use super::cells::Cells;
+use super::keyed_rate_limiter::KeyedRateLimiter;
 
 /// The requests of each address: a steady rate and a burst on top.
 ///
@@ -15,7 +15,7 @@ use super::cells::Cells;
 /// share one address's worth, so a flood from everywhere cannot fill the memory. Call [`VisitorRate::evict_idle`]
 /// every minute or so. The clock is a type parameter so that tests can turn it by hand.
 #[derive(Debug)]
-pub struct VisitorRate<C: Clock = DefaultClock>(Cells<C>);
+pub struct VisitorRate<C: Clock = DefaultClock>(KeyedRateLimiter<C>);
 
 impl VisitorRate {
     /// Allows each address `burst` requests at once and `requests_per_second` in the long run. Of an IPv6 address the
@@ -28,7 +28,7 @@ impl VisitorRate {
 impl<C: Clock + Clone> VisitorRate<C> {
     /// As [`VisitorRate::new`], with a clock of the caller's.
     pub fn with_clock(rate: NonZeroU32, burst: NonZeroU32, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
-        Self(Cells::new(Quota::per_second(rate).allow_burst(burst), ipv6_prefix, max_keys, clock))
+        Self(KeyedRateLimiter::new(Quota::per_second(rate).allow_burst(burst), ipv6_prefix, max_keys, clock))
     }
 
     /// Goes by another rate, burst and prefix from the next request on. If they are others, every address has its whole

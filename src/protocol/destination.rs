@@ -38,10 +38,10 @@ pub fn destination_of<'h>(method: &Method, headers: &'h HeaderMap) -> Result<Opt
     }
     let mut lines = headers.get_all(DESTINATION).iter();
     let destination = lines.next();
-    match lines.next().is_some() || destination.is_some_and(|value| value.as_bytes().contains(&b'#')) {
-        true => Err(BadDestination),
-        false => Ok(destination),
+    if lines.next().is_some() || destination.is_some_and(|value| value.as_bytes().contains(&b'#')) {
+        return Err(BadDestination);
     }
+    Ok(destination)
 }
 
 /// Removes `prefix` (`/alice`) from the destination, as from the target. A destination at another authority stays
@@ -50,7 +50,8 @@ pub fn destination_of<'h>(method: &Method, headers: &'h HeaderMap) -> Result<Opt
 /// # Errors
 /// The destination is not below the prefix, so it belongs to another application.
 pub fn strip_destination(
-    (method, headers): (&Method, &mut HeaderMap),
+    method: &Method,
+    headers: &mut HeaderMap,
     prefix: &str,
     authority: Option<&[u8]>,
 ) -> Result<(), BadDestination> {
@@ -97,7 +98,7 @@ mod tests {
             headers.append(DESTINATION, HeaderValue::from_static(line));
         }
         let method = method.parse().unwrap();
-        strip_destination((&method, &mut headers), "/alice", Some(b"a.example:80"))?;
+        strip_destination(&method, &mut headers, "/alice", Some(b"a.example:80"))?;
         Ok(headers.get_all(DESTINATION).iter().map(|value| value.to_str().unwrap().to_owned()).collect())
     }
 

@@ -118,18 +118,26 @@ pub struct Join {
     pub lane_secret: Secret,
 }
 
-/// The agent's first words.
+/// What an agent supports of the protocol, and what it requires of the server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Hello {
+pub struct Compatibility {
     /// [`super::VERSION`] of the agent.
     pub protocol: u32,
-    /// What the agent can do beyond the protocol's first version.
+    /// Capabilities of the agent beyond the protocol's first version.
     #[serde(default)]
     pub capabilities: Vec<String>,
     /// Capabilities that the agent requires; a server that lacks one refuses the login. They include what the services
     /// require: [`super::requirements::required_by`].
     #[serde(default)]
     pub required: Vec<String>,
+}
+
+/// The agent's first message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hello {
+    /// Version and capabilities of the agent.
+    #[serde(flatten)]
+    pub compatibility: Compatibility,
     /// The tenant.
     pub client_id: ClientId,
     /// Random at the agent's start, kept over reconnects.
@@ -169,18 +177,37 @@ pub struct PublicService {
     pub taken_from: Option<OtherAgent>,
 }
 
+/// The lane that a login made, and how further ones join the tunnel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaneGrant {
+    /// The number of this lane.
+    pub lane_id: LaneId,
+    /// The secret with which further lanes join the tunnel.
+    pub lane_secret: Secret,
+    /// The address that further lanes dial; absent: the address of this lane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane_address: Option<String>,
+}
+
+/// Limits and intervals that apply to a lane.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct LaneTerms {
+    /// Seconds between heartbeats; three missed ones end the lane.
+    pub heartbeat_s: f64,
+    /// The most service streams that the server opens on this lane at once.
+    pub max_streams: usize,
+    /// Seconds that the agent gives the local application to accept a connection.
+    pub connect_timeout_s: f64,
+}
+
 /// The login succeeded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The tunnel this connection made or joined.
+    /// The tunnel that this connection made or joined.
     pub tunnel_id: TunnelId,
-    /// The number of this lane.
-    pub lane_id: LaneId,
-    /// With it further lanes join the tunnel.
-    pub lane_secret: Secret,
-    /// Where further lanes dial; absent: where this one did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lane_address: Option<String>,
+    /// The lane that this connection is.
+    #[serde(flatten)]
+    pub lane: LaneGrant,
     /// Which server this is, among several.
     pub node_id: String,
     /// Lets the agent log in again without its token being checked, for a while.
@@ -190,12 +217,9 @@ pub struct Welcome {
     /// The claimed names that another agent has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standby: Vec<Standby>,
-    /// Seconds between heartbeats; three missed ones end the lane.
-    pub heartbeat_s: f64,
-    /// The most service streams the server opens on this lane at once.
-    pub max_streams: usize,
-    /// Seconds the agent gives the local application to accept a connection.
-    pub connect_timeout_s: f64,
+    /// Limits and intervals of the lane.
+    #[serde(flatten)]
+    pub terms: LaneTerms,
     /// What the server can do beyond the protocol's first version.
     #[serde(default)]
     pub capabilities: Vec<String>,
@@ -353,7 +377,7 @@ mod tests {
         let more = json!({ "zone": "eu", "limits": { "deep": [1, null] }, "token": "x" });
         let hello_with_more = read(&with(hello(), more));
         assert_eq!(hello_with_more.services, read(&hello()).services);
-        assert!(hello_with_more.capabilities.is_empty() && hello_with_more.join.is_none());
+        assert!(hello_with_more.compatibility.capabilities.is_empty() && hello_with_more.join.is_none());
         for key in ["protocol", "client_id", "instance_id", "timestamp", "agent", "services"] {
             let mut short = hello();
             short.as_object_mut().unwrap().remove(key);

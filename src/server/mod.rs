@@ -11,6 +11,7 @@ pub mod directory;
 pub mod ingress;
 pub mod lifecycle;
 mod metrics;
+pub mod options;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +29,6 @@ use tokio_util::task::TaskTracker;
 use crate::access::PasswordGate;
 use crate::auth::{AdminToken, AdminTokenError, TicketKey, TicketKeyError, TokenVerifier, USUAL_COST};
 use crate::certs::CertError;
-use crate::config::ServerConfig;
 use crate::limits::{
     AddressPermit, Checks, FailedLogins, HeldHeads, PerAddress, Permit, Permits, Seldom, SharedBudget, VisitorRate,
 };
@@ -36,7 +36,7 @@ use crate::link::mux::Unread;
 use crate::server::agents::login::RefusedTokens;
 use crate::server::agents::revocation::Warden;
 use crate::server::agents::start_order::Starts;
-use crate::server::directory::client_usage::Usages;
+use crate::server::directory::client_usage::ClientUsages;
 use crate::server::directory::ports::{OpenPort, Ports};
 use crate::server::directory::registry::Registry;
 use crate::server::ingress::Door;
@@ -49,6 +49,7 @@ use crate::server::lifecycle::fd_budget::Room;
 pub use crate::server::lifecycle::fd_budget::connections_within;
 use crate::server::lifecycle::reload::{NotReloaded, Reloader};
 use crate::server::lifecycle::settings::Settings;
+use crate::server::options::ServerOptions;
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::tenants::clients::Clients;
 use crate::tenants::file_store::ClientsOnDisk;
@@ -149,7 +150,7 @@ pub struct Shared {
     clients: Arc<Clients>,
     clients_file: Arc<ClientsOnDisk>,
     warden: Warden,
-    usages: Usages,
+    usages: ClientUsages,
     registry: Arc<Registry>,
     /// The order in which agents were started.
     starts: Starts,
@@ -230,7 +231,7 @@ impl Server {
     ///
     /// # Errors
     /// A port, the certificate or the ticket key cannot be had; the message says what to do.
-    pub fn bind(config: ServerConfig, clients: Clients) -> Result<Self, StartError> {
+    pub fn bind(config: ServerOptions, clients: Clients) -> Result<Self, StartError> {
         Self::bind_with(config, clients, &mut Inherited::default())
     }
 
@@ -238,7 +239,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::bind`].
-    pub fn bind_with(config: ServerConfig, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
+    pub fn bind_with(config: ServerOptions, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
         let mut listen = |address, key| inherited.take_or_bind(address, key);
         let tunnel = listen(config.tunnel.listen, "tunnel.listen")?;
         let public = listen(config.public.http, "public.http")?;
@@ -269,7 +270,7 @@ impl Server {
         let shared = Shared {
             clients_file: Arc::new(ClientsOnDisk::new(config.clients.clone(), Arc::clone(&clients))),
             warden: Warden::default(),
-            usages: Usages::default(),
+            usages: ClientUsages::default(),
             clients,
             public_port: public.local_addr()?.port(),
             https: public_tls,
@@ -454,7 +455,7 @@ impl Server {
         }
         shared.tasks.spawn(evict_idle(Arc::clone(&shared)));
         shared.tasks.spawn(Arc::clone(&shared).watch_over_tunnels());
-        shared.tasks.spawn(Arc::clone(&shared.registry).give_free_names(shared.stop.clone()));
+        shared.tasks.spawn(Arc::clone(&shared.registry).release_reservations(shared.stop.clone()));
         let certificates = shared.certificates.clone();
         shared.tasks.spawn(certificates.keep_up(shared.stop.clone()));
         shared.tasks.spawn(Arc::clone(&shared.clients_file).keep_up(shared.stop.clone()));

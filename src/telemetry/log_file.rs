@@ -3,13 +3,13 @@
 use std::fs::OpenOptions;
 use std::io;
 
-use crate::config::LogConfig;
+use crate::telemetry::options::LogOptions;
 
 /// Whether logs could be started with this configuration. A file that is there stays as it is, and none is made. Blocks.
 ///
 /// # Errors
 /// The file cannot be written, or its folder is not there or cannot be written; the message names the file.
-pub fn check_log_file(config: &LogConfig) -> io::Result<()> {
+pub fn check_log_file(config: &LogOptions) -> io::Result<()> {
     let Some(file) = &config.file else { return Ok(()) };
     let path = &file.path;
     let there = match std::fs::metadata(path) {
@@ -33,11 +33,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::LogFile;
+    use crate::telemetry::options::LogFile;
 
     fn check(path: &Path) -> Result<(), String> {
         let file = Some(LogFile { path: path.to_owned(), size: 1_024, keep: 1 });
-        check_log_file(&LogConfig { file, ..LogConfig::plain("info") }).map_err(|error| error.to_string())
+        check_log_file(&LogOptions { file, ..LogOptions::plain("info") }).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -53,7 +53,7 @@ mod tests {
         assert!(check(&nowhere).unwrap_err().contains("nowhere/adit.log"));
         assert!(!dir.path().join("nowhere").exists());
         assert!(check(dir.path()).is_err(), "a folder is no file");
-        check_log_file(&LogConfig::plain("info")).unwrap();
+        check_log_file(&LogOptions::plain("info")).unwrap();
     }
 
     #[cfg(unix)]

@@ -14,7 +14,7 @@ use super::LogState;
 use super::lines::Stream;
 use super::plain::Plain;
 use super::rolling::Rolling;
-use crate::config::{LogConfig, LogFile, LogFormat};
+use crate::telemetry::options::{LogFile, LogFormat, LogOptions};
 use crate::values::{Escape, escape_line};
 
 /// The target of the access log: a line for each request.
@@ -128,7 +128,7 @@ impl LogLevel {
         self.0.now.lock().clone()
     }
 
-    /// Changes both, from the next line on; `level` is one of [`crate::config::LOG_LEVELS`]. Says whether that was
+    /// Changes both, from the next line on; `level` is one of [`crate::telemetry::options::LOG_LEVELS`]. Says whether that was
     /// possible. What `RUST_LOG` has said counts no more.
     pub fn change(&self, level: &str, access: bool) -> bool {
         let mut now = self.0.now.lock();
@@ -160,7 +160,7 @@ fn filter(level: &str, access: bool) -> EnvFilter {
 ///
 /// # Errors
 /// The file cannot be written, or logging was started before.
-pub fn start_logs(config: &LogConfig) -> Result<Logs, LogError> {
+pub fn start_logs(config: &LogOptions) -> Result<Logs, LogError> {
     start(config, false)
 }
 
@@ -169,7 +169,7 @@ pub fn start_logs(config: &LogConfig) -> Result<Logs, LogError> {
 ///
 /// # Errors
 /// As for [`start_logs`].
-pub fn start_agent_logs(config: &LogConfig, beside_status: bool) -> Result<Logs, LogError> {
+pub fn start_agent_logs(config: &LogOptions, beside_status: bool) -> Result<Logs, LogError> {
     let is_plain = beside_status
         && config.file.is_none()
         && config.format == LogFormat::Text
@@ -178,7 +178,7 @@ pub fn start_agent_logs(config: &LogConfig, beside_status: bool) -> Result<Logs,
     start(config, is_plain)
 }
 
-fn start(config: &LogConfig, is_plain: bool) -> Result<Logs, LogError> {
+fn start(config: &LogOptions, is_plain: bool) -> Result<Logs, LogError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(&config.level, config.access));
     let state = LogState::default();
     let escape = if config.format == LogFormat::Json { Escape::Json } else { Escape::Text };

@@ -5,6 +5,7 @@ mod lines;
 mod log_file;
 mod log_state;
 mod logs;
+pub mod options;
 mod plain;
 mod process;
 mod rolling;

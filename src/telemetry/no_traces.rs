@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use crate::config::TracesConfig;
+use crate::telemetry::options::TracesOptions;
 
 /// Spans go nowhere.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ impl Traces {
     ///
     /// # Errors
     /// None.
-    pub fn start(_: &TracesConfig) -> Result<Self, String> {
+    pub fn start(_: &TracesOptions) -> Result<Self, String> {
         Ok(Self)
     }
 

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::LogState;
 use super::lines::{Lines, Lost};
-use crate::config::LogFile;
+use crate::telemetry::options::LogFile;
 
 const DAY: u64 = 24 * 60 * 60;
 

@@ -20,7 +20,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span};
 
-use crate::config::TracesConfig;
+use crate::telemetry::options::TracesOptions;
 
 /// The most of a text that a span has, in bytes: a visitor chooses its path.
 const LONGEST_TEXT: usize = 1024;
@@ -47,7 +47,7 @@ impl Traces {
     ///
     /// # Errors
     /// TLS cannot be had, or a variable asks for what is not built in.
-    pub fn start(config: &TracesConfig) -> Result<Self, String> {
+    pub fn start(config: &TracesOptions) -> Result<Self, String> {
         let Some(endpoint) = &config.endpoint else { return Ok(Self(None)) };
         let exporter = export::Exporter::new(endpoint)?;
         let new = Sampler::TraceIdRatioBased(config.sample.as_f64());

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::ConfigErrors;
 use crate::files::{Presence, Present, directory_of, presence};
+use crate::schema::ConfigErrors;
 use crate::values::Fingerprint;
 
 const APPLIED: &str = "applied";
@@ -114,7 +114,7 @@ impl Sayer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Problem;
+    use crate::schema::Problem;
 
     #[test]
     fn a_command_hears_what_the_server_says_for_as_long_as_it_runs() {

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::auth::{InviteCode, check_hash};
-use crate::config::Problem;
+use crate::schema::Problem;
 use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry, invite_key};
 use crate::values::{ClientId, Domain, Name, Secret};
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use config::{Map, Value};
 use jiff::Timestamp;
 
-use crate::config::error::Problem;
-use crate::config::table::Report;
+use crate::schema::Problem;
+use crate::schema::Report;
 use crate::tenants::claim::{Claim, claims_of};
 use crate::tenants::entry::{ClientsFile, invite_key, resolve};
 use crate::values::{ClientId, Domain, Fingerprint};

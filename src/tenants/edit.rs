@@ -28,8 +28,8 @@ pub use error::{EditError, RedeemError};
 pub use set::{ClientChange, Listing, listing, set_client};
 
 use self::text::{Comments, NotThere, add, inline, insert_after, list, quoted, remove, set};
-use crate::config::error::ConfigErrors;
-use crate::config::raw::FileText;
+use crate::schema::ConfigErrors;
+use crate::schema::FileText;
 use crate::tenants::claim::{Claim, claims_of};
 use crate::tenants::entry::{ClientsFile, digest_of, invite_key, port_text};
 

@@ -17,9 +17,9 @@ use crate::values::{ClientId, Domain, Fingerprint, Name};
 
 pub use crate::tenants::claim::Claim;
 
-use crate::config::error::ConfigErrors;
-use crate::config::raw::{FileText, file_layer};
-use crate::config::table::{Entry, Report, Table};
+use crate::schema::ConfigErrors;
+use crate::schema::{Entry, Report, Table};
+use crate::schema::{FileText, file_layer};
 
 /// The sections and keys at the top of the file.
 pub(crate) const TOP_LEVEL: &[&str] = &["clients", "invites"];

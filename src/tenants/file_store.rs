@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::applied::{Outcome, Sayer};
 use super::stamp::Stamp;
-use crate::config::{ConfigErrors, Problem};
 use crate::files::Watch;
+use crate::schema::{ConfigErrors, Problem};
 use crate::tenants::clients::{Clients, hash_problems};
 use crate::tenants::edit::was_written_by_command;
 use crate::tenants::entry::ClientsFile;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::values::{ClientId, Domain, Name};
 
-use crate::config::table::Report;
+use crate::schema::Report;
 use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry};
 
 /// Writes down everything that belongs to two.

@@ -2,6 +2,7 @@
 //!
 //! Each one is checked once, in its constructor, and needs no second look afterwards. This room imports nobody.
 
+mod address;
 mod domain;
 mod fingerprint;
 mod hex;
@@ -11,6 +12,8 @@ mod reserved;
 mod secret;
 mod text;
 
+pub use address::{DEFAULT_TUNNEL_PORT, ServerAddress};
+pub(crate) use address::{NETWORKS, dns_name, network, read_port, split_host_port};
 pub use domain::{Domain, DomainError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hex::{digest_in, hex_of};

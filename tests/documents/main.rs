@@ -11,7 +11,8 @@ mod shell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use adit::config::{Environment, check_with};
+use adit::config::check_with;
+use adit::schema::Environment;
 
 const FINGERPRINT: &str = "sha256:43f1f660a555bdc8eeb1931c5182eb9f6cedb4a35f97eace1c3ba460f8558c45";
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$LO6b0RHSPxx6cQYmCEhVqZ4RwHbXlXk0pOOeCkVMWcU";

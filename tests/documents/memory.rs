@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use adit::config::{Environment, Flags, ServerConfig};
+use adit::schema::{Environment, Flags};
 use adit::server::lifecycle::memory_bound::Ceiling;
+use adit::server::options::ServerOptions;
 
 use super::{configurations, documents, top};
 
@@ -14,7 +15,7 @@ const SAID: &str = "# adit check says: ";
 /// What is said of a block, and what `adit check` would say.
 fn said_and_true(block: &str) -> Option<(String, String)> {
     let said = block.lines().find_map(|line| line.strip_prefix(SAID))?;
-    let config = ServerConfig::from_text(Path::new("server.toml"), block, &Environment::default(), &Flags::new());
+    let config = ServerOptions::from_text(Path::new("server.toml"), block, &Environment::default(), &Flags::new());
     Some((said.to_owned(), Ceiling::of(&config.unwrap()).to_string()))
 }
 

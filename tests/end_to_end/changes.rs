@@ -1,10 +1,10 @@
 //! Services that change while an agent is connected.
 
 use adit::agent::{GivenUp, State};
-use adit::config::Flags;
 use adit::protocol::control::Control;
 use adit::protocol::frame::Status;
 use adit::protocol::login::{Proof, Refusal, Refused};
+use adit::schema::Flags;
 use http::StatusCode;
 use tokio::io::AsyncWriteExt;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use adit::config::LocalTrust;
 use adit::transport::tls;
+use adit::transport::tls::LocalTrust;
 use http::StatusCode;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;

@@ -13,7 +13,7 @@ use crate::harness::visitor::{self, fetch};
 use crate::harness::{TestAgent, TestServer, clients_file, soon, until};
 
 async fn two_lanes(server: &TestServer, agent: &mut TestAgent) {
-    assert!(server.tunnel_of("alice").ask_for_lane());
+    assert!(server.tunnel_of("alice").request_lane());
     agent.reaches("a second lane", |state| matches!(state, State::Connected { lanes: 2, .. })).await;
     until("a second lane", &server.registry, || server.tunnel_of("alice").lanes().len() == 2).await;
 }
@@ -89,7 +89,7 @@ async fn a_lane_joins_only_with_its_tunnels_secret_and_for_its_client() {
     assert_eq!(log_in(&server, &foreign).await.expect_err("not bob's").code, Refusal::WrongNode);
     let (second, _second) = log_in(&server, &join).await.unwrap();
     assert_eq!(second.tunnel_id, welcome.tunnel_id);
-    assert_ne!(second.lane_id, welcome.lane_id);
+    assert_ne!(second.lane.lane_id, welcome.lane.lane_id);
     assert_eq!(server.registry.len(), 1, "a lane is no tunnel of its own");
     server.clients.replace(clients_file("[clients]\n"));
     assert_eq!(log_in(&server, &join).await.expect_err("revoked").code, Refusal::WrongNode);

@@ -116,14 +116,17 @@ async fn a_refusal_lists_only_a_few_of_many_names() {
 #[tokio::test]
 async fn another_protocol_version_or_an_unknown_need_is_refused() {
     let server = TestServer::start(&[]);
-    let newer = Hello { protocol: 99, ..hello("alice", &["alice"]) };
+    let mut newer = hello("alice", &["alice"]);
+    newer.compatibility.protocol = 99;
     let (code, message) = refusal(&server, &newer).await;
     assert!(code == Refusal::Version && message.ends_with("upgrade the server"), "{message}");
-    let demanding = Hello { required: vec!["resume".to_owned()], ..hello("alice", &["alice"]) };
+    let mut demanding = hello("alice", &["alice"]);
+    demanding.compatibility.required = vec!["resume".to_owned()];
     let (code, message) = refusal(&server, &demanding).await;
     assert!(code == Refusal::Version && message.contains("lacks `resume`"), "{message}");
     assert!(message.ends_with("upgrade the server"), "{message}");
-    let capable = Hello { capabilities: vec!["resume".to_owned()], ..hello("alice", &["alice"]) };
+    let mut capable = hello("alice", &["alice"]);
+    capable.compatibility.capabilities = vec!["resume".to_owned()];
     assert!(log_in(&server, &capable).await.is_ok(), "what is not required is ignored");
 }
 
@@ -465,7 +468,7 @@ async fn a_fleet_behind_one_address_logs_in_by_token_at_once() {
 }
 
 async fn dial_again(server: &TestServer) -> Option<tokio_rustls::client::TlsStream<TcpStream>> {
-    let trust = adit::config::Trust::Fingerprint(server.fingerprint);
+    let trust = adit::transport::tls::Trust::Fingerprint(server.fingerprint);
     let config = adit::transport::tls::client(&trust).unwrap();
     let socket = TcpStream::connect(server.tunnel).await.ok()?;
     let host = rustls::pki_types::ServerName::try_from(server.tunnel.ip().to_string()).unwrap();

@@ -1,11 +1,11 @@
 //! Servers that are older than their agents must not ignore access conditions that they do not know.
 
 use adit::agent::State;
-use adit::config::ValueKind;
 use adit::link::handshake::{ControlReader, receive_answer, send_encoded};
 use adit::protocol::control::Control;
 use adit::protocol::json;
 use adit::protocol::login::{Answer, Refusal, Refused, ServiceKind, ServiceOffer};
+use adit::schema::ValueKind;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
@@ -41,7 +41,7 @@ async fn an_agent_requires_what_its_services_need_and_says_which_side_to_upgrade
     ] {
         let mut agent = TestAgent::start_with(&[server.address], server.fingerprint, "alice", services);
         let login = server.login().await;
-        assert_eq!(login.hello.required, required);
+        assert_eq!(login.hello.compatibility.required, required);
         let Some(first) = required.first() else { continue };
         // The words of a server that knows none of them.
         login.refuse(Refusal::Version, &format!("the server lacks `{first}`, which the agent requires")).await;
@@ -62,7 +62,7 @@ async fn a_condition_that_a_server_does_not_list_is_never_sent_on_a_control_stre
     agent.change(vec![guarded(app, &[some_network()])]);
     // It asks with a login instead, which such a server refuses.
     let login = server.login().await;
-    assert_eq!(login.hello.required, ["access.allow"]);
+    assert_eq!(login.hello.compatibility.required, ["access.allow"]);
     login.refuse(Refusal::Version, "the server lacks `access.allow`, which the agent requires").await;
     let refused = |state: &State| matches!(state, State::Connected { refused: Some(_), .. });
     let State::Connected { refused: Some(why), .. } = agent.reaches("a refusal", refused).await else { unreachable!() };

@@ -2,8 +2,9 @@
 
 use std::io::ErrorKind;
 
-use adit::config::{LocalTrust, ValueKind};
+use adit::schema::ValueKind;
 use adit::transport::tls;
+use adit::transport::tls::LocalTrust;
 use http::StatusCode;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

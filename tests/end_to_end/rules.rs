@@ -1,6 +1,6 @@
 //! Rules: one name, several applications.
 
-use adit::config::ValueKind;
+use adit::schema::ValueKind;
 
 use crate::harness::apps;
 use crate::harness::visitor::{Visitor, fetch, get};

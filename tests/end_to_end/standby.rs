@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit::agent::{GivenUp, State};
-use adit::config::Flags;
 use adit::protocol::control::Control;
 use adit::protocol::json;
 use adit::protocol::login::{Hello, Proof, Refusal, Welcome};
 use adit::protocol::standby::{OtherAgent, STANDBY, Standby};
+use adit::schema::Flags;
 use adit::values::{InstanceId, Secret};
 use http::StatusCode;
 
@@ -26,7 +26,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 fn starting(keep: Duration) -> TestServer {
     let server = TestServer::start(&[]);
-    server.registry.keep_free_names_for(keep);
+    server.registry.set_reservation_time(keep);
     server
 }
 
@@ -51,7 +51,8 @@ async fn stands_by(agent: &mut TestAgent) -> Option<String> {
 
 /// The first words of an agent in the test's own hands, which can stand by.
 fn words(host: &str) -> Hello {
-    let mut hello = Hello { capabilities: vec![STANDBY.to_owned()], ..hello("alice", &["alice"]) };
+    let mut hello = hello("alice", &["alice"]);
+    hello.compatibility.capabilities = vec![STANDBY.to_owned()];
     hello.agent.host = Some(host.to_owned());
     hello
 }
@@ -167,7 +168,7 @@ async fn after_a_restart_of_the_server_the_desktop_has_the_name_in_either_order(
     server.crash();
     for laptop_is_first in [true, false] {
         let server = TestServer::start_in(dir.clone(), &[]);
-        server.registry.keep_free_names_for(NEVER);
+        server.registry.set_reservation_time(NEVER);
         let laptop = Hello { standby: vec![name("alice")], ..back(&laptop, &of_laptop) };
         let desktop = back(&desktop, &of_desktop);
         if laptop_is_first {
@@ -217,7 +218,7 @@ async fn real_agents_sort_themselves_out_after_a_restart_of_the_server() {
         agent.reaches("a lost connection", |state| !state.is_connected()).await;
     }
     let server = TestServer::start_again(dir, tunnel, public).await;
-    server.registry.keep_free_names_for(NEVER);
+    server.registry.set_reservation_time(NEVER);
     desktop.connected().await;
     stands_by(&mut laptop).await;
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "desktop");
@@ -256,8 +257,8 @@ async fn an_agent_that_stands_by_says_so_and_requires_a_server_that_knows_of_it(
     let local = apps::fixed("laptop").await;
     let mut laptop = TestAgent::start_at(&[server.address], server.fingerprint, "alice", &[("alice", local)]);
     let login = server.login().await;
-    assert_eq!(login.hello.capabilities, [STANDBY]);
-    assert!(login.hello.standby.is_empty() && login.hello.required.is_empty());
+    assert_eq!(login.hello.compatibility.capabilities, [STANDBY]);
+    assert!(login.hello.standby.is_empty() && login.hello.compatibility.required.is_empty());
     let lane = login.welcome().await;
     laptop.connected().await;
     let by = OtherAgent { agent: "adit".to_owned(), host: Some("desktop".to_owned()), address: [192, 0, 2, 1].into() };
@@ -268,7 +269,7 @@ async fn an_agent_that_stands_by_says_so_and_requires_a_server_that_knows_of_it(
     let login = server.login().await;
     assert!(matches!(login.hello.proof, Some(Proof::Ticket(_))));
     assert_eq!(login.hello.standby, [name("alice")]);
-    assert_eq!(login.hello.required, [STANDBY]);
+    assert_eq!(login.hello.compatibility.required, [STANDBY]);
     drop(login);
     laptop.stop().await.unwrap();
 }

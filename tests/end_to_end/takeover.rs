@@ -58,7 +58,7 @@ fn names(state: &State) -> Vec<(&str, bool)> {
 #[tokio::test]
 async fn an_agent_that_keeps_a_name_goes_on_and_has_the_other_back_in_the_end() {
     let server = TestServer::start(&[]);
-    server.registry.keep_free_names_for(SOON);
+    server.registry.set_reservation_time(SOON);
     let [one, two] = [apps::fixed("older").await, apps::fixed("newer").await];
     let mut older = TestAgent::connect(&server, "alice", &[("alice", one), ("blog", one)]).await;
     assert_eq!(names(&older.state.borrow()), [("alice", false), ("blog", false)]);
@@ -82,7 +82,7 @@ async fn an_agent_that_keeps_a_name_goes_on_and_has_the_other_back_in_the_end() 
 #[tokio::test]
 async fn a_name_that_an_agent_does_not_offer_any_more_goes_back() {
     let server = TestServer::start(&[]);
-    server.registry.keep_free_names_for(SOON);
+    server.registry.set_reservation_time(SOON);
     let [one, two] = [apps::fixed("older").await, apps::fixed("newer").await];
     let mut older = TestAgent::connect(&server, "alice", &[("alice", one), ("blog", one)]).await;
     let newer = TestAgent::connect(&server, "alice", &[("blog", two), ("shop", two)]).await;

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use adit::config::{SavedLogin, Trust};
+use adit::agent::options::SavedLogin;
+use adit::transport::tls::Trust;
 use adit::values::{ClientId, Secret};
 
 use crate::processes::{Ended, adit, run, run_on_a_terminal};

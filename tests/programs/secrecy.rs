@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use adit::config::{AgentConfig, Environment, Flags, ServerConfig};
+use adit::agent::options::AgentOptions;
+use adit::schema::{Environment, Flags};
+use adit::server::options::ServerOptions;
 
 use crate::processes::{Program, run_on_a_terminal};
 use crate::setup::{Folder, HELLO, Server, python_site, serve, start_agent};
@@ -119,10 +121,10 @@ fn configurations_print_without_their_secrets() {
          webhook = {{ scheme = 'github', secret = 'webhook-secret' }}\n"
     );
     let agent =
-        AgentConfig::from_text(&folder.path("agent.toml"), &agent, &Environment::default(), &Flags::new()).unwrap();
+        AgentOptions::from_text(&folder.path("agent.toml"), &agent, &Environment::default(), &Flags::new()).unwrap();
     let clients = adit::tenants::file_store::load_clients(&folder.path("clients.toml")).unwrap();
     let config = folder.write_server_config("");
-    let server = ServerConfig::load_with(Some(&config), &Environment::default(), &Flags::new()).unwrap();
+    let server = ServerOptions::load_with(Some(&config), &Environment::default(), &Flags::new()).unwrap();
     let printed = format!("{agent:?} {clients:?} {server:?} {agent:#?}");
     assert!(printed.contains("alice") && printed.contains("***"), "{printed}");
     for secret in [token.as_str(), "header-secret", "webhook-secret", "$argon2"] {

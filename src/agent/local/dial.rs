@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
 
 use super::watched;
-use crate::config::{LocalUrl, Place, ProxyProtocol};
+use crate::agent::options::{LocalUrl, Place, ProxyProtocol};
 use crate::transport::delivery::AllSent;
 use crate::transport::proxy_protocol::{self, Version};
 

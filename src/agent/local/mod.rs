@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 pub(super) use crate::agent::local::upstream_health::LocalError;
 use crate::agent::local::upstream_health::{Hint, Troubles, in_words};
-use crate::config::{HeaderRules, HostHeader, LocalScheme, LocalTrust, LocalUrl, Service};
+use crate::agent::options::{HeaderRules, HostHeader, LocalScheme, LocalUrl, Service};
 use crate::link::body::{BodyError, FrameBody};
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::fields::{clean_request_trailers, remove_identity, with_clean_trailers};
@@ -42,6 +42,7 @@ use crate::protocol::frame::Reset;
 use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
 use crate::telemetry::LOCAL_LOG;
+use crate::transport::tls::LocalTrust;
 use crate::transport::tls::{self, TlsError};
 use crate::transport::whole::WholeBody;
 use crate::values::Name;

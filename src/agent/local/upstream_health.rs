@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustls::CertificateError;
 use tokio::time::Instant;
 
-use crate::config::{LocalScheme, LocalUrl, Place};
+use crate::agent::options::{LocalScheme, LocalUrl, Place};
 use crate::link::body::BodyError;
 use crate::protocol::frame::Reset;
 use crate::transport::whole::IncompleteError;

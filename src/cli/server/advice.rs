@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::config::ServerConfig;
 use crate::server::connections_within;
+use crate::server::options::ServerOptions;
 use crate::transport::listen::BACKLOG;
 
 /// Files of the process that are neither visitors nor agents: listeners, logs, the runtime's own.
@@ -45,7 +45,7 @@ impl System {
     }
 
     /// A line for the log, if it is less than the configuration allows to visitors and agents.
-    pub(super) fn advice(self, config: &ServerConfig) -> Option<String> {
+    pub(super) fn advice(self, config: &ServerOptions) -> Option<String> {
         // Each visitor's connection is one, and each agent has a lane at least.
         let connections = config.limits.connections.saturating_add(config.tunnel.max_tunnels);
         let connections = u64::try_from(connections).unwrap_or(u64::MAX);
@@ -98,12 +98,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Environment, Flags};
+    use crate::schema::{Environment, Flags};
 
     fn advice(system: System) -> Option<String> {
         let text = "limits.connections = 1000\ntunnel.max_tunnels = 500\n";
         let config =
-            ServerConfig::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new()).unwrap();
+            ServerOptions::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new()).unwrap();
         system.advice(&config)
     }
 

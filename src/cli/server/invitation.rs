@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{DEFAULT_SERVER_FILE, Environment, Flags, ServerConfig};
+use crate::schema::{Environment, Flags};
+use crate::server::options::{DEFAULT_SERVER_FILE, ServerOptions};
 use crate::values::Fingerprint;
 
 /// What `adit token invite` cannot see in the server's configuration file, because flags or the environment say it: it
@@ -17,8 +18,8 @@ pub(super) struct Unsaid {
 
 impl Unsaid {
     /// Compares `config` with what `file` alone says.
-    pub(super) fn of(config: &ServerConfig, file: Option<&Path>) -> Self {
-        let alone = ServerConfig::load_with(file, &Environment::default(), &Flags::new()).ok();
+    pub(super) fn of(config: &ServerOptions, file: Option<&Path>) -> Self {
+        let alone = ServerOptions::load_with(file, &Environment::default(), &Flags::new()).ok();
         let alone = alone.as_ref();
         let named = file.filter(|file| alone.is_some() && *file != Path::new(DEFAULT_SERVER_FILE));
         Self {
@@ -53,7 +54,7 @@ mod tests {
         let pin: Fingerprint = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
         let command = |flags: &[(&str, &str)]| {
             let flags = flags.iter().fold(Flags::new(), |flags, (key, value)| flags.with(key, *value));
-            let config = ServerConfig::load_with(Some(&file), &Environment::default(), &flags).unwrap();
+            let config = ServerOptions::load_with(Some(&file), &Environment::default(), &flags).unwrap();
             Unsaid::of(&config, Some(&file)).invite_command(pin)
         };
         let plain = format!("adit token invite alice --config {}", file.display());

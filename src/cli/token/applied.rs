@@ -29,7 +29,7 @@ pub(super) fn wait_until_applied(site: &Site) -> Result<(), Failure> {
 /// Asks the server at its admin port, which is the fastest way. Returns `None` if it cannot be asked.
 fn by_admin_port(site: &Site) -> Option<Option<Vec<String>>> {
     let port = AdminPort::of(site.server()?).ok()?;
-    Some(port.meet().ok()?.reload_clients().ok()?.err())
+    Some(port.connect().ok()?.reload_clients().ok()?.err())
 }
 
 /// Polls the status file that a server keeps beside the clients file.

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Failure;
 use crate::cli::server::begins_clients;
-use crate::config::{ConfigErrors, DEFAULT_SERVER_FILE, Flags, ServerConfig};
 use crate::files::directory_of;
+use crate::schema::{ConfigErrors, Flags};
+use crate::server::options::{DEFAULT_SERVER_FILE, ServerOptions};
 
 /// Where it is looked for when nothing is named.
 const DEFAULT_CLIENTS_FILE: &str = "config/clients.toml";
@@ -26,7 +27,7 @@ pub(super) struct Files {
 pub(super) struct Site {
     pub(super) clients: PathBuf,
     /// Its server, if one can be told; it may have problems.
-    server: Option<Result<ServerConfig, ConfigErrors>>,
+    server: Option<Result<ServerOptions, ConfigErrors>>,
     /// What says what the server is like; `None`: it is one with the built-in defaults.
     file: Option<PathBuf>,
 }
@@ -38,7 +39,7 @@ impl Files {
     /// The configuration that was named has problems.
     pub(super) fn site(&self) -> Result<Site, Failure> {
         if let Some(file) = &self.config {
-            let server = ServerConfig::load(Some(file), &Flags::new())?;
+            let server = ServerOptions::load(Some(file), &Flags::new())?;
             let clients = self.clients.clone().unwrap_or_else(|| server.clients.clone());
             return Ok(Site { clients, server: Some(Ok(server)), file: Some(file.clone()) });
         }
@@ -47,11 +48,11 @@ impl Files {
         let has_file = beside.exists();
         // Without any file there may be a server with the defaults, whose clients these are.
         let server = match has_file {
-            true => Some(ServerConfig::load(Some(&beside), &Flags::new())),
+            true => Some(ServerOptions::load(Some(&beside), &Flags::new())),
             false if Path::new(DEFAULT_SERVER_FILE).exists() => None,
-            false => Some(ServerConfig::load(None, &Flags::new())),
+            false => Some(ServerOptions::load(None, &Flags::new())),
         };
-        let is_its = |server: &Result<ServerConfig, ConfigErrors>| {
+        let is_its = |server: &Result<ServerOptions, ConfigErrors>| {
             server.as_ref().map_or(has_file, |server| is_same(&server.clients, &clients))
         };
         Ok(Site { server: server.filter(is_its), clients, file: has_file.then_some(beside) })
@@ -60,7 +61,7 @@ impl Files {
 
 impl Site {
     /// The server, if it can be told and has no problems.
-    pub(super) fn server(&self) -> Option<&ServerConfig> {
+    pub(super) fn server(&self) -> Option<&ServerOptions> {
         self.server.as_ref()?.as_ref().ok()
     }
 
@@ -68,14 +69,14 @@ impl Site {
     ///
     /// # Errors
     /// The problems of its configuration.
-    pub(super) fn sound_server(&self) -> Result<Option<&ServerConfig>, Failure> {
+    pub(super) fn sound_server(&self) -> Result<Option<&ServerOptions>, Failure> {
         self.server.as_ref().map(|server| server.as_ref().map_err(|errors| errors.clone().into())).transpose()
     }
 
     /// Whether the server was never started, as far as can be seen from here: it would begin this very clients file.
     pub(super) fn is_before_first_start(&self) -> bool {
         let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_SERVER_FILE));
-        let begins = |server: &ServerConfig| is_same(&server.clients, &self.clients) && begins_clients(server, file);
+        let begins = |server: &ServerOptions| is_same(&server.clients, &self.clients) && begins_clients(server, file);
         self.server().is_some_and(begins)
     }
 

@@ -52,7 +52,7 @@ fn print(rows: &[Row], connected: Option<&Connected>) -> Result<(), Failure> {
 /// Asks the running server; of several agents of a client, the one that has been here longest.
 fn connected(port: &AdminPort) -> Option<Connected> {
     let mut connected = Connected::new();
-    for tunnel in port.meet().ok()?.tunnels().ok()? {
+    for tunnel in port.connect().ok()?.tunnels().ok()? {
         let since: Timestamp = tunnel.since.parse().ok()?;
         let since = Timestamp::from_second(since.as_second()).ok()?.to_string();
         let first = connected.entry(tunnel.client).or_insert_with(|| since.clone());

@@ -3,7 +3,9 @@ use std::str::FromStr as _;
 use toml_edit::{DocumentMut, Item, Value};
 
 use super::*;
-use crate::config::{AgentConfig, Environment, Flags, ServerConfig};
+use crate::agent::options::AgentOptions;
+use crate::schema::{Environment, Flags};
+use crate::server::options::ServerOptions;
 
 const SERVER: &str = include_str!("../../../config/server.toml");
 const AGENT: &str = include_str!("../../../config/agent.toml");
@@ -35,16 +37,6 @@ fn facts_are_values_where_the_walk_knows_them_and_words_elsewhere() {
     }
 }
 
-#[test]
-fn a_number_and_a_duration_are_written_for_people() {
-    let numbers: Vec<_> = [0, 999, 1_000, 65_535, 1_000_000].map(grouped).into();
-    assert_eq!(numbers, ["0", "999", "1,000", "65,535", "1,000,000"]);
-    let texts: Vec<_> = [1_u64, 1_500, 75_000, 120_000, 86_400_000, 172_800_000]
-        .map(|millis| duration_text(Duration::from_millis(millis)))
-        .into();
-    assert_eq!(texts, ["1ms", "1500ms", "75s", "2m", "24h", "2d"]);
-}
-
 /// The document with `path` set to a default as it is shown.
 fn with(document: &str, path: &str, default: &str) -> String {
     let value = Value::from_str(default).unwrap_or_else(|_| Value::from(default));
@@ -62,7 +54,7 @@ fn with(document: &str, path: &str, default: &str) -> String {
 
 /// The defaults among the facts that are values: in backticks and nothing else, or a number.
 fn values(kind: Kind, sample: &str) -> Vec<(String, String)> {
-    let value = |key: KeyFacts| {
+    let value = |key: KeyReference| {
         let text = key.default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap_or(&key.default);
         let is_value = !text.contains('`') && (text.len() < key.default.len() || text.parse::<usize>().is_ok());
         is_value.then(|| (key.path, text.to_owned()))
@@ -74,7 +66,8 @@ fn values(kind: Kind, sample: &str) -> Vec<(String, String)> {
 fn a_default_that_is_said_is_the_one_that_counts() {
     let server = |text: &str| {
         let file = Path::new("config/server.toml");
-        ServerConfig::from_text(file, text, &Environment::default(), &Flags::new()).map_err(|errors| errors.to_string())
+        ServerOptions::from_text(file, text, &Environment::default(), &Flags::new())
+            .map_err(|errors| errors.to_string())
     };
     let said = values(Kind::Server, SERVER);
     assert!(said.len() > 30, "{said:?}");
@@ -83,7 +76,7 @@ fn a_default_that_is_said_is_the_one_that_counts() {
     }
     let agent = |text: &str| {
         let file = Path::new("config/agent.toml");
-        let config = AgentConfig::from_text(file, text, &Environment::default(), &Flags::new());
+        let config = AgentOptions::from_text(file, text, &Environment::default(), &Flags::new());
         format!("{:?}", config.map_err(|errors| errors.to_string()).unwrap())
     };
     let least = "servers = ['a']\nclient_id = 'alice'\ntoken = 't'\n[[services]]\nlocal = 3000\n\

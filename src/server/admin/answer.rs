@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::config::{ConfigErrors, Problem};
+use crate::schema::{ConfigErrors, Problem};
 use crate::tenants::edit::EditError;
 
 /// Why a request of the operator's was not done. `docs/admin.md` lists them.

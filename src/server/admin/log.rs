@@ -11,8 +11,9 @@ use super::answer::{ApiError, found};
 use super::extract::InBody;
 use super::refusals::{BadBody, NotFound, Refusals};
 use super::{Admin, Peer};
-use crate::config::{Problem, log_level};
+use crate::schema::Problem;
 use crate::telemetry::LogLevel;
+use crate::telemetry::options::log_level;
 
 /// What is logged.
 #[derive(Debug, Serialize, ToSchema)]

@@ -69,6 +69,8 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<ServiceView>>, ApiError> {
     let (page, client) = query.split()?;
     let shared = &admin.shared;
+    let settings = shared.settings();
+    let urls = shared.urls(&settings);
     let mut by_name: BTreeMap<String, ServiceView> = BTreeMap::new();
     for tunnel in tunnels::of(shared, client) {
         for service in shared.registry.held(&tunnel) {
@@ -82,7 +84,7 @@ pub(crate) async fn list(
                 group: offer.group.as_ref().map(ToString::to_string),
                 port: service.port(),
                 tunnels: Vec::new(),
-                public_urls: shared.urls_of(&service),
+                public_urls: urls.of(&service),
             });
             view.tunnels.push(tunnel.id().to_string());
         }

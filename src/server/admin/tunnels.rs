@@ -14,7 +14,7 @@ use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::server::Shared;
-use crate::server::directory::tunnel::{Retired, Tunnel};
+use crate::server::directory::tunnel::{RetireReason, Tunnel};
 use crate::values::ClientId;
 
 /// A connected agent.
@@ -69,12 +69,12 @@ impl TunnelState {
             None if tunnel.is_serving() && !has_names => Self::Standby,
             None if tunnel.is_serving() => Self::Serving,
             None => Self::Waiting,
-            Some(Retired::Replaced { .. }) => Self::Replaced,
-            Some(Retired::CameBack) => Self::CameBack,
-            Some(Retired::Leaving) => Self::Leaving,
-            Some(Retired::Draining) => Self::Draining,
-            Some(Retired::Revoked) => Self::Revoked,
-            Some(Retired::Disconnected) => Self::Disconnected,
+            Some(RetireReason::Replaced { .. }) => Self::Replaced,
+            Some(RetireReason::Reconnected) => Self::CameBack,
+            Some(RetireReason::Leaving) => Self::Leaving,
+            Some(RetireReason::Draining) => Self::Draining,
+            Some(RetireReason::Revoked) => Self::Revoked,
+            Some(RetireReason::Disconnected) => Self::Disconnected,
         }
     }
 }
@@ -147,10 +147,10 @@ pub(crate) async fn disconnect(
     let work = async move {
         let tunnel = find(&shared, &id)?;
         // First it serves no more: then nothing gives it a name back.
-        tunnel.retire(Retired::Disconnected);
+        tunnel.retire(RetireReason::Disconnected);
         shared.registry.withdraw(&tunnel);
         // One that was retired before only drains, until now.
-        if !tunnel.retired().borrow().as_ref().is_some_and(Retired::is_at_once) {
+        if !tunnel.retired().borrow().as_ref().is_some_and(RetireReason::is_immediate) {
             tunnel.lanes().iter().for_each(|lane| lane.session().close());
         }
         Ok(())

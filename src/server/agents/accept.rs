@@ -10,20 +10,21 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::lane::{LaneStart, serve_lane};
-use super::login::{Authenticated, Declined, Granted};
+use super::login::{Declined, Granted};
 use crate::auth::LaneSecret;
-use crate::config::ServerConfig;
 use crate::link::handshake::{MessageError, receive_hello, send, send_encoded};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Side};
 use crate::link::write::socket::bound_unsent;
 use crate::protocol::json;
-use crate::protocol::login::{Answer, Refusal, Refused, Welcome};
+use crate::protocol::login::{Answer, LaneGrant, LaneTerms, Refusal, Refused, Welcome};
 use crate::protocol::requirements::CAPABILITIES;
-use crate::server::directory::registry::{Fate, Registration};
+use crate::server::directory::authenticated::Authenticated;
+use crate::server::directory::notices::urls_do_not_fit;
+use crate::server::directory::registry::{NameAssignment, Registration};
 use crate::server::directory::tunnel::{Lane, Tunnel};
-use crate::server::directory::urls::do_not_fit;
 use crate::server::metrics::{LoginResult, Shown};
+use crate::server::options::ServerOptions;
 use crate::server::{LoginPermit, Shared};
 use crate::values::{LaneId, Name, TunnelId};
 
@@ -61,7 +62,7 @@ pub(crate) async fn serve_agent(
 }
 
 async fn log_in(
-    (shared, config): (&Arc<Shared>, &ServerConfig),
+    (shared, config): (&Arc<Shared>, &ServerOptions),
     tls: TlsAcceptor,
     (socket, peer): (TcpStream, SocketAddr),
     came: &mut Option<(Shown, LoginResult)>,
@@ -139,16 +140,13 @@ impl Admitted {
     }
 }
 
-fn admit((shared, config): (&Arc<Shared>, &ServerConfig), login: Authenticated) -> Result<Admitted, Refused> {
+fn admit((shared, config): (&Arc<Shared>, &ServerOptions), login: Authenticated) -> Result<Admitted, Refused> {
     let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
     let id = TunnelId::random().map_err(no_randomness)?;
     let secret = LaneSecret::random().map_err(no_randomness)?;
     let max_streams = config.limits.per_tunnel.streams;
     let registered = shared.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
-    registered.map(Admitted::First).map_err(|error| {
-        let (code, message) = error.refusal();
-        Refused::new(code, message)
-    })
+    Ok(Admitted::First(registered?))
 }
 
 /// A lane that is as good as up: only the agent has to be told.
@@ -160,20 +158,20 @@ struct Welcomed {
     expected: Vec<Name>,
 }
 
-fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) -> Result<Welcomed, Refused> {
+fn welcome((shared, config): (&Arc<Shared>, &ServerOptions), admitted: Admitted) -> Result<Welcomed, Refused> {
     let tunnel = admitted.tunnel();
     let lane = LaneId::next();
     let offered = tunnel.services();
-    let (mut services, mut standby) = (shared.public_services(&offered), Vec::new());
+    let (mut services, mut standby) = (shared.urls(&shared.settings()).of_all(&offered), Vec::new());
     if matches!(admitted, Admitted::First(_)) {
-        let mut fates = shared.registry.fates(tunnel).into_iter();
-        services.retain_mut(|public| match fates.next() {
-            Some(Fate::StandsBy(elsewhere)) => {
+        let mut assignments = shared.registry.preview(tunnel).into_iter();
+        services.retain_mut(|public| match assignments.next() {
+            Some(NameAssignment::Standby(elsewhere)) => {
                 standby.push(elsewhere);
                 false
             }
-            Some(Fate::Held(from)) => {
-                (public.taken_over, public.taken_from) = (from.is_some(), from);
+            Some(NameAssignment::Owned { taken_from }) => {
+                (public.taken_over, public.taken_from) = (taken_from.is_some(), taken_from);
                 true
             }
             None => true,
@@ -182,27 +180,27 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerConfig), admitted: Admitted) 
     let expected = services.iter().map(|public| public.name.clone()).collect();
     let welcome = Welcome {
         tunnel_id: tunnel.id(),
-        lane_id: lane,
-        lane_secret: tunnel.secret().as_secret().clone(),
-        lane_address: None,
+        lane: LaneGrant { lane_id: lane, lane_secret: tunnel.secret().as_secret().clone(), lane_address: None },
         node_id: shared.node_id.clone(),
         // A client that was removed a moment ago has its lane cut as soon as that is noticed.
         ticket: shared.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
         services,
         standby,
-        heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
-        max_streams: config.limits.per_tunnel.streams_per_lane,
-        connect_timeout_s: config.timeouts.connect.as_secs_f64(),
+        terms: LaneTerms {
+            heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
+            max_streams: config.limits.per_tunnel.streams_per_lane,
+            connect_timeout_s: config.timeouts.connect.as_secs_f64(),
+        },
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let answer =
-        json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| do_not_fit(&error))?;
+        json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| urls_do_not_fit(&error))?;
     Ok(Welcomed { admitted, lane, answer, expected })
 }
 
 async fn first_words(
-    (shared, config): (&Arc<Shared>, &ServerConfig),
+    (shared, config): (&Arc<Shared>, &ServerOptions),
     welcomed: Welcomed,
     mut pipe: TlsStream<TcpStream>,
     peer: SocketAddr,
@@ -218,8 +216,8 @@ async fn first_words(
     let (lane, notices) = Lane::new(lane, session, max_streams, per_tunnel.lane_lifetime);
     let guard = match admitted {
         Admitted::First(registration) => registration
-            .first_lane(lane)
-            .inspect_err(|error| tracing::info!(%peer, "dropped a login at its end: {}", error.refusal().1))
+            .activate(lane)
+            .inspect_err(|error| tracing::info!(%peer, "dropped a login at its end: {}", error.refused().message))
             .ok(),
         Admitted::Further(tunnel) => shared.registry.add_lane(&tunnel, lane),
     };
@@ -230,7 +228,7 @@ async fn first_words(
     let has_names = || shared.registry.held(guard.tunnel()).iter().map(|service| service.name().clone()).eq(expected);
     // Others may have come and gone in between.
     if shared.settings().config.public != config.public || (is_first && !has_names()) {
-        guard.tunnel().names_moved();
+        guard.tunnel().notify_names_changed();
     }
     Ok(LaneStart { guard, driver, notices, peer, heartbeat: config.tunnel.heartbeat })
 }

@@ -17,7 +17,7 @@ use crate::protocol::later::check_required;
 use crate::server::Shared;
 use crate::server::agents::service_changes::Changes;
 use crate::server::directory::registry::LaneGuard;
-use crate::server::directory::tunnel::{Lane, Retired};
+use crate::server::directory::tunnel::{Lane, RetireReason};
 use crate::server::metrics::LaneEnd;
 
 /// How long a goodbye may take to reach an agent.
@@ -60,12 +60,12 @@ enum End {
 
 impl End {
     /// The end of a tunnel that is retired at once.
-    fn of(why: &Retired) -> Self {
+    fn of(why: &RetireReason) -> Self {
         match why {
-            Retired::CameBack => Self::CameBack,
-            Retired::Revoked => Self::Revoked,
-            Retired::Disconnected => Self::Disconnected,
-            Retired::Replaced { .. } | Retired::Leaving | Retired::Draining => Self::Drained,
+            RetireReason::Reconnected => Self::CameBack,
+            RetireReason::Revoked => Self::Revoked,
+            RetireReason::Disconnected => Self::Disconnected,
+            RetireReason::Replaced { .. } | RetireReason::Leaving | RetireReason::Draining => Self::Drained,
         }
     }
 }
@@ -135,7 +135,9 @@ async fn run(
 ) -> End {
     let session = guard.lane().session();
     let mut retired = guard.tunnel().retired();
-    let at_once = |why: &Option<Retired>| why.as_ref().is_some_and(|why| why.is_at_once() || *why == Retired::Draining);
+    let at_once = |why: &Option<RetireReason>| {
+        why.as_ref().is_some_and(|why| why.is_immediate() || *why == RetireReason::Draining)
+    };
     let stream = tokio::select! {
         () = session.ended() => return End::Session,
         // Without a control stream there is nobody to tell. A tunnel that is replaced waits for it.
@@ -154,7 +156,7 @@ async fn run(
     let mut control =
         LaneControl { shared, guard, writer, heartbeat, silence, changes, drain_until: None, leaving: false };
     let work = control.run(ControlReader::new(stream), notices);
-    let revoked = |why: &Option<Retired>| why.as_ref().is_some_and(Retired::is_at_once);
+    let revoked = |why: &Option<RetireReason>| why.as_ref().is_some_and(RetireReason::is_immediate);
     tokio::select! {
         () = session.ended() => End::Session,
         // A message that the agent does not read must not keep a revoked tunnel open.
@@ -229,11 +231,11 @@ impl LaneControl<'_> {
                     self.on_retired(why).await
                 }
                 Some(notice) = notices.recv() => self.send(notice).await,
-                () = tunnel.until_names_move() => {
-                    self.shared.tell_services(tunnel);
+                () = tunnel.names_changed() => {
+                    self.shared.notices(&self.shared.settings()).send(tunnel);
                     Ok(())
                 }
-                _ = beat.tick() => match spare.is_over(lane) && tunnel.let_go(lane) {
+                _ = beat.tick() => match spare.is_over(lane) && tunnel.release_if_spare(lane) {
                     true => Err(End::Spare),
                     false => self.writer.beat().map_err(|_| End::Session),
                 },
@@ -243,7 +245,7 @@ impl LaneControl<'_> {
                     None => Ok(()),
                 },
                 lost = self.silence.is_too_long() => Err(End::Lost(lost)),
-                () = lane.is_succeeded(), if !succeeded => {
+                () = lane.replaced(), if !succeeded => {
                     succeeded = true;
                     Ok(())
                 }
@@ -265,7 +267,7 @@ impl LaneControl<'_> {
                 let limit = self.shared.settings().config.tunnel.drain_timeout;
                 let asked = Duration::try_from_secs_f64(deadline_s).unwrap_or(limit);
                 // First it serves no more: then no change brings its names back.
-                self.guard.tunnel().retire(Retired::Leaving);
+                self.guard.tunnel().retire(RetireReason::Leaving);
                 self.shared.registry.withdraw(self.guard.tunnel());
                 self.drain(asked.min(limit));
             }
@@ -285,12 +287,12 @@ impl LaneControl<'_> {
         }
     }
 
-    async fn on_retired(&mut self, why: Option<Retired>) -> Result<(), End> {
+    async fn on_retired(&mut self, why: Option<RetireReason>) -> Result<(), End> {
         let limit = self.shared.settings().config.tunnel.drain_timeout;
         match why {
             None => return Ok(()),
-            Some(why) if why.is_at_once() => return Err(End::of(&why)),
-            Some(Retired::Replaced { by }) => self.send(Control::Replaced { by }).await?,
+            Some(why) if why.is_immediate() => return Err(End::of(&why)),
+            Some(RetireReason::Replaced { by }) => self.send(Control::Replaced { by }).await?,
             Some(_) => {}
         }
         self.drain(limit);

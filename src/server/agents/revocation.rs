@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::server::Shared;
+use crate::server::directory::registry::Retained;
 use crate::server::directory::service::Service;
-use crate::server::directory::tunnel::{Retired, Tunnel};
+use crate::server::directory::tunnel::{RetireReason, Tunnel};
 use crate::values::{ClientId, TunnelId};
 use grace::{DELAY, Due, Grace};
 
@@ -63,11 +64,11 @@ impl Shared {
 
     /// Looks at every tunnel, now. Those that a reload by hand would close get time, if they are most of all.
     pub(crate) fn look_at_tunnels(&self) {
-        self.usages.change(self.clients.len(), |client| self.allowance(client));
+        self.usages.set_allowances(self.clients.len(), |client| self.allowance(client));
         // A client that is not listed at the moment may be again before its tunnels are closed.
         let counts =
             |client: &ClientId| self.clients.entry(client).is_some() || !self.registry.tunnels_of(client).is_empty();
-        self.registry.forget_kept(counts);
+        self.registry.retain_reservations(counts);
         self.starts.retain(counts);
         // Held over all of it: of two that look, the second one must not take the change for old.
         let mut grace = self.warden.0.lock();
@@ -139,14 +140,14 @@ impl Shared {
         }
         let before = tunnel.services();
         match self.registry.retain_services(tunnel, |service| self.may_still_offer(tunnel, service)) {
-            (before, kept) if kept == before => {}
-            (_, 0) => self.end(tunnel, NO_SERVICE),
-            _ => {
+            Retained::All => {}
+            Retained::None => self.end(tunnel, NO_SERVICE),
+            Retained::Some => {
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the agent may not offer some of its services any more");
                 let now = tunnel.services();
                 let is_gone = |service: &&Arc<Service>| !now.iter().any(|kept| Arc::ptr_eq(kept, service));
                 tunnel.withhold(before.iter().filter(is_gone).cloned());
-                tunnel.names_moved();
+                tunnel.notify_names_changed();
             }
         }
     }
@@ -160,7 +161,7 @@ impl Shared {
         match self.registry.return_services(tunnel, back.clone()) {
             Ok(()) => {
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the operator allows services of the agent again");
-                tunnel.names_moved();
+                tunnel.notify_names_changed();
             }
             // Another client still has one of the names: the next change is another occasion.
             Err(_) => tunnel.withhold(back.into_iter()),
@@ -170,7 +171,7 @@ impl Shared {
     fn end(&self, tunnel: &Arc<Tunnel>, why: &str) {
         tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "a tunnel is cut: {why}");
         // First it serves no more: then nothing gives it a name back.
-        tunnel.retire(Retired::Revoked);
+        tunnel.retire(RetireReason::Revoked);
         self.registry.withdraw(tunnel);
     }
 }

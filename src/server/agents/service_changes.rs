@@ -7,11 +7,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::protocol::control::Control;
-use crate::protocol::json;
 use crate::protocol::login::{Refused, ServiceOffer};
 use crate::server::Shared;
 use crate::server::directory::tunnel::Tunnel;
-use crate::server::directory::urls::do_not_fit;
 
 /// Between two changes on one lane: each takes the registry's lock, which is everybody's.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -76,7 +74,7 @@ async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, as
         Ok(offers) => {
             let names = offers.iter().map(|offer| offer.name.as_str()).collect::<Vec<_>>().join(",");
             tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), names, "an agent has changed what it offers");
-            shared.offered(&tunnel, change)
+            shared.notices(&shared.settings()).offered(&tunnel, change)
         }
         Err(refused) => {
             let code = refused.code.word();
@@ -89,13 +87,8 @@ async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, as
 async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, asked: Asked) -> Result<Vec<ServiceOffer>, Refused> {
     let offers = asked?;
     let services = shared.check_services(tunnel.client(), &offers, &tunnel.services()).await?;
-    let services_in_full = shared.public_services(&services);
-    let answer = Control::Offered { change: 0, services: services_in_full, standby: Vec::new() };
-    json::encode_within(json::MAX_ANSWER, &answer).map_err(|error| do_not_fit(&error))?;
-    shared.registry.change_services(tunnel, services).map_err(|error| {
-        let (code, message) = error.refusal();
-        Refused::new(code, message)
-    })?;
+    shared.notices(&shared.settings()).check_fits(&services)?;
+    shared.registry.change_services(tunnel, services)?;
     tunnel.forget_withheld();
     // The operator may have changed its mind in between.
     shared.look_at(tunnel);

@@ -1,72 +1,81 @@
-//! What each client uses, over all its tunnels.
+//! What each client uses, over all of its tunnels.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
-use crate::limits::{Allowance, ClientUse, Permit};
+use crate::limits::{Allowance, ClientUse, Permit, Permits};
 use crate::server::Shared;
 use crate::tenants::entry::ClientLimits;
 use crate::values::ClientId;
 
-/// How many of `limits.streams` a client may have in any case, as long as any are left.
-const LEAST_STREAMS: usize = 8;
+/// Number of `limits.streams` that a client may use in any case, as long as any are free.
+const MIN_STREAMS: usize = 8;
 
-/// By client; one that has no tunnel is forgotten at the next change of the clients file. Bounded by the clients that the
-/// operator lists.
+/// The usage by client. A client without a tunnel is removed at the next change of the clients file, so the listed clients
+/// bound the size.
 #[derive(Debug, Default)]
-pub(crate) struct Usages {
+pub(crate) struct ClientUsages {
     clients: DashMap<ClientId, Arc<ClientUse>>,
-    /// How many clients share what the server has.
-    sharers: AtomicUsize,
+    /// The number of clients that share the server's streams.
+    sharing: AtomicUsize,
 }
 
-impl Usages {
-    /// What `client` uses; new ones begin with what they may use. `listed` is how many clients there are.
+impl ClientUsages {
+    /// Returns the usage of `client`. A new one starts with what `allowance` returns. `listed` is the number of listed clients.
     pub(crate) fn of(&self, client: &ClientId, listed: usize, allowance: impl FnOnce() -> Allowance) -> Arc<ClientUse> {
         let usage = Arc::clone(&self.clients.entry(client.clone()).or_insert_with(|| ClientUse::new(allowance())));
-        self.count(listed);
+        self.update_sharing(listed);
         usage
     }
 
-    /// Lets each one go by what it may use now.
-    pub(crate) fn change(&self, listed: usize, allowance: impl Fn(&ClientId) -> Allowance) {
+    /// Applies changed allowances.
+    pub(crate) fn set_allowances(&self, listed: usize, allowance: impl Fn(&ClientId) -> Allowance) {
         self.clients.retain(|client, usage| {
             usage.change(allowance(client));
             Arc::strong_count(usage) > 1
         });
-        self.count(listed);
+        self.update_sharing(listed);
     }
 
-    /// One client that is alone leaves room for the next one, if there is any.
-    fn count(&self, listed: usize) {
-        self.sharers.store(self.clients.len().max(listed.min(2)), Ordering::Relaxed);
+    /// Updates the number of clients that share the streams. A single client leaves room for another one, if any is listed.
+    fn update_sharing(&self, listed: usize) {
+        self.sharing.store(self.clients.len().max(listed.min(2)), Ordering::Relaxed);
+    }
+    /// Returns one of `streams` for a client that uses `usage`. While at least half of them are free, each client may take as
+    /// many as it wants; the other half is divided among the clients. Returns `None` if the client has its share or none is
+    /// free.
+    pub(crate) fn stream_for(&self, streams: &Permits, usage: &ClientUse) -> Option<Permit> {
+        let sharing = self.sharing.load(Ordering::Relaxed);
+        streams.try_acquire_shared(usage.streams(), sharing, MIN_STREAMS)
     }
 }
 
+/// Returns what a client may use: its own limits, and `defaults` where it has none.
+pub(crate) fn allowance_of(own: ClientLimits, defaults: ClientLimits) -> Allowance {
+    // A burst belongs to its rate.
+    let (requests_per_second, burst) = match own.requests_per_second {
+        Some(own_rate) => (Some(own_rate), own.burst),
+        None => (defaults.requests_per_second, defaults.burst),
+    };
+    Allowance { requests_per_second, burst, streams: own.streams.or(defaults.streams) }
+}
+
 impl Shared {
-    /// What `client` uses.
+    /// Returns what `client` uses.
     pub(crate) fn usage_of(&self, client: &ClientId) -> Arc<ClientUse> {
         self.usages.of(client, self.clients.len(), || self.allowance(client))
     }
 
-    /// One of `limits.streams` for a client that uses `usage`; `None` if all are taken, or those that this client may have:
-    /// when half of them are, the rest is divided among the clients.
+    /// Returns one of `limits.streams` for a client that uses `usage`.
     pub(crate) fn stream_for(&self, usage: &ClientUse) -> Option<Permit> {
-        let sharers = self.usages.sharers.load(Ordering::Relaxed);
-        self.streams.try_acquire_shared(usage.streams(), sharers, LEAST_STREAMS)
+        self.usages.stream_for(&self.streams, usage)
     }
 
-    /// What `client` may use: what its operator says for it, and the server's defaults where nothing is said.
+    /// Returns what `client` may use.
     pub(crate) fn allowance(&self, client: &ClientId) -> Allowance {
         let own = self.clients.entry(client).map(|entry| entry.limits).unwrap_or_default();
-        let ClientLimits { requests_per_second, burst, streams } = self.settings().config.limits.per_client;
-        // A burst belongs to its rate.
-        let (requests_per_second, burst) = match own.requests_per_second {
-            Some(own_rate) => (Some(own_rate), own.burst),
-            None => (requests_per_second, burst),
-        };
-        Allowance { requests_per_second, burst, streams: own.streams.or(streams) }
+        allowance_of(own, self.settings().config.limits.per_client)
     }
 }

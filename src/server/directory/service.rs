@@ -1,94 +1,84 @@
-//! What a tunnel offers.
+//! A service that an agent offers.
 
 use std::sync::Arc;
 
-use super::ports::OpenPort;
-use super::tunnel::Tunnel;
 use crate::access::Access;
 use crate::protocol::login::{ServiceKind, ServiceOffer};
+use crate::server::directory::ports::OpenPort;
 use crate::server::metrics::Meter;
 use crate::values::{Domain, Name};
 
-/// One service that a client may offer, with what was opened for it. It stays the same one while its agent does not
-/// change it.
+/// A service that a client may offer, with the resources that it holds. It stays the same object for as long as its agent
+/// does not change it.
 #[derive(Debug)]
 pub struct Service {
     offer: ServiceOffer,
-    /// Which visitors get in.
+    /// Decides which visitors may use it.
     access: Arc<Access>,
     /// The public port of a `tcp` service, open for as long as this lives.
     port: Option<Arc<OpenPort>>,
-    /// Those of its domains that DNS has proved to be the client's; the others are on the operator's list.
-    proved: Vec<Domain>,
+    /// The domains that DNS proves to be the client's. The others are on the operator's list.
+    verified: Vec<Domain>,
     /// Counts its requests.
     meter: Arc<Meter>,
 }
 
 impl Service {
-    /// For an offer that was found to be right.
+    /// Creates the service for an offer that has passed all checks.
     pub(crate) fn new(
         offer: ServiceOffer,
         access: Access,
         port: Option<Arc<OpenPort>>,
-        proved: Vec<Domain>,
+        verified: Vec<Domain>,
         meter: Arc<Meter>,
     ) -> Arc<Self> {
-        Arc::new(Self { offer, access: Arc::new(access), port, proved, meter })
+        Arc::new(Self { offer, access: Arc::new(access), port, verified, meter })
     }
 
-    /// For an offer that needs nothing.
+    /// Creates a service without a port or verified domains.
     #[cfg(test)]
     pub(crate) fn for_tests(offer: ServiceOffer) -> Arc<Self> {
         let access = Access::of(&offer).unwrap();
         Self::new(offer, access, None, Vec::new(), Meter::for_tests())
     }
 
-    /// As the agent offers it.
+    /// Returns the offer as the agent sent it.
     pub fn offer(&self) -> &ServiceOffer {
         &self.offer
     }
 
-    /// Its public name.
+    /// Returns its public name.
     pub fn name(&self) -> &Name {
         &self.offer.name
     }
 
-    /// What it carries.
+    /// Returns the protocol that it carries.
     pub fn kind(&self) -> ServiceKind {
         self.offer.kind
     }
 
-    /// Which visitors get in.
+    /// Returns what decides which visitors may use it.
     pub fn access(&self) -> &Arc<Access> {
         &self.access
     }
 
-    /// Its public port, if it has one.
+    /// Returns its public port, if it has one.
     pub fn port(&self) -> Option<u16> {
         self.port.as_ref().map(|port| port.port)
     }
 
-    /// What counts its requests.
+    /// Returns the counter of its requests.
     pub(crate) fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
 
-    /// Whether DNS has proved that `domain` is the client's.
-    pub(crate) fn has_proved(&self, domain: &Domain) -> bool {
-        self.proved.contains(domain)
+    /// Returns whether DNS has proved that `domain` is the client's.
+    pub(crate) fn has_verified(&self, domain: &Domain) -> bool {
+        self.verified.contains(domain)
     }
 
-    /// Whether agents that offer this and `other` share the visitors.
+    /// Returns whether agents that offer this and `other` share the visitors (same group and kind).
     pub(crate) fn shares_with(&self, other: &Self) -> bool {
         self.offer.group.is_some() && self.offer.group == other.offer.group && self.kind() == other.kind()
     }
-}
-
-/// Where a name or a domain leads: a service, and the tunnel that offers it.
-#[derive(Debug)]
-pub struct Offered {
-    /// Through which it is reached.
-    pub tunnel: Arc<Tunnel>,
-    /// What is offered.
-    pub service: Arc<Service>,
 }

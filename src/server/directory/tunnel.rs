@@ -1,6 +1,9 @@
 //! A tunnel: one connected agent as the server sees it, carried by lanes.
 
+mod lane;
 mod lanes;
+mod retire_reason;
+mod stream_permit;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,262 +15,240 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
-use super::service::Service;
 use crate::auth::LaneSecret;
 use crate::limits::{ClientUse, Permits};
 use crate::link::mux::MuxStream;
 use crate::protocol::control::Control;
 use crate::protocol::standby::OtherAgent;
-use crate::server::agents::login::Authenticated;
+use crate::server::directory::authenticated::Authenticated;
+use crate::server::directory::service::Service;
 use crate::tenants::clients::Credential;
 use crate::values::{ClientId, InstanceId, Name, TunnelId};
-use lanes::{Lanes, LastAsked};
-
-pub use lanes::{Lane, MAX_LANES, StreamPermit};
-
-/// Why a tunnel takes no new visitors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Retired {
-    /// An agent of the same client that was started later has its last name, and this one cannot stand by.
-    Replaced {
-        /// Which agent, and where.
-        by: String,
-    },
-    /// The same agent has logged in again.
-    CameBack,
-    /// The agent said that it is leaving.
-    Leaving,
-    /// The server is shutting down.
-    Draining,
-    /// The operator has revoked what the agent logged in with, or all that it offers. What is open is cut.
-    Revoked,
-    /// The operator has ended the connection; the agent may come back. What is open is cut.
-    Disconnected,
-}
-
-impl Retired {
-    /// Whether the lanes end now, and with them what is open.
-    pub(crate) fn is_at_once(&self) -> bool {
-        matches!(self, Self::CameBack) || self.is_the_operators()
-    }
-
-    fn is_the_operators(&self) -> bool {
-        matches!(self, Self::Revoked | Self::Disconnected)
-    }
-}
+pub use lane::Lane;
+pub use lanes::MAX_LANES;
+use lanes::{LaneRequest, Lanes};
+pub use retire_reason::RetireReason;
+pub use stream_permit::StreamPermit;
 
 /// Why no stream could be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenFailure {
-    /// As many streams as allowed are open, in the tunnel or on each of its lanes.
+    /// The tunnel, or each of its lanes, has as many open streams as it may.
     Busy,
-    /// As many as allowed to the client are open, over all its tunnels.
+    /// The client has as many open streams as it may, over all of its tunnels.
     ClientBusy,
-    /// The tunnel has no living lane.
+    /// The tunnel has no open lane.
     Gone,
     /// The agent did not acknowledge earlier streams in time.
     Stalled,
 }
 
-/// One connected agent. A cheap handle: the lanes' own tasks do the work.
+/// One connected agent. Its lanes' tasks do the work.
 pub struct Tunnel {
     id: TunnelId,
     login: Authenticated,
-    services: RwLock<Arc<[Arc<Service>]>>,
-    /// What the operator has taken away from the agent, which may be allowed again.
-    withheld: Mutex<Vec<Arc<Service>>>,
+    services: Services,
     secret: LaneSecret,
     lanes: RwLock<Lanes>,
-    asked: LastAsked,
+    lane_request: LaneRequest,
     permits: Permits,
-    retired: watch::Sender<Option<Retired>>,
-    names_moved: Notify,
-    /// Which tunnel it is of those that have come up; the highest number there is, before.
-    came_up: AtomicU64,
+    retired: watch::Sender<Option<RetireReason>>,
+    names_changed: Notify,
+    /// Orders the tunnels by when they got their first lane; `u64::MAX` before that.
+    activation: AtomicU64,
+}
+
+/// The services that an agent offers.
+struct Services {
+    current: RwLock<Arc<[Arc<Service>]>>,
+    /// Those that the operator no longer allows. The agent gets them back if the operator allows them again.
+    withheld: Mutex<Vec<Arc<Service>>>,
 }
 
 impl Tunnel {
-    /// A tunnel for an agent that has proved who it is, still without a lane.
+    /// Creates a tunnel for an authenticated agent. It has no lane yet.
     pub fn new(id: TunnelId, mut login: Authenticated, secret: LaneSecret, max_streams: usize) -> Self {
         Self {
             id,
-            // Not kept twice: a service that goes must take its port along.
-            services: RwLock::new(login.take_services().into()),
-            withheld: Mutex::default(),
+            // Moved, not cloned: a service that is removed must release its port.
+            services: Services {
+                current: RwLock::new(std::mem::take(&mut login.services).into()),
+                withheld: Mutex::default(),
+            },
             login,
             secret,
             lanes: RwLock::new(Lanes::new()),
-            asked: LastAsked::default(),
+            lane_request: LaneRequest::default(),
             permits: Permits::new(max_streams),
             retired: watch::Sender::new(None),
-            names_moved: Notify::new(),
-            came_up: AtomicU64::new(u64::MAX),
+            names_changed: Notify::new(),
+            activation: AtomicU64::new(u64::MAX),
         }
     }
 
-    /// The tunnel's id.
+    /// Returns its id.
     pub fn id(&self) -> TunnelId {
         self.id
     }
 
-    /// Whose it is.
+    /// Returns the client that it belongs to.
     pub fn client(&self) -> &ClientId {
-        self.login.client()
+        &self.login.client
     }
 
-    /// Which run of the agent it belongs to.
+    /// Returns which run of the agent it belongs to.
     pub fn instance(&self) -> InstanceId {
-        self.login.instance()
+        self.login.agent.instance
     }
 
-    /// What program the agent is.
+    /// Returns name, version and platform of the agent.
     pub fn agent(&self) -> &str {
-        self.login.agent()
+        &self.login.agent.description
     }
 
-    /// Its agent, as other agents of the client are told.
+    /// Describes its agent for other agents of the client.
     pub fn as_other(&self) -> OtherAgent {
-        let host = self.login.host().map(str::to_owned);
+        let host = self.login.agent.host.clone();
         OtherAgent { agent: self.agent().to_owned(), host, address: self.peer().ip().to_canonical() }
     }
 
-    /// When its agent was started: the number that the server has given to its first login.
+    /// Returns the number of the agent's start. Later starts have higher numbers.
     pub fn start(&self) -> u64 {
-        self.login.start()
+        self.login.agent.start
     }
 
-    /// By what tunnels that offer the same name are compared: the highest has it. Of two of the same start, the one that
-    /// came up last.
+    /// Returns the key by which tunnels that offer the same name are compared: the highest has the name. Of two tunnels of
+    /// one start, that is the one that was activated last.
     pub(crate) fn rank(&self) -> (u64, u64) {
-        (self.start(), self.came_up.load(Ordering::Relaxed))
+        (self.start(), self.activation.load(Ordering::Relaxed))
     }
 
-    /// Whether its agent stays without a name.
+    /// Returns whether its agent supports standby.
     pub fn can_stand_by(&self) -> bool {
-        self.login.can_stand_by()
+        self.login.agent.can_stand_by
     }
 
-    /// Whether its agent has said that it stands by for `name`.
-    pub(crate) fn waits_for(&self, name: &Name) -> bool {
-        self.login.waits_for().contains(name)
+    /// Returns whether its agent says that it is on standby for `name`.
+    pub(crate) fn is_standby_for(&self, name: &Name) -> bool {
+        self.login.agent.standby_for.contains(name)
     }
 
-    /// From where its first lane came.
+    /// Returns the address that its first lane came from.
     pub fn peer(&self) -> SocketAddr {
-        self.login.peer()
+        self.login.agent.peer
     }
 
-    /// When the agent logged in.
+    /// Returns when the agent logged in.
     pub fn since(&self) -> Timestamp {
-        self.login.since()
+        self.login.agent.since
     }
 
-    /// With what the agent has logged in: the tunnel may be up for as long as that holds.
+    /// Returns what the login was checked against. The tunnel may stay open for as long as that is valid.
     pub fn credential(&self) -> &Credential {
-        self.login.credential()
+        &self.login.credential
     }
 
-    /// What all visitors of its client use together.
+    /// Returns what all visitors of its client use together.
     pub fn usage(&self) -> &Arc<ClientUse> {
-        self.login.usage()
+        &self.login.usage
     }
 
-    /// What the agent offers at the moment.
+    /// Returns the services that the agent offers now.
     pub fn services(&self) -> Arc<[Arc<Service>]> {
-        Arc::clone(&self.services.read())
+        Arc::clone(&self.services.current.read())
     }
 
-    /// Keeps services that were taken away, for when they are allowed again. One with a port of its own gives that up: its
-    /// agent has it again with the next login.
+    /// Stores services that are no longer allowed, in case they are allowed again. Services with a public port are not stored:
+    /// their port is released, and the agent offers them again with its next login.
     pub(crate) fn withhold(&self, services: impl Iterator<Item = Arc<Service>>) {
-        self.withheld.lock().extend(services.filter(|service| service.port().is_none()));
+        self.services.withheld.lock().extend(services.filter(|service| service.port().is_none()));
     }
 
-    /// Those of the services that were taken away which `may` be offered again.
+    /// Removes and returns the withheld services which `may` be offered again.
     pub(crate) fn take_withheld(&self, may: impl Fn(&Service) -> bool) -> Vec<Arc<Service>> {
-        self.withheld.lock().extract_if(.., |service| may(service)).collect()
+        self.services.withheld.lock().extract_if(.., |service| may(service)).collect()
     }
 
-    /// The agent offers other services by now: what was taken away before is history.
+    /// Forgets the withheld services, because the agent offers others by now.
     pub(crate) fn forget_withheld(&self) {
-        self.withheld.lock().clear();
+        self.services.withheld.lock().clear();
     }
 
-    /// The registry's to call, which keeps the names.
+    /// Replaces the services. Only the registry calls this, because names depend on it.
     pub(crate) fn set_services(&self, services: Arc<[Arc<Service>]>) {
-        *self.services.write() = services;
+        *self.services.current.write() = services;
     }
 
-    /// With what further lanes join.
+    /// Returns the secret with which further lanes join.
     pub fn secret(&self) -> &LaneSecret {
         &self.secret
     }
 
-    /// How many streams are open.
+    /// Returns the number of open streams.
     pub fn streams(&self) -> usize {
         self.permits.in_use()
     }
 
-    /// Whether another lane may join.
+    /// Returns whether another lane may join.
     pub fn has_room_for_a_lane(&self) -> bool {
         self.lanes.read().has_room()
     }
 
-    /// The living lanes.
+    /// Returns the open lanes.
     pub fn lanes(&self) -> Vec<Arc<Lane>> {
-        self.lanes.read().living().to_vec()
+        self.lanes.read().open().to_vec()
     }
 
-    /// Whether it has its first lane, or has lost its last one since.
+    /// Returns whether it has its first lane, or has lost its last one since.
     pub(crate) fn has_been_up(&self) -> bool {
         let lanes = self.lanes.read();
-        lanes.is_closed() || !lanes.living().is_empty()
+        lanes.is_closed() || !lanes.open().is_empty()
     }
 
-    /// Whether new visitors are meant to come.
+    /// Returns whether it accepts new visitors.
     pub(crate) fn is_serving(&self) -> bool {
         self.has_been_up() && self.retired.borrow().is_none()
     }
 
-    /// The lane that brings it up. Nobody joins before that.
-    pub(crate) fn first_lane(&self, lane: &Arc<Lane>, came_up: u64) {
-        self.came_up.store(came_up, Ordering::Relaxed);
+    /// Adds its first lane, which activates it. No other lane joins before that.
+    pub(crate) fn activate(&self, lane: &Arc<Lane>, activation: u64) {
+        self.activation.store(activation, Ordering::Relaxed);
         self.lanes.write().first(lane);
     }
 
-    /// Adds a further lane; `false` if the tunnel is gone or has as many as it may.
+    /// Adds a further lane. Returns `false` if the tunnel has ended or has as many as it may.
     pub(crate) fn add_lane(&self, lane: &Arc<Lane>) -> bool {
         let added = self.lanes.write().add(lane);
         if added {
-            self.asked.has_come();
+            self.lane_request.fulfilled();
         }
         added
     }
 
-    /// Removes a lane; `true` if it was the last one, after which nobody may join any more.
+    /// Removes a lane. Returns whether it was the last one; no other lane may join after that.
     pub(crate) fn remove_lane(&self, gone: &Lane) -> bool {
         self.lanes.write().remove(gone)
     }
 
-    /// Whether the tunnel can do without this lane, on which nothing is open: then it takes nothing any more.
-    pub(crate) fn let_go(&self, lane: &Lane) -> bool {
-        self.lanes.write().let_go(lane)
+    /// Makes a lane accept no more streams if it is idle and not the last one that does. Returns whether it was.
+    pub(crate) fn release_if_spare(&self, lane: &Lane) -> bool {
+        self.lanes.write().release_if_spare(lane)
     }
 
-    /// Has its agent told what it offers and which names lead to it. Changes that come before the notice is sent share it.
-    pub(crate) fn names_moved(&self) {
-        self.names_moved.notify_one();
+    /// Requests that the agent is told which names lead to it. Changes before that notice is sent share it.
+    pub(crate) fn notify_names_changed(&self) {
+        self.names_changed.notify_one();
     }
 
-    /// Resolves, for one of those who wait, when the agent is to hear what leads to it.
-    pub(crate) async fn until_names_move(&self) {
-        self.names_moved.notified().await;
+    /// Waits for the next name change that the agent is to be told. Each change wakes one of the waiting lanes.
+    pub(crate) async fn names_changed(&self) {
+        self.names_changed.notified().await;
     }
 
-    /// Takes no new visitors from now on. The first reason counts, but the operator's word ends what drains already.
-    pub fn retire(&self, why: Retired) {
+    /// Accepts no new visitors from now on. The first reason counts, but the operator may still close a tunnel that drains.
+    pub fn retire(&self, why: RetireReason) {
         self.retired.send_if_modified(|retired| {
-            let counts = retired.as_ref().is_none_or(|first| why.is_the_operators() && !first.is_at_once());
+            let counts = retired.as_ref().is_none_or(|first| why.is_by_operator() && !first.is_immediate());
             if counts {
                 *retired = Some(why);
             }
@@ -275,42 +256,42 @@ impl Tunnel {
         });
     }
 
-    /// Tells when and why the tunnel is retired.
-    pub fn retired(&self) -> watch::Receiver<Option<Retired>> {
+    /// Returns a receiver that yields why the tunnel is retired, once it is.
+    pub fn retired(&self) -> watch::Receiver<Option<RetireReason>> {
         self.retired.subscribe()
     }
 
-    /// Asks the agent for another lane. Says whether the request could be queued.
-    pub fn ask_for_lane(&self) -> bool {
+    /// Requests another lane from the agent. Returns whether the request could be queued.
+    pub fn request_lane(&self) -> bool {
         self.notify(&Control::OpenLane)
     }
 
-    /// Queues a notice on one of the lanes; says whether there was room.
+    /// Queues a notice on one of the lanes. Returns whether there was room.
     pub fn notify(&self, notice: &Control) -> bool {
-        self.lanes.read().living().iter().any(|lane| lane.notify(notice.clone()))
+        self.lanes.read().open().iter().any(|lane| lane.notify(notice.clone()))
     }
 
-    /// Opens a stream on the lane that has the least to carry and sends `first` on it. Asks for another lane where that
-    /// one has much.
+    /// Opens a stream on the least loaded lane and sends `first` on it. Requests another lane from the agent if that lane has
+    /// a high load.
     ///
     /// # Errors
-    /// Nothing was sent; [`OpenFailure`] says whether it is worth trying again.
+    /// Nothing was sent. [`OpenFailure`] says whether another attempt makes sense.
     pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(MuxStream, StreamPermit), OpenFailure> {
         loop {
             let client = self.usage().stream().ok_or(OpenFailure::ClientBusy)?;
             let tunnel = self.permits.try_acquire().ok_or(OpenFailure::Busy)?;
-            let chosen = self.lanes.read().choose()?;
-            if chosen.wants_another && self.asked.is_due() {
-                self.ask_for_lane();
+            let selected = self.lanes.read().select()?;
+            if selected.needs_another && self.lane_request.is_due() {
+                self.request_lane();
             }
-            let lane = Arc::clone(&chosen.lane);
-            let permit = StreamPermit::new(client, tunnel, chosen);
+            let lane = Arc::clone(&selected.lane);
+            let permit = StreamPermit::new(client, tunnel, selected);
             match tokio::time::timeout(deadline, lane.session().open(first)).await {
                 Ok(Ok(stream)) => {
-                    lane.check_wear();
+                    lane.request_replacement_if_due();
                     return Ok((stream, permit));
                 }
-                // That lane has just died, before anything was sent: another one may live.
+                // The lane broke before anything was sent: another one may work.
                 Ok(Err(_)) => lane.stop_accepting(),
                 Err(_) => return Err(OpenFailure::Stalled),
             }
@@ -320,6 +301,6 @@ impl Tunnel {
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tunnel({} of {}, {} lanes)", self.id, self.client(), self.lanes.read().living().len())
+        write!(f, "Tunnel({} of {}, {} lanes)", self.id, self.client(), self.lanes.read().open().len())
     }
 }

@@ -27,7 +27,7 @@ use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{ResponseHead, Scheme};
 use crate::protocol::frame::Status;
 use crate::routing::RoutingMode;
-use crate::server::directory::service::Offered;
+use crate::server::directory::offered::Offered;
 use crate::server::ingress::error_page::{Failure, is_grpc};
 use crate::server::ingress::forward::response_body::{Delimited, ForwardedBody, Held};
 use crate::server::ingress::observe::exchange::{About, Asked, Entry, Path};

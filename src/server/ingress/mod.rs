@@ -34,7 +34,7 @@ use crate::limits::{AddressPermit, Permit, Permits};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
-use crate::server::directory::service::Offered;
+use crate::server::directory::offered::Offered;
 use crate::server::ingress::entry::ending::Ending;
 use crate::server::ingress::entry::h2_stall::Stalls;
 use crate::server::ingress::entry::lingering_close::Unread;

@@ -6,8 +6,8 @@ mod shown;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::certs::{CertError, NamedChain, Own, SelfMade};
-use crate::config::OwnCertificate;
-use crate::config::ServerConfig;
+use crate::server::options::OwnCertificate;
+use crate::server::options::ServerOptions;
 use crate::values::Fingerprint;
 pub(crate) use shown::{Certificates, check, check_all};
 
@@ -46,7 +46,7 @@ impl ServerCertificate {
     ///
     /// # Errors
     /// The message names the file and the way out.
-    pub fn load_or_make(config: &ServerConfig) -> Result<Self, CertError> {
+    pub fn load_or_make(config: &ServerOptions) -> Result<Self, CertError> {
         let tls = &config.tunnel.tls;
         match &tls.own {
             Some(own) => Self::own(own),
@@ -58,7 +58,7 @@ impl ServerCertificate {
     ///
     /// # Errors
     /// As [`ServerCertificate::load_or_make`].
-    pub fn look(config: &ServerConfig) -> Result<Option<Self>, CertError> {
+    pub fn look(config: &ServerOptions) -> Result<Option<Self>, CertError> {
         let tls = &config.tunnel.tls;
         match &tls.own {
             Some(own) => Self::own(own).map(Some),
@@ -71,7 +71,7 @@ impl ServerCertificate {
     ///
     /// # Errors
     /// As [`ServerCertificate::load_or_make`].
-    pub fn renew(config: &ServerConfig) -> Result<Self, CertError> {
+    pub fn renew(config: &ServerOptions) -> Result<Self, CertError> {
         SelfMade::renew(&config.tunnel.tls.dir, &self_made_names(config)).map(Self::of)
     }
 
@@ -104,7 +104,7 @@ impl ServerCertificate {
 ///
 /// # Errors
 /// The message names the file and the way out.
-pub fn public_chains(config: &ServerConfig) -> Result<Vec<NamedChain>, CertError> {
+pub fn public_chains(config: &ServerOptions) -> Result<Vec<NamedChain>, CertError> {
     if config.public.certificates.is_empty() {
         return SelfMade::ensure(&config.tunnel.tls.dir, &self_made_names(config))
             .map(|made| vec![ServerCertificate::of(made).named()]);
@@ -115,7 +115,7 @@ pub fn public_chains(config: &ServerConfig) -> Result<Vec<NamedChain>, CertError
 
 /// One certificate of the server's own making serves agents and visitors: agents usually dial the domain that visitors
 /// use.
-fn self_made_names(config: &ServerConfig) -> Vec<String> {
+fn self_made_names(config: &ServerOptions) -> Vec<String> {
     let mut names = config.tunnel.tls.names.clone();
     let domain = &config.public.domain;
     let below = config.public.https.map(|_| format!("*.{domain}"));

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::certificate;
 use super::settings::Settings;
 use crate::auth::{AdminToken, TicketKey};
-use crate::config::{Problem, ServerConfig};
+use crate::schema::Problem;
+use crate::server::options::ServerOptions;
 use crate::telemetry::check_log_file;
 
 /// The key that signs tickets, in `tunnel.tls.dir`.
@@ -14,7 +15,7 @@ pub(crate) const TICKET_KEY: &str = "ticket.key";
 /// Everything in the files that `config` names, but for the clients file, that [`Server::bind`](crate::server::Server::bind)
 /// would stumble over: by key path, all at once. Opens no port and makes no file; what is not there yet and would be made
 /// at the start is no problem. Blocks on files. Must be called on a tokio runtime.
-pub fn check(config: &ServerConfig) -> Vec<Problem> {
+pub fn check(config: &ServerOptions) -> Vec<Problem> {
     let mut problems = certificate::check_all(config);
     let mut add = |key: &str, error: Option<String>| {
         // A folder may be in the way of several files.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::protocol::control::Control;
 use crate::server::Shared;
-use crate::server::directory::tunnel::Retired;
+use crate::server::directory::tunnel::RetireReason;
 use crate::server::ingress::observe::live_requests::LiveRequest;
 
 /// How long connections may take to end after the drain.
@@ -48,7 +48,7 @@ impl Shared {
         self.drained.cancel();
         // Those whose login was under way at the start of the drain are among them now.
         for tunnel in self.registry.all() {
-            tunnel.retire(Retired::Draining);
+            tunnel.retire(RetireReason::Draining);
         }
         if !in_time || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
             self.cut.cancel();
@@ -102,12 +102,13 @@ mod tests {
 
     use super::*;
     use crate::auth::LaneSecret;
-    use crate::config::{Environment, Flags, ServerConfig};
     use crate::link::mux;
     use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+    use crate::schema::{Environment, Flags};
     use crate::server::Server;
-    use crate::server::agents::login::Authenticated;
+    use crate::server::directory::authenticated::Authenticated;
     use crate::server::directory::tunnel::{Lane, Tunnel};
+    use crate::server::options::ServerOptions;
     use crate::tenants::clients::Clients;
     use crate::tenants::entry::ClientsFile;
     use crate::values::{InstanceId, LaneId, TunnelId};
@@ -118,7 +119,7 @@ mod tests {
             .with("public.http", "127.0.0.1:0")
             .with("admin.listen", "127.0.0.1:0")
             .with("tunnel.tls.dir", dir.to_str().unwrap());
-        let config = ServerConfig::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
+        let config = ServerOptions::from_text(&dir.join("server.toml"), "", &Environment::default(), &flags).unwrap();
         let clients = ClientsFile::from_text(&dir.join("clients.toml"), "[clients]\n").unwrap();
         Server::bind(config, Clients::new(clients)).unwrap()
     }
@@ -139,7 +140,7 @@ mod tests {
             let (pipe, _far) = tokio::io::duplex(64);
             let config = MuxConfig { max_streams: 10, yield_first: false, window_growth: WINDOW_GROWTH };
             let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
-            let guard = registration.first_lane(Lane::new(LaneId::next(), session, 10, 1000).0).unwrap();
+            let guard = registration.activate(Lane::new(LaneId::next(), session, 10, 1000).0).unwrap();
             visitor_leaves.notify_one();
             let mut retired = guard.tunnel().retired();
             timeout(Duration::from_secs(10), retired.wait_for(Option::is_some))
@@ -149,7 +150,7 @@ mod tests {
                 .clone()
         };
         let (drained, retired) = tokio::join!(draining, late_login);
-        assert_eq!((drained, retired), (Drained { requests_cut: 0 }, Some(Retired::Draining)));
+        assert_eq!((drained, retired), (Drained { requests_cut: 0 }, Some(RetireReason::Draining)));
     }
 
     #[tokio::test(start_paused = true)]

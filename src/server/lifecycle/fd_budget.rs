@@ -1,6 +1,6 @@
 //! How many connections the process has room for: each takes a file descriptor, and of those there are only so many.
 
-use crate::config::LimitConfig;
+use crate::server::options::LimitOptions;
 
 /// Visitors' connections, and agents' that are not logged in yet, that may be open at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(crate) struct Room {
 impl Room {
     /// What the configuration says, or what the process may open if that is less. Strangers get three quarters and an
     /// eighth of it at most: the rest is for agents, the admin port and files, which they must not use up.
-    pub(crate) fn of(limits: &LimitConfig) -> Self {
+    pub(crate) fn of(limits: &LimitOptions) -> Self {
         let wanted = Self { connections: limits.connections, logins: crate::server::LOGINS_UNDER_WAY };
         // Where the system does not tell, its own limit is all there is.
         let files = rlimit::Resource::NOFILE.get_soft().ok().and_then(|files| usize::try_from(files).ok());
@@ -21,7 +21,7 @@ impl Room {
 
     /// As [`Room::of`], and the log says so if that is less: when the limits of a running server change. At its start
     /// whoever starts it says so.
-    pub(crate) fn of_changed(limits: &LimitConfig) -> Self {
+    pub(crate) fn of_changed(limits: &LimitOptions) -> Self {
         let room = Self::of(limits);
         if room.connections < limits.connections {
             tracing::warn!(

@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use crate::config::ServerConfig;
 use crate::limits::FREE_HEAD;
 use crate::link::mux::SPARED;
 use crate::link::write;
@@ -12,6 +11,7 @@ use crate::protocol::json;
 use crate::server::REMEMBERED_ADDRESSES;
 use crate::server::directory::tunnel::MAX_LANES;
 use crate::server::ingress::entry::http::{HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER};
+use crate::server::options::ServerOptions;
 
 /// What rustls keeps for a connection at most: records that have come, plaintext, and records to send.
 const TLS: usize = 160 * 1024;
@@ -50,7 +50,7 @@ pub struct Ceiling {
 
 impl Ceiling {
     /// What `config` allows.
-    pub fn of(config: &ServerConfig) -> Self {
+    pub fn of(config: &ServerOptions) -> Self {
         let limits = &config.limits;
         let span = if config.traces.endpoint.is_some() { SPAN } else { 0 };
         let request = 2 * limits.head_size.min(FREE_HEAD) + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
@@ -106,12 +106,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Environment, Flags};
+    use crate::schema::{Environment, Flags};
 
     const KIB: u64 = 1024;
 
     fn ceiling(text: &str) -> Ceiling {
-        let config = ServerConfig::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new());
+        let config = ServerOptions::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new());
         Ceiling::of(&config.unwrap())
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::certificate;
 use super::settings::Settings;
-use crate::config::{ConfigErrors, Problem, Renewed, ServerConfig, shared_origin_warning};
+use crate::schema::{ConfigErrors, Problem};
 use crate::server::Shared;
+use crate::server::options::{Renewed, ServerOptions, shared_origin_warning};
 use crate::telemetry::{LogLevel, check_log_file};
 use crate::tenants::file_store::load_clients;
 
@@ -61,7 +62,7 @@ struct Draft {
 
 impl Draft {
     /// Blocks on files.
-    fn new(loaded: Result<ServerConfig, ConfigErrors>, before: &Settings) -> Self {
+    fn new(loaded: Result<ServerOptions, ConfigErrors>, before: &Settings) -> Self {
         let read = match loaded {
             Ok(read) => read,
             // The rest of the set is looked at all the same, as it counts now.
@@ -103,7 +104,7 @@ impl Reloader {
     /// Everything that is wrong with any of the files, at once.
     pub async fn reload(
         &self,
-        load: impl FnOnce() -> Result<ServerConfig, ConfigErrors> + Send + 'static,
+        load: impl FnOnce() -> Result<ServerOptions, ConfigErrors> + Send + 'static,
     ) -> Result<Reloaded, NotReloaded> {
         let _turn = self.shared.reloading.lock().await;
         let reloaded = self.take_over(load).await;
@@ -117,7 +118,7 @@ impl Reloader {
 
     async fn take_over(
         &self,
-        load: impl FnOnce() -> Result<ServerConfig, ConfigErrors> + Send + 'static,
+        load: impl FnOnce() -> Result<ServerOptions, ConfigErrors> + Send + 'static,
     ) -> Result<Reloaded, NotReloaded> {
         let shared = &self.shared;
         let before = shared.settings();
@@ -146,7 +147,7 @@ impl Reloader {
                 }
                 if changed.iter().any(|key| ["public.url", "public.routing", "public.redirect_to_https"].contains(key))
                 {
-                    shared.tell_all_where_they_are_reached();
+                    shared.notices(&shared.settings()).send_to_all();
                 }
                 Ok(Reloaded { changed, clients, certificates, waiting })
             }

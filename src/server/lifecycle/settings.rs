@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use crate::config::ServerConfig;
 use crate::routing::Router;
 use crate::server::agents::domain_verification::DomainProofs;
 use crate::server::lifecycle::fd_budget::Room;
+use crate::server::options::ServerOptions;
 use crate::server::{FIRST_FAILURES, LOGINS_OF_AN_ADDRESS, Shared, login_checks};
 
 /// The configuration, and what follows from it.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) config: ServerConfig,
+    pub(crate) config: ServerOptions,
     pub(crate) router: Router,
     /// How clients show that a domain is theirs, if they can.
     pub(crate) proofs: Option<Arc<DomainProofs>>,
@@ -23,7 +23,7 @@ impl Settings {
     ///
     /// # Errors
     /// Domains are to be proved by DNS, and there is no DNS; the message says what to do.
-    pub(crate) fn new(config: ServerConfig, before: Option<&Self>) -> Result<Self, String> {
+    pub(crate) fn new(config: ServerOptions, before: Option<&Self>) -> Result<Self, String> {
         let public = &config.public;
         let asks_the_same = |before: &&Self| {
             let before = &before.config.public;
@@ -69,6 +69,6 @@ impl Shared {
         self.held_bodies.set_capacity(limits.held_bodies);
         self.unread.set_limit(limits.unread_answers);
         self.registry.set_max_tunnels(tunnel.max_tunnels);
-        self.usages.change(self.clients.len(), |client| self.allowance(client));
+        self.usages.set_allowances(self.clients.len(), |client| self.allowance(client));
     }
 }

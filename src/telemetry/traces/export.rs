@@ -27,8 +27,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
-use crate::config::LocalTrust;
 use crate::transport::tls;
+use crate::transport::tls::LocalTrust;
 
 /// How long one attempt may take: a connection, the batch, the answer.
 const ATTEMPT: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::config::Ratio;
+use crate::telemetry::options::Ratio;
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn traces() -> (Traces, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
-    (Traces::start(&TracesConfig { endpoint, sample: Ratio::ALL }).unwrap(), listener)
+    (Traces::start(&TracesOptions { endpoint, sample: Ratio::ALL }).unwrap(), listener)
 }
 
 // The tests have one thread: whoever blocked it would wait for what only it can do.
@@ -66,7 +66,7 @@ async fn a_collector_that_does_not_answer_has_its_time_and_no_more() {
 
 #[tokio::test]
 async fn without_a_collector_there_is_nothing() {
-    let traces = Traces::start(&TracesConfig { endpoint: None, sample: Ratio::ALL }).unwrap();
+    let traces = Traces::start(&TracesOptions { endpoint: None, sample: Ratio::ALL }).unwrap();
     let span = traces.begin(&HeaderMap::new(), |_| panic!("described"));
     let mut headers = HeaderMap::new();
     span.pass_on(&mut headers);

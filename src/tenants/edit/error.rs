@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::ConfigErrors;
+use crate::schema::ConfigErrors;
 use crate::values::ClientId;
 
 /// Why a change was not made. The file is as it was.

@@ -1,6 +1,6 @@
 //! TLS with local applications.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -11,7 +11,17 @@ use rustls::pki_types::CertificateDer;
 
 use super::verifier::{Judge, Shown, believing};
 use super::{TlsError, ca_file, certificates_in, provider, system_roots};
-use crate::config::LocalTrust;
+
+/// What the certificate of an `https` application is checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalTrust {
+    /// The certificate authorities of the system.
+    System,
+    /// The authorities in this PEM file, and no others.
+    CaFile(PathBuf),
+    /// Nothing: whoever answers is taken for the application.
+    Anybody,
+}
 
 /// What an agent needs to speak TLS with a local application, offering `alpn`.
 ///

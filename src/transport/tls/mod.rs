@@ -16,11 +16,21 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError, ClientConfig, OtherError, RootCertStore, ServerConfig};
 
 use crate::certs::{SniCertificates, fingerprint_of};
-use crate::config::Trust;
 use crate::protocol::ALPN;
 use crate::values::Fingerprint;
-pub use local::local_client;
+pub use local::{LocalTrust, local_client};
 use verifier::{Judge, Shown};
+
+/// What the server's certificate is checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// The certificate authorities of the system.
+    System,
+    /// The authorities in this PEM file, and no others.
+    CaFile(PathBuf),
+    /// The authority whose key has this fingerprint, and no other.
+    Fingerprint(Fingerprint),
+}
 
 /// TLS cannot be set up as the configuration asks.
 #[derive(Debug, thiserror::Error)]

@@ -187,7 +187,7 @@ async fn a_connection_from_elsewhere_is_reset() {
             assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         } else {
             let host = ServerName::try_from("alice.localhost").unwrap();
-            let trust = adit::transport::tls::local_client(&adit::config::LocalTrust::Anybody, &[]).unwrap();
+            let trust = adit::transport::tls::local_client(&adit::transport::tls::LocalTrust::Anybody, &[]).unwrap();
             let socket = TcpStream::connect(server.https.unwrap()).await.unwrap();
             let shaken = soon("a TLS handshake", TlsConnector::from(trust).connect(host, socket)).await;
             assert_eq!(shaken.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);

@@ -1,6 +1,6 @@
 //! What visitors have open is shown, and can be ended.
 
-use adit::config::ValueKind;
+use adit::schema::ValueKind;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

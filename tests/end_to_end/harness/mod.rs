@@ -14,14 +14,16 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use adit::agent::options::AgentOptions;
 use adit::agent::{Agent, Changes, GivenUp, State};
 use adit::auth::{Cost, Token, hash_at};
-use adit::config::{AgentConfig, ConfigErrors, Environment, Flags, ServerConfig, ValueKind};
 use adit::limits::{HeldHeads, SharedBudget};
 use adit::link::mux::Unread;
+use adit::schema::{ConfigErrors, Environment, Flags, ValueKind};
 use adit::server::directory::registry::Registry;
 use adit::server::directory::tunnel::Tunnel;
 use adit::server::lifecycle::reload::{NotReloaded, Reloaded, Reloader};
+use adit::server::options::ServerOptions;
 use adit::server::{Drained, Server, StartError};
 use adit::tenants::clients::Clients;
 use adit::tenants::entry::ClientsFile;
@@ -113,8 +115,8 @@ pub fn replace_file(file: &Path, text: &str) {
 }
 
 /// What a configuration file of this text says, with these flags over it.
-pub fn server_config(file: &Path, text: &str, flags: &Flags) -> Result<ServerConfig, ConfigErrors> {
-    ServerConfig::from_text(file, text, &Environment::default(), flags)
+pub fn server_config(file: &Path, text: &str, flags: &Flags) -> Result<ServerOptions, ConfigErrors> {
+    ServerOptions::from_text(file, text, &Environment::default(), flags)
 }
 
 /// What a clients file says.
@@ -443,8 +445,8 @@ impl TestAgent {
     }
 }
 
-fn agent_config(flags: &Flags, services: Vec<ServiceEntry>) -> AgentConfig {
-    AgentConfig::from_flags(&Environment::default(), &flags.clone().with("services", services)).unwrap()
+fn agent_config(flags: &Flags, services: Vec<ServiceEntry>) -> AgentOptions {
+    AgentOptions::from_flags(&Environment::default(), &flags.clone().with("services", services)).unwrap()
 }
 
 /// One of `[[services]]`.

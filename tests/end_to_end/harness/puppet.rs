@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use adit::config::Trust;
 use adit::link::framed::{FrameReader, FrameWriter};
 use adit::link::handshake::{receive_answer, send};
 use adit::link::mux;
@@ -13,9 +12,10 @@ use adit::protocol::decode::{Decoder, Event};
 use adit::protocol::exchange::{RequestHead, ResponseHead};
 use adit::protocol::frame::{MAX_HEAD, Status};
 use adit::protocol::login::{
-    AgentInfo, Answer, Hello, Join, Known, Proof, Refused, ServiceKind, ServiceOffer, Welcome,
+    AgentInfo, Answer, Compatibility, Hello, Join, Known, Proof, Refused, ServiceKind, ServiceOffer, Welcome,
 };
 use adit::transport::tls;
+use adit::transport::tls::Trust;
 use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
 use bytes::{BufMut, Bytes};
 use http::{HeaderMap, HeaderName, StatusCode, Version};
@@ -38,9 +38,7 @@ pub async fn dial(address: SocketAddr, fingerprint: Fingerprint) -> TlsStream<Tc
 /// A proper first word, to be spoilt as needed.
 pub fn hello(client: &str, services: &[&str]) -> Hello {
     Hello {
-        protocol: VERSION,
-        capabilities: Vec::new(),
-        required: Vec::new(),
+        compatibility: Compatibility { protocol: VERSION, capabilities: Vec::new(), required: Vec::new() },
         client_id: ClientId::new(client).unwrap(),
         instance_id: InstanceId::random().unwrap(),
         proof: Some(Proof::Token(token(client).as_secret().clone())),
@@ -59,7 +57,7 @@ pub fn now() -> u64 {
 
 /// A further lane of the tunnel that `welcome` is of.
 pub fn join(hello: &Hello, welcome: &Welcome) -> Hello {
-    let join = Join { tunnel_id: welcome.tunnel_id, lane_secret: welcome.lane_secret.clone() };
+    let join = Join { tunnel_id: welcome.tunnel_id, lane_secret: welcome.lane.lane_secret.clone() };
     Hello { proof: None, join: Some(join), ..hello.clone() }
 }
 
@@ -88,7 +86,7 @@ pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcom
             let has_lane = || {
                 let tunnels = server.registry.tunnels_of(&hello.client_id);
                 let tunnel = tunnels.iter().find(|tunnel| tunnel.id() == welcome.tunnel_id);
-                tunnel.is_none_or(|tunnel| tunnel.lanes().iter().any(|lane| lane.id() == welcome.lane_id))
+                tunnel.is_none_or(|tunnel| tunnel.lanes().iter().any(|lane| lane.id() == welcome.lane.lane_id))
             };
             until("the lane", &server.registry, has_lane).await;
             Ok((welcome, pipe))

@@ -11,7 +11,9 @@ use adit::protocol::control::Control;
 use adit::protocol::decode::{Decoder, Event};
 use adit::protocol::exchange::{RequestHead, Scheme};
 use adit::protocol::frame::{MAX_HEAD, Status};
-use adit::protocol::login::{Answer, Hello, PublicService, Refusal, Refused, ServiceKind, ServiceOffer, Welcome};
+use adit::protocol::login::{
+    Answer, Hello, LaneGrant, LaneTerms, PublicService, Refusal, Refused, ServiceKind, ServiceOffer, Welcome,
+};
 use adit::protocol::preface::Preface;
 use adit::protocol::requirements::{CAPABILITIES, SERVICES};
 use adit::transport::tls;
@@ -93,16 +95,12 @@ impl Login {
     pub async fn welcome_with(mut self, capabilities: &[&str], heartbeat_s: f64) -> Lane {
         let welcome = Welcome {
             tunnel_id: TunnelId::random().unwrap(),
-            lane_id: LaneId::next(),
-            lane_secret: secret("lane"),
-            lane_address: None,
+            lane: LaneGrant { lane_id: LaneId::next(), lane_secret: secret("lane"), lane_address: None },
             node_id: "stand-in".to_owned(),
             ticket: secret("ticket"),
             services: public(&self.names()),
             standby: Vec::new(),
-            heartbeat_s,
-            max_streams: 100,
-            connect_timeout_s: 5.0,
+            terms: LaneTerms { heartbeat_s, max_streams: 100, connect_timeout_s: 5.0 },
             capabilities: capabilities.iter().map(|text| (*text).to_owned()).collect(),
             server_version: "0".to_owned(),
         };

@@ -5,8 +5,8 @@ mod whole;
 use std::time::Duration;
 
 use adit::agent::State;
-use adit::config::ValueKind;
 use adit::protocol::login::{Hello, Refusal, ServiceKind, ServiceOffer};
+use adit::schema::ValueKind;
 use adit::values::Domain;
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
@@ -191,7 +191,7 @@ async fn agents_learn_where_visitors_reach_them_from_now_on_and_new_lanes_what_c
     let is_told = |state: &State| matches!(state, State::Connected { services, .. } if services[0].public_urls.first().is_some_and(|told| told == url));
     agent.reaches("another address", is_told).await;
     let (welcome, _pipe) = log_in(&server, &hello("bob", &["bob"])).await.unwrap();
-    assert_eq!((welcome.heartbeat_s, welcome.connect_timeout_s), (1.234, 77.0));
+    assert_eq!((welcome.terms.heartbeat_s, welcome.terms.connect_timeout_s), (1.234, 77.0));
 }
 
 #[tokio::test]

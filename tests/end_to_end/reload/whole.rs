@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use adit::config::{Flags, LocalTrust};
+use adit::schema::Flags;
 use adit::server::Server;
 use adit::server::lifecycle::reload::{NotReloaded, Reloaded, Reloader};
 use adit::tenants::clients::Clients;
 use adit::transport::tls;
+use adit::transport::tls::LocalTrust;
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;
 use tokio::net::TcpStream;

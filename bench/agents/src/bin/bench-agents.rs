@@ -10,7 +10,8 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use adit::agent::{Agent, State};
-use adit::config::{AgentConfig, Environment, Flags, ValueKind};
+use adit::agent::options::AgentOptions;
+use adit::schema::{Environment, Flags, ValueKind};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,7 +44,7 @@ fn config(
     (port, fingerprint): (u16, &str),
     (files, app): (&str, &str),
     environment: &Environment,
-) -> Result<AgentConfig, Box<dyn Error>> {
+) -> Result<AgentOptions, Box<dyn Error>> {
     let client = number / OF_A_CLIENT;
     let server = format!("10.78.{}.{}:{port}", client / OF_A_NETWORK, client % OF_A_NETWORK + 1);
     let client = format!("c{client}");
@@ -59,7 +60,7 @@ fn config(
         .with("client_id", client)
         .with("fingerprint", fingerprint)
         .with("services", vec![service]);
-    Ok(AgentConfig::from_flags(environment, &flags)?)
+    Ok(AgentOptions::from_flags(environment, &flags)?)
 }
 
 /// Runs them until the process is ended.

@@ -15,7 +15,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::pool::{IDLE_TIME, QUIET};
 use super::*;
-use crate::config::{LocalTrust, LocalUrl};
+use crate::agent::options::LocalUrl;
+use crate::transport::tls::LocalTrust;
 use crate::transport::tls::{self, HTTP1};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

@@ -121,7 +121,7 @@ impl Shared {
     fn may_still_have(&self, client: &ClientId, service: &Service) -> bool {
         service.offer().domains.iter().all(|domain| {
             self.clients.may_have_domain(client, domain)
-                || (service.has_proved(domain) && self.clients.owner_of_domain(domain.as_str()).is_none())
+                || (service.has_verified(domain) && self.clients.owner_of_domain(domain.as_str()).is_none())
         })
     }
 

@@ -1,4 +1,4 @@
-//! From a name or a domain to whoever offers it.
+//! The index from names and domains to what serves them.
 
 use std::borrow::Borrow;
 use std::hash::Hash;
@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
-use crate::server::directory::service::Offered;
+use crate::server::directory::offered::Offered;
 use crate::values::{ClientId, TunnelId};
 
-/// Who offers what. Readers take a clone out and hold no lock; writers take turns, which is the registry's business.
+/// An index by name or domain. Readers clone an entry and hold no lock; the registry serializes writers.
 #[derive(Debug)]
 pub(crate) struct Index<K: Eq + Hash>(DashMap<K, Holders>);
 
-/// Those that one key leads to: one, or several of one client that share the visitors. Never empty.
+/// The owners of one key: one, or several of one client that share the visitors. Never empty.
 #[derive(Debug, Default)]
 struct Holders {
     members: Vec<Arc<Offered>>,
-    /// Where the next visitor begins to look, so that idle members take turns.
+    /// The member that the next selection starts with, so that idle members take turns.
     next: AtomicUsize,
 }
 
 impl Holders {
-    /// The member with the fewest open streams, of those that fit and can serve.
+    /// Returns the fitting member with the fewest open streams; members that serve come first.
     fn choose(&self, fits: impl Fn(&Offered) -> bool) -> Option<&Arc<Offered>> {
         if let [only] = &*self.members {
             return Some(only).filter(|held| fits(held));
@@ -36,15 +36,17 @@ impl Holders {
 }
 
 impl<K: Eq + Hash> Index<K> {
+    /// Creates an empty index.
     pub(crate) fn new() -> Self {
         Self(DashMap::new())
     }
 
+    /// Returns whether it is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whoever is to serve the next visitor of `key`, of those that fit.
+    /// Returns the fitting member that serves the next visitor of `key`.
     pub(crate) fn choose<Q>(&self, key: &Q, fits: impl Fn(&Offered) -> bool) -> Option<Arc<Offered>>
     where
         K: Borrow<Q>,
@@ -53,17 +55,17 @@ impl<K: Eq + Hash> Index<K> {
         self.0.get(key)?.choose(fits).cloned()
     }
 
-    /// Whether another client holds `key`.
+    /// Returns whether another client has `key`.
     pub(crate) fn is_foreign(&self, key: &K, client: &ClientId) -> bool {
         self.0.get(key).is_some_and(|holders| holders.members.iter().any(|held| held.tunnel.client() != client))
     }
 
-    /// All that `key` leads to.
+    /// Returns all that `key` leads to.
     pub(crate) fn members(&self, key: &K) -> Vec<Arc<Offered>> {
         self.0.get(key).map(|holders| holders.members.clone()).unwrap_or_default()
     }
 
-    /// From now on `key` leads to these.
+    /// Makes `key` lead to these members.
     pub(crate) fn set(&self, key: K, members: Vec<Arc<Offered>>) {
         if members.is_empty() {
             self.0.remove(&key);
@@ -72,7 +74,7 @@ impl<K: Eq + Hash> Index<K> {
         }
     }
 
-    /// Whether `key` leads to this tunnel.
+    /// Returns whether `key` leads to this tunnel.
     pub(crate) fn leads_to(&self, key: &K, tunnel: TunnelId) -> bool {
         self.0.get(key).is_some_and(|holders| holders.members.iter().any(|held| held.tunnel.id() == tunnel))
     }

@@ -5,9 +5,12 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use tokio::time::advance;
 
-use super::tests::{House, at_domain, id, in_group, lane, login, offer, offering, retired, service};
+use super::tests::{Fixture, at_domain, id, in_group, lane, login, offer, offering, retired, service};
 use super::*;
 use crate::protocol::login::ServiceOffer;
+use crate::protocol::standby::Standby;
+use crate::server::directory::authenticated::Authenticated;
+use crate::server::directory::tunnel::RetireReason;
 use crate::values::InstanceId;
 
 fn standby(names: &[&str]) -> Authenticated {
@@ -22,126 +25,126 @@ fn again(guard: &LaneGuard, waits_for: &[&str]) -> Authenticated {
 }
 
 /// One moment later than a free name is kept.
-async fn wait_for_free_names(house: &House) {
-    advance(KEEP_FOR).await;
-    house.0.give_due();
+async fn wait_for_free_names(fixture: &Fixture) {
+    advance(RESERVATION_TIME).await;
+    fixture.0.release_expired();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_laptop_that_wakes_stands_by_until_the_desktop_is_gone_for_long_enough() {
     for heartbeat_missed in [false, true] {
-        let house = House::of(10);
-        let mut laptop = house.up(standby(&["alice"]));
+        let fixture = Fixture::of(10);
+        let mut laptop = fixture.up(standby(&["alice"]));
         if heartbeat_missed {
             let woken = again(&laptop, &[]);
             drop(laptop);
-            let desktop = house.up(standby(&["alice"]));
-            laptop = house.up(woken);
-            assert_eq!((house.holder("alice"), retired(&laptop)), (id(&desktop), None), "it stands by");
+            let desktop = fixture.up(standby(&["alice"]));
+            laptop = fixture.up(woken);
+            assert_eq!((fixture.holder("alice"), retired(&laptop)), (id(&desktop), None), "it stands by");
             drop(desktop);
         } else {
-            let desktop = house.up(standby(&["alice"]));
-            assert_eq!((house.holder("alice"), retired(&laptop)), (id(&desktop), None), "it stands by");
+            let desktop = fixture.up(standby(&["alice"]));
+            assert_eq!((fixture.holder("alice"), retired(&laptop)), (id(&desktop), None), "it stands by");
             drop(desktop);
         }
-        advance(KEEP_FOR - Duration::from_millis(1)).await;
-        assert!(house.0.give_due(), "it is still kept");
-        assert_eq!(house.holder("alice"), None);
+        advance(RESERVATION_TIME - Duration::from_millis(1)).await;
+        assert!(fixture.0.release_expired(), "it is still kept");
+        assert_eq!(fixture.holder("alice"), None);
         advance(Duration::from_millis(1)).await;
-        assert!(!house.0.give_due());
-        assert_eq!(house.holder("alice"), id(&laptop));
+        assert!(!fixture.0.release_expired());
+        assert_eq!(fixture.holder("alice"), id(&laptop));
         // A desktop that starts again is newer still.
-        let desktop = house.up(standby(&["alice"]));
-        assert_eq!((house.holder("alice"), retired(&laptop)), (id(&desktop), None));
+        let desktop = fixture.up(standby(&["alice"]));
+        assert_eq!((fixture.holder("alice"), retired(&laptop)), (id(&desktop), None));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_comes_back_has_its_name_at_once() {
-    let house = House::of(10);
-    let laptop = house.up(standby(&["alice"]));
-    let desktop = house.up(standby(&["alice"]));
-    for waits in [Duration::from_secs(5), KEEP_FOR * 2] {
+    let fixture = Fixture::of(10);
+    let laptop = fixture.up(standby(&["alice"]));
+    let desktop = fixture.up(standby(&["alice"]));
+    for waits in [Duration::from_secs(5), RESERVATION_TIME * 2] {
         let back = again(&desktop, &[]);
-        desktop.tunnel().retire(Retired::Leaving);
-        house.0.withdraw(desktop.tunnel());
+        desktop.tunnel().retire(RetireReason::Leaving);
+        fixture.0.withdraw(desktop.tunnel());
         advance(waits).await;
-        house.0.give_due();
-        assert_eq!(house.holder("alice"), if waits < KEEP_FOR { None } else { id(&laptop) });
-        let back = house.up(back);
-        assert_eq!((house.holder("alice"), retired(&laptop)), (id(&back), None));
-        back.tunnel().retire(Retired::Leaving);
-        house.0.withdraw(back.tunnel());
+        fixture.0.release_expired();
+        assert_eq!(fixture.holder("alice"), if waits < RESERVATION_TIME { None } else { id(&laptop) });
+        let back = fixture.up(back);
+        assert_eq!((fixture.holder("alice"), retired(&laptop)), (id(&back), None));
+        back.tunnel().retire(RetireReason::Leaving);
+        fixture.0.withdraw(back.tunnel());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_of_the_server_the_owner_has_its_name_in_either_order() {
-    let before = House::of(10);
+    let before = Fixture::of(10);
     let laptop = before.up(standby(&["alice"]));
     let desktop = before.up(standby(&["alice"]));
     for laptop_is_first in [false, true] {
-        let house = House::of(10);
+        let fixture = Fixture::of(10);
         if laptop_is_first {
-            let laptop = house.up(again(&laptop, &["alice"]));
-            assert_eq!(house.holder("alice"), None, "its owner is on its way, perhaps");
-            let desktop = house.up(again(&desktop, &[]));
-            assert_eq!((house.holder("alice"), retired(&laptop)), (id(&desktop), None));
+            let laptop = fixture.up(again(&laptop, &["alice"]));
+            assert_eq!(fixture.holder("alice"), None, "its owner is on its way, perhaps");
+            let desktop = fixture.up(again(&desktop, &[]));
+            assert_eq!((fixture.holder("alice"), retired(&laptop)), (id(&desktop), None));
         } else {
-            let desktop = house.up(again(&desktop, &[]));
-            let laptop = house.up(again(&laptop, &["alice"]));
-            assert_eq!((house.holder("alice"), retired(&laptop)), (id(&desktop), None));
+            let desktop = fixture.up(again(&desktop, &[]));
+            let laptop = fixture.up(again(&laptop, &["alice"]));
+            assert_eq!((fixture.holder("alice"), retired(&laptop)), (id(&desktop), None));
         }
     }
     // If the owner is gone for good, the one that stands by has it in the end.
-    let house = House::of(10);
-    let laptop = house.up(again(&laptop, &["alice"]));
-    let back = house.up(again(&laptop, &["alice"]));
-    assert_eq!(house.holder("alice"), None, "to come again does not make it an owner");
-    wait_for_free_names(&house).await;
-    assert_eq!(house.holder("alice"), id(&back));
+    let fixture = Fixture::of(10);
+    let laptop = fixture.up(again(&laptop, &["alice"]));
+    let back = fixture.up(again(&laptop, &["alice"]));
+    assert_eq!(fixture.holder("alice"), None, "to come again does not make it an owner");
+    wait_for_free_names(&fixture).await;
+    assert_eq!(fixture.holder("alice"), id(&back));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_with_names_left_has_a_free_one_back_after_the_same_time() {
-    let house = House::of(10);
+    let fixture = Fixture::of(10);
     let both = || [at_domain("blog", "blog.example"), offer("alice")];
-    let older = house.up(offering("alice", both()).standing_by(&[]));
-    let newer = house.up(offering("alice", [at_domain("blog", "blog.example")]).standing_by(&[]));
+    let older = fixture.up(offering("alice", both()).standing_by(&[]));
+    let newer = fixture.up(offering("alice", [at_domain("blog", "blog.example")]).standing_by(&[]));
     let by = newer.tunnel().as_other();
-    assert_eq!(house.0.standbys(older.tunnel()), [Standby { name: "blog".parse().unwrap(), by: Some(by) }]);
-    assert_eq!((house.holder("alice"), house.at("blog.example")), (id(&older), id(&newer)));
+    assert_eq!(fixture.0.standbys(older.tunnel()), [Standby { name: "blog".parse().unwrap(), by: Some(by) }]);
+    assert_eq!((fixture.holder("alice"), fixture.at("blog.example")), (id(&older), id(&newer)));
     // It offers another name instead.
-    house.0.change_services(newer.tunnel(), vec![service(offer("shop"))]).unwrap();
-    assert_eq!((house.holder("blog"), house.at("blog.example")), (None, None));
-    wait_for_free_names(&house).await;
-    assert_eq!((house.holder("blog"), house.at("blog.example")), (id(&older), id(&older)));
+    fixture.0.change_services(newer.tunnel(), vec![service(offer("shop"))]).unwrap();
+    assert_eq!((fixture.holder("blog"), fixture.at("blog.example")), (None, None));
+    wait_for_free_names(&fixture).await;
+    assert_eq!((fixture.holder("blog"), fixture.at("blog.example")), (id(&older), id(&older)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_stands_by_keeps_no_place_from_others() {
-    let house = House::of(2);
-    let first = house.up(standby(&["alice"]));
-    let second = house.up(standby(&["alice"]));
+    let fixture = Fixture::of(2);
+    let first = fixture.up(standby(&["alice"]));
+    let second = fixture.up(standby(&["alice"]));
     assert_eq!(retired(&first), None, "there is room");
-    let third = house.up(standby(&["alice"]));
-    assert!(matches!(retired(&first), Some(Retired::Replaced { .. })), "the oldest makes way");
-    assert_eq!((retired(&second), house.holder("alice")), (None, id(&third)));
-    assert_eq!(house.refusal(again(&first, &["alice"])), RegisterError::TooMany);
+    let third = fixture.up(standby(&["alice"]));
+    assert!(matches!(retired(&first), Some(RetireReason::Replaced { .. })), "the oldest makes way");
+    assert_eq!((retired(&second), fixture.holder("alice")), (None, id(&third)));
+    assert_eq!(fixture.refusal(again(&first, &["alice"])), RegisterError::TooMany);
     drop(first);
-    assert_eq!(house.refusal(again(&second, &["blog"])), RegisterError::TooMany, "one at a time");
+    assert_eq!(fixture.refusal(again(&second, &["blog"])), RegisterError::TooMany, "one at a time");
 }
 
 #[test]
 fn an_older_agent_that_cannot_stand_by_is_told_who_has_the_name() {
-    let house = House::of(10);
-    let older = house.up(login("alice", &["alice"]));
-    let newer = house.up(standby(&["alice"]));
-    assert_eq!(retired(&older), Some(Retired::Replaced { by: "test at 127.0.0.1".to_owned() }));
+    let fixture = Fixture::of(10);
+    let older = fixture.up(login("alice", &["alice"]));
+    let newer = fixture.up(standby(&["alice"]));
+    assert_eq!(retired(&older), Some(RetireReason::Replaced { by: "test at 127.0.0.1".to_owned() }));
     let back = Authenticated::for_tests("alice", older.tunnel().instance(), &["alice"]);
-    let error = house.refusal(back);
+    let error = fixture.refusal(back);
     assert_eq!(error, RegisterError::Replaced("alice".parse().unwrap(), newer.tunnel().as_other()));
-    assert!(error.refusal().1.starts_with("test at 127.0.0.1 was started later"), "{}", error.refusal().1);
+    assert!(error.refused().message.starts_with("test at 127.0.0.1 was started later"), "{}", error.refused().message);
 }
 
 /// One of the agents of the property below.
@@ -201,7 +204,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let house = House::of(100);
+            let fixture = Fixture::of(100);
             let instances: Vec<InstanceId> = plans.iter().map(|_| InstanceId::random().unwrap()).collect();
             let mut up: Vec<Option<LaneGuard>> = plans.iter().map(|_| None).collect();
             let mut last_owner: [u64; 2] = [0, 0];
@@ -217,9 +220,9 @@ proptest! {
                         let offers: Vec<ServiceOffer> = plan.names.iter().map(offer).collect();
                         let login = Authenticated::offering_for_tests("alice", instances[at], offers);
                         let login = if plan.can_stand_by { login.standing_by(&[]) } else { login };
-                        match house.register(login) {
-                            Ok(registration) => up[at] = Some(registration.first_lane(lane()).unwrap()),
-                            Err(RegisterError::Replaced(..) | RegisterError::Kept(_)) => {
+                        match fixture.register(login) {
+                            Ok(registration) => up[at] = Some(registration.activate(lane()).unwrap()),
+                            Err(RegisterError::Replaced(..) | RegisterError::Reserved(_)) => {
                                 prop_assert!(!plan.can_stand_by);
                             }
                             Err(error) => prop_assert!(false, "{:?}", error),
@@ -227,19 +230,19 @@ proptest! {
                     }
                     Step::Lose(at, in_order) => {
                         if let Some(guard) = up[at].take() && in_order {
-                            guard.tunnel().retire(Retired::Leaving);
-                            house.0.withdraw(guard.tunnel());
+                            guard.tunnel().retire(RetireReason::Leaving);
+                            fixture.0.withdraw(guard.tunnel());
                         }
                     }
                     Step::Wait(seconds) => {
                         advance(Duration::from_secs(seconds)).await;
-                        house.0.give_due();
+                        fixture.0.release_expired();
                     }
                 }
                 for (at, name) in NAMES.iter().enumerate() {
                     let candidates = candidates(&up, name);
                     let holders: HashSet<TunnelId> =
-                        house.0.names.members(&name.parse().unwrap()).iter().map(|held| held.tunnel.id()).collect();
+                        fixture.0.names.members(&name.parse().unwrap()).iter().map(|held| held.tunnel.id()).collect();
                     let Some(newest) = candidates.last() else {
                         prop_assert!(holders.is_empty());
                         continue;
@@ -247,7 +250,7 @@ proptest! {
                     if holders.is_empty() {
                         prop_assert!(newest.can_stand_by());
                         prop_assert!(newest.start() < last_owner[at], "its owner was started later");
-                        prop_assert!(free_since[at].elapsed() < KEEP_FOR, "it was kept for too long");
+                        prop_assert!(free_since[at].elapsed() < RESERVATION_TIME, "it was kept for too long");
                         continue;
                     }
                     let group = group_of(newest);

@@ -16,7 +16,7 @@ use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::frame;
 use crate::protocol::frame::Status;
 use crate::protocol::preface::Preface;
-use crate::server::directory::service::Offered;
+use crate::server::directory::offered::Offered;
 use crate::server::ingress::Admission;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::forward::response_body::Held;

@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::ending::Ending;
 use super::wire::Wire;
-use crate::config::TimeoutConfig;
 use crate::link::body::Idle;
 use crate::server::ingress::entry::lingering_close::{Rest, Unread};
 use crate::server::ingress::entry::request_target::{FirstBad, Http1Targets, Http2Targets, Marks};
+use crate::server::options::TimeoutOptions;
 use crate::transport::delivery::AllSent;
 use crate::transport::streams::ResetCodes;
 
@@ -174,9 +174,9 @@ enum Targets {
 
 impl VisitorSocket {
     /// Watches whether an answer was cut and a request not read when the connection ends, and its turns while it lasts.
-    pub(crate) fn new(wire: Wire, signs: (Arc<Ending>, Turns, Unread), timeouts: &TimeoutConfig) -> Self {
+    pub(crate) fn new(wire: Wire, signs: (Arc<Ending>, Turns, Unread), timeouts: &TimeoutOptions) -> Self {
         let (ending, turns, unread) = signs;
-        let TimeoutConfig { head, keep_alive, idle, .. } = *timeouts;
+        let TimeoutOptions { head, keep_alive, idle, .. } = *timeouts;
         let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
         let stuck = Idle::new(idle);
         Self { wire, ending, clock, stuck, unread, rest: None, targets: Targets::None, codes: None, all_sent: None }

@@ -69,7 +69,7 @@ pub(crate) fn opening(
         && request.headers().contains_key(DESTINATION)
     {
         let (method, authority) = (request.method().clone(), target.authority.as_deref());
-        strip_destination((&method, request.headers_mut()), &format!("/{name}"), authority)
+        strip_destination(&method, request.headers_mut(), &format!("/{name}"), authority)
             .map_err(|_| Failure::BadRequest)?;
     }
     // All of it lies in the buffer that the head was read into, which the connection wants back.

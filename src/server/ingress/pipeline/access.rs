@@ -9,7 +9,7 @@ use http_body::Body;
 use crate::access::{Decision, NotLetIn, Signed, Verifier};
 use crate::limits::{AddressKey, Owner, Portion};
 use crate::server::agents::login::unix_now;
-use crate::server::directory::service::Offered;
+use crate::server::directory::offered::Offered;
 use crate::server::ingress::Visit;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::pipeline::min_rate::Pace;
@@ -35,7 +35,7 @@ pub(crate) async fn check(
         Decision::NoCredential => return Err(Failure::Unauthorized(name.clone())),
         Decision::Compare(credential) => {
             let head = settings.config.timeouts.head;
-            let compared = shared.passwords.check((offered.tunnel.client(), access), &credential, visitor, head).await;
+            let compared = shared.passwords.check(offered.tunnel.client(), access, &credential, visitor, head).await;
             compared.map_err(|why| match why {
                 NotLetIn::Wrong => Failure::Unauthorized(name.clone()),
                 NotLetIn::TooOften(wait) => Failure::RateLimited(wait),

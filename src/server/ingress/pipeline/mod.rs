@@ -25,7 +25,7 @@ use crate::protocol::exchange::{MAX_FIELDS, Scheme};
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::Shared;
-use crate::server::directory::urls::with_port;
+use crate::server::directory::public_urls::with_port;
 use crate::server::ingress::Visit;
 use crate::server::ingress::entry::request_target;
 use crate::server::ingress::error_page;

@@ -7,7 +7,7 @@ use http::Method;
 
 use crate::link::mux::MuxStream;
 use crate::server::Shared;
-use crate::server::directory::service::Offered;
+use crate::server::directory::offered::Offered;
 use crate::server::directory::tunnel::{OpenFailure, StreamPermit};
 use crate::server::ingress::error_page::Failure;
 use crate::values::TunnelId;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::routing::{Asked, Route};
 use crate::server::Shared;
-use crate::server::directory::service::Offered;
+use crate::server::directory::offered::Offered;
 use crate::server::ingress::error_page::Failure;
 
 /// What a route leads to at this moment.

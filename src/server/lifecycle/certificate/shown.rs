@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ServerCertificate, public_chains, self_made_names};
 use crate::certs::{CertError, NamedChain, Own, OwnFile, SelfMade, SniCertificates, WatchedFiles};
-use crate::config::{OwnCertificate, Problem, ServerConfig};
+use crate::schema::Problem;
 use crate::server::agents::login::unix_now;
+use crate::server::options::{OwnCertificate, ServerOptions};
 
 /// How often the ends of certificates are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(12 * 60 * 60);
@@ -60,7 +61,7 @@ struct Inner {
     /// Why the files of now are not what is shown; nothing, if they are.
     problems: Mutex<Vec<Problem>>,
     /// What names them. Whoever reads them holds it.
-    config: tokio::sync::Mutex<Arc<ServerConfig>>,
+    config: tokio::sync::Mutex<Arc<ServerOptions>>,
     /// The files that are to be watched from now on, until somebody does.
     watched: Mutex<Option<WatchedFiles>>,
     /// They were taken over by somebody else than who watches.
@@ -71,13 +72,13 @@ struct Inner {
 #[must_use = "what is not taken over changes nothing"]
 pub(crate) struct ReadCertificates<'a> {
     of: &'a Inner,
-    turn: MutexGuard<'a, Arc<ServerConfig>>,
+    turn: MutexGuard<'a, Arc<ServerOptions>>,
     loaded: Loaded,
 }
 
 /// All that a configuration names, from the files.
 struct Loaded {
-    config: Arc<ServerConfig>,
+    config: Arc<ServerOptions>,
     tunnel: SniCertificates,
     https: Option<SniCertificates>,
     shown: Vec<Shown>,
@@ -87,7 +88,7 @@ struct Loaded {
 
 impl Loaded {
     /// Blocks on files.
-    fn load(config: Arc<ServerConfig>, before: &ServerConfig) -> Result<Self, Vec<Problem>> {
+    fn load(config: Arc<ServerOptions>, before: &ServerOptions) -> Result<Self, Vec<Problem>> {
         // Watched first: no change is missed.
         let (files, watched_before) = (files_of(&config), files_of(before));
         let watched = (files != watched_before).then(|| WatchedFiles::new(files.iter().map(PathBuf::as_path)));
@@ -153,7 +154,7 @@ impl Certificates {
     ///
     /// # Errors
     /// The message names the file and the way out.
-    pub(crate) fn load(config: &ServerConfig) -> Result<(Self, ServerCertificate), CertError> {
+    pub(crate) fn load(config: &ServerOptions) -> Result<(Self, ServerCertificate), CertError> {
         // Watched first: no change is missed.
         let files = files_of(config);
         let watched = WatchedFiles::new(files.iter().map(PathBuf::as_path));
@@ -195,7 +196,7 @@ impl Certificates {
     ///
     /// # Errors
     /// Everything that is wrong with them, at once.
-    pub(crate) async fn read(&self, config: ServerConfig) -> Result<ReadCertificates<'_>, Vec<Problem>> {
+    pub(crate) async fn read(&self, config: ServerOptions) -> Result<ReadCertificates<'_>, Vec<Problem>> {
         let turn = self.0.config.lock().await;
         let are_the_same = files_of(&turn) == files_of(&config);
         let read = self.read_in_turn(turn, Arc::new(config)).await;
@@ -212,8 +213,8 @@ impl Certificates {
 
     async fn read_in_turn<'a>(
         &'a self,
-        turn: MutexGuard<'a, Arc<ServerConfig>>,
-        config: Arc<ServerConfig>,
+        turn: MutexGuard<'a, Arc<ServerOptions>>,
+        config: Arc<ServerOptions>,
     ) -> Result<ReadCertificates<'a>, Vec<Problem>> {
         let before = Arc::clone(&turn);
         // It fails by itself only when the runtime ends.
@@ -285,7 +286,7 @@ fn shown(agents: &NamedChain, visitors: Option<&[NamedChain]>) -> Vec<Shown> {
 }
 
 /// What is wrong with the operator's own certificates that `config` names, all of it. Blocks on files.
-pub(crate) fn check(config: &ServerConfig) -> Vec<Problem> {
+pub(crate) fn check(config: &ServerOptions) -> Vec<Problem> {
     let tunnel = config.tunnel.tls.own.iter().map(|own| ("tunnel.tls".to_owned(), own));
     let public = config.public.certificates.iter().enumerate();
     let public = public.map(|(at, own)| (format!("public.certificates[{at}]"), own));
@@ -301,7 +302,7 @@ pub(crate) fn check(config: &ServerConfig) -> Vec<Problem> {
 
 /// The same, and what is wrong with the one of the server's own making, if there is to be one. Makes nothing. Blocks on
 /// files.
-pub(crate) fn check_all(config: &ServerConfig) -> Vec<Problem> {
+pub(crate) fn check_all(config: &ServerOptions) -> Vec<Problem> {
     let mut problems = check(config);
     if makes_one(config)
         && let Err(error) = SelfMade::check(&config.tunnel.tls.dir, &self_made_names(config))
@@ -324,14 +325,14 @@ fn problem(key: &str, error: &dyn std::fmt::Display) -> Problem {
 }
 
 /// The files that are read.
-fn files_of(config: &ServerConfig) -> Vec<PathBuf> {
+fn files_of(config: &ServerOptions) -> Vec<PathBuf> {
     let (tls, public) = (&config.tunnel.tls, &config.public);
     let own = tls.own.iter().chain(&public.certificates).flat_map(|own| [own.cert.clone(), own.key.clone()]);
     own.chain(makes_one(config).then(|| SelfMade::file(Path::new(&tls.dir)))).collect()
 }
 
 /// Whether one of the certificates is of the server's own making.
-fn makes_one(config: &ServerConfig) -> bool {
+fn makes_one(config: &ServerOptions) -> bool {
     let (tls, public) = (&config.tunnel.tls, &config.public);
     tls.own.is_none() || (public.https.is_some() && public.certificates.is_empty())
 }

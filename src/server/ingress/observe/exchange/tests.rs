@@ -7,7 +7,7 @@ use crate::auth::LaneSecret;
 use crate::limits::Permits;
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
-use crate::server::agents::login::Authenticated;
+use crate::server::directory::authenticated::Authenticated;
 use crate::server::directory::tunnel::{Lane, Tunnel};
 use crate::values::{InstanceId, LaneId, TunnelId};
 
@@ -34,7 +34,7 @@ async fn whoever_hears_that_nothing_is_open_finds_nothing_in_use() {
     let (lane, _notices) = Lane::new(LaneId::next(), session, 10, 1000);
     let login = Authenticated::for_tests("alice", InstanceId::random().unwrap(), &["alice"]);
     let tunnel = Arc::new(Tunnel::new(TunnelId::random().unwrap(), login, LaneSecret::random().unwrap(), 10));
-    tunnel.first_lane(&lane, 1);
+    tunnel.activate(&lane, 1);
 
     let (exchanges, server) = (TaskTracker::new(), Permits::new(10));
     exchanges.close();

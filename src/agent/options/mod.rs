@@ -1,0 +1,363 @@
+//! `agent.toml`: the home side. `adit agent` reads the file, `adit http` builds the same from flags alone.
+
+use std::path::{Path, PathBuf};
+
+mod local_url;
+mod saved_login;
+mod secret_file;
+mod service;
+
+pub use local_url::{LocalScheme, LocalUrl, Place};
+pub use saved_login::SavedLogin;
+pub use service::{HeaderCondition, HeaderRules, HostHeader, ProxyProtocol, Rule, Service};
+
+use crate::schema::{
+    ConfigErrors, Entry, Environment, FileText, Flags, Origin, Problem, Report, TOKEN_VARIABLE, Table, merge,
+};
+use crate::telemetry::options::{self as log, LogOptions};
+use crate::transport::tls::Trust;
+use crate::values::{ClientId, Secret, ServerAddress};
+
+/// Where the file is looked for when none is named.
+pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
+
+/// More than any token has, and less than would not fit a login, in bytes.
+const MAX_TOKEN: usize = 1024;
+
+/// The sections and keys at the top of the file.
+pub(crate) const TOP_LEVEL: &[&str] = &[
+    "ca",
+    "client_id",
+    "exit_when_replaced",
+    "fingerprint",
+    "log",
+    "max_streams",
+    "servers",
+    "services",
+    "token",
+    "token_file",
+];
+
+/// Everything an agent needs to know.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// The servers, in the order in which they are tried. Never empty.
+    pub servers: Vec<ServerAddress>,
+    /// The client the agent logs in as.
+    pub client_id: ClientId,
+    /// The client's token; empty only while [`AgentOptions::awaited`] says why.
+    pub token: Secret,
+    /// Whether the token comes from a saved login: then a server has accepted it before.
+    pub token_is_saved: bool,
+    /// Why the token file holds no token yet; only from [`AgentOptions::load_awaiting_token`].
+    pub awaited: Option<String>,
+    /// The file it was read from, if it has one of its own.
+    pub token_file: Option<PathBuf>,
+    /// How the agent knows that it talks to the right server.
+    pub trust: Trust,
+    /// What is offered. 1 to [`crate::protocol::login::MAX_SERVICES`], each with another name.
+    pub services: Vec<Service>,
+    /// How many requests are served at once. Default: 4,096, as many as a server sends one agent by default.
+    pub max_streams: usize,
+    /// Whether the agent exits, instead of standing by, when another agent of the client has all of its names. Default: no.
+    pub exit_when_replaced: bool,
+    /// What is logged, and how.
+    pub log: LogOptions,
+}
+
+impl AgentOptions {
+    /// Reads `file` (without one, [`DEFAULT_AGENT_FILE`]), the process's environment and `flags`; and what they leave open
+    /// of server, client and token, in the login that the user has kept.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigErrors> {
+        Self::load_with(file, &Environment::of_process(), flags, SavedLogin::folder().as_deref())
+    }
+
+    /// Like [`AgentOptions::load`], for an agent that can wait for its token file: a file that is missing, unreadable or
+    /// empty is no error, and [`AgentOptions::awaited`] says what is wrong with it.
+    ///
+    /// # Errors
+    /// Everything else that is wrong, at once.
+    pub fn load_awaiting_token(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigErrors> {
+        let saved = SavedLogin::folder();
+        from_layers(Some(&read_file(file)?), &Environment::of_process(), flags, (saved.as_deref(), TokenFile::MayCome))
+    }
+
+    /// Like [`AgentOptions::load`], with an environment of the caller's choice, and the folder of a kept login.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load_with(
+        file: Option<&Path>,
+        environment: &Environment,
+        flags: &Flags,
+        saved: Option<&Path>,
+    ) -> Result<Self, ConfigErrors> {
+        from_layers(Some(&read_file(file)?), environment, flags, (saved, TokenFile::MustBeThere))
+    }
+
+    /// Like [`AgentOptions::load`], without a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_command_line(flags: &Flags) -> Result<Self, ConfigErrors> {
+        let saved = SavedLogin::folder();
+        from_layers(None, &Environment::of_process(), flags, (saved.as_deref(), TokenFile::MustBeThere))
+    }
+
+    /// Resolves environment and flags alone, without a file or a kept login.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_flags(environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
+        from_layers(None, environment, flags, (None, TokenFile::MustBeThere))
+    }
+
+    /// Resolves `text` as if it had been read from `file`. Only files that hold secrets are read from the disk.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn from_text(file: &Path, text: &str, environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
+        Self::from_file(&FileText { path: file.to_owned(), text: text.to_owned() }, environment, flags, None)
+    }
+
+    pub(crate) fn from_file(
+        file: &FileText,
+        environment: &Environment,
+        flags: &Flags,
+        saved: Option<&Path>,
+    ) -> Result<Self, ConfigErrors> {
+        from_layers(Some(file), environment, flags, (saved, TokenFile::MustBeThere))
+    }
+}
+
+/// Whether the token file may still have to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenFile {
+    MustBeThere,
+    MayCome,
+}
+
+fn read_file(file: Option<&Path>) -> Result<FileText, ConfigErrors> {
+    let path = file.unwrap_or(Path::new(DEFAULT_AGENT_FILE));
+    FileText::read(path, "name one with --config, or share a single port without a file: `adit http 3000`")
+}
+
+fn from_layers(
+    file: Option<&FileText>,
+    environment: &Environment,
+    flags: &Flags,
+    (saved, token_file): (Option<&Path>, TokenFile),
+) -> Result<AgentOptions, ConfigErrors> {
+    let values = merge(file, environment, flags)?;
+    let path = file.map(|file| file.path.as_path());
+    let base = path.and_then(Path::parent).unwrap_or(Path::new(""));
+    let report = match token_file {
+        TokenFile::MustBeThere => Report::new(path, base),
+        TokenFile::MayCome => Report::new(path, base).deferring(),
+    };
+    let (saved, broken) = match saved.map(SavedLogin::read) {
+        Some(Ok(saved)) => (saved, None),
+        Some(Err(broken)) => (None, Some(broken)),
+        None => (None, None),
+    };
+    let config = resolve(report.root(values), environment.get(TOKEN_VARIABLE), saved.as_ref());
+    let awaited = report.take_deferred().pop().map(|problem| problem.to_string());
+    let config = config.map(|config| AgentOptions { awaited, ..config });
+    report.finish(config).map_err(|mut errors| {
+        // It is no matter as long as nobody needs it.
+        errors.problems.extend(broken.map(|broken| Problem {
+            key: String::new(),
+            message: format!("the saved login cannot be used: {broken}"),
+        }));
+        errors
+    })
+}
+
+/// A token, and the file it was read from.
+type FoundToken = (Secret, Option<PathBuf>);
+
+/// What of a login was given, for each of its parts: nothing, or what came of it.
+struct Given {
+    servers: Option<Vec<ServerAddress>>,
+    client_id: Option<Option<ClientId>>,
+    token: Option<Option<FoundToken>>,
+    trust: Option<Trust>,
+}
+
+impl Given {
+    /// Whether a saved login may fill in what is missing. It is for its own server and client alone: to no other server,
+    /// and to none that is to be known otherwise, its token must ever go.
+    fn may_be_completed_by(&self, saved: &SavedLogin) -> bool {
+        let is_incomplete = self.servers.is_none() || self.client_id.is_none() || self.token.is_none();
+        is_incomplete
+            && self.servers.as_ref().is_none_or(|servers| *servers == [saved.server.clone()])
+            && self.client_id.as_ref().is_none_or(|id| id.as_ref() == Some(&saved.client_id))
+            && self.trust.as_ref().is_none_or(|trust| *trust == saved.trust)
+    }
+}
+
+pub(crate) fn resolve(
+    mut root: Table<'_>,
+    token_variable: Option<&str>,
+    saved: Option<&SavedLogin>,
+) -> Option<AgentOptions> {
+    let report = root.report();
+    let given = Given {
+        servers: root
+            .by_default("required, or a saved login")
+            .within("at least one: `host`, `host:port` or `[v6]:port`")
+            .take("servers")
+            .map(servers),
+        client_id: root
+            .by_default("required, or a saved login")
+            .within("an id")
+            .take("client_id")
+            .map(|entry| entry.parse(ClientId::new)),
+        token: token(&mut root, token_variable),
+        trust: trust(&mut root),
+    };
+    let fits = saved.filter(|saved| given.may_be_completed_by(saved));
+    let unfit = match saved.filter(|_| fits.is_none()) {
+        Some(saved) => {
+            format!("; the saved login is for {} as {} and is used for nothing else", saved.server, saved.client_id)
+        }
+        None => String::new(),
+    };
+    let servers = given.servers.or(fits.map(|saved| vec![saved.server.clone()]));
+    let client_id = given.client_id.or(fits.map(|saved| Some(saved.client_id.clone())));
+    let token_is_saved = given.token.is_none();
+    let token = given.token.or(fits.map(|saved| Some((saved.token.clone(), None))));
+    for (key, is_there, advice) in [
+        (
+            "servers",
+            servers.is_some(),
+            "give --server or servers, like [\"tunnel.example.com:8080\"], or `adit login` once",
+        ),
+        ("client_id", client_id.is_some(), "give --id or client_id, the id the server's operator chose for you"),
+        ("token", token.is_some(), "give --token, ADIT_TOKEN or token_file"),
+    ] {
+        if !is_there {
+            report.problem(key, format!("is missing; {advice}{unfit}"));
+        }
+    }
+    let trust = given.trust.or(fits.map(|saved| saved.trust.clone())).unwrap_or(Trust::System);
+    let (client_id, (token, token_file)) = (client_id.flatten(), token.flatten().unzip());
+    let services = service::resolve_all(&mut root, client_id.as_ref());
+    let max_streams = root.number("max_streams", 4_096, 1..=100_000);
+    let exit_when_replaced = root.boolean("exit_when_replaced", false);
+    let log = log::resolve_agent(root.section("log"));
+    let token_file = token_file.flatten();
+    let (servers, client_id, token) = (servers?, client_id?, token?);
+    Some(AgentOptions {
+        servers,
+        client_id,
+        token,
+        token_is_saved,
+        awaited: None,
+        token_file,
+        trust,
+        services,
+        max_streams,
+        exit_when_replaced,
+        log,
+    })
+}
+
+fn servers(entry: Entry<'_>) -> Vec<ServerAddress> {
+    let (report, key) = (entry.report(), entry.key().to_owned());
+    let entries = entry.list();
+    if entries.as_ref().is_some_and(Vec::is_empty) {
+        report.problem(key, "is empty; give --server or servers, like [\"tunnel.example.com:8080\"]");
+    }
+    entries.into_iter().flatten().filter_map(|entry| entry.parse(str::parse)).collect()
+}
+
+/// How the server is to be known, if that is said.
+pub(crate) fn trust(root: &mut Table<'_>) -> Option<Trust> {
+    let ca = root.by_default("the system's authorities").within("a PEM file").path("ca");
+    let fingerprint = root.within("`sha256:` and 64 digits").parse("fingerprint", str::parse);
+    match (ca, fingerprint) {
+        (None, None) => None,
+        (Some(ca), None) => Some(Trust::CaFile(ca)),
+        (None, Some(fingerprint)) => Some(Trust::Fingerprint(fingerprint)),
+        (Some(ca), Some(_)) => {
+            root.report().problem("fingerprint", "is given together with ca; keep one of the two");
+            Some(Trust::CaFile(ca))
+        }
+    }
+}
+
+/// Where a token may come from.
+enum TokenSource<'r> {
+    Text(Entry<'r>),
+    File(Entry<'r>),
+    Variable(String),
+}
+
+/// The token from the highest layer that has one, if any has; two in one layer are refused.
+fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Option<FoundToken>> {
+    let report = root.report();
+    let mut sources: Vec<(Origin, TokenSource<'_>)> = Vec::new();
+    root.by_default("required, or one of `token_file`, `ADIT_TOKEN` and a saved login").within("a text");
+    sources.extend(root.take("token").map(|entry| (entry.origin(), TokenSource::Text(entry))));
+    root.within("a path");
+    sources.extend(root.take("token_file").map(|entry| (entry.origin(), TokenSource::File(entry))));
+    sources.extend(variable.map(|text| (Origin::Environment, TokenSource::Variable(text.to_owned()))));
+    let highest = sources.iter().map(|(origin, _)| *origin).max();
+    sources.retain(|(origin, _)| Some(*origin) == highest);
+    let (_, source) = sources.pop()?;
+    if !sources.is_empty() {
+        report.problem("token", "is given more than once; keep one of token, token_file and ADIT_TOKEN");
+        return Some(None);
+    }
+    Some(read_token(report, source))
+}
+
+fn read_token(report: &Report, source: TokenSource<'_>) -> Option<FoundToken> {
+    let (text, origin) = match source {
+        TokenSource::Text(entry) => {
+            let origin = entry.origin().suffix("token");
+            (entry.text()?, origin)
+        }
+        TokenSource::File(entry) => {
+            let origin = entry.origin().suffix("token_file");
+            return read_token_file(report, secret_file::path_of(entry)?, &origin);
+        }
+        TokenSource::Variable(text) => (text.trim().to_owned(), format!(" (from {TOKEN_VARIABLE})")),
+    };
+    match problem_with(&text) {
+        None => Some((Secret::new(text), None)),
+        Some(problem) => {
+            report.problem("token", format!("{problem}{origin}"));
+            None
+        }
+    }
+}
+
+/// Returns the token in the file at `path`, or an empty one if the caller can wait for it.
+fn read_token_file(report: &Report, path: PathBuf, origin: &str) -> Option<FoundToken> {
+    let problem = match secret_file::read(&path) {
+        Ok(text) => match problem_with(&text) {
+            None => return Some((Secret::new(text), Some(path))),
+            Some(problem) => format!("{problem}{origin}"),
+        },
+        Err(problem) => problem,
+    };
+    report.deferrable("token_file", problem).then(|| (Secret::new(""), Some(path)))
+}
+
+fn problem_with(token: &str) -> Option<&'static str> {
+    if token.is_empty() {
+        Some("holds no token; put in the one that `adit token new` printed")
+    } else if token.len() > MAX_TOKEN {
+        Some("is too long to be a token; put in the one that `adit token new` printed, and nothing else")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

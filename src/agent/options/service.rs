@@ -1,0 +1,337 @@
+//! `[[services]]` of `agent.toml`: what is offered, and how its local application is spoken to.
+
+mod access;
+mod rules;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use super::local_url::{LocalScheme, LocalUrl};
+use crate::protocol::access::AccessPolicy;
+use crate::protocol::json;
+use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceOffer};
+use crate::schema::{Entry, Origin, Table};
+use crate::transport::tls::LocalTrust;
+use crate::values::{ClientId, Domain, Name, split_host_port};
+pub use rules::{HeaderCondition, Rule};
+
+/// Bytes of a message to the server that all services may take; the rest is left for who the agent is.
+const MAX_OFFERS: usize = json::MAX - 2 * 1024;
+
+/// One local application that is offered under a public name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The public name it claims. Default: the client's id.
+    pub name: Name,
+    /// What it carries. Default: HTTP.
+    pub kind: ServiceKind,
+    /// Where it listens, and what it speaks there. Gets what no rule fits.
+    pub local: LocalUrl,
+    /// Which requests go to other applications: the first that fits decides.
+    pub rules: Vec<Rule>,
+    /// The public port that a `tcp` service wants; `None` takes any that the client may have.
+    pub remote_port: Option<u16>,
+    /// Whether it also answers for every host below its name. Default: no.
+    pub wildcard: bool,
+    /// Domains under which it can be reached beside its name.
+    pub domains: Vec<Domain>,
+    /// Shares its visitors with other agents that offer the name in the same group.
+    pub group: Option<Name>,
+    /// Which visitors get in. Default: all.
+    pub access: AccessPolicy,
+    /// The `Host` it is told.
+    pub host_header: HostHeader,
+    /// How an `https` application shows who it is.
+    pub trust: LocalTrust,
+    /// Whether it is told the visitor's address by the PROXY protocol, ahead of each connection. Default: no.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whether identity fields such as `Remote-User` are removed from requests. Default: no.
+    pub remove_identity_headers: bool,
+    /// What is changed in the heads of requests.
+    pub request_headers: HeaderRules,
+    /// What is changed in the heads of answers.
+    pub response_headers: HeaderRules,
+    /// Whether it was named on the command line: then advice names flags, not keys.
+    pub by_flags: bool,
+}
+
+impl Service {
+    /// What the server is told of it.
+    pub fn offer(&self) -> ServiceOffer {
+        ServiceOffer {
+            remote_port: self.remote_port,
+            wildcard: self.wildcard,
+            domains: self.domains.clone(),
+            group: self.group.clone(),
+            access: self.access.clone(),
+            ..ServiceOffer::new(self.name.clone(), self.kind)
+        }
+    }
+
+    /// Whether it leads to the same applications in the same way as `other`, whoever may come and from where.
+    pub fn leads_like(&self, other: &Self) -> bool {
+        let (domains, access) = (other.domains.clone(), other.access.clone());
+        let Self { name, remote_port, wildcard, group, .. } = other.clone();
+        Self { name, remote_port, wildcard, domains, group, access, ..self.clone() } == *other
+    }
+
+    /// Every application that it may lead to; some perhaps more than once.
+    pub fn locals(&self) -> impl Iterator<Item = &LocalUrl> {
+        std::iter::once(&self.local).chain(self.rules.iter().map(|rule| &rule.local))
+    }
+}
+
+/// The `Host` header the local application sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the visitor asked for.
+    Preserve,
+    /// The local address, for applications that answer to nothing else.
+    Local,
+    /// This one.
+    Value(String),
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// Changes to the fields of a head, made in this order: remove, set, add.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderRules {
+    /// All values of these go.
+    pub remove: Vec<HeaderName>,
+    /// These values take the place of whatever is there.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// These come beside what is there.
+    pub add: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HeaderRules {
+    /// Makes the changes.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name, value.clone());
+        }
+        for (name, value) in &self.add {
+            headers.append(name, value.clone());
+        }
+    }
+}
+
+/// All services of an agent; `id` is the name of one that has none.
+pub(crate) fn resolve_all(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Service> {
+    let report = root.report();
+    let entries = root.take("services").map(Entry::list);
+    match entries.as_ref().map(Option::as_deref) {
+        Some(None) => {}
+        None | Some(Some([])) => {
+            report.problem("services", "is missing; add a [[services]] section with local = \"http://127.0.0.1:3000\"");
+        }
+        Some(Some(entries)) if entries.len() > MAX_SERVICES => {
+            report.problem("services", format!("has {} entries, at most {MAX_SERVICES} are allowed", entries.len()));
+        }
+        Some(Some(_)) => {}
+    }
+    let mut services: Vec<Service> = Vec::new();
+    for table in entries.flatten().into_iter().flatten().filter_map(Entry::table) {
+        let (key, domains_key) = (table.key("name"), table.key("domains"));
+        let Some(service) = resolve(table, id) else { continue };
+        if services.iter().any(|other| other.name == service.name) {
+            report.problem(key, format!("`{}` is the name of another service already; choose another", service.name));
+        }
+        let of_others = |domain: &&Domain| services.iter().any(|other| other.domains.contains(domain));
+        for domain in service.domains.iter().filter(of_others) {
+            report.problem(&domains_key, format!("`{domain}` leads to another service already; remove one"));
+        }
+        services.push(service);
+    }
+    let offers: Vec<ServiceOffer> = services.iter().map(Service::offer).collect();
+    if let Err(json::JsonError::TooLarge { length, limit }) = json::encode_within(MAX_OFFERS, &offers) {
+        let message = format!(
+            "take {length} bytes in the message to the server, {limit} at most; list fewer domains, networks or users"
+        );
+        report.problem("services", message);
+    }
+    services
+}
+
+fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
+    let name = match table.by_default("the client's id").within("a name, none twice").take("name") {
+        Some(entry) => entry.parse(Name::new),
+        None => id.cloned().map(Name::from),
+    };
+    let kind = kind(&mut table);
+    let (local, rules) = rules::resolve(&mut table, kind);
+    let is_http = kind == ServiceKind::Http;
+    let mut locals = local.iter().chain(rules.iter().map(|rule| &rule.local));
+    let is_https = is_http && (local.is_none() || locals.any(|local| local.scheme() == LocalScheme::Https));
+    table.by_default("the first that is free").within(", one of the client's `tcp_ports`");
+    let remote_port = table.some_number("remote_port", 1..=65_535);
+    only_for(&table, "remote_port", remote_port.is_some(), kind == ServiceKind::Tcp, "services of the kind tcp");
+    let (wildcard, domains) = hosts(&mut table, kind);
+    let group = table.within("a name").parse("group", Name::new);
+    let access = access::resolve(table.by_default("everybody").within("see below").section("access"), kind);
+    table.by_default("`preserve`").within("`preserve`, `local`, or a host");
+    let host_header = table.parse("host_header", host_header);
+    only_for(&table, "host_header", host_header.is_some(), is_http, HTTP);
+    let trust = trust(&mut table, |table, key| only_for(table, key, true, is_https, "a local https:// application"));
+    let versions = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
+    let proxy_protocol = table.choice("proxy_protocol", "a version of the PROXY protocol", &versions);
+    let remove_identity_headers = table.boolean("remove_identity_headers", false);
+    only_for(&table, "remove_identity_headers", remove_identity_headers, is_http, HTTP);
+    let request_headers = header_rules(table.section("request_headers"));
+    let response_headers = header_rules(table.section("response_headers"));
+    for (key, rules) in [("request_headers", &request_headers), ("response_headers", &response_headers)] {
+        only_for(&table, key, *rules != HeaderRules::default(), is_http, HTTP);
+    }
+    Some(Service {
+        name: name?,
+        kind,
+        local: local?,
+        rules,
+        remote_port: remote_port.and_then(|port| u16::try_from(port).ok()),
+        wildcard,
+        domains,
+        group,
+        access,
+        host_header: host_header.unwrap_or(HostHeader::Preserve),
+        trust,
+        proxy_protocol,
+        remove_identity_headers,
+        request_headers,
+        response_headers,
+        by_flags: table.origin() == Origin::Flags,
+    })
+}
+
+const HTTP: &str = "services of the kind http";
+
+/// Complains of a key that has no meaning here.
+fn only_for(table: &Table<'_>, key: &str, given: bool, fits: bool, what: &str) {
+    if given && !fits {
+        table.report().problem(table.key(key), format!("is only for {what}; remove it"));
+    }
+}
+
+fn kind(table: &mut Table<'_>) -> ServiceKind {
+    let kinds = [ServiceKind::Http, ServiceKind::Tcp, ServiceKind::Tls].map(|kind| (kind.word(), kind));
+    table.by_default("`http`").choice("kind", "a kind of service", &kinds).unwrap_or(ServiceKind::Http)
+}
+
+/// `wildcard` and `domains`: the hosts under which it can be reached beside its name.
+fn hosts(table: &mut Table<'_>, kind: ServiceKind) -> (bool, Vec<Domain>) {
+    let wildcard = table.boolean("wildcard", false);
+    let mut domains: Vec<Domain> = Vec::new();
+    table.within(format!("at most {MAX_DOMAINS} domains, none in two services"));
+    let entries = table.take("domains").and_then(Entry::list).unwrap_or_default();
+    if entries.len() > MAX_DOMAINS {
+        let message = format!("has {} entries, at most {MAX_DOMAINS} are allowed", entries.len());
+        table.report().problem(table.key("domains"), message);
+    }
+    for entry in entries {
+        let read = |text: &str| match Domain::new(text) {
+            Ok(domain) if domains.contains(&domain) => Err(format!("`{domain}` is listed twice; remove one")),
+            read => read.map_err(|error| error.to_string()),
+        };
+        domains.extend(entry.parse(read));
+    }
+    let has_hosts = kind != ServiceKind::Tcp;
+    only_for(table, "wildcard", wildcard, has_hosts, "services of the kinds http and tls");
+    only_for(table, "domains", !domains.is_empty(), has_hosts, "services of the kinds http and tls");
+    (wildcard, domains)
+}
+
+/// A local address that fits the kind of service.
+fn local(text: &str, kind: ServiceKind) -> Result<LocalUrl, String> {
+    let local: LocalUrl = text.parse()?;
+    match (kind, local.scheme) {
+        (_, None) => Ok(local),
+        (ServiceKind::Http, Some(LocalScheme::Tcp)) => {
+            Err(format!("`{text}` is for services of the kind tcp; use http://, https://, h2c:// or unix:"))
+        }
+        (ServiceKind::Http, _) | (_, Some(LocalScheme::Tcp)) => Ok(local),
+        (ServiceKind::Tcp | ServiceKind::Tls, _) => Err(format!(
+            "`{text}` is for services of the kind http; a service of the kind {} has host:port, tcp://host:port or unix:",
+            kind.word()
+        )),
+    }
+}
+
+fn host_header(text: &str) -> Result<HostHeader, String> {
+    match text {
+        "preserve" => Ok(HostHeader::Preserve),
+        "local" => Ok(HostHeader::Local),
+        _ => split_host_port(text)
+            .map(|_| HostHeader::Value(text.to_owned()))
+            .map_err(|_| format!("`{text}` is no host; use \"preserve\", \"local\" or a host like app.internal")),
+    }
+}
+
+fn trust(table: &mut Table<'_>, given: impl Fn(&Table<'_>, &str)) -> LocalTrust {
+    let ca = table.by_default("the system's authorities").within("a PEM file").path("ca");
+    let skip = table.boolean("insecure_skip_verify", false);
+    if ca.is_some() {
+        given(table, "ca");
+    }
+    if skip {
+        given(table, "insecure_skip_verify");
+    }
+    match (ca, skip) {
+        (None, false) => LocalTrust::System,
+        (Some(ca), false) => LocalTrust::CaFile(ca),
+        (None, true) => LocalTrust::Anybody,
+        (Some(ca), true) => {
+            let message = "is given together with ca; keep one of the two, ca if you can";
+            table.report().problem(table.key("insecure_skip_verify"), message);
+            LocalTrust::CaFile(ca)
+        }
+    }
+}
+
+/// `remove`, `set` and `add`.
+fn header_rules(mut table: Table<'_>) -> HeaderRules {
+    let remove = table.within("names").list("remove", field_name).unwrap_or_default();
+    let set = fields(table.within("names and values").section("set"));
+    let add = fields(table.within("names and values").section("add"));
+    HeaderRules { remove, set, add }
+}
+
+fn fields(mut table: Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = Vec::new();
+    for key in table.keys() {
+        let name = field_name(&key).map_err(|message| table.report().problem(table.key(&key), message)).ok();
+        let value = table.parse(&key, |text| {
+            HeaderValue::from_str(text).map_err(|_| "has characters that a field cannot have".to_owned())
+        });
+        fields.extend(name.zip(value));
+    }
+    fields
+}
+
+/// A field that may be changed: not one that says where a message goes, how long it is, or what becomes of the connection.
+fn field_name(text: &str) -> Result<HeaderName, String> {
+    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is not the name of a field"))?;
+    match name {
+        HOST => Err("is what host_header is for".to_owned()),
+        CONNECTION | CONTENT_LENGTH | TE | TRAILER | TRANSFER_ENCODING | UPGRADE => {
+            Err(format!("`{name}` belongs to the connection, not to the message, and cannot be changed"))
+        }
+        _ if ["keep-alive", "proxy-connection"].contains(&name.as_str()) => {
+            Err(format!("`{name}` belongs to the connection, not to the message, and cannot be changed"))
+        }
+        _ => Ok(name),
+    }
+}
+
+#[cfg(test)]
+mod tests;
