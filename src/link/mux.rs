@@ -127,6 +127,11 @@ pub struct Driver {
     yielded: bool,
 }
 
+/// Returns yamux's own limit of streams for a session that is meant for `max_streams` at once.
+pub fn most_streams(max_streams: usize) -> usize {
+    max_streams * 2 + 16
+}
+
 /// Lays a session over `pipe`. What waits on its streams is limited by their windows alone.
 pub fn session(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig) -> (Session, Driver) {
     session_within(pipe, side, config, Unread::new(usize::MAX))
@@ -134,7 +139,7 @@ pub fn session(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig) -> (Session, 
 
 /// As [`session`]; what waits on its streams counts in `unread`.
 pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread: Arc<Unread>) -> (Session, Driver) {
-    let streams = config.max_streams * 2 + 16;
+    let streams = most_streams(config.max_streams);
     let mut settings = yamux::Config::default();
     // In this order: each setter asserts against what the others have set so far.
     settings.set_max_connection_receive_window(None);
@@ -146,7 +151,7 @@ pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread
         Side::Server => yamux::Mode::Server,
     };
     let pulse = Arc::new(Pulse::new());
-    let budget = Arc::new(SendBudget::new());
+    let budget = Arc::new(SendBudget::default());
     let (layer, drain) = write::over(pipe, Arc::clone(&pulse), Arc::clone(&budget), streams);
     let ledger = Ledger::new(unread, budget);
     let layer = Guard::new(layer, Arc::clone(&ledger), side);

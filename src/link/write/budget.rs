@@ -57,10 +57,10 @@ pub struct StreamSends {
 /// The data in a session's send queue, in bytes, and the writers that wait for room in it.
 ///
 /// Data frames count with their headers, from [`SendBudget::poll_admit`] to [`SendBudget::sent`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SendBudget(Mutex<State>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Bytes admitted and not yet taken by the pipe.
     queued: usize,
@@ -74,12 +74,6 @@ struct State {
 }
 
 impl SendBudget {
-    /// Returns the budget of a new session.
-    pub fn new() -> Self {
-        let waiting = BTreeMap::new();
-        Self(Mutex::new(State { queued: 0, rate: LinkRate::new(), waiting, next: 0, overtaken: 0, is_closed: false }))
-    }
-
     /// Admits up to `length` bytes (not 0) of `stream` as one frame and returns how many. Waits for room.
     ///
     /// The caller queues them at once and returns the rest with [`SendBudget::give_back`]. Cancel-safe; a caller that does

@@ -45,6 +45,16 @@ pub const MAX_CONTROL: usize = 64 * 1024;
 /// The error of a session with more control frames than it may queue.
 const TOO_MUCH_CONTROL: &str = "the peer takes no data, but causes too many answers";
 
+/// Returns how many bytes the layer of a session of up to `max_streams` streams holds at most: data, control frames, and
+/// a buffer that is not full.
+pub fn held_at_most(max_streams: usize) -> usize {
+    MAX_QUEUED + max_control(max_streams) + segments::SEGMENT
+}
+
+fn max_control(max_streams: usize) -> usize {
+    MAX_CONTROL + max_streams * FRAME_HEADER
+}
+
 struct Inner {
     pipe: Box<dyn Pipe>,
     segments: Segments,
@@ -74,7 +84,7 @@ pub fn over(pipe: Box<dyn Pipe>, pulse: Arc<Pulse>, budget: Arc<SendBudget>, max
     let inner = Inner {
         pipe,
         segments: Segments::default(),
-        max_control: MAX_CONTROL + max_streams * FRAME_HEADER,
+        max_control: max_control(max_streams),
         budget,
         taken: 0,
         unflushed: false,

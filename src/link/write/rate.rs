@@ -32,11 +32,13 @@ pub(super) struct LinkRate {
     bytes: usize,
 }
 
-impl LinkRate {
-    pub(super) fn new() -> Self {
+impl Default for LinkRate {
+    fn default() -> Self {
         Self { limit: FIRST_LIMIT, since: None, bytes: 0 }
     }
+}
 
+impl LinkRate {
     /// Bytes of bulk data that may be queued.
     pub(super) fn limit(&self) -> usize {
         self.limit

@@ -17,7 +17,7 @@ const STREAMS: usize = 10;
 
 fn layer(capacity: usize) -> (Layer, Drain, Arc<SendBudget>, DuplexStream) {
     let (near, far) = tokio::io::duplex(capacity);
-    let budget = Arc::new(SendBudget::new());
+    let budget = Arc::new(SendBudget::default());
     let (layer, drain) = over(Box::new(near), Arc::default(), Arc::clone(&budget), STREAMS);
     (layer, drain, budget, far)
 }
@@ -131,7 +131,7 @@ impl Writer {
 
 #[tokio::test(start_paused = true)]
 async fn bulk_leaves_room_for_sparse_streams_and_both_for_messages_that_cannot_wait() {
-    let budget = SendBudget::new();
+    let budget = SendBudget::default();
     let (mut bulk, mut small, mut other) = (Writer::default(), Writer::default(), Writer::default());
     bulk.fill(&budget);
     assert!(budget.queued() <= budget.limit() && budget.queued() > budget.limit() - MAX_PAYLOAD);
@@ -150,7 +150,7 @@ async fn bulk_leaves_room_for_sparse_streams_and_both_for_messages_that_cannot_w
 
 #[tokio::test(start_paused = true)]
 async fn a_sparse_stream_goes_before_those_that_wait_and_bulk_takes_turns() {
-    let budget = SendBudget::new();
+    let budget = SendBudget::default();
     let mut bulks: Vec<Writer> = (0..20).map(|_| Writer::default()).collect();
     bulks[0].fill(&budget);
     for bulk in &mut bulks {
@@ -178,7 +178,7 @@ async fn a_sparse_stream_goes_before_those_that_wait_and_bulk_takes_turns() {
 
 #[tokio::test(start_paused = true)]
 async fn sparse_streams_do_not_starve_bulk() {
-    let budget = SendBudget::new();
+    let budget = SendBudget::default();
     let mut bulk = Writer::default();
     bulk.fill(&budget);
     bulk.is_woken();
@@ -198,7 +198,7 @@ async fn sparse_streams_do_not_starve_bulk() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_pauses_is_sparse_again() {
-    let budget = SendBudget::new();
+    let budget = SendBudget::default();
     let (mut bulk, mut chat) = (Writer::default(), Writer::default());
     bulk.fill(&budget);
     let said = std::iter::from_fn(|| chat.write(&budget, 1000)).sum::<usize>();
@@ -219,7 +219,7 @@ async fn a_stream_that_pauses_is_sparse_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_does_not_come_back_holds_up_no_other() {
-    let budget = SendBudget::new();
+    let budget = SendBudget::default();
     let mut first = Writer::default();
     first.fill(&budget);
     let mut gone: Vec<Writer> = (0..100).map(|_| Writer::default()).collect();
@@ -239,7 +239,7 @@ async fn a_writer_that_does_not_come_back_holds_up_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_not_queued_comes_back_and_the_end_wakes_everybody() {
-    let budget = SendBudget::new();
+    let budget = SendBudget::default();
     let (mut first, mut second, mut third) = (Writer::default(), Writer::default(), Writer::default());
     first.fill(&budget);
     assert!(second.write(&budget, MAX_PAYLOAD).is_none() && third.write(&budget, MAX_PAYLOAD).is_none());
@@ -261,9 +261,10 @@ async fn what_was_not_queued_comes_back_and_the_end_wakes_everybody() {
 
 #[tokio::test(start_paused = true)]
 async fn the_queue_is_what_the_link_takes_in_a_tenth_of_a_second() {
-    let budget = SendBudget::new();
+    let budget = SendBudget::default();
     let mut bulk = Writer::default();
-    for (per_second, expected) in [(125_000, MIN_LIMIT), (1_000_000, 100_000), (50_000_000, MAX_LIMIT), (0, MIN_LIMIT)] {
+    for (per_second, expected) in [(125_000, MIN_LIMIT), (1_000_000, 100_000), (50_000_000, MAX_LIMIT), (0, MIN_LIMIT)]
+    {
         for _ in 0..100 {
             bulk.fill(&budget);
             advance(Duration::from_millis(10)).await;

@@ -82,7 +82,8 @@ async fn longest_between_heartbeats(is_agent_earlier: bool) -> Duration {
             loop {
                 let stream = agent.accept().await;
                 let _ = streams.send(());
-                writers.spawn(async move { while poll_fn(|cx| stream.poll_write(cx, &[7; 64 * 1024])).await.is_ok() {} });
+                writers
+                    .spawn(async move { while poll_fn(|cx| stream.poll_write(cx, &[7; 64 * 1024])).await.is_ok() {} });
             }
         });
         tasks.spawn(async move {
