@@ -30,7 +30,6 @@ use adit::tenants::entry::ClientsFile;
 use adit::tenants::file_store::ClientsOnDisk;
 use adit::values::{Fingerprint, Name};
 use argon2::PasswordHasher as _;
-use argon2::PasswordHasher as _;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
