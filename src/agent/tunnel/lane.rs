@@ -17,6 +17,7 @@ use crate::link::handshake::{ControlReader, ControlWriter};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Session, Side, WINDOW_GROWTH};
 use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
+use crate::link::write::socket::bound_unsent;
 use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
@@ -108,6 +109,7 @@ impl LaneContext {
         // The server may not exceed what it announced; the multiplexer's own limit is twice that and never reached.
         let max_streams = welcome.terms.max_streams.clamp(1, 8_000) * 2;
         let mux = MuxConfig { max_streams, yield_first: self.yield_first, window_growth: WINDOW_GROWTH };
+        bound_unsent(pipe.get_ref().0);
         let (session, driver) = mux::session(Box::new(pipe), Side::Agent, mux);
         let (handler, exchanges) = (Arc::clone(&self.handler), self.exchanges.clone());
         let control = self.control(&session, &welcome, outgoing);

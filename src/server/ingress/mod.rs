@@ -376,7 +376,8 @@ async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door)
 /// The service whose own TLS a visitor of `host` gets, if there is one.
 fn passes_through(admission: &Admission, host: &str) -> Option<Arc<Offered>> {
     let route = admission.settings.router.route(Asked { authority: Some(host), path: "", header: None });
-    crate::server::ingress::upstream::lookup::offered(&admission.ingress, &route)
+    let directory = &admission.ingress.directory;
+    crate::server::ingress::upstream::lookup::find(&*directory.registry, &directory.clients, &route)
         .ok()
         .filter(|offered| offered.service.kind() == ServiceKind::Tls)
 }
