@@ -47,10 +47,8 @@ use tower_service::Service as _;
 
 use crate::auth::{AdminToken, PROOF_FIELD};
 use crate::limits::Permits;
-use crate::server::ingress::entry::ending::Ending;
-use crate::server::ingress::entry::lingering_close::Unread;
-use crate::server::ingress::entry::visitor_socket::{Turns, VisitorSocket};
-use crate::server::ingress::entry::wire::Wire;
+use crate::server::http_connection::maybe_tls::MaybeTlsStream;
+use crate::server::http_connection::socket::{ConnectionSignals, HttpSocket};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::runtime::until_cut;
 use crate::telemetry::LogLevel;
@@ -142,14 +140,14 @@ impl Admin {
         (peer, place): (SocketAddr, Arc<Connection>),
     ) {
         let arrived = socket.local_addr().ok();
-        let (lifecycle, turns, unread) = (Arc::clone(&self.lifecycle), Turns::default(), Unread::default());
+        let (lifecycle, signals) = (Arc::clone(&self.lifecycle), ConnectionSignals::default());
         let timeouts = lifecycle.settings().config.timeouts;
-        let signs = (Arc::new(Ending::default()), turns.clone(), unread.clone());
-        let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, &timeouts);
+        let (in_flight, unread) = (signals.in_flight.clone(), signals.unread.clone());
+        let socket = HttpSocket::new(MaybeTlsStream::Plain(Bytes::new(), socket), signals, &timeouts);
         let held = Arc::clone(&place);
         let service = service_fn(move |request: Request<Incoming>| {
             let under_way = held.begin(self.shows_token(&request));
-            let (admin, router, turn) = (Arc::clone(&self), router.clone(), turns.begin());
+            let (admin, router, turn) = (Arc::clone(&self), router.clone(), in_flight.begin());
             let (unread, id) = (unread.clone(), RequestId::next());
             unread.begin(id, !request.body().is_end_stream());
             async move {

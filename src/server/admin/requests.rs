@@ -70,7 +70,7 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<RequestView>>, ApiError> {
     let (page, client) = query.split()?;
-    let live = &admin.lifecycle.ingress.live;
+    let live = &admin.lifecycle.ingress.observers.live;
     let ids = live.ids(|whose| client.as_ref().is_none_or(|client| client == whose));
     let all = ids.into_iter().map(|id| (id.to_string(), id)).collect();
     page.cut(all, |id| live.get(id).map(RequestView::from)).map(Json)
@@ -91,7 +91,7 @@ pub(crate) async fn cut(
 ) -> Result<StatusCode, ApiError> {
     let (id, lifecycle) = (on.clone(), Arc::clone(&admin.lifecycle));
     let work = async move {
-        let cut = id.parse::<RequestId>().is_ok_and(|id| lifecycle.ingress.live.cut(id));
+        let cut = id.parse::<RequestId>().is_ok_and(|id| lifecycle.ingress.observers.live.cut(id));
         found("request", cut.then_some(()))
     };
     admin.change(peer, "request.cut", &on, work).await?;
