@@ -8,7 +8,7 @@
 mod admin;
 pub mod agents;
 pub mod directory;
-pub(crate) mod domain_verification;
+pub mod domain_verification;
 pub(crate) mod http_connection;
 pub mod ingress;
 pub mod lifecycle;
@@ -36,6 +36,7 @@ use crate::server::agents::Agents;
 use crate::server::agents::limits::LoginLimits;
 use crate::server::directory::registry::Registry;
 use crate::server::directory::{Directory, PublicListeners};
+use crate::server::domain_verification::ResolverError;
 use crate::server::ingress::limits::VisitorLimits;
 use crate::server::ingress::observe::Observers;
 use crate::server::ingress::{Entrypoint, Ingress, PublicPorts};
@@ -78,7 +79,7 @@ pub enum StartError {
     AdminToken(#[from] AdminTokenError),
     /// Domains are to be proved by DNS, and there is no DNS.
     #[error("domains cannot be proved by DNS: {0}")]
-    Proofs(String),
+    DomainVerification(#[from] ResolverError),
     /// Spans are to be exported, and cannot be.
     #[error("traces cannot be exported: {0}")]
     Traces(String),
@@ -139,7 +140,7 @@ fn components(
     let directory = Arc::new(Directory::new(&config, clients, listeners.public()?));
     let traces = Traces::start(&config.traces).map_err(StartError::Traces)?;
     let public_tls = certificates.https().filter(|_| listeners.https.is_some()).map(tls::public_server).transpose()?;
-    let runtime = Arc::new(Runtime::new(Settings::new(config, None).map_err(StartError::Proofs)?)?);
+    let runtime = Arc::new(Runtime::new(Settings::new(config, None)?)?);
     let ingress = Arc::new(Ingress {
         runtime: Arc::clone(&runtime),
         directory: Arc::clone(&directory),
@@ -296,10 +297,10 @@ impl Server {
             let pin = (certificate.origin != Origin::Own).then_some(certificate.fingerprint);
             let admin = Admin::new(&lifecycle, token, pin, log);
             // The admin port answers while the server drains.
-            tasks.spawn(listen::accept_loop(listener, drained.clone(), admin.door()));
+            tasks.spawn(listen::accept_loop(listener, drained.clone(), admin.acceptor()));
         }
         tasks.spawn(Arc::clone(&lifecycle).evict_idle_addresses());
-        tasks.spawn(Arc::clone(agents).watch_over_tunnels());
+        tasks.spawn(Arc::clone(agents).enforce_clients_file());
         tasks.spawn(Arc::clone(&directory.registry).release_reservations(stopping.clone()));
         tasks.spawn(certificates.clone().keep_up(stopping.clone()));
         tasks.spawn(Arc::clone(&agents.clients_file).keep_up(stopping.clone()));

@@ -1,4 +1,4 @@
-//! Agents: how they connect and log in, what they offer, and when the server closes their tunnels.
+//! Agents: how they connect and log in, how they change their services, and when the server closes their tunnels.
 
 pub(crate) mod accept;
 pub(crate) mod lane;
@@ -19,8 +19,8 @@ use crate::auth::TicketKey;
 use crate::limits::Seldom;
 use crate::server::agents::accept::serve_agent;
 use crate::server::agents::limits::LoginLimits;
-use crate::server::agents::revocation::Warden;
-use crate::server::agents::start_order::Starts;
+use crate::server::agents::revocation::DelayedRevocations;
+use crate::server::agents::start_order::StartOrder;
 use crate::server::directory::Directory;
 use crate::server::directory::ports::PortServer;
 use crate::server::metrics::Limit;
@@ -42,8 +42,8 @@ pub(crate) struct Agents {
     pub(crate) login: LoginLimits,
     pub(crate) tickets: TicketKey,
     /// The order in which agents were started.
-    pub(crate) start_order: Starts,
-    pub(crate) revocation: Warden,
+    pub(crate) start_order: StartOrder,
+    pub(crate) revocation: DelayedRevocations,
     /// Limits the log lines about refused logins.
     pub(crate) login_refused: Seldom,
     /// Serves the public ports of services.
@@ -69,8 +69,8 @@ impl Agents {
             clients_file,
             login,
             tickets,
-            start_order: Starts::default(),
-            revocation: Warden::default(),
+            start_order: StartOrder::default(),
+            revocation: DelayedRevocations::default(),
             login_refused: Seldom::new(LOGGED_REFUSALS),
             port_server,
             multi_thread: matches!(Handle::current().runtime_flavor(), RuntimeFlavor::MultiThread),

@@ -27,8 +27,8 @@ use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::ResponseHead;
 use crate::protocol::frame::Status;
 use crate::routing::RoutingMode;
-use crate::server::directory::Directory;
 use crate::server::directory::offered::Offered;
+use crate::server::directory::registry::Registry;
 use crate::server::ingress::error_page::{Failure, is_grpc};
 use crate::server::ingress::forward::abort_on_drop::AbortOnDrop;
 use crate::server::ingress::forward::response_body::{Delimited, ForwardedBody};
@@ -138,7 +138,7 @@ async fn run(
     request: &mut Request<RequestBody>,
     exchange: &Arc<ForwardedExchange>,
 ) -> Result<Response<ForwardedBody>, Failure> {
-    let (directory, timeouts) = (&context.connection.ingress.directory, &context.settings.config.timeouts);
+    let (directory, timeouts) = (&*context.connection.ingress.directory.registry, &context.settings.config.timeouts);
     let Prepared { first, upgrade, is_extended_connect, has_body, waits, method, version, upload_idle } =
         prepare(context, target, request, exchange)?;
     let mut failover = Failover::new(&target.offered, timeouts.head);
@@ -162,9 +162,7 @@ async fn run(
     let head = loop {
         match answered(response_head(&mut reader, ask.take()), sending.take(), timeouts.response_head).await {
             Ok(head) => break head,
-            Err(failure)
-                if is_short && !exchange.is_cut() && failover.retry_elsewhere(directory, &failure, &method) =>
-            {
+            Err(failure) if is_short && !exchange.is_cut() && failover.retry(directory, &failure, &method) => {
                 (stream, reader) = open_stream(directory, &mut failover, &first, exchange).await?;
                 stream.0.write_ended();
             }
@@ -217,8 +215,8 @@ fn streamed_response(
 
 /// Opens a stream for a request that begins with `first`. Dropping the stream early resets it.
 async fn open_stream(
-    directory: &Directory,
-    failover: &mut Failover,
+    directory: &Registry,
+    failover: &mut Failover<Offered>,
     first: &[u8],
     exchange: &ForwardedExchange,
 ) -> Result<(AbortOnDrop, FrameReader), Failure> {

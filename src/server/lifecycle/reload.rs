@@ -74,7 +74,7 @@ impl Draft {
         let renewed = before.config.renewed(&read);
         let mut problems = Vec::new();
         let settings = Settings::new(renewed.config.clone(), Some(before))
-            .map_err(|message| problems.extend(of_keys(vec![problem("public.domain_proof", message)])))
+            .map_err(|error| problems.extend(of_keys(vec![problem("public.domain_proof", error.to_string())])))
             .ok();
         // What waits for the next start is to let the server start.
         if read.clients != renewed.config.clients {

@@ -26,8 +26,8 @@ pub(crate) struct Metrics {
     pub(crate) totals: Arc<Totals>,
     /// By client and name; bounded by the names that the operator lists.
     pub(crate) services: DashMap<(ClientId, Name), Arc<Meter>>,
-    /// By what was shown, and what came of it.
-    pub(crate) logins: [Counts<{ LoginResult::WORDS.len() }>; Shown::WORDS.len()],
+    /// By method and result.
+    pub(crate) logins: [Counts<{ LoginResult::WORDS.len() }>; LoginMethod::WORDS.len()],
     /// From an agent's connection to its lane, or its refusal.
     pub(crate) login_time: Histogram,
     pub(crate) lanes_ended: Counts<{ LaneEnd::WORDS.len() }>,
@@ -93,9 +93,9 @@ impl Limit {
     ];
 }
 
-/// With what an agent came.
+/// What an agent logs in with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shown {
+pub(crate) enum LoginMethod {
     Token,
     /// It was here before.
     Ticket,
@@ -105,10 +105,11 @@ pub(crate) enum Shown {
     Nothing,
 }
 
-impl Shown {
+impl LoginMethod {
     pub(crate) const WORDS: [&'static str; 5] = ["token", "ticket", "join", "invite", "nothing"];
 
-    pub(crate) fn by(hello: &Hello) -> Self {
+    /// Returns what `hello` logs in with.
+    pub(crate) fn of(hello: &Hello) -> Self {
         match &hello.proof {
             _ if hello.join.is_some() => Self::Join,
             Some(Proof::Token(_)) => Self::Token,
@@ -196,10 +197,10 @@ impl Metrics {
     }
 
     /// A login has ended, one way or the other.
-    pub(crate) fn login(&self, shown: Shown, result: LoginResult) {
+    pub(crate) fn login(&self, method: LoginMethod, result: LoginResult) {
         let word = result.word();
         let at = LoginResult::WORDS.iter().position(|known| *known == word).unwrap_or(LoginResult::WORDS.len() - 1);
-        self.logins[shown as usize].at(at).one();
+        self.logins[method as usize].at(at).one();
     }
 
     /// A lane has ended.
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(Limit::WORDS[Limit::Streams as usize], "streams");
         assert_eq!(LaneEnd::WORDS[LaneEnd::Cut as usize], "cut");
         assert_eq!(LaneEnd::WORDS[LaneEnd::Revoked as usize], "revoked");
-        assert_eq!(Shown::WORDS[Shown::Nothing as usize], "nothing");
+        assert_eq!(LoginMethod::WORDS[LoginMethod::Nothing as usize], "nothing");
         for refusal in [Refusal::BadToken, Refusal::BadInvite, Refusal::ClockSkew, Refusal::NameTaken] {
             assert!(LoginResult::WORDS.contains(&LoginResult::Refused(refusal).word()));
         }

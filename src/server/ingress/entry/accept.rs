@@ -119,6 +119,7 @@ async fn detect(admission: &mut Admission, socket: TcpStream, entrypoint: Entryp
 /// Returns the service at `host` that terminates TLS itself, if there is one.
 fn tls_passthrough(admission: &Admission, host: &str) -> Option<Arc<Offered>> {
     let route = admission.settings.router.route(Asked { authority: Some(host), path: "", header: None });
-    let offered = lookup::offered(&admission.ingress.directory, &route).ok();
+    let directory = &admission.ingress.directory;
+    let offered = lookup::find(&*directory.registry, &directory.clients, &route).ok();
     offered.filter(|offered| offered.service.kind() == ServiceKind::Tls)
 }

@@ -97,7 +97,7 @@ async fn open(
         let mut first = BytesMut::with_capacity(256 + ahead.len());
         preface.put(&mut first).map_err(|_: WireError| Failure::TunnelLost)?;
         frame::put_data(&mut first, ahead);
-        let (stream, permit) = Failover::new(offered, deadline).open(&ingress.directory, &first).await?;
+        let (stream, permit) = Failover::new(offered, deadline).open(&*ingress.directory.registry, &first).await?;
         exchange.hold(&stream, permit);
         // From here on, leaving early cuts the stream.
         let stream = AbortOnDrop(stream);

@@ -193,7 +193,8 @@ fn find_service(
     route: &Route,
     held: &mut Option<Box<HeldHead>>,
 ) -> Result<Arc<Offered>, Failure> {
-    let offered = lookup::offered(&context.connection.ingress.directory, route)?;
+    let directory = &context.connection.ingress.directory;
+    let offered = lookup::find(&*directory.registry, &directory.clients, route)?;
     context.exchange.set_service(offered.service.meter());
     if let Some(held) = held {
         held.charge(Holder::Client(offered.tunnel.client().clone())).map_err(|_| Failure::HeadsBusy)?;
