@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::failure_code::FailureCode;
 use super::{Count, Counts};
 use crate::telemetry::Histogram;
 use crate::values::{ClientId, Name};
 
-/// How many codes of failures there may be.
-const CODES: usize = 40;
+/// How many codes of failures there are.
+const CODES: usize = FailureCode::TEXTS.len();
 
 /// Of all services together.
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ pub(crate) struct Totals {
     pub(crate) waiting: Histogram,
     /// The part of it between the agent's having the request and its having that head, as agents tell.
     pub(crate) local: Histogram,
-    /// By the place of their code in `public::CODES`.
+    /// By [`FailureCode`].
     pub(crate) failures: Counts<CODES>,
     /// Answers that broke off, or that the visitor did not wait for.
     pub(crate) cut: Count,

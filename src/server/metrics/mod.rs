@@ -5,6 +5,7 @@
 //! already (permits, the registry) is asked when the page is asked for.
 
 mod count;
+pub(crate) mod failure_code;
 pub(crate) mod list;
 pub(crate) mod meter;
 

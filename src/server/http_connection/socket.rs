@@ -1,21 +1,19 @@
-//! A visitor's socket, with the deadlines that HTTP alone does not have.
+//! The socket of an HTTP connection, with the deadlines that the HTTP library lacks.
 //!
-//! - A head must come: within `timeouts.head` on a new connection, and that long after its first byte on any; a
-//!   connection that is kept for the next request may wait `timeouts.keep_alive` for that byte. HTTP/2 sends more than
-//!   heads: a connection without a request is given the same times, told that it ends, and ended.
-//! - A visitor that takes nothing for `timeouts.idle` while something waits to be sent is given up: nobody else would
-//!   notice, because a body is not asked for more while the socket is full.
-//! - A visitor that was answered before it had sent everything may go on for a while after its connection has ended, so
-//!   that it gets the answer (`rest`).
-//! - An answer that neither has a length nor is chunked (HTTP/1.0) ends with its connection, and so does what became of
-//!   an upgrade. If it breaks off, an orderly end would show the visitor half of it as the whole: then the socket ends
-//!   with a reset.
-//! - What was written before a response broke off is sent before the connection ends (`ending`).
+//! - **Head**: a request head must arrive within `timeouts.head` on a new connection, and within that time after its
+//!   first byte on any. A kept-alive connection may wait `timeouts.keep_alive` for that byte. Over HTTP/2, where bytes
+//!   are not only heads, a connection without requests gets the same times: it is told to close (GOAWAY), then closed.
+//! - **Write**: a peer that reads nothing for `timeouts.idle` while data waits is dropped. The HTTP library would not
+//!   notice: it does not poll a body while the socket is full.
+//! - **Lingering close**: a peer that was answered before it sent its whole request may go on sending for a while, so
+//!   that it receives the response (`lingering_close`).
+//! - **Reset**: a response without length or chunks (HTTP/1.0) and an upgraded connection end with the connection. If
+//!   they break off, a normal close would make them look complete, so the socket ends with a reset.
+//! - Data written before a response broke off is sent before the connection ends (`close`).
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,24 +23,25 @@ use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
-use super::ending::Ending;
-use super::wire::Wire;
 use crate::link::body::Idle;
-use crate::server::ingress::entry::lingering_close::{Rest, Unread};
-use crate::server::ingress::entry::request_target::{FirstBad, Http1Targets, Http2Targets, Marks};
+use crate::server::http_connection::close::CloseState;
+use crate::server::http_connection::in_flight::InFlight;
+use crate::server::http_connection::lingering_close::{Linger, UnreadBody};
+use crate::server::http_connection::maybe_tls::MaybeTlsStream;
+use crate::server::http_connection::request_target::{FirstBad, Http1Targets, Http2Targets, Marks};
 use crate::server::options::TimeoutOptions;
 use crate::transport::delivery::AllSent;
 use crate::transport::streams::ResetCodes;
 
-/// Bytes that may wait in the kernel to be sent to a visitor. Without a bound the kernel takes megabytes, and calls a
-/// socket writable again only when a third of that has gone: a slow reader would look like one that takes nothing.
+/// Unsent bytes that the kernel may hold. Without a bound it holds megabytes, and reports the socket writable again only
+/// when a third of them is sent: a slow reader would look like one that reads nothing.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 * 1024;
 
-/// Bounds what waits in the kernel.
+/// Bounds the unsent bytes in the kernel.
 ///
 /// # Errors
-/// The system refuses.
+/// The system refuses the option.
 #[cfg(target_os = "linux")]
 pub(crate) fn bound_unsent(socket: &TcpStream) -> io::Result<()> {
     SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)
@@ -54,69 +53,39 @@ pub(crate) fn bound_unsent(_: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Counts the requests of a connection, and which of them are under way.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Turns(Arc<AtomicU64>);
-
-/// One request that is under way.
-#[derive(Debug)]
-pub(crate) struct Turn(Arc<AtomicU64>);
-
-/// One request more, in the upper half of the counter; the lower half counts those under way.
-const ONE_MORE: u64 = 1 << 32;
-
-impl Turns {
-    /// A request has begun.
-    pub(crate) fn begin(&self) -> Turn {
-        self.0.fetch_add(ONE_MORE + 1, Ordering::AcqRel);
-        Turn(Arc::clone(&self.0))
-    }
-
-    /// How many requests are under way.
-    pub(crate) fn under_way(&self) -> u64 {
-        self.0.load(Ordering::Acquire) % ONE_MORE
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// The deadline of the next head.
 #[derive(Debug)]
-struct HeadClock {
-    turns: Turns,
-    /// The counter when it was looked at last: any change starts the clock anew.
+struct HeadDeadline {
+    in_flight: InFlight,
+    /// The counter when last read: any change restarts the deadline.
     seen: u64,
-    /// Some of the head has come.
+    /// Part of the head has arrived.
     begun: bool,
     head: Duration,
     keep_alive: Duration,
     idle: Idle,
-    /// HTTP/2: bytes are no sign of a head, and the end is announced before it comes.
+    /// HTTP/2: bytes need not belong to a head, and the close is announced first.
     announce: Option<CancellationToken>,
 }
 
-impl HeadClock {
-    /// Whether a head is being waited for.
+impl HeadDeadline {
+    /// Returns whether the connection waits for a head.
     fn is_running(&mut self) -> bool {
-        let now = self.turns.0.load(Ordering::Acquire);
+        let (now, is_idle) = self.in_flight.snapshot();
         if now != self.seen {
             self.seen = now;
             self.begun = false;
             self.idle.moved();
         }
-        now.is_multiple_of(ONE_MORE)
+        is_idle
     }
 
-    /// Whether some of a head has come that has made no request yet, or cannot make one.
+    /// Returns whether part of a head has arrived that is no request yet.
     fn is_in_a_head(&mut self) -> bool {
         self.is_running() && self.begun
     }
 
-    /// Some bytes have come.
+    /// Records that bytes have arrived.
     fn read(&mut self) {
         if self.announce.is_none() && self.is_running() && !self.begun {
             self.begun = true;
@@ -127,7 +96,7 @@ impl HeadClock {
     /// Ready when the head has taken too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_running() {
-            // Nobody comes back when the last request ends: it is looked again, and a rest may last up to twice as long.
+            // Nothing wakes this task when the last request ends, so it polls; the timeout may take up to twice as long.
             self.idle.set_limit(self.keep_alive);
             while self.idle.poll(cx).is_ready() {
                 self.idle.moved();
@@ -146,21 +115,32 @@ impl HeadClock {
     }
 }
 
-/// A visitor's socket.
+/// What the requests of a connection tell its socket.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConnectionSignals {
+    /// How the connection must end.
+    pub(crate) close: Arc<CloseState>,
+    /// Which requests are in flight.
+    pub(crate) in_flight: InFlight,
+    /// Whether the peer may still be sending a body.
+    pub(crate) unread: UnreadBody,
+}
+
+/// A socket that HTTP is served on.
 #[derive(Debug)]
-pub(crate) struct VisitorSocket {
-    wire: Wire,
-    ending: Arc<Ending>,
-    clock: HeadClock,
-    /// Runs while something waits to be sent.
+pub(crate) struct HttpSocket {
+    stream: MaybeTlsStream,
+    close: Arc<CloseState>,
+    clock: HeadDeadline,
+    /// Runs while data waits to be sent.
     stuck: Idle,
-    unread: Unread,
-    /// Runs when everything was said.
-    rest: Option<Rest>,
+    unread: UnreadBody,
+    /// Set when everything was sent.
+    linger: Option<Linger>,
     targets: Targets,
-    /// Over HTTP/2: reads along.
+    /// Over HTTP/2: normalizes reset codes.
     codes: Option<ResetCodes>,
-    /// Runs before a reset.
+    /// Delays a reset until the data before it is sent.
     all_sent: Option<AllSent>,
 }
 
@@ -172,35 +152,35 @@ enum Targets {
     Http2(Box<Http2Targets>),
 }
 
-impl VisitorSocket {
-    /// Watches whether an answer was cut and a request not read when the connection ends, and its turns while it lasts.
-    pub(crate) fn new(wire: Wire, signs: (Arc<Ending>, Turns, Unread), timeouts: &TimeoutOptions) -> Self {
-        let (ending, turns, unread) = signs;
+impl HttpSocket {
+    /// Wraps `stream`. The requests of the connection report through `signals`.
+    pub(crate) fn new(stream: MaybeTlsStream, signals: ConnectionSignals, timeouts: &TimeoutOptions) -> Self {
+        let ConnectionSignals { close, in_flight, unread } = signals;
         let TimeoutOptions { head, keep_alive, idle, .. } = *timeouts;
-        let clock = HeadClock { turns, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
+        let clock =
+            HeadDeadline { in_flight, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
         let stuck = Idle::new(idle);
-        Self { wire, ending, clock, stuck, unread, rest: None, targets: Targets::None, codes: None, all_sent: None }
+        Self { stream, close, clock, stuck, unread, linger: None, targets: Targets::None, codes: None, all_sent: None }
     }
 
-    /// Gives a write that waits its deadline.
+    /// Applies the write deadline to a pending write.
     fn unless_stuck<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stuck.moved();
-            self.ending.set_full(false);
+            self.close.set_full(false);
             return written;
         }
-        self.ending.set_full(true);
+        self.close.set_full(true);
         self.stuck.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// From now on HTTP/2 is spoken: a connection without requests is not closed at once when its time is over, but
-    /// first announced here.
+    /// Switches to HTTP/2: an idle connection is announced through the returned token before it is closed.
     pub(crate) fn announce_idle(&mut self) -> CancellationToken {
         self.codes = Some(ResetCodes::of_client());
         self.clock.announce.get_or_insert_default().clone()
     }
 
-    /// From now on HTTP/1.1 is spoken: the targets of its requests are looked at on their way.
+    /// Switches to HTTP/1.1 and inspects the targets of its requests.
     pub(crate) fn watch_http1(&mut self) -> FirstBad {
         let targets = Http1Targets::new();
         let first_bad = targets.first_bad();
@@ -208,7 +188,7 @@ impl VisitorSocket {
         first_bad
     }
 
-    /// The same for HTTP/2.
+    /// Inspects the targets of HTTP/2 requests.
     pub(crate) fn watch_http2(&mut self) -> Marks {
         let targets = Box::new(Http2Targets::new());
         let marks = targets.marks();
@@ -216,14 +196,14 @@ impl VisitorSocket {
         marks
     }
 
-    /// Reads what the wire has.
-    fn poll_wire(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { wire, targets, .. } = self;
+    /// Reads from the stream through the target inspection.
+    fn poll_stream(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, targets, .. } = self;
         let targets = match targets {
-            Targets::None => return Pin::new(wire).poll_read(cx, buffer),
+            Targets::None => return Pin::new(stream).poll_read(cx, buffer),
             Targets::Http1(targets) => {
                 let before = buffer.filled().len();
-                ready!(Pin::new(wire).poll_read(cx, buffer))?;
+                ready!(Pin::new(stream).poll_read(cx, buffer))?;
                 targets.read(&buffer.filled()[before..]);
                 return Poll::Ready(Ok(()));
             }
@@ -237,21 +217,22 @@ impl VisitorSocket {
             }
             if targets.held.is_empty() {
                 let before = buffer.filled().len();
-                ready!(Pin::new(&mut *wire).poll_read(cx, buffer))?;
+                ready!(Pin::new(&mut *stream).poll_read(cx, buffer))?;
                 let upto = targets.read(&mut buffer.filled_mut()[before..]);
                 let has_ended = buffer.filled().len() == before;
                 buffer.set_filled(before + upto);
                 if upto > 0 || has_ended {
                     return Poll::Ready(Ok(()));
                 }
-            } else if !targets.read_held() && ready!(poll_read_buf(Pin::new(&mut *wire), cx, &mut targets.held))? == 0 {
+            } else if !targets.read_held() && ready!(poll_read_buf(Pin::new(&mut *stream), cx, &mut targets.held))? == 0
+            {
                 targets.end();
             }
         }
     }
 
     fn is_cut(&self) -> bool {
-        self.ending.is_cut()
+        self.close.is_cut()
     }
 
     /// Ready when all written data will reach the visitor and the connection is ended. If a normal close already shows that
@@ -262,26 +243,26 @@ impl VisitorSocket {
         }
         if self.all_sent.is_none() {
             // Without a descriptor to watch it by, the reset comes at once.
-            self.all_sent = AllSent::of(self.wire.tcp()).ok();
+            self.all_sent = AllSent::of(self.stream.tcp()).ok();
         }
         let sent = self.all_sent.as_ref().map_or(Poll::Ready(()), |sent| sent.poll(cx));
         self.unless_stuck(cx, sent.map(Ok))
     }
 }
 
-impl Drop for VisitorSocket {
+impl Drop for HttpSocket {
     fn drop(&mut self) {
         if self.is_cut() {
-            // If the system refuses, the visitor sees an ordinary end: there is nothing else to try.
-            let _ = SockRef::from(self.wire.tcp()).set_linger(Some(Duration::ZERO));
+            // If the system refuses, the peer sees a normal close; there is no alternative.
+            let _ = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
         }
     }
 }
 
-impl AsyncRead for VisitorSocket {
+impl AsyncRead for HttpSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match self.poll_wire(cx, buffer) {
+        match self.poll_stream(cx, buffer) {
             Poll::Ready(read) => {
                 if buffer.filled().len() > before {
                     self.clock.read();
@@ -293,7 +274,7 @@ impl AsyncRead for VisitorSocket {
             }
             Poll::Pending => {
                 ready!(self.clock.poll(cx));
-                // As if the visitor had left; of what it began nothing is waited for.
+                // As if the peer had closed; the rest of its head is not awaited.
                 self.clock.begun = false;
                 Poll::Ready(Ok(()))
             }
@@ -301,9 +282,9 @@ impl AsyncRead for VisitorSocket {
     }
 }
 
-impl AsyncWrite for VisitorSocket {
+impl AsyncWrite for HttpSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.unless_stuck(cx, written)
     }
 
@@ -312,21 +293,21 @@ impl AsyncWrite for VisitorSocket {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.wire).poll_write_vectored(cx, bytes);
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
         self.unless_stuck(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // TLS holds what the socket did not take.
-        let flushed = Pin::new(&mut self.wire).poll_flush(cx);
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.unless_stuck(cx, flushed))?;
-        if self.ending.is_asked() {
+        if self.close.is_asked() {
             ready!(self.poll_last_words(cx))?;
-            self.ending.sent();
+            self.close.sent();
         }
         Poll::Ready(Ok(()))
     }
@@ -336,14 +317,14 @@ impl AsyncWrite for VisitorSocket {
         if self.is_cut() {
             return Poll::Ready(Ok(()));
         }
-        if self.rest.is_none() {
-            let shut = Pin::new(&mut self.wire).poll_shutdown(cx);
+        if self.linger.is_none() {
+            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
             ready!(self.unless_stuck(cx, shut))?;
         }
         if !self.unread.is_some() && !self.clock.is_in_a_head() {
             return Poll::Ready(Ok(()));
         }
-        let Self { wire, rest, .. } = &mut *self;
-        rest.get_or_insert_with(Rest::new).poll(cx, wire.tcp_mut())
+        let Self { stream, linger, .. } = &mut *self;
+        linger.get_or_insert_with(Linger::new).poll(cx, stream.tcp_mut())
     }
 }

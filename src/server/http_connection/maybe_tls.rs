@@ -1,4 +1,4 @@
-//! What a visitor's bytes travel on: TCP alone, or TLS on top of it.
+//! A server-side TCP stream, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -11,17 +11,17 @@ use tokio_rustls::server::TlsStream;
 
 use crate::transport::write_vectored::poll_write_pieces;
 
-/// A visitor's byte pipe.
+/// A byte stream over TCP or TLS.
 #[derive(Debug)]
-pub(crate) enum Wire {
-    /// In the clear. What was read to see how it begins comes first.
+pub(crate) enum MaybeTlsStream {
+    /// Plaintext. The bytes that protocol detection has read come first.
     Plain(Bytes, TcpStream),
-    /// Over TLS, which this server ends.
+    /// TLS that this server terminates.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Wire {
-    /// The socket below.
+impl MaybeTlsStream {
+    /// Returns the TCP socket.
     pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(_, tcp) => tcp,
@@ -29,7 +29,7 @@ impl Wire {
         }
     }
 
-    /// The socket below.
+    /// Returns the TCP socket.
     pub(crate) fn tcp_mut(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(_, tcp) => tcp,
@@ -38,7 +38,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for MaybeTlsStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(ahead, _) if !ahead.is_empty() => {
@@ -52,7 +52,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for MaybeTlsStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Plain(_, tcp) => Pin::new(tcp).poll_write(cx, bytes),

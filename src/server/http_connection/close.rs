@@ -15,7 +15,7 @@ const SENT: u8 = 2;
 
 /// State that a connection's requests and its socket share to end the connection.
 #[derive(Debug, Default)]
-pub(crate) struct Ending {
+pub(crate) struct CloseState {
     /// A close-delimited response or an upgraded connection is in progress or incomplete: a normal close would make it look
     /// complete.
     cut: AtomicBool,
@@ -26,7 +26,7 @@ pub(crate) struct Ending {
     waker: AtomicWaker,
 }
 
-impl Ending {
+impl CloseState {
     /// Sets whether the connection must end with a reset if it ends now.
     pub(crate) fn set_cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Release);
