@@ -1,5 +1,5 @@
-//! What the configuration says at the moment. It is exchanged as a whole when it is read again (`reload`): whoever needs it
-//! takes it once, where a connection, a request or a login begins, and passes it along.
+//! The current configuration. A reload replaces it as a whole. Each connection, request and login reads it once, at its
+//! start, and passes it along.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use crate::routing::Router;
 use crate::server::domain_verification::DomainProofs;
 use crate::server::options::ServerOptions;
 
-/// The configuration, and what follows from it.
+/// The configuration and what is derived from it.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) config: ServerOptions,
     pub(crate) router: Router,
-    /// How clients show that a domain is theirs, if they can.
+    /// Verifies that clients control their domains, if enabled.
     pub(crate) proofs: Option<Arc<DomainProofs>>,
 }
 
