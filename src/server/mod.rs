@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{AdminToken, AdminTokenError, TicketKey, TicketKeyError};
 use crate::certs::CertError;
-use crate::limits::{FailedLogins, HeldHeads, REMEMBERED_ADDRESSES, Seldom, SharedBudget};
+use crate::limits::{FailedLogins, HeldHeads, LogThrottle, REMEMBERED_ADDRESSES, SharedBudget};
 use crate::link::mux::Unread;
 use crate::server::admin::Admin;
 use crate::server::agents::limits::LoginLimits;
@@ -145,7 +145,7 @@ fn components(
         limits: VisitorLimits::new(&limits, budget.connections)?,
         live: Arc::default(),
         traces,
-        connection_closed: Seldom::new(NonZeroU32::MIN),
+        connection_closed: LogThrottle::new(NonZeroU32::MIN),
     });
     let serve_port = {
         let ingress = Arc::clone(&ingress);

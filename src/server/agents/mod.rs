@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::TicketKey;
-use crate::limits::Seldom;
+use crate::limits::LogThrottle;
 use crate::server::agents::accept::serve_agent;
 use crate::server::agents::limits::LoginLimits;
 use crate::server::agents::revocation::Warden;
@@ -46,7 +46,7 @@ pub(crate) struct Agents {
     pub(crate) start_order: Starts,
     pub(crate) revocation: Warden,
     /// Limits the log lines about refused logins.
-    pub(crate) login_refused: Seldom,
+    pub(crate) login_refused: LogThrottle,
     /// Serves the public ports of services.
     serve_port: ServePort,
     /// Whether several threads run the tasks.
@@ -81,7 +81,7 @@ impl Agents {
             tickets,
             start_order: Starts::default(),
             revocation: Warden::default(),
-            login_refused: Seldom::new(LOGGED_REFUSALS),
+            login_refused: LogThrottle::new(LOGGED_REFUSALS),
             serve_port,
             multi_thread: matches!(Handle::current().runtime_flavor(), RuntimeFlavor::MultiThread),
         }

@@ -30,7 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::metrics::Limit;
-use crate::limits::{AddressPermit, Permit, Permits, Seldom};
+use crate::limits::{AddressPermit, LogThrottle, Permit, Permits};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
@@ -74,7 +74,7 @@ pub(crate) struct Ingress {
     pub(crate) live: Arc<LiveRequests>,
     pub(crate) traces: Traces,
     /// Limits the log lines about connections that were closed because of `limits.connections`.
-    pub(crate) connection_closed: Seldom,
+    pub(crate) connection_closed: LogThrottle,
 }
 
 impl Ingress {

@@ -33,7 +33,7 @@ const BASE: usize = 64 * 1024 * 1024;
 /// The upper bound, in bytes, by consumer. Ordinary load stays far below: reaching it takes malicious agents and visitors
 /// that exhaust every limit at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ceiling {
+pub struct MemoryBound {
     /// `limits.streams` requests, each with: its head as read and as forwarded, up to the size that is not counted against
     /// `limits.held_heads`; data queued for the agent; a frame on its way to the visitor; and the part of an unread answer
     /// that is not counted against `limits.unread_answers`.
@@ -48,7 +48,7 @@ pub struct Ceiling {
     pub rest: u64,
 }
 
-impl Ceiling {
+impl MemoryBound {
     /// Computes the bound of a server with this configuration.
     pub fn of(config: &ServerOptions) -> Self {
         let limits = &config.limits;
@@ -80,7 +80,7 @@ fn product(count: usize, each: usize) -> u64 {
     (count as u64).saturating_mul(each as u64)
 }
 
-impl fmt::Display for Ceiling {
+impl fmt::Display for MemoryBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Rounded up: it is an upper bound.
         let of = |bytes: u64| match bytes.div_ceil(1 << 20) {
@@ -111,9 +111,9 @@ mod tests {
 
     const KIB: u64 = 1024;
 
-    fn bound(text: &str) -> Ceiling {
+    fn bound(text: &str) -> MemoryBound {
         let config = ServerOptions::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new());
-        Ceiling::of(&config.unwrap())
+        MemoryBound::of(&config.unwrap())
     }
 
     /// The figures that `docs/configuration.md` gives.
