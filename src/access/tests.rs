@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
 use super::*;
-use crate::auth::{Cost, hash_at};
+use crate::auth::cheap_hash;
 use crate::limits::{AddressKey, Party, RetryAfter, Turn};
 use crate::protocol::access::{BasicUser, Webhook, WebhookScheme};
 use crate::values::{ClientId, Name, Secret};
@@ -14,7 +14,7 @@ use crate::values::{ClientId, Name, Secret};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn hash(password: &str) -> String {
-    hash_at(&Secret::new(password), Cost::ForTests).unwrap()
+    cheap_hash(&Secret::new(password)).unwrap()
 }
 
 fn user(user: &str, hash: &str) -> BasicUser {

@@ -11,14 +11,15 @@ const MOST: (u32, u32, u32) = (256 * 1024, 10, 16);
 /// The fewest bytes of output that cannot be met by trying.
 const LEAST_OUTPUT: usize = 16;
 
-/// How much work a new hash asks for. A comparison does the work that its stored hash asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Cost {
-    /// 19 MiB of memory, two passes, one lane: the least that OWASP's password storage cheat sheet asks of argon2id.
-    #[default]
-    Owasp,
-    /// Next to nothing, for tests that log in hundreds of times. Nothing makes such a hash unless it is asked to.
-    ForTests,
+/// What a new hash costs: 19 MiB of memory, two passes, one lane, the least that OWASP's password storage cheat sheet asks of
+/// argon2id. A comparison costs what its stored hash asks for.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+
+/// Returns the parameters of a new hash. argon2 accepts them, as a test asserts; its own defaults are the same.
+fn new_params() -> Params {
+    Params::new(MEMORY_KIB, PASSES, LANES, None).unwrap_or(Params::DEFAULT)
 }
 
 /// Why a hash could not be made or used.
@@ -38,35 +39,28 @@ pub enum HashError {
     CutShort,
 }
 
-impl Cost {
-    /// The parameters. None of these numbers can be refused (a test holds on to that); the fallback is the same as OWASP's.
-    fn params(self) -> Params {
-        let (memory_kib, passes, lanes) = match self {
-            Self::Owasp => (19 * 1024, 2, 1),
-            Self::ForTests => (8, 1, 1),
-        };
-        Params::new(memory_kib, passes, lanes, None).unwrap_or(Params::DEFAULT)
-    }
-}
-
 /// Makes the hash of `token` to keep (argon2id, RFC 9106, as a PHC string). Takes tens of milliseconds and 19 MiB:
 /// not for an asynchronous task.
 ///
 /// # Errors
 /// There is no memory or no randomness to be had.
 pub fn hash(token: &Secret) -> Result<String, HashError> {
-    hash_at(token, Cost::Owasp)
+    hash_with(token, new_params())
 }
 
-/// As [`hash()`], at a cost of the caller's choice.
+/// Makes a hash that costs next to nothing, for tests that log in hundreds of times.
 ///
 /// # Errors
 /// As [`hash()`].
-pub fn hash_at(token: &Secret, cost: Cost) -> Result<String, HashError> {
-    let argon2 = Argon2::from(cost.params());
-    let hash: PasswordHash =
-        argon2.hash_password(token.expose().as_bytes()).map_err(|error| HashError::Failed(error.to_string()))?;
-    Ok(hash.to_string())
+#[cfg(test)]
+pub(crate) fn cheap_hash(token: &Secret) -> Result<String, HashError> {
+    let params = Params::new(8, 1, 1, None).map_err(|error| HashError::Failed(error.to_string()))?;
+    hash_with(token, params)
+}
+
+fn hash_with(token: &Secret, params: Params) -> Result<String, HashError> {
+    let hashed = Argon2::from(params).hash_password(token.expose().as_bytes());
+    hashed.map(|hash: PasswordHash| hash.to_string()).map_err(|error| HashError::Failed(error.to_string()))
 }
 
 /// What a comparison with a hash made by [`hash()`] costs, in the unit of [`Work::cost`].
@@ -206,7 +200,7 @@ fn compare(token: &Secret, hash: &PasswordHash) -> Result<bool, HashError> {
 /// Does the work of a comparison with a hash made by [`hash()`], and compares nothing.
 fn pretend(token: &Secret) -> Result<(), HashError> {
     let mut output = [0_u8; Params::DEFAULT_OUTPUT_LEN];
-    Argon2::from(Cost::Owasp.params())
+    Argon2::from(new_params())
         .hash_password_into(token.expose().as_bytes(), b"nobody's salt...", &mut output)
         .map_err(|error| HashError::Failed(error.to_string()))?;
     std::hint::black_box(output);
@@ -239,17 +233,16 @@ mod tests {
     #[test]
     fn pretending_costs_what_comparing_costs() {
         let stored = parse(&hash(&secret("token")).unwrap()).unwrap();
-        let (stored, pretended) = (Params::try_from(&stored).unwrap(), Cost::Owasp.params());
+        let (stored, pretended) = (Params::try_from(&stored).unwrap(), new_params());
         let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
         assert_eq!(cost(&stored), cost(&pretended));
         assert_eq!(stored.output_len(), Some(Params::DEFAULT_OUTPUT_LEN));
-        assert_eq!(cost(&Cost::ForTests.params()), (8, 1, 1));
     }
 
     #[tokio::test]
     async fn only_the_right_token_of_a_known_client_passes() {
         let verifier = TokenVerifier::new(2, 2);
-        let stored = hash_at(&secret("right"), Cost::ForTests).unwrap();
+        let stored = cheap_hash(&secret("right")).unwrap();
         assert_eq!(verifier.verify(party(), &secret("right"), Some(&stored)).await, Ok(true));
         assert_eq!(verifier.verify(party(), &secret("wrong"), Some(&stored)).await, Ok(false));
         assert_eq!(verifier.verify(party(), &secret("right"), None).await, Ok(false));
@@ -259,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unusable_hash_lets_nobody_in() {
-        let good = hash_at(&secret("right"), Cost::ForTests).unwrap();
+        let good = cheap_hash(&secret("right")).unwrap();
         let cut = good.rsplit_once('$').unwrap().0.to_owned();
         let short = format!("{cut}$AAAAAA");
         let other = good.replace("argon2id", "argon2i");
@@ -277,7 +270,7 @@ mod tests {
         // None would be a server nobody can enter.
         let verifier = TokenVerifier::new(0, 0);
         let held = verifier.turn(party(), None).await;
-        let stored = hash_at(&secret("right"), Cost::ForTests).unwrap();
+        let stored = cheap_hash(&secret("right")).unwrap();
         let token = secret("right");
         let mut waiting = std::pin::pin!(verifier.verify(party(), &token, Some(&stored)));
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());

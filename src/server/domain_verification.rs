@@ -1,4 +1,4 @@
-//! Whose a domain is, as DNS says: its owner names the client and this server in a TXT record.
+//! Verifies by DNS that a domain belongs to a client: its owner names the client and this server in a TXT record.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use parking_lot::Mutex;
@@ -16,94 +17,101 @@ use tokio::time::{Instant, timeout};
 use crate::limits::{AddressKey, Allowance, ClientUse, FairQueue, Party};
 use crate::values::{ClientId, Domain};
 
-/// How long one question may take. A login has little more than that.
+/// How long one lookup may take. A login has little more time than that.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Before the domain, so that its own TXT records are nobody's business.
+/// The label in front of the domain, so that the domain's own TXT records do not matter.
 const LABEL: &str = "_adit";
 
 /// Maximum number of concurrent lookups: in all, and for one client.
 const AT_ONCE: (usize, usize) = (32, 8);
 
 /// How many lookups a client may cause in a burst, and in each minute after that.
-const QUESTIONS: NonZeroU32 = NonZeroU32::new(60).expect("60 is not zero");
+const LOOKUPS: NonZeroU32 = NonZeroU32::new(60).expect("60 is not zero");
 
-/// How long an answer is kept: a proof, the lack of one, and that nobody knows. Whoever has just made the record does not want
-/// to wait for long.
-const KEPT: [Duration; 3] = [Duration::from_secs(5 * 60), Duration::from_secs(20), Duration::from_secs(3)];
+/// How long a result is cached: a proof, the lack of one, and a failed lookup. A domain's owner who has just added the record
+/// should not have to wait for long.
+const CACHED_FOR: [Duration; 3] = [Duration::from_secs(5 * 60), Duration::from_secs(20), Duration::from_secs(3)];
 
-/// Answers that are kept for one client: more than an agent can ask about; and clients that are remembered.
-const MAX_ANSWERS: usize = 4096;
+/// Maximum number of cached results of one client, more than an agent can request, and of clients.
+const MAX_RESULTS: usize = 4096;
 const MAX_CLIENTS: usize = 1024;
 
-/// Looks up DNS proofs. It caches the results, limits the lookups of each client, and runs them in a fair order.
-pub(crate) struct DomainProofs {
+/// Verifies domains. It caches the results, limits the lookups of each client, and runs them in a fair order.
+pub(crate) struct DomainVerifier {
     resolver: TokioResolver,
     /// The server's own domain: a record is for this server only.
     server: String,
     queue: FairQueue,
-    asked: Mutex<HashMap<ClientId, Arc<Asked>>>,
+    clients: Mutex<HashMap<ClientId, Arc<ClientLookups>>>,
 }
 
-/// What was asked for one client.
+/// The lookups for one client: their rate, and the cached results.
 #[derive(Debug)]
-struct Asked {
+struct ClientLookups {
     rate: Arc<ClientUse>,
-    answers: Mutex<HashMap<Domain, (Answer, Instant)>>,
+    results: Mutex<HashMap<Domain, Cached>>,
 }
 
-/// The cached result of a lookup for a domain and a client.
-type Answer = Result<(), NotProved>;
+/// The result of a lookup, and until when it is cached.
+#[derive(Debug)]
+struct Cached {
+    result: Verification,
+    until: Instant,
+}
 
-impl Asked {
+/// The result of verifying a domain of a client.
+type Verification = Result<(), NotVerified>;
+
+impl ClientLookups {
     fn new() -> Self {
-        let (requests_per_second, burst) = (Some(NonZeroU32::MIN), Some(QUESTIONS));
+        let (requests_per_second, burst) = (Some(NonZeroU32::MIN), Some(LOOKUPS));
         let rate = ClientUse::new(Allowance { requests_per_second, burst, streams: None });
-        Self { rate, answers: Mutex::default() }
+        Self { rate, results: Mutex::default() }
     }
 
-    fn known(&self, domain: &Domain, now: Instant) -> Option<Answer> {
-        let answers = self.answers.lock();
-        answers.get(domain).filter(|(_, until)| now < *until).map(|(answer, _)| answer.clone())
+    fn cached(&self, domain: &Domain, now: Instant) -> Option<Verification> {
+        let results = self.results.lock();
+        results.get(domain).filter(|cached| now < cached.until).map(|cached| cached.result.clone())
     }
 
-    fn remember(&self, domain: &Domain, answer: &Answer, now: Instant) {
-        let mut answers = self.answers.lock();
-        if answers.len() >= MAX_ANSWERS {
-            answers.retain(|_, (_, until)| now < *until);
+    fn cache(&self, domain: &Domain, result: &Verification, now: Instant) {
+        let mut results = self.results.lock();
+        if results.len() >= MAX_RESULTS {
+            results.retain(|_, cached| now < cached.until);
         }
-        if answers.len() < MAX_ANSWERS {
-            let [yes, no, unknown] = KEPT;
-            let kept = match answer {
-                Ok(()) => yes,
-                Err(NotProved::No(_)) => no,
-                Err(NotProved::Unknown(_)) => unknown,
+        if results.len() < MAX_RESULTS {
+            let [verified, no_record, unavailable] = CACHED_FOR;
+            let time = match result {
+                Ok(()) => verified,
+                Err(NotVerified::NoRecord(_)) => no_record,
+                Err(NotVerified::Unavailable(_)) => unavailable,
             };
-            answers.insert(domain.clone(), (answer.clone(), now + kept));
+            results.insert(domain.clone(), Cached { result: result.clone(), until: now + time });
         }
     }
 
-    /// Whether nothing of it matters any more.
-    fn is_over(&self, now: Instant) -> bool {
-        self.answers.lock().values().all(|(_, until)| *until <= now)
+    /// Returns whether all cached results have expired.
+    fn is_expired(&self, now: Instant) -> bool {
+        self.results.lock().values().all(|cached| cached.until <= now)
     }
 }
 
-impl std::fmt::Debug for DomainProofs {
+impl std::fmt::Debug for DomainVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DomainProofs(for {})", self.server)
+        write!(f, "DomainVerifier(for {})", self.server)
     }
 }
 
-impl DomainProofs {
-    /// Asks these name servers, or without any those that the system asks. `server` is the server's own domain.
+impl DomainVerifier {
+    /// Creates a verifier that queries these name servers, or those of the system if there are none. `server` is the server's
+    /// own domain.
     ///
     /// # Errors
-    /// The system does not say whom to ask; the message says what to do.
-    pub(crate) fn new(servers: &[SocketAddr], server: &str) -> Result<Self, String> {
+    /// The system has no name servers. The message says what to do.
+    pub(crate) fn new(servers: &[SocketAddr], server: &str) -> Result<Self, ResolverError> {
         let mut builder = if servers.is_empty() {
-            let advice = "name some in `public.resolvers`";
-            TokioResolver::builder_tokio().map_err(|error| format!("no name servers are known ({error}); {advice}"))?
+            TokioResolver::builder_tokio().map_err(ResolverError::NoNameServers)?
         } else {
             let server = |address: &SocketAddr| {
                 let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
@@ -116,78 +124,90 @@ impl DomainProofs {
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
         builder.options_mut().timeout = DEADLINE / 3;
-        let resolver = builder.build().map_err(|error| format!("names cannot be looked up: {error}"))?;
+        let resolver = builder.build().map_err(ResolverError::Unusable)?;
         let queue = FairQueue::new(AT_ONCE.0, AT_ONCE.1);
-        Ok(Self { resolver, server: server.to_owned(), queue, asked: Mutex::default() })
+        Ok(Self { resolver, server: server.to_owned(), queue, clients: Mutex::default() })
     }
 
-    /// Whether DNS has proved a moment ago that `domain` is `client`'s: asking costs nothing.
-    pub(crate) fn has_proved(&self, client: &ClientId, domain: &Domain) -> bool {
-        let asked = self.asked.lock().get(client).cloned();
-        asked.and_then(|asked| asked.known(domain, Instant::now())).is_some_and(|answer| answer.is_ok())
+    /// Returns whether the cache says that `domain` is `client`'s.
+    pub(crate) fn is_verified(&self, client: &ClientId, domain: &Domain) -> bool {
+        let lookups = self.clients.lock().get(client).cloned();
+        lookups.and_then(|lookups| lookups.cached(domain, Instant::now())).is_some_and(|result| result.is_ok())
     }
 
-    fn asked_for(&self, client: &ClientId) -> Arc<Asked> {
-        let mut asked = self.asked.lock();
-        if asked.len() >= MAX_CLIENTS && !asked.contains_key(client) {
+    fn lookups_of(&self, client: &ClientId) -> Arc<ClientLookups> {
+        let mut clients = self.clients.lock();
+        if clients.len() >= MAX_CLIENTS && !clients.contains_key(client) {
             let now = Instant::now();
-            asked.retain(|_, asked| !asked.is_over(now));
+            clients.retain(|_, lookups| !lookups.is_expired(now));
         }
-        Arc::clone(asked.entry(client.clone()).or_insert_with(|| Arc::new(Asked::new())))
+        Arc::clone(clients.entry(client.clone()).or_insert_with(|| Arc::new(ClientLookups::new())))
     }
 
-    /// Whether the owner of `domain` has given it to `client` at this server.
+    /// Verifies that the owner of `domain` allows `client` to use it at this server.
     ///
     /// # Errors
-    /// Not so, or nobody knows.
-    pub(crate) async fn check(&self, client: &ClientId, domain: &Domain) -> Result<(), NotProved> {
-        let asked = self.asked_for(client);
-        if let Some(known) = asked.known(domain, Instant::now()) {
-            return known;
+    /// There is no such record, or the lookup failed.
+    pub(crate) async fn verify(&self, client: &ClientId, domain: &Domain) -> Result<(), NotVerified> {
+        let lookups = self.lookups_of(client);
+        if let Some(cached) = lookups.cached(domain, Instant::now()) {
+            return cached;
         }
-        asked.rate.check().map_err(|wait| {
+        lookups.rate.check().map_err(|wait| {
             let why = format!("DNS was asked too often for `{client}`; try again in {} s", wait.seconds());
-            NotProved::Unknown(why)
+            NotVerified::Unavailable(why)
         })?;
         // Clients take turns, wherever their agents are.
         let address = AddressKey::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 64);
         let _turn = self.queue.turn(Party { client: client.clone(), address }, 1).await;
-        let answer = self.ask(client, domain).await;
-        asked.remember(domain, &answer, Instant::now());
-        answer
+        let result = self.look_up(client, domain).await;
+        lookups.cache(domain, &result, Instant::now());
+        result
     }
 
-    async fn ask(&self, client: &ClientId, domain: &Domain) -> Answer {
+    async fn look_up(&self, client: &ClientId, domain: &Domain) -> Verification {
         let record = format!("{LABEL}.{}.", domain.host());
         let expected = format!("{client}@{}", self.server);
         let at = record.trim_end_matches('.').to_owned();
-        let unknown =
-            |why: String| NotProved::Unknown(format!("DNS does not say at the moment whose `{domain}` is ({why})"));
+        let unavailable = |why: String| {
+            NotVerified::Unavailable(format!("DNS does not say at the moment whose `{domain}` is ({why})"))
+        };
         let found = match timeout(DEADLINE, self.resolver.txt_lookup(record)).await {
             Ok(Ok(found)) => Some(found),
             Ok(Err(error)) if error.is_no_records_found() => None,
-            Ok(Err(error)) => return Err(unknown(error.to_string())),
-            Err(_) => return Err(unknown("no answer".to_owned())),
+            Ok(Err(error)) => return Err(unavailable(error.to_string())),
+            Err(_) => return Err(unavailable("no answer".to_owned())),
         };
         let is_proof = |data: &RData| match data {
-            // A long text comes in pieces (RFC 7208, section 3.3, has the same rule).
+            // A long text consists of several strings (RFC 7208, section 3.3, has the same rule).
             RData::TXT(text) => text.txt_data.concat().trim_ascii().eq_ignore_ascii_case(expected.as_bytes()),
             _ => false,
         };
-        match found.is_some_and(|found| found.answers().iter().any(|answer| is_proof(&answer.data))) {
-            true => Ok(()),
-            false => Err(NotProved::No(format!("the domain's owner can: by a TXT record `{expected}` at {at}"))),
+        if found.is_some_and(|found| found.answers().iter().any(|answer| is_proof(&answer.data))) {
+            return Ok(());
         }
+        Err(NotVerified::NoRecord(format!("the domain's owner can: by a TXT record `{expected}` at {at}")))
     }
 }
 
-/// Why a domain is not proved to be a client's.
+/// Why no name server can be queried.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolverError {
+    /// The system's configuration names none.
+    #[error("no name servers are known ({0}); name some in `public.resolvers`")]
+    NoNameServers(#[source] NetError),
+    /// The resolver cannot be created.
+    #[error("names cannot be looked up: {0}")]
+    Unusable(#[source] NetError),
+}
+
+/// Why a domain is not verified to be a client's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NotProved {
-    /// There is no such record; the text says which one to make.
-    No(String),
-    /// Nobody knows at the moment, and why.
-    Unknown(String),
+pub(crate) enum NotVerified {
+    /// There is no such record. The text says which one to add.
+    NoRecord(String),
+    /// The lookup failed. The text says why.
+    Unavailable(String),
 }
 
 #[cfg(test)]
@@ -200,27 +220,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn answers_are_kept_for_a_while() {
-        let (asked, now) = (Asked::new(), Instant::now());
-        let answers = [Ok(()), Err(NotProved::No("no".to_owned())), Err(NotProved::Unknown("silence".to_owned()))];
-        for (number, (answer, kept)) in answers.iter().zip(KEPT).enumerate() {
-            asked.remember(&domain(number), answer, now);
-            assert_eq!(asked.known(&domain(number), now + kept - Duration::from_millis(1)).as_ref(), Some(answer));
-            assert_eq!(asked.known(&domain(number), now + kept), None);
+        let (lookups, now) = (ClientLookups::new(), Instant::now());
+        let answers =
+            [Ok(()), Err(NotVerified::NoRecord("no".to_owned())), Err(NotVerified::Unavailable("silence".to_owned()))];
+        for (number, (answer, kept)) in answers.iter().zip(CACHED_FOR).enumerate() {
+            lookups.cache(&domain(number), answer, now);
+            assert_eq!(lookups.cached(&domain(number), now + kept - Duration::from_millis(1)).as_ref(), Some(answer));
+            assert_eq!(lookups.cached(&domain(number), now + kept), None);
         }
-        assert!(!asked.is_over(now) && asked.is_over(now + KEPT[0]));
-        for number in 0..2 * MAX_ANSWERS {
-            asked.remember(&domain(number), &Ok(()), now);
+        assert!(!lookups.is_expired(now) && lookups.is_expired(now + CACHED_FOR[0]));
+        for number in 0..2 * MAX_RESULTS {
+            lookups.cache(&domain(number), &Ok(()), now);
         }
-        assert_eq!(asked.answers.lock().len(), MAX_ANSWERS);
-        asked.remember(&domain(0), &Ok(()), now + KEPT[0]);
-        assert_eq!(asked.answers.lock().len(), 1);
+        assert_eq!(lookups.results.lock().len(), MAX_RESULTS);
+        lookups.cache(&domain(0), &Ok(()), now + CACHED_FOR[0]);
+        assert_eq!(lookups.results.lock().len(), 1);
     }
 
     #[test]
     fn a_client_has_only_so_many_questions() {
-        let asked = Asked::new();
-        assert!((0..QUESTIONS.get()).all(|_| asked.rate.check().is_ok()));
-        assert!(asked.rate.check().is_err());
-        assert!(Asked::new().rate.check().is_ok(), "another client has its own");
+        let lookups = ClientLookups::new();
+        assert!((0..LOOKUPS.get()).all(|_| lookups.rate.check().is_ok()));
+        assert!(lookups.rate.check().is_err());
+        assert!(ClientLookups::new().rate.check().is_ok(), "another client has its own");
     }
 }

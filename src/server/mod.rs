@@ -8,7 +8,7 @@
 mod admin;
 pub mod agents;
 pub mod directory;
-pub(crate) mod domain_verification;
+pub mod domain_verification;
 pub mod ingress;
 pub mod lifecycle;
 mod metrics;
@@ -31,12 +31,13 @@ use crate::certs::CertError;
 use crate::limits::{FailedLogins, HeldHeads, LogThrottle, REMEMBERED_ADDRESSES, SharedBudget};
 use crate::link::mux::Unread;
 use crate::server::admin::Admin;
+use crate::server::agents::Agents;
 use crate::server::agents::limits::LoginLimits;
-use crate::server::agents::{Agents, ServePort};
 use crate::server::directory::registry::Registry;
 use crate::server::directory::{Directory, PublicListeners};
+use crate::server::domain_verification::ResolverError;
 use crate::server::ingress::limits::VisitorLimits;
-use crate::server::ingress::{Door, Ingress};
+use crate::server::ingress::{Door, Ingress, PublicPorts};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate, Sources};
 use crate::server::lifecycle::check::TICKET_KEY;
@@ -76,7 +77,7 @@ pub enum StartError {
     AdminToken(#[from] AdminTokenError),
     /// Domains are to be proved by DNS, and there is no DNS.
     #[error("domains cannot be proved by DNS: {0}")]
-    Proofs(String),
+    DomainVerification(#[from] ResolverError),
     /// Spans are to be exported, and cannot be.
     #[error("traces cannot be exported: {0}")]
     Traces(String),
@@ -137,7 +138,7 @@ fn components(
     let directory = Arc::new(Directory::new(&config, clients, listeners.public()?));
     let traces = Traces::start(&config.traces).map_err(StartError::Traces)?;
     let public_tls = certificates.https().filter(|_| listeners.https.is_some()).map(tls::public_server).transpose()?;
-    let runtime = Arc::new(Runtime::new(Settings::new(config, None).map_err(StartError::Proofs)?)?);
+    let runtime = Arc::new(Runtime::new(Settings::new(config, None)?)?);
     let ingress = Arc::new(Ingress {
         runtime: Arc::clone(&runtime),
         directory: Arc::clone(&directory),
@@ -147,12 +148,9 @@ fn components(
         traces,
         connection_closed: LogThrottle::new(NonZeroU32::MIN),
     });
-    let serve_port = {
-        let ingress = Arc::clone(&ingress);
-        ServePort(Box::new(move |port, listener| ingress.serve_port(port, listener)))
-    };
+    let port_server = Arc::new(PublicPorts(Arc::clone(&ingress)));
     let login = LoginLimits::new(&limits.per_ip, budget.logins)?;
-    let agents = Arc::new(Agents::new(Arc::clone(&runtime), Arc::clone(&directory), login, tickets, serve_port));
+    let agents = Arc::new(Agents::new(Arc::clone(&runtime), Arc::clone(&directory), login, tickets, port_server));
     let per_ip = &limits.per_ip;
     Ok(Lifecycle {
         runtime,
@@ -297,10 +295,10 @@ impl Server {
             let pin = (certificate.origin != Origin::Operator).then_some(certificate.fingerprint);
             let admin = Admin::new(&lifecycle, token, pin, log);
             // The admin port answers while the server drains.
-            tasks.spawn(listen::accept_loop(listener, drained.clone(), admin.door()));
+            tasks.spawn(listen::accept_loop(listener, drained.clone(), admin.acceptor()));
         }
         tasks.spawn(Arc::clone(&lifecycle).evict_idle_addresses());
-        tasks.spawn(Arc::clone(agents).watch_over_tunnels());
+        tasks.spawn(Arc::clone(agents).enforce_clients_file());
         tasks.spawn(Arc::clone(&directory.registry).release_reservations(stopping.clone()));
         tasks.spawn(certificates.clone().maintain(stopping.clone()));
         tasks.spawn(Arc::clone(&agents.clients_file).keep_up(stopping.clone()));

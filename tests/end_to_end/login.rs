@@ -75,7 +75,7 @@ async fn only_the_clients_own_names_may_be_claimed() {
 /// As many services as an agent may offer, with names as long as names may be, and alice's leave to claim them.
 fn many_long_names(server: &TestServer) -> Vec<String> {
     let names: Vec<String> = (0..MAX_SERVICES).map(|at| format!("{at:x<63}")).collect();
-    let hash = adit::auth::hash_at(token("alice").as_secret(), adit::auth::Cost::ForTests).unwrap();
+    let hash = crate::harness::cheap_hash(token("alice").as_secret()).unwrap();
     server.clients.replace(clients_file(&format!("[clients.alice]\ntoken_hash = \"{hash}\"\nnames = {names:?}\n")));
     names
 }
@@ -233,7 +233,7 @@ async fn a_ticket_lets_an_agent_back_in_until_the_token_changes() {
     let server = TestServer::start_in(dir, &[]);
     assert!(log_in(&server, &again).await.is_ok());
 
-    let hash = adit::auth::hash_at(token("bob").as_secret(), adit::auth::Cost::ForTests).unwrap();
+    let hash = crate::harness::cheap_hash(token("bob").as_secret()).unwrap();
     server.clients.replace(clients_file(&format!("[clients.alice]\ntoken_hash = \"{hash}\"\n")));
     assert_eq!(refusal(&server, &again).await.0, Refusal::BadToken, "another token ends it");
 }

@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::answer::{self, ErrorView};
+use super::error::{self, ErrorView};
 use super::refusals::Refusals;
 use crate::server::admin::{
     Admin, BODY, clients, health, invites, log, on_demand_tls, reload, requests, services, tunnels,
@@ -90,8 +90,8 @@ pub(crate) fn router(admin: &Arc<Admin>) -> Router {
     let text = description.to_json().unwrap_or_default();
     let _: Result<(), Bytes> = admin.description.set(Bytes::from(text));
     router
-        .fallback(answer::no_such_page)
-        .method_not_allowed_fallback(answer::wrong_method)
+        .fallback(error::no_such_page)
+        .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(Arc::clone(admin))
 }

@@ -1,11 +1,11 @@
-//! Clients: who may log in.
+//! The endpoints for clients.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use axum::{Extension, Json};
 use http::StatusCode;
 use http::header::LOCATION;
 use jiff::Timestamp;
@@ -13,11 +13,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, ErrorView, found};
+use super::Admin;
+use super::change::Change;
+use super::error::{ApiError, ErrorView, found};
 use super::extract::{InBody, InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
-use super::{Admin, Peer};
 use crate::auth::{Token, TokenVerifier};
 use crate::limits::Allowance;
 use crate::schema::Problem;
@@ -26,7 +27,7 @@ use crate::tenants::edit::{NewClient, add_client, revoke_client, rotate_token};
 use crate::tenants::entry::{ClientEntry, port_text};
 use crate::values::{ClientId, Name, Secret};
 
-/// How long a token that is rotated holds on, where nothing is said: as `adit token rotate` does it.
+/// How long the previous token stays valid by default, as with `adit token rotate`.
 const OVERLAP_S: u64 = 24 * 60 * 60;
 const MOST_OVERLAP_S: u64 = 365 * 24 * 60 * 60;
 
@@ -142,9 +143,8 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
 
 impl Admin {
     fn client_view(&self, id: ClientId, entry: &ClientEntry) -> ClientView {
-        let (now, lifecycle) = (Timestamp::now(), &self.lifecycle);
-        let Allowance { requests_per_second, burst, streams } =
-            lifecycle.directory.allowance(&id, &lifecycle.settings());
+        let (now, directory) = (Timestamp::now(), &self.lifecycle.directory);
+        let Allowance { requests_per_second, burst, streams } = directory.allowance(&id, &self.lifecycle.settings());
         ClientView {
             names: claims(&entry.names, &entry.wildcards),
             domains: entry.domains.iter().map(ToString::to_string).collect(),
@@ -157,13 +157,7 @@ impl Admin {
                 burst: burst.map(u32::from),
                 streams: streams.map(|streams| streams as u64),
             },
-            tunnels: lifecycle
-                .directory
-                .registry
-                .tunnels_of(&id)
-                .iter()
-                .map(|tunnel| tunnel.id().to_string())
-                .collect(),
+            tunnels: directory.registry.tunnels_of(&id).iter().map(|tunnel| tunnel.id().to_string()).collect(),
             id: id.to_string(),
         }
     }
@@ -195,8 +189,8 @@ pub(crate) fn claims(names: &[Name], wildcards: &[Name]) -> Vec<String> {
     names.iter().map(ToString::to_string).chain(below).collect()
 }
 
-/// What cannot be an id is nobody's.
-fn known(id: &str) -> Result<ClientId, ApiError> {
+/// Parses an id from a path. A text that cannot be an id is not found.
+fn parse_id(id: &str) -> Result<ClientId, ApiError> {
     found("client", ClientId::new(id).ok())
 }
 
@@ -209,8 +203,7 @@ pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<ClientView>>, ApiError> {
-    let all = admin.lifecycle.directory.clients.ids().into_iter().map(|id| (id.to_string(), id)).collect();
-    query.cut(all, |id| admin.client(id)).map(Json)
+    query.page(admin.lifecycle.directory.clients.ids(), ClientId::to_string, |id| admin.client(id))
 }
 
 /// Shows a client
@@ -223,7 +216,7 @@ pub(crate) async fn get(
     State(admin): State<Arc<Admin>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<ClientView>, ApiError> {
-    found("client", admin.client(known(&id)?)).map(Json)
+    found("client", admin.client(parse_id(&id)?)).map(Json)
 }
 
 /// Adds a client
@@ -237,21 +230,17 @@ pub(crate) async fn get(
         Refusals, BadBody,
     ),
 )]
-pub(crate) async fn add(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    InBody(body): InBody<AddClient>,
-) -> Result<impl IntoResponse, ApiError> {
-    let (on, changing) = (body.id.clone(), Arc::clone(&admin));
-    let work = async move {
+pub(crate) async fn add(change: Change, InBody(body): InBody<AddClient>) -> Result<impl IntoResponse, ApiError> {
+    let id = body.id.clone();
+    let work = async move |admin: Arc<Admin>| {
         let AddClient { id, names, domains, tcp_ports, expires } = body;
         let draft = EntryDraft { id: Some(id), names, domains, tcp_ports, expires };
         let draft = draft.client(Timestamp::now()).map_err(ApiError::invalid)?;
-        // Hashing is dear: whoever is there already is told before.
-        if changing.lifecycle.directory.clients.entry(&draft.id).is_some() {
+        // Checked first, because hashing is expensive.
+        if admin.lifecycle.directory.clients.entry(&draft.id).is_some() {
             return Err(ApiError::conflict(format!("the client `{}` exists already", draft.id)));
         }
-        let (token, token_hash) = changing.fresh_token(&draft.id).await?;
+        let (token, token_hash) = admin.fresh_token(&draft.id).await?;
         let id = draft.id.clone();
         let client = NewClient {
             token_hash,
@@ -260,10 +249,10 @@ pub(crate) async fn add(
             tcp_ports: draft.tcp_ports,
             expires: draft.expires,
         };
-        changing.edit(move |path| add_client(path, &draft.id, &client)).await?;
-        changing.with_token(id, token)
+        admin.edit(move |path| add_client(path, &draft.id, &client)).await?;
+        admin.with_token(id, token)
     };
-    let added = admin.change(peer, "client.add", &on, work).await?;
+    let added = change.run("client.add", &id, work).await?;
     let location = format!("/api/v1/clients/{}", added.client.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(added)))
 }
@@ -280,18 +269,12 @@ pub(crate) async fn add(
         Refusals, Misread, NotFound,
     ),
 )]
-pub(crate) async fn remove(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    InPath(on): InPath<String>,
-) -> Result<StatusCode, ApiError> {
-    let (id, changing) = (known(&on), Arc::clone(&admin));
-    let work = async move {
-        let id = id?;
-        changing.edit(move |path| revoke_client(path, &id)).await
+pub(crate) async fn remove(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
+    let work = async |admin: Arc<Admin>, id: String| {
+        let id = parse_id(&id)?;
+        admin.edit(move |path| revoke_client(path, &id)).await
     };
-    admin.change(peer, "client.remove", &on, work).await?;
-    Ok(StatusCode::NO_CONTENT)
+    change.remove("client.remove", id, work).await
 }
 
 /// Gives a client another token
@@ -308,24 +291,23 @@ pub(crate) async fn remove(
     ),
 )]
 pub(crate) async fn rotate(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    InPath(on): InPath<String>,
+    change: Change,
+    InPath(id): InPath<String>,
     MaybeInBody(body): MaybeInBody<RotateToken>,
 ) -> Result<Json<ClientWithToken>, ApiError> {
-    let (id, changing) = (known(&on), Arc::clone(&admin));
-    let work = async move {
+    let target = id.clone();
+    let work = async move |admin: Arc<Admin>| {
         let overlap_s = body.unwrap_or_default().overlap_s.unwrap_or(OVERLAP_S);
         if overlap_s > MOST_OVERLAP_S {
             let message = format!("is {overlap_s}, but must be between 0 and {MOST_OVERLAP_S}");
             return Err(ApiError::invalid(vec![Problem { key: "overlap_s".to_owned(), message }]));
         }
-        let id = id?;
-        found("client", changing.lifecycle.directory.clients.entry(&id))?;
-        let (token, token_hash) = changing.fresh_token(&id).await?;
-        let (whose, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
-        changing.edit(move |path| rotate_token(path, &whose, &token_hash, Some(overlap))).await?;
-        changing.with_token(id, token)
+        let id = parse_id(&id)?;
+        found("client", admin.lifecycle.directory.clients.entry(&id))?;
+        let (token, token_hash) = admin.fresh_token(&id).await?;
+        let (client, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
+        admin.edit(move |path| rotate_token(path, &client, &token_hash, Some(overlap))).await?;
+        admin.with_token(id, token)
     };
-    admin.change(peer, "token.rotate", &on, work).await.map(Json)
+    change.run("token.rotate", &target, work).await.map(Json)
 }

@@ -21,7 +21,7 @@ pub(crate) const CONNECTIONS: usize = 64;
 
 /// Maximum number of connections while closed ones are still shutting down. A burst of new connections is accepted before
 /// the tasks of closed ones run.
-const WITH_LEAVING: usize = 16 * CONNECTIONS;
+const WITH_CLOSING: usize = 16 * CONNECTIONS;
 
 /// How long a connection is protected after a request with the token: its response or the next request may be in transit.
 const SPARED: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ pub(crate) struct Full;
 /// The connections to the admin port.
 pub(crate) struct Connections {
     open: Mutex<Vec<Arc<State>>>,
-    told: LogThrottle,
+    log_throttle: LogThrottle,
 }
 
 /// The place of one connection. Dropping it releases the place.
@@ -46,7 +46,7 @@ pub(crate) struct Connection {
 }
 
 /// A request in flight on a connection. Dropping it marks the request as answered.
-pub(crate) struct UnderWay {
+pub(crate) struct InFlight {
     state: Arc<State>,
     trusted: bool,
 }
@@ -54,31 +54,32 @@ pub(crate) struct UnderWay {
 struct State {
     /// Programs on this machine count as one peer: they may connect from any address of 127.0.0.0/8.
     peer: AddressKey,
-    doing: Mutex<Doing>,
+    activity: Mutex<Activity>,
     /// Whether it was told to close.
-    leaves: CancellationToken,
+    closing: CancellationToken,
 }
 
-struct Doing {
+struct Activity {
     requests: u32,
     /// When the last request ended; `None` while one is in flight.
-    rests_since: Instant,
+    idle_since: Instant,
     /// Until when it is protected although it is idle.
     spared_until: Option<Instant>,
 }
 
 impl State {
     /// Returns since when it has been idle, if it may be closed.
-    fn rests_since(&self, now: Instant) -> Option<Instant> {
-        let doing = self.doing.lock();
-        let is_free = doing.requests == 0 && doing.spared_until.is_none_or(|until| until <= now);
-        is_free.then_some(doing.rests_since)
+    fn idle_since(&self, now: Instant) -> Option<Instant> {
+        let activity = self.activity.lock();
+        let is_free = activity.requests == 0 && activity.spared_until.is_none_or(|until| until <= now);
+        is_free.then_some(activity.idle_since)
     }
 }
 
 impl Connections {
+    /// Creates an empty set.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), told: LogThrottle::new(NonZeroU32::MIN) })
+        Arc::new(Self { open: Mutex::default(), log_throttle: LogThrottle::new(NonZeroU32::MIN) })
     }
 
     /// Reserves a place for a connection of `peer`; closes an idle connection if all places are in use.
@@ -88,65 +89,66 @@ impl Connections {
     pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<Connection, Full> {
         let now = Instant::now();
         let mut open = self.open.lock();
-        let staying = open.iter().filter(|state| !state.leaves.is_cancelled()).count();
+        let staying = open.iter().filter(|state| !state.closing.is_cancelled()).count();
         if staying >= CONNECTIONS {
-            let resting = (open.len() < WITH_LEAVING).then(|| longest_resting(&open, now)).flatten();
-            if let Some(others) = self.told.turn() {
-                let made_room = resting.is_some();
+            let idle = (open.len() < WITH_CLOSING).then(|| longest_idle(&open, now)).flatten();
+            if let Some(others) = self.log_throttle.turn() {
+                let made_room = idle.is_some();
                 tracing::warn!(%peer, made_room, others, "the admin port is busy: there are {CONNECTIONS} connections to it");
             }
-            resting.ok_or(Full)?.leaves.cancel();
+            idle.ok_or(Full)?.closing.cancel();
         }
-        let doing = Doing { requests: 0, rests_since: now, spared_until: None };
+        let activity = Activity { requests: 0, idle_since: now, spared_until: None };
         let state =
-            Arc::new(State { peer: key(peer.ip()), doing: Mutex::new(doing), leaves: CancellationToken::new() });
+            Arc::new(State { peer: key(peer.ip()), activity: Mutex::new(activity), closing: CancellationToken::new() });
         open.push(Arc::clone(&state));
         Ok(Connection { all: Arc::clone(self), state })
     }
 }
 
+/// Returns the peer that an address belongs to.
 fn key(ip: IpAddr) -> AddressKey {
     let ip = if ip.to_canonical().is_loopback() { Ipv4Addr::LOCALHOST.into() } else { ip };
     AddressKey::new(ip, IPV6_PREFIX)
 }
 
 /// Returns the longest idle connection of the peer with the most connections.
-fn longest_resting(open: &[Arc<State>], now: Instant) -> Option<&Arc<State>> {
-    let resting: Vec<_> = open
+fn longest_idle(open: &[Arc<State>], now: Instant) -> Option<&Arc<State>> {
+    let idle: Vec<_> = open
         .iter()
-        .filter(|state| !state.leaves.is_cancelled())
-        .filter_map(|state| Some((state, state.rests_since(now)?)))
+        .filter(|state| !state.closing.is_cancelled())
+        .filter_map(|state| Some((state, state.idle_since(now)?)))
         .collect();
-    let share = |peer: AddressKey| resting.iter().filter(|(state, _)| state.peer == peer).count();
-    let longest = resting.iter().max_by_key(|(state, since)| (share(state.peer), std::cmp::Reverse(*since)));
+    let share = |peer: AddressKey| idle.iter().filter(|(state, _)| state.peer == peer).count();
+    let longest = idle.iter().max_by_key(|(state, since)| (share(state.peer), std::cmp::Reverse(*since)));
     longest.map(|(state, _)| *state)
 }
 
 impl Connection {
     /// Records a new request. `trusted` says whether it has the admin token.
-    pub(crate) fn begin(&self, trusted: bool) -> UnderWay {
-        self.state.doing.lock().requests += 1;
-        UnderWay { state: Arc::clone(&self.state), trusted }
+    pub(crate) fn begin(&self, trusted: bool) -> InFlight {
+        self.state.activity.lock().requests += 1;
+        InFlight { state: Arc::clone(&self.state), trusted }
     }
 
     /// Waits until the connection has to close. It is idle then, or was a moment before.
-    pub(crate) async fn has_to_leave(&self) {
-        self.state.leaves.cancelled().await;
+    pub(crate) async fn has_to_close(&self) {
+        self.state.closing.cancelled().await;
     }
 
     /// Returns whether a request is in flight.
     pub(crate) fn is_busy(&self) -> bool {
-        self.state.doing.lock().requests > 0
+        self.state.activity.lock().requests > 0
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let (mut doing, now) = (self.state.doing.lock(), Instant::now());
-        doing.requests = doing.requests.saturating_sub(1);
-        doing.rests_since = now;
+        let (mut activity, now) = (self.state.activity.lock(), Instant::now());
+        activity.requests = activity.requests.saturating_sub(1);
+        activity.idle_since = now;
         if self.trusted {
-            doing.spared_until = Some(now + SPARED);
+            activity.spared_until = Some(now + SPARED);
         }
     }
 }
@@ -169,7 +171,7 @@ mod tests {
     }
 
     fn leaves(connection: &Connection) -> bool {
-        connection.state.leaves.is_cancelled()
+        connection.state.closing.is_cancelled()
     }
 
     fn filled(all: &Arc<Connections>) -> Vec<Connection> {
@@ -232,7 +234,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn those_who_do_not_leave_at_once_are_bounded() {
         let all = Connections::new();
-        let held: Vec<_> = (0..WITH_LEAVING).map(|_| all.admit(peer(1)).unwrap()).collect();
+        let held: Vec<_> = (0..WITH_CLOSING).map(|_| all.admit(peer(1)).unwrap()).collect();
         assert_eq!(all.admit(peer(1)).err(), Some(Full));
         drop(held);
         assert!(all.open.lock().is_empty());
@@ -261,7 +263,7 @@ mod tests {
     struct Seen {
         connection: Connection,
         peer: u8,
-        requests: Vec<UnderWay>,
+        requests: Vec<InFlight>,
         trusted_at: Option<Instant>,
     }
 

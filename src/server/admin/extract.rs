@@ -9,7 +9,7 @@ use http::request::Parts;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
-use super::answer::ApiError;
+use super::error::ApiError;
 
 /// What is written in the path.
 pub(crate) struct InPath<T>(pub(crate) T);

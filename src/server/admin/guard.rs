@@ -11,8 +11,8 @@ use http::header::{AUTHORIZATION, FORWARDED, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::Admin;
-use super::answer::ApiError;
 use super::change::audit_refusal;
+use super::error::ApiError;
 use crate::auth::{AdminNonce, NONCE_FIELD};
 use crate::routing;
 use crate::server::metrics::Limit;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::answer::{ApiError, ErrorView};
+use super::error::{ApiError, ErrorView};
 use super::refusals::Refusals;
 use crate::server::admin::metrics_page;
 use crate::server::lifecycle::Lifecycle;

@@ -1,29 +1,30 @@
-//! Invitations: codes that buy a token, once.
+//! The endpoints for invitations.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use axum::{Extension, Json};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, ErrorView};
+use super::Admin;
+use super::change::Change;
 use super::clients::{ClaimText, claims};
+use super::error::{ApiError, ErrorView};
 use super::extract::{InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
-use super::{Admin, Peer};
 use crate::auth::InviteCode;
 use crate::tenants::draft::EntryDraft;
 use crate::tenants::edit::{NewInvite, add_invite, revoke_invite};
 use crate::tenants::entry::InviteEntry;
 use crate::values::Secret;
 
-/// How long an invitation holds, where nothing is said: as `adit token invite` does it.
+/// How long an invitation is valid by default, as with `adit token invite`.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An invitation, without its code.
@@ -88,15 +89,11 @@ pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<InviteView>>, ApiError> {
-    let all = admin
-        .lifecycle
-        .directory
-        .clients
-        .invites()
-        .into_iter()
-        .map(|(key, entry)| (key.clone(), (key, entry)))
-        .collect();
-    query.cut(all, |(key, entry)| Some(view(key, &entry))).map(Json)
+    query.page(
+        admin.lifecycle.directory.clients.invites(),
+        |(key, _)| key.clone(),
+        |(key, entry)| Some(view(key, &entry)),
+    )
 }
 
 /// Invites somebody
@@ -111,27 +108,26 @@ pub(crate) async fn list(
     ),
 )]
 pub(crate) async fn add(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    change: Change,
     MaybeInBody(body): MaybeInBody<AddInvite>,
 ) -> Result<impl IntoResponse, ApiError> {
     let AddInvite { id, names, expires } = body.unwrap_or_default();
-    let (on, changing) = (id.clone().unwrap_or_default(), Arc::clone(&admin));
-    let work = async move {
+    let target = id.clone().unwrap_or_default();
+    let work = async move |admin: Arc<Admin>| {
         let now = Timestamp::now();
         let draft = EntryDraft { id, names, expires, ..EntryDraft::default() };
         let draft = draft.invite(now).map_err(ApiError::invalid)?;
         let end = now.as_second().saturating_add_unsigned(LIFETIME.as_secs());
         let expires = draft.expires.or_else(|| Timestamp::from_second(end).ok()).unwrap_or(Timestamp::MAX);
-        let code = InviteCode::generate(changing.pin, draft.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
+        let code = InviteCode::generate(admin.pin, draft.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
         let invite = NewInvite { code_hash: code.digest(), id: draft.id, names: draft.names, expires };
-        let key = changing.edit(move |path| add_invite(path, &invite)).await?;
+        let key = admin.edit(move |path| add_invite(path, &invite)).await?;
         let gone =
             || ApiError::conflict("the invitation was removed, or the clients file was broken, at the same time");
-        let entry = changing.lifecycle.directory.clients.invites().remove(&key).ok_or_else(gone)?;
+        let entry = admin.lifecycle.directory.clients.invites().remove(&key).ok_or_else(gone)?;
         Ok(InviteWithCode { invite: view(key, &entry), code: code.into() })
     };
-    let added = admin.change(peer, "invite.add", &on, work).await?;
+    let added = change.run("invite.add", &target, work).await?;
     Ok((StatusCode::CREATED, Json(added)))
 }
 
@@ -145,13 +141,7 @@ pub(crate) async fn add(
         Refusals, Misread, NotFound,
     ),
 )]
-pub(crate) async fn remove(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    InPath(on): InPath<String>,
-) -> Result<StatusCode, ApiError> {
-    let (key, changing) = (on.clone(), Arc::clone(&admin));
-    let work = async move { changing.edit(move |path| revoke_invite(path, &key)).await };
-    admin.change(peer, "invite.remove", &on, work).await?;
-    Ok(StatusCode::NO_CONTENT)
+pub(crate) async fn remove(change: Change, InPath(key): InPath<String>) -> Result<StatusCode, ApiError> {
+    let work = async |admin: Arc<Admin>, key: String| admin.edit(move |path| revoke_invite(path, &key)).await;
+    change.remove("invite.remove", key, work).await
 }

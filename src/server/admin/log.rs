@@ -1,16 +1,17 @@
-//! The log: what is written to it, changed while the server runs.
+//! The endpoints that show and change what is logged.
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, found};
+use super::Admin;
+use super::change::Change;
+use super::error::{ApiError, found};
 use super::extract::InBody;
 use super::refusals::{BadBody, NotFound, Refusals};
-use super::{Admin, Peer};
 use crate::schema::Problem;
 use crate::telemetry::LogLevel;
 use crate::telemetry::options::log_level;
@@ -65,27 +66,28 @@ pub(crate) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>
 )]
 pub(crate) async fn change(
     State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    InBody(change): InBody<LogChange>,
+    change: Change,
+    InBody(wanted): InBody<LogChange>,
 ) -> Result<Json<LogView>, ApiError> {
     let log = admin.log()?.clone();
-    let on = change.in_words();
-    let work = async move {
+    let target = wanted.in_words();
+    let work = async move |_| {
         let (level, access) = log.now();
-        let level = change
+        let level = wanted
             .level
             .map_or(Ok(level), |level| log_level(&level))
             .map_err(|message| ApiError::invalid(vec![Problem { key: "level".to_owned(), message }]))?;
-        match log.change(&level, change.access.unwrap_or(access)) {
-            true => Ok(LogView::of(&log)),
-            false => Err(ApiError::failed(&"the log is gone")),
+        if log.change(&level, wanted.access.unwrap_or(access)) {
+            Ok(LogView::of(&log))
+        } else {
+            Err(ApiError::failed(&"the log is gone"))
         }
     };
-    admin.change(peer, "log.change", &on, work).await.map(Json)
+    change.run("log.change", &target, work).await.map(Json)
 }
 
 impl LogChange {
-    /// As the audit log has it.
+    /// Formats the change for the audit log.
     fn in_words(&self) -> String {
         let level = self.level.iter().map(|level| format!("level={level}"));
         let access = self.access.iter().map(|access| format!("access={access}"));

@@ -12,7 +12,7 @@ use crate::server::ingress::CODES;
 use crate::server::lifecycle::Lifecycle;
 use crate::server::metrics::list::{self, Kind, Listed};
 use crate::server::metrics::meter::CLASSES;
-use crate::server::metrics::{LaneEnd, Limit, LoginResult, Meter, Shown};
+use crate::server::metrics::{LaneEnd, Limit, LoginMethod, LoginResult, Meter};
 use crate::telemetry::{Histogram, LogState, ProcessFigures};
 
 /// All metrics as text, and its type. Walks everything that is connected, and asks the system: not for a thread that
@@ -21,7 +21,7 @@ use crate::telemetry::{Histogram, LogState, ProcessFigures};
 /// # Errors
 /// There is no memory for the text.
 pub(crate) fn page(lifecycle: &Arc<Lifecycle>) -> Result<(String, &'static str), fmt::Error> {
-    lifecycle.agents.forget_meters();
+    lifecycle.agents.remove_unused_meters();
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page(Arc::clone(lifecycle))));
     let mut text = String::new();
@@ -86,7 +86,7 @@ fn write_events(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
     sheet.one(&list::CUT, Value::Whole(metrics.totals.cut.get()))?;
     let limits = Limit::WORDS.iter().zip(metrics.limits.iter());
     sheet.write(&list::LIMIT_HITS, limits.map(|(limit, count)| ([("limit", *limit)], Value::Whole(count))))?;
-    let logins = Shown::WORDS.iter().zip(&metrics.logins).flat_map(|(shown, results)| {
+    let logins = LoginMethod::WORDS.iter().zip(&metrics.logins).flat_map(|(shown, results)| {
         let results = LoginResult::WORDS.iter().zip(results.iter());
         results.map(move |(result, count)| ([("shown", *shown), ("result", *result)], Value::Whole(count)))
     });

@@ -1,17 +1,21 @@
-//! The operator's door: health, what proxies ask before they get a certificate, and the API for the operator's tools.
+//! The admin port: health and metrics, the on-demand TLS check for reverse proxies, and the API for the operator's tools.
 //!
-//! `guard` decides who may come in, `api` is the list of pages and their description (OpenAPI), `health` and `ask` are
-//! the pages for programs that watch or stand in front, `clients`, `invites`, `tunnels`, `services` and `requests` are
-//! the API, `reload` reads the clients file again, `log` is what is logged, `page` cuts lists into pieces, `extract` reads
-//! what is asked, `answer` is the one place for refusals (`refusals` describes them), `connections` says who makes room when
-//! all connections are taken, and `change` the one way to change something: in a task of its own,
-//! with a line in the log.
+//! | module | what |
+//! | --- | --- |
+//! | `guard` | authenticates requests |
+//! | `api` | the list of endpoints and their description (OpenAPI) |
+//! | `health`, `on_demand_tls` | the endpoints for monitoring and for reverse proxies |
+//! | `clients`, `invites`, `tunnels`, `services`, `requests`, `reload`, `log` | the API |
+//! | `change` | the one way to change something: in a task of its own, with a line in the audit log |
+//! | `page` | lists in pages |
+//! | `extract`, `error`, `refusals` | reads requests; the one place for errors, and their description |
+//! | `connections` | limits connections |
 
-mod answer;
 mod api;
 mod change;
 mod clients;
 mod connections;
+mod error;
 mod extract;
 mod guard;
 mod health;
@@ -55,45 +59,45 @@ use crate::server::lifecycle::Lifecycle;
 use crate::server::runtime::until_cut;
 use crate::telemetry::LogLevel;
 use crate::values::{Fingerprint, RequestId};
-use answer::ApiError;
 use connections::{Connection, Connections};
+use error::ApiError;
 
-/// Changes at once. They take turns at the clients file.
+/// Maximum number of concurrent changes. They wait for each other at the clients file.
 const CHANGES: usize = 16;
 
-/// Bytes of a request's head, and of its body.
+/// Maximum size of a request's head and body in bytes.
 const HEAD: usize = 32 * 1024;
 const BODY: usize = 64 * 1024;
 
-/// How many callers are told at once that the port is busy, and how long that may take.
+/// Maximum number of concurrent `port_busy` responses, and how long one may take.
 const REFUSALS: usize = 16;
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// From the head of a request to its answer.
+/// The timeout from the head of a request to its response.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What all requests of the operator share.
+/// What all requests to the admin port share.
 pub(crate) struct Admin {
     lifecycle: Arc<Lifecycle>,
     token: AdminToken,
-    /// By what key invitations pin this server; `None` if it is not of the server's own making and may change.
+    /// The fingerprint that invitations pin; `None` if the certificate is not issued by the local CA and may change.
     pin: Option<Fingerprint>,
-    /// What is logged, if that can be changed.
+    /// Changes what is logged, if that is possible.
     log: Option<LogLevel>,
     connections: Arc<Connections>,
     refusals: Permits,
     changes: Permits,
     started: Instant,
-    /// The description of the API, as it is sent.
+    /// The encoded description of the API.
     description: OnceLock<Bytes>,
 }
 
-/// Who asks.
+/// The address that a request comes from.
 #[derive(Debug, Clone, Copy)]
 struct Peer(SocketAddr);
 
 impl Admin {
-    /// Ready to serve.
+    /// Creates the state of the admin port.
     pub(crate) fn new(
         lifecycle: &Arc<Lifecycle>,
         token: AdminToken,
@@ -113,8 +117,8 @@ impl Admin {
         })
     }
 
-    /// Takes connections in, each for `accept_loop` to hand over; does not wait.
-    pub(crate) fn door(self: &Arc<Self>) -> impl FnMut(TcpStream, SocketAddr) + use<> {
+    /// Returns the handler for accepted connections. It does not wait.
+    pub(crate) fn acceptor(self: &Arc<Self>) -> impl FnMut(TcpStream, SocketAddr) + use<> {
         let admin = Arc::clone(self);
         let router = api::router(&admin);
         move |socket, peer| {
@@ -130,32 +134,27 @@ impl Admin {
                 return;
             };
             let (admin, router) = (Arc::clone(&admin), router.clone());
-            tasks.spawn(until_cut(cut, admin.serve(router, socket, (peer, Arc::new(connection)))));
+            tasks.spawn(until_cut(cut, admin.serve(router, socket, peer, connection)));
         }
     }
 
-    /// Serves one connection, with the deadlines of a visitor's.
-    async fn serve(
-        self: Arc<Self>,
-        router: axum::Router,
-        socket: TcpStream,
-        (peer, place): (SocketAddr, Arc<Connection>),
-    ) {
-        let arrived = socket.local_addr().ok();
+    /// Serves one connection, with the timeouts of a visitor's.
+    async fn serve(self: Arc<Self>, router: axum::Router, socket: TcpStream, peer: SocketAddr, place: Connection) {
+        let (local, place) = (socket.local_addr().ok(), Arc::new(place));
         let (lifecycle, turns, unread) = (Arc::clone(&self.lifecycle), Turns::default(), Unread::default());
         let timeouts = lifecycle.settings().config.timeouts;
         let signs = (Arc::new(Ending::default()), turns.clone(), unread.clone());
         let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, &timeouts);
         let held = Arc::clone(&place);
         let service = service_fn(move |request: Request<Incoming>| {
-            let under_way = held.begin(self.shows_token(&request));
+            let in_flight = held.begin(self.shows_token(&request));
             let (admin, router, turn) = (Arc::clone(&self), router.clone(), turns.begin());
             let (unread, id) = (unread.clone(), RequestId::next());
             unread.begin(id, !request.body().is_end_stream());
             async move {
-                let (_turn, _under_way) = (turn, under_way);
-                let response = admin.answer(router, request, (peer, arrived)).await;
-                // Whoever is refused may not have been heard out.
+                let (_turn, _in_flight) = (turn, in_flight);
+                let response = admin.respond(router, request, peer, local).await;
+                // The body of a refused request may be unread.
                 if response.status().is_success() {
                     unread.read(id);
                 }
@@ -176,8 +175,8 @@ impl Admin {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = place.has_to_leave() => {
-                // What has begun just now is answered.
+            () = place.has_to_close() => {
+                // A request that has just begun is answered.
                 if !place.is_busy() {
                     return;
                 }
@@ -190,13 +189,15 @@ impl Admin {
         }
     }
 
-    async fn answer(
+    /// Responds to a request; `local` is the address that the connection arrived at.
+    async fn respond(
         &self,
         mut router: axum::Router,
         mut request: Request<Incoming>,
-        (peer, arrived): (SocketAddr, Option<SocketAddr>),
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
     ) -> Response {
-        let proof = arrived.and_then(|arrived| self.proof(&request, arrived));
+        let proof = local.and_then(|local| self.proof(&request, local));
         let mut response = match self.admit(peer.ip(), &request) {
             Err(refused) => refused.into_response(),
             Ok(()) => {

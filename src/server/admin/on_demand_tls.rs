@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
-use super::answer::{ApiError, found};
+use super::error::{ApiError, found};
 use super::extract::InQuery;
 use super::refusals::{Misread, NotFound, Refusals};
 use crate::server::ingress::upstream::lookup;
@@ -76,7 +76,9 @@ fn host_name(text: &str) -> Option<String> {
 
 /// An address is nobody's name, although a bare address leads to the server's own pages.
 fn is_served(lifecycle: &Lifecycle, host: &str) -> bool {
-    host.parse::<IpAddr>().is_err() && lookup::is_served(&lifecycle.ingress, host)
+    let directory = &lifecycle.directory;
+    host.parse::<IpAddr>().is_err()
+        && lookup::is_served(&*directory.registry, &directory.clients, &lifecycle.settings().router, host)
 }
 
 #[cfg(test)]

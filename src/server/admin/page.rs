@@ -1,15 +1,16 @@
-//! Lists in pieces.
+//! Lists in pages.
 
+use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::answer::ApiError;
+use super::error::ApiError;
 use crate::values::ClientId;
 
 const DEFAULT: usize = 100;
 const MOST: usize = 1000;
 
-/// Which piece of a list.
+/// Which page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -22,7 +23,7 @@ pub(crate) struct PageQuery {
     after: Option<String>,
 }
 
-/// Which piece of a list, and of whose.
+/// Which page of a list, and of which client.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -38,7 +39,7 @@ pub(crate) struct ClientPageQuery {
     client: Option<String>,
 }
 
-/// A piece of a list.
+/// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T: ToSchema> {
     /// In the order of their ids.
@@ -48,7 +49,7 @@ pub(crate) struct Page<T: ToSchema> {
 }
 
 impl ClientPageQuery {
-    /// The piece, and whose.
+    /// Returns the page and the client.
     pub(crate) fn split(self) -> Result<(PageQuery, Option<ClientId>), ApiError> {
         let Self { limit, after, client } = self;
         let client = client.map(|text| ClientId::new(&text)).transpose();
@@ -58,12 +59,18 @@ impl ClientPageQuery {
 }
 
 impl PageQuery {
-    /// Cuts the piece out of `all`, each with its id, in any order. What `view` finds gone is left out.
-    pub(crate) fn cut<I, T: ToSchema>(
+    /// Returns the page of `all`, which may be in any order, sorted by `id_of`. Leaves out items for which `view` returns
+    /// nothing, because they no longer exist.
+    ///
+    /// # Errors
+    /// The limit is out of bounds.
+    pub(crate) fn page<I, T: ToSchema>(
         self,
-        mut all: Vec<(String, I)>,
+        all: impl IntoIterator<Item = I>,
+        id_of: impl Fn(&I) -> String,
         mut view: impl FnMut(I) -> Option<T>,
-    ) -> Result<Page<T>, ApiError> {
+    ) -> Result<Json<Page<T>>, ApiError> {
+        let mut all: Vec<(String, I)> = all.into_iter().map(|item| (id_of(&item), item)).collect();
         let limit = self.limit.unwrap_or(DEFAULT);
         if !(1..=MOST).contains(&limit) {
             return Err(ApiError::bad_query(format!("limit: is {limit}, but must be between 1 and {MOST}")));
@@ -74,7 +81,7 @@ impl PageQuery {
         all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let next = all.get(limit).and_then(|_| all.get(limit - 1)).map(|(id, _)| id.clone());
         let items = all.into_iter().take(limit).filter_map(|(_, item)| view(item)).collect();
-        Ok(Page { items, next })
+        Ok(Json(Page { items, next }))
     }
 }
 
@@ -83,9 +90,9 @@ mod tests {
     use super::*;
 
     fn cut(limit: Option<usize>, after: Option<&str>) -> Result<(Vec<u32>, Option<String>), ApiError> {
-        let all = [5, 3, 1, 4, 2].map(|number: u32| (format!("id{number}"), number)).to_vec();
-        let page =
-            PageQuery { limit, after: after.map(str::to_owned) }.cut(all, |number| (number != 4).then_some(number))?;
+        let id_of = |number: &u32| format!("id{number}");
+        let query = PageQuery { limit, after: after.map(str::to_owned) };
+        let Json(page) = query.page([5, 3, 1, 4, 2], id_of, |number| (number != 4).then_some(number))?;
         Ok((page.items, page.next))
     }
 

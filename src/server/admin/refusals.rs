@@ -4,7 +4,7 @@
 
 use utoipa::IntoResponses;
 
-use super::answer::ErrorView;
+use super::error::ErrorView;
 
 /// Of every page: no token or another one, and too many of either.
 #[derive(IntoResponses)]

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::{Extension, Json};
+use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, ErrorView};
+use super::Admin;
+use super::change::Change;
+use super::error::{ApiError, ErrorView};
 use super::refusals::Refusals;
-use super::{Admin, Peer};
 
 /// The clients file that the server uses.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,20 +35,16 @@ pub(crate) struct ReloadedView {
         Refusals,
     ),
 )]
-pub(crate) async fn reload_clients(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-) -> Result<Json<ReloadedView>, ApiError> {
-    let changing = Arc::clone(&admin);
-    let work = async move {
-        let lifecycle = &changing.lifecycle;
-        lifecycle.agents.clients_file.reload_by_command().await;
-        lifecycle.agents.look_at_tunnels();
-        if let Some(errors) = lifecycle.agents.clients_file.problems().borrow().clone() {
+pub(crate) async fn reload_clients(change: Change) -> Result<Json<ReloadedView>, ApiError> {
+    let work = async |admin: Arc<Admin>| {
+        let (agents, clients) = (&admin.lifecycle.agents, &admin.lifecycle.directory.clients);
+        agents.clients_file.reload_by_command().await;
+        agents.recheck_all();
+        if let Some(errors) = agents.clients_file.problems().borrow().clone() {
             return Err(ApiError::unusable_file(errors));
         }
-        let (clients, invites) = (lifecycle.directory.clients.len(), lifecycle.directory.clients.invites().len());
-        Ok(ReloadedView { file: lifecycle.settings().config.clients.display().to_string(), clients, invites })
+        let file = admin.lifecycle.settings().config.clients.display().to_string();
+        Ok(ReloadedView { file, clients: clients.len(), invites: clients.invites().len() })
     };
-    admin.change(peer, "clients.reload", "", work).await.map(Json)
+    change.run("clients.reload", "", work).await.map(Json)
 }

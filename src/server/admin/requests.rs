@@ -1,18 +1,19 @@
-//! Requests: what visitors have open at the moment.
+//! The endpoints for in-flight requests.
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, found};
+use super::Admin;
+use super::change::Change;
+use super::error::{ApiError, found};
 use super::extract::{InPath, InQuery};
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, NotFound, Refusals};
-use super::{Admin, Peer};
 use crate::server::ingress::observe::live_requests::LiveRequest;
 use crate::values::RequestId;
 
@@ -72,8 +73,7 @@ pub(crate) async fn list(
     let (page, client) = query.split()?;
     let live = &admin.lifecycle.ingress.live;
     let ids = live.ids(|whose| client.as_ref().is_none_or(|client| client == whose));
-    let all = ids.into_iter().map(|id| (id.to_string(), id)).collect();
-    page.cut(all, |id| live.get(id).map(RequestView::from)).map(Json)
+    page.page(ids, RequestId::to_string, |id| live.get(id).map(RequestView::from))
 }
 
 /// Cuts a request
@@ -84,16 +84,10 @@ pub(crate) async fn list(
     params(("id" = String, Path, description = "The request's id")),
     responses((status = 204), Refusals, Misread, NotFound),
 )]
-pub(crate) async fn cut(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    InPath(on): InPath<String>,
-) -> Result<StatusCode, ApiError> {
-    let (id, lifecycle) = (on.clone(), Arc::clone(&admin.lifecycle));
-    let work = async move {
-        let cut = id.parse::<RequestId>().is_ok_and(|id| lifecycle.ingress.live.cut(id));
+pub(crate) async fn cut(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
+    let work = async |admin: Arc<Admin>, id: String| {
+        let cut = id.parse::<RequestId>().is_ok_and(|id| admin.lifecycle.ingress.live.cut(id));
         found("request", cut.then_some(()))
     };
-    admin.change(peer, "request.cut", &on, work).await?;
-    Ok(StatusCode::NO_CONTENT)
+    change.remove("request.cut", id, work).await
 }

@@ -1,4 +1,4 @@
-//! Services: what is offered under which names.
+//! The endpoint for services: what each name leads to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::ApiError;
+use super::error::ApiError;
 use super::extract::InQuery;
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, Refusals};
@@ -68,12 +68,12 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<ServiceView>>, ApiError> {
     let (page, client) = query.split()?;
-    let lifecycle = &admin.lifecycle;
-    let settings = lifecycle.settings();
-    let urls = lifecycle.directory.urls(&settings);
+    let directory = &admin.lifecycle.directory;
+    let settings = admin.lifecycle.settings();
+    let urls = directory.urls(&settings);
     let mut by_name: BTreeMap<String, ServiceView> = BTreeMap::new();
-    for tunnel in tunnels::of(lifecycle, client) {
-        for service in lifecycle.directory.registry.held(&tunnel) {
+    for tunnel in tunnels::of(&directory.registry, client) {
+        for service in directory.registry.held(&tunnel) {
             let offer = service.offer();
             let view = by_name.entry(offer.name.to_string()).or_insert_with_key(|name| ServiceView {
                 name: name.clone(),
@@ -89,5 +89,5 @@ pub(crate) async fn list(
             view.tunnels.push(tunnel.id().to_string());
         }
     }
-    page.cut(by_name.into_iter().collect(), Some).map(Json)
+    page.page(by_name, |(name, _)| name.clone(), |(_, view)| Some(view))
 }

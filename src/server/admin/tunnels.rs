@@ -1,20 +1,21 @@
-//! Tunnels: which agents are connected.
+//! The endpoints for tunnels: the connected agents.
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{ApiError, found};
+use super::Admin;
+use super::change::Change;
+use super::error::{ApiError, found};
 use super::extract::{InPath, InQuery};
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, NotFound, Refusals};
-use super::{Admin, Peer};
+use crate::server::directory::registry::Registry;
 use crate::server::directory::tunnel::{RetireReason, Tunnel};
-use crate::server::lifecycle::Lifecycle;
 use crate::values::ClientId;
 
 /// A connected agent.
@@ -79,9 +80,8 @@ impl TunnelState {
     }
 }
 
-fn view(lifecycle: &Lifecycle, tunnel: &Tunnel) -> TunnelView {
-    let services: Vec<String> =
-        lifecycle.directory.registry.held(tunnel).iter().map(|service| service.name().to_string()).collect();
+fn view(registry: &Registry, tunnel: &Tunnel) -> TunnelView {
+    let services: Vec<String> = registry.held(tunnel).iter().map(|service| service.name().to_string()).collect();
     TunnelView {
         id: tunnel.id().to_string(),
         client: tunnel.client().to_string(),
@@ -95,13 +95,13 @@ fn view(lifecycle: &Lifecycle, tunnel: &Tunnel) -> TunnelView {
     }
 }
 
-fn find(lifecycle: &Lifecycle, id: &str) -> Result<Arc<Tunnel>, ApiError> {
-    found("tunnel", lifecycle.directory.registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id))
+fn find(registry: &Registry, id: &str) -> Result<Arc<Tunnel>, ApiError> {
+    found("tunnel", registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id))
 }
 
-/// The tunnels of a client, or all.
-pub(crate) fn of(lifecycle: &Lifecycle, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
-    client.map_or_else(|| lifecycle.directory.registry.all(), |client| lifecycle.directory.registry.tunnels_of(&client))
+/// Returns the tunnels of a client, or all.
+pub(crate) fn of(registry: &Registry, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
+    client.map_or_else(|| registry.all(), |client| registry.tunnels_of(&client))
 }
 
 /// Lists the connected agents
@@ -114,8 +114,8 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<TunnelView>>, ApiError> {
     let (page, client) = query.split()?;
-    let all = of(&admin.lifecycle, client).into_iter().map(|tunnel| (tunnel.id().to_string(), tunnel)).collect();
-    page.cut(all, |tunnel| Some(view(&admin.lifecycle, &tunnel))).map(Json)
+    let registry = &admin.lifecycle.directory.registry;
+    page.page(of(registry, client), |tunnel| tunnel.id().to_string(), |tunnel| Some(view(registry, &tunnel)))
 }
 
 /// Shows a connected agent
@@ -128,7 +128,8 @@ pub(crate) async fn get(
     State(admin): State<Arc<Admin>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<TunnelView>, ApiError> {
-    find(&admin.lifecycle, &id).map(|tunnel| Json(view(&admin.lifecycle, &tunnel)))
+    let registry = &admin.lifecycle.directory.registry;
+    find(registry, &id).map(|tunnel| Json(view(registry, &tunnel)))
 }
 
 /// Disconnects an agent
@@ -139,23 +140,18 @@ pub(crate) async fn get(
     params(("id" = String, Path, description = "The tunnel's id")),
     responses((status = 204), Refusals, Misread, NotFound),
 )]
-pub(crate) async fn disconnect(
-    State(admin): State<Arc<Admin>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    InPath(on): InPath<String>,
-) -> Result<StatusCode, ApiError> {
-    let (id, lifecycle) = (on.clone(), Arc::clone(&admin.lifecycle));
-    let work = async move {
-        let tunnel = find(&lifecycle, &id)?;
-        // First it serves no more: then nothing gives it a name back.
+pub(crate) async fn disconnect(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
+    let work = async |admin: Arc<Admin>, id: String| {
+        let registry = &admin.lifecycle.directory.registry;
+        let tunnel = find(registry, &id)?;
+        // Retired first, so that no change gives it a name back.
         tunnel.retire(RetireReason::Disconnected);
-        lifecycle.directory.registry.withdraw(&tunnel);
-        // One that was retired before only drains, until now.
+        registry.withdraw(&tunnel);
+        // A tunnel that was retired before only drains until now.
         if !tunnel.retired().borrow().as_ref().is_some_and(RetireReason::is_immediate) {
             tunnel.lanes().iter().for_each(|lane| lane.session().close());
         }
         Ok(())
     };
-    admin.change(peer, "tunnel.disconnect", &on, work).await?;
-    Ok(StatusCode::NO_CONTENT)
+    change.remove("tunnel.disconnect", id, work).await
 }

@@ -9,121 +9,86 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::lane::{LaneStart, serve_lane};
-use super::login::{Declined, Granted};
 use crate::auth::LaneSecret;
 use crate::link::handshake::{MessageError, receive_hello, send, send_encoded};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Side};
 use crate::protocol::json;
-use crate::protocol::login::{Answer, LaneGrant, LaneTerms, Refusal, Refused, Welcome};
+use crate::protocol::login::{Answer, Hello, LaneGrant, LaneTerms, PublicService, Refusal, Refused, Welcome};
 use crate::protocol::requirements::CAPABILITIES;
+use crate::protocol::standby::Standby;
 use crate::server::agents::Agents;
+use crate::server::agents::lane::{LaneStart, serve_lane};
 use crate::server::agents::limits::LoginPermit;
+use crate::server::agents::login::{LoginOutcome, LoginRefusal};
 use crate::server::directory::authenticated::Authenticated;
 use crate::server::directory::notices::urls_do_not_fit;
-use crate::server::directory::registry::{NameAssignment, Registration};
+use crate::server::directory::registry::{LaneGuard, NameAssignment, Registration};
 use crate::server::directory::tunnel::{Lane, Tunnel};
-use crate::server::metrics::{LoginResult, Shown};
+use crate::server::metrics::{LoginMethod, LoginResult, Metrics};
 use crate::server::options::ServerOptions;
-use crate::values::{LaneId, Name, TunnelId};
+use crate::values::{LaneId, Name, Secret, TunnelId};
 
-/// How long a peer that was refused may take to read why.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a refused agent may take to read the refusal.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves one agent's connection until it ends. `waiting` bounds how many are not logged in yet.
+/// Serves one agent's connection until it ends. `permit` limits the connections that have not logged in yet.
 pub(crate) async fn serve_agent(
     agents: Arc<Agents>,
     tls: TlsAcceptor,
     socket: TcpStream,
     peer: SocketAddr,
-    waiting: LoginPermit,
+    permit: LoginPermit,
 ) {
     let settings = agents.settings();
     let login_timeout = settings.config.tunnel.login_timeout;
-    let (began, mut came) = (Instant::now(), None);
-    let log_in = log_in((&agents, &settings.config), tls, (socket, peer), &mut came);
-    let logged_in = tokio::time::timeout(login_timeout, log_in).await;
-    // What a lane begins with is all it needs.
+    let mut record = LoginRecord::new(&agents.runtime.metrics);
+    let login = Login { agents: &agents, config: &settings.config, peer };
+    let logged_in = tokio::time::timeout(login_timeout, login.run(tls, socket, &mut record)).await;
+    drop(record);
+    // The lane keeps what it needs.
     drop(settings);
-    drop(waiting);
-    // Who has not said a word of the protocol is a scanner, and no login.
-    if let Some((shown, result)) = came {
-        agents.runtime.metrics.login(shown, result);
-        agents.runtime.metrics.login_time.observe(began.elapsed());
-    }
+    drop(permit);
     match logged_in {
         Ok(Ok(Some(start))) => serve_lane(agents, start).await,
-        // Refused; it has been told and logged.
+        // The login was refused and logged.
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before its login"),
         Err(_) => tracing::debug!(%peer, "a connection did not log in within {login_timeout:?}"),
     }
 }
 
-async fn log_in(
-    (agents, config): (&Arc<Agents>, &ServerOptions),
-    tls: TlsAcceptor,
-    (socket, peer): (TcpStream, SocketAddr),
-    came: &mut Option<(Shown, LoginResult)>,
-) -> Result<Option<LaneStart>, MessageError> {
-    let mut pipe = tls.accept(socket).await?;
-    let hello = match receive_hello(&mut pipe).await? {
-        Ok(hello) => hello,
-        Err(refused) => {
-            came.insert((Shown::Nothing, LoginResult::Broken)).1 = LoginResult::Refused(refused.code);
-            if let Some(others) = agents.login_refused.turn() {
-                let code = refused.code.word();
-                tracing::info!(%peer, code, others, "refused a login: {}", refused.message);
-            }
-            farewell(pipe, Answer::Refused(refused)).await?;
-            return Ok(None);
-        }
-    };
-    let (_, result) = came.insert((Shown::by(&hello), LoginResult::Broken));
-    let client = hello.client_id.clone();
-    let welcomed = match agents.check_login(&hello, peer).await {
-        Ok(Granted::Known(known)) => {
-            *result = LoginResult::Known;
-            farewell(pipe, Answer::Known(known)).await?;
-            return Ok(None);
-        }
-        Ok(Granted::Lane(tunnel)) => welcome((agents, config), Admitted::Further(tunnel)).map_err(Declined::from),
-        Ok(Granted::Tunnel(login)) => admit((agents, config), login)
-            .and_then(|admitted| welcome((agents, config), admitted))
-            .map_err(Declined::from),
-        Err(declined) => Err(declined),
-    };
-    match welcomed {
-        Ok(welcomed) => {
-            let start = first_words((agents, config), welcomed, pipe, peer).await?;
-            *result = LoginResult::Ok;
-            Ok(Some(start))
-        }
-        Err(declined) => {
-            let code = declined.refused.code;
-            *result = LoginResult::Refused(code);
-            if let Some(others) = agents.login_refused.turn() {
-                let why = declined.for_the_log();
-                tracing::info!(%peer, %client, code = code.word(), others, "refused a login: {why}");
-            }
-            farewell(pipe, Answer::Refused(declined.refused)).await?;
-            Ok(None)
+/// Counts a login when dropped. A connection on which no message of the protocol arrived is a scanner and not counted.
+struct LoginRecord<'a> {
+    metrics: &'a Metrics,
+    began: Instant,
+    method: Option<LoginMethod>,
+    result: LoginResult,
+}
+
+impl<'a> LoginRecord<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        Self { metrics, began: Instant::now(), method: None, result: LoginResult::Broken }
+    }
+}
+
+impl Drop for LoginRecord<'_> {
+    fn drop(&mut self) {
+        if let Some(method) = self.method {
+            self.metrics.login(method, self.result);
+            self.metrics.login_time.observe(self.began.elapsed());
         }
     }
 }
 
-/// An answer after which there is nothing more to say.
-async fn farewell(mut pipe: TlsStream<TcpStream>, answer: Answer) -> Result<(), MessageError> {
-    let tell = async {
-        send(&mut pipe, &answer).await?;
-        pipe.shutdown().await?;
-        Ok(())
-    };
-    tokio::time::timeout(FAREWELL, tell).await.unwrap_or(Ok(()))
+/// A login in progress.
+struct Login<'a> {
+    agents: &'a Arc<Agents>,
+    config: &'a ServerOptions,
+    peer: SocketAddr,
 }
 
-/// What a lane is to become part of.
+/// The tunnel that a new lane belongs to.
 enum Admitted {
     /// A tunnel that waits for its first lane.
     First(Registration),
@@ -140,96 +105,186 @@ impl Admitted {
     }
 }
 
-fn admit((agents, config): (&Arc<Agents>, &ServerOptions), login: Authenticated) -> Result<Admitted, Refused> {
-    let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
-    let id = TunnelId::random().map_err(no_randomness)?;
-    let secret = LaneSecret::random().map_err(no_randomness)?;
-    let max_streams = config.limits.per_tunnel.streams;
-    let registered = agents.directory.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
-    Ok(Admitted::First(registered?))
-}
-
-/// A lane that is as good as up: only the agent has to be told.
-struct Welcomed {
+/// A lane whose agent has not received the answer to its login yet.
+struct PreparedLane {
     admitted: Admitted,
     lane: LaneId,
+    /// The encoded answer.
     answer: Vec<u8>,
-    /// The names that its agent has.
-    expected: Vec<Name>,
+    /// The names that the answer assigns to the agent.
+    names: Vec<Name>,
 }
 
-fn welcome((agents, config): (&Arc<Agents>, &ServerOptions), admitted: Admitted) -> Result<Welcomed, Refused> {
-    let tunnel = admitted.tunnel();
-    let lane = LaneId::next();
-    let offered = tunnel.services();
-    let (mut services, mut standby) = (agents.directory.urls(&agents.settings()).of_all(&offered), Vec::new());
-    if matches!(admitted, Admitted::First(_)) {
-        let mut assignments = agents.directory.registry.preview(tunnel).into_iter();
-        services.retain_mut(|public| match assignments.next() {
-            Some(NameAssignment::Standby(elsewhere)) => {
-                standby.push(elsewhere);
-                false
+impl Login<'_> {
+    /// Runs the login. Returns `None` if it was refused or only asked whether its proof is valid.
+    async fn run(
+        &self,
+        tls: TlsAcceptor,
+        socket: TcpStream,
+        record: &mut LoginRecord<'_>,
+    ) -> Result<Option<LaneStart>, MessageError> {
+        let mut pipe = tls.accept(socket).await?;
+        let hello = match receive_hello(&mut pipe).await? {
+            Ok(hello) => hello,
+            Err(refused) => {
+                record.method = Some(LoginMethod::Nothing);
+                record.result = LoginResult::Refused(refused.code);
+                if let Some(others) = self.agents.login_refused.turn() {
+                    let code = refused.code.word();
+                    tracing::info!(peer = %self.peer, code, others, "refused a login: {}", refused.message);
+                }
+                send_last(pipe, Answer::Refused(refused)).await?;
+                return Ok(None);
             }
-            Some(NameAssignment::Owned { taken_from }) => {
-                (public.taken_over, public.taken_from) = (taken_from.is_some(), taken_from);
-                true
+        };
+        record.method = Some(LoginMethod::of(&hello));
+        match self.decide(&hello, record).await {
+            Ok(Decision::Known(known)) => {
+                send_last(pipe, known).await?;
+                Ok(None)
             }
-            None => true,
-        });
+            Ok(Decision::Lane(prepared)) => {
+                let start = self.start_lane(prepared, pipe).await?;
+                record.result = LoginResult::Ok;
+                Ok(Some(start))
+            }
+            Err(refusal) => {
+                let code = refusal.refused.code;
+                record.result = LoginResult::Refused(code);
+                if let Some(others) = self.agents.login_refused.turn() {
+                    let (peer, client, reason) = (self.peer, &hello.client_id, refusal.reason());
+                    tracing::info!(%peer, %client, code = code.word(), others, "refused a login: {reason}");
+                }
+                send_last(pipe, Answer::Refused(refusal.refused)).await?;
+                Ok(None)
+            }
+        }
     }
-    let expected = services.iter().map(|public| public.name.clone()).collect();
-    let welcome = Welcome {
-        tunnel_id: tunnel.id(),
-        lane: LaneGrant { lane_id: lane, lane_secret: tunnel.secret().as_secret().clone(), lane_address: None },
-        node_id: agents.runtime.node_id.clone(),
-        // A client that was removed a moment ago has its lane cut as soon as that is noticed.
-        ticket: agents.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
-        services,
-        standby,
-        terms: LaneTerms {
-            heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
-            max_streams: config.limits.per_tunnel.streams_per_lane,
-            connect_timeout_s: config.timeouts.connect.as_secs_f64(),
-        },
-        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
-        server_version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let answer =
-        json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome)).map_err(|error| urls_do_not_fit(&error))?;
-    Ok(Welcomed { admitted, lane, answer, expected })
+
+    async fn decide(&self, hello: &Hello, record: &mut LoginRecord<'_>) -> Result<Decision, LoginRefusal> {
+        let admitted = match self.agents.check_login(hello, self.peer).await? {
+            LoginOutcome::Known(known) => {
+                record.result = LoginResult::Known;
+                return Ok(Decision::Known(Answer::Known(known)));
+            }
+            LoginOutcome::Lane(tunnel) => Admitted::Further(tunnel),
+            LoginOutcome::Tunnel(login) => self.register(login)?,
+        };
+        Ok(Decision::Lane(self.prepare_lane(admitted)?))
+    }
+
+    fn register(&self, login: Authenticated) -> Result<Admitted, Refused> {
+        let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
+        let id = TunnelId::random().map_err(no_randomness)?;
+        let secret = LaneSecret::random().map_err(no_randomness)?;
+        let max_streams = self.config.limits.per_tunnel.streams;
+        let registered =
+            self.agents.directory.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
+        Ok(Admitted::First(registered?))
+    }
+
+    fn prepare_lane(&self, admitted: Admitted) -> Result<PreparedLane, Refused> {
+        let (agents, tunnel, lane) = (self.agents, admitted.tunnel(), LaneId::next());
+        let mut services = agents.directory.urls(&agents.settings()).of_all(&tunnel.services());
+        let standby = match &admitted {
+            Admitted::First(_) => assign_names(&mut services, agents.directory.registry.preview(tunnel)),
+            Admitted::Further(_) => Vec::new(),
+        };
+        let names = services.iter().map(|public| public.name.clone()).collect();
+        let config = self.config;
+        let welcome = Welcome {
+            tunnel_id: tunnel.id(),
+            lane: LaneGrant { lane_id: lane, lane_secret: tunnel.secret().as_secret().clone(), lane_address: None },
+            node_id: agents.runtime.node_id.clone(),
+            // If the client has just been removed, its lane is closed as soon as that is noticed.
+            ticket: agents.ticket(tunnel).unwrap_or_else(|| Secret::new("")),
+            services,
+            standby,
+            terms: LaneTerms {
+                heartbeat_s: config.tunnel.heartbeat.as_secs_f64(),
+                max_streams: config.limits.per_tunnel.streams_per_lane,
+                connect_timeout_s: config.timeouts.connect.as_secs_f64(),
+            },
+            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let answer = json::encode_within(json::MAX_ANSWER, &Answer::Welcome(welcome))
+            .map_err(|error| urls_do_not_fit(&error))?;
+        Ok(PreparedLane { admitted, lane, answer, names })
+    }
+
+    /// Sends the answer and makes the connection a lane.
+    async fn start_lane(
+        &self,
+        prepared: PreparedLane,
+        mut pipe: TlsStream<TcpStream>,
+    ) -> Result<LaneStart, MessageError> {
+        let PreparedLane { admitted, lane, answer, names } = prepared;
+        let (agents, peer) = (self.agents, self.peer);
+        let is_first = matches!(admitted, Admitted::First(_));
+        send_encoded(&mut pipe, &answer).await?;
+        let per_tunnel = &self.config.limits.per_tunnel;
+        let max_streams = per_tunnel.streams_per_lane;
+        let mux = MuxConfig { max_streams, yield_first: agents.multi_thread, window_growth: per_tunnel.lane_window };
+        let (session, driver) =
+            mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&agents.directory.unread));
+        let (lane, notices) = Lane::new(lane, session, max_streams, per_tunnel.lane_lifetime);
+        let guard = match admitted {
+            Admitted::First(registration) => registration
+                .activate(lane)
+                .inspect_err(|error| tracing::info!(%peer, "dropped a login at its end: {}", error.refused().message))
+                .ok(),
+            Admitted::Further(tunnel) => agents.directory.registry.add_lane(&tunnel, lane),
+        };
+        // The agent sees the closed connection, retries, and is told the reason.
+        let guard = guard.ok_or(MessageError::Closed)?;
+        // The clients file may have changed during the login.
+        agents.recheck(guard.tunnel());
+        self.check_answer(&guard, is_first, &names);
+        Ok(LaneStart { guard, driver, notices, peer, heartbeat: self.config.tunnel.heartbeat })
+    }
+
+    /// Requests a notice to the agent if the names or URLs in the answer have changed in the meantime.
+    fn check_answer(&self, guard: &LaneGuard, is_first: bool, names: &[Name]) {
+        let agents = self.agents;
+        let has_names =
+            || agents.directory.registry.held(guard.tunnel()).iter().map(|service| service.name()).eq(names);
+        if agents.settings().config.public != self.config.public || (is_first && !has_names()) {
+            guard.tunnel().notify_names_changed();
+        }
+    }
 }
 
-async fn first_words(
-    (agents, config): (&Arc<Agents>, &ServerOptions),
-    welcomed: Welcomed,
-    mut pipe: TlsStream<TcpStream>,
-    peer: SocketAddr,
-) -> Result<LaneStart, MessageError> {
-    let Welcomed { admitted, lane, answer, expected } = welcomed;
-    let is_first = matches!(admitted, Admitted::First(_));
-    send_encoded(&mut pipe, &answer).await?;
-    let per_tunnel = &config.limits.per_tunnel;
-    let max_streams = per_tunnel.streams_per_lane;
-    let mux = MuxConfig { max_streams, yield_first: agents.multi_thread, window_growth: per_tunnel.lane_window };
-    let (session, driver) =
-        mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&agents.directory.unread));
-    let (lane, notices) = Lane::new(lane, session, max_streams, per_tunnel.lane_lifetime);
-    let guard = match admitted {
-        Admitted::First(registration) => registration
-            .activate(lane)
-            .inspect_err(|error| tracing::info!(%peer, "dropped a login at its end: {}", error.refused().message))
-            .ok(),
-        Admitted::Further(tunnel) => agents.directory.registry.add_lane(&tunnel, lane),
+/// What a login gets.
+enum Decision {
+    /// Its proof is valid; it has asked for nothing else.
+    Known(Answer),
+    Lane(PreparedLane),
+}
+
+/// Removes the services whose name the agent does not get, and returns those as standbys.
+fn assign_names(services: &mut Vec<PublicService>, assignments: Vec<NameAssignment>) -> Vec<Standby> {
+    let (mut standby, mut assignments) = (Vec::new(), assignments.into_iter());
+    services.retain_mut(|public| match assignments.next() {
+        Some(NameAssignment::Standby(elsewhere)) => {
+            standby.push(elsewhere);
+            false
+        }
+        Some(NameAssignment::Owned { taken_from }) => {
+            (public.taken_over, public.taken_from) = (taken_from.is_some(), taken_from);
+            true
+        }
+        None => true,
+    });
+    standby
+}
+
+/// Sends an answer and closes the connection.
+async fn send_last(mut pipe: TlsStream<TcpStream>, answer: Answer) -> Result<(), MessageError> {
+    let tell = async {
+        send(&mut pipe, &answer).await?;
+        pipe.shutdown().await?;
+        Ok(())
     };
-    // The agent finds its connection closed, tries again, and is told why.
-    let guard = guard.ok_or(MessageError::Closed)?;
-    // The operator may have changed its mind while the login was under way.
-    agents.look_at(guard.tunnel());
-    let has_names =
-        || agents.directory.registry.held(guard.tunnel()).iter().map(|service| service.name().clone()).eq(expected);
-    // Others may have come and gone in between.
-    if agents.settings().config.public != config.public || (is_first && !has_names()) {
-        guard.tunnel().notify_names_changed();
-    }
-    Ok(LaneStart { guard, driver, notices, peer, heartbeat: config.tunnel.heartbeat })
+    tokio::time::timeout(REFUSAL_TIMEOUT, tell).await.unwrap_or(Ok(()))
 }

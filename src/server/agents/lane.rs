@@ -1,4 +1,4 @@
-//! One lane's life on the server, after its login: the driver's task, and the control stream.
+//! A lane on the server after its login: the driver's task, and the control stream.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,23 +8,23 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use super::login::TICKET_LIFETIME;
 use crate::link::handshake::{ControlReader, ControlWriter, MessageError};
 use crate::link::mux::{Driver, MuxStream};
 use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::later::check_required;
 use crate::server::agents::Agents;
-use crate::server::agents::service_changes::Changes;
+use crate::server::agents::login::TICKET_LIFETIME;
+use crate::server::agents::service_changes::ServiceChanges;
 use crate::server::directory::registry::LaneGuard;
 use crate::server::directory::tunnel::{Lane, RetireReason};
 use crate::server::metrics::LaneEnd;
 
-/// How long a goodbye may take to reach an agent.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long closing a session may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// After so many heartbeats without a stream, a lane beside others is not needed any more.
-const SPARE_BEATS: u32 = 6;
+/// After so many heartbeats without a stream, a lane is closed if the tunnel has others.
+const IDLE_HEARTBEATS: u32 = 6;
 
 /// What is needed to serve a lane after its login.
 pub(crate) struct LaneStart {
@@ -32,37 +32,37 @@ pub(crate) struct LaneStart {
     pub(crate) driver: Driver,
     pub(crate) notices: mpsc::Receiver<Control>,
     pub(crate) peer: SocketAddr,
-    /// As the agent was told.
+    /// The interval that the agent was told.
     pub(crate) heartbeat: Duration,
 }
 
 /// Why a lane ended, for the log.
-enum End {
-    /// The session is over; its driver knows why.
+enum EndReason {
+    /// The session has ended. Its driver knows why.
     Session,
-    /// What the agent said is not of this protocol.
+    /// The agent violated the protocol.
     Protocol(String),
     /// The agent sent nothing, or did not read.
     Lost(Lost),
-    /// The same agent has come back on another connection.
-    CameBack,
-    /// The operator has revoked its token, or what it may offer.
+    /// The same agent has logged in again.
+    Reconnected,
+    /// The operator has revoked the agent's token, or all of its services.
     Revoked,
-    /// The operator has ended the connection.
+    /// The operator has closed the connection.
     Disconnected,
-    /// The tunnel can do without it.
-    Spare,
-    /// Everything that was open has ended.
+    /// It was idle, and the tunnel has other lanes.
+    NotNeeded,
+    /// All streams have ended while it was draining.
     Drained,
-    /// So many streams were still open when the time to drain was over.
-    Cut(usize),
+    /// So many streams were still open at the drain timeout.
+    DrainTimeout(usize),
 }
 
-impl End {
-    /// The end of a tunnel that is retired at once.
+impl EndReason {
+    /// Returns the reason for the lanes of a retired tunnel.
     fn of(why: &RetireReason) -> Self {
         match why {
-            RetireReason::Reconnected => Self::CameBack,
+            RetireReason::Reconnected => Self::Reconnected,
             RetireReason::Revoked => Self::Revoked,
             RetireReason::Disconnected => Self::Disconnected,
             RetireReason::Replaced { .. } | RetireReason::Leaving | RetireReason::Draining => Self::Drained,
@@ -70,39 +70,39 @@ impl End {
     }
 }
 
-impl From<&End> for LaneEnd {
-    fn from(end: &End) -> Self {
+impl From<&EndReason> for LaneEnd {
+    fn from(end: &EndReason) -> Self {
         match end {
-            End::Session => Self::Connection,
-            End::Protocol(_) => Self::Protocol,
-            End::Lost(_) => Self::Silent,
-            End::CameBack => Self::CameBack,
-            End::Revoked => Self::Revoked,
-            End::Disconnected => Self::Disconnected,
-            End::Spare => Self::Spare,
-            End::Drained => Self::Drained,
-            End::Cut(_) => Self::Cut,
+            EndReason::Session => Self::Connection,
+            EndReason::Protocol(_) => Self::Protocol,
+            EndReason::Lost(_) => Self::Silent,
+            EndReason::Reconnected => Self::CameBack,
+            EndReason::Revoked => Self::Revoked,
+            EndReason::Disconnected => Self::Disconnected,
+            EndReason::NotNeeded => Self::Spare,
+            EndReason::Drained => Self::Drained,
+            EndReason::DrainTimeout(_) => Self::Cut,
         }
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session => f.write_str("the connection ended"),
             Self::Protocol(what) => write!(f, "the agent broke the protocol: {what}"),
             Self::Lost(lost) => write!(f, "{lost}"),
-            Self::CameBack => f.write_str("the agent has come back on another connection"),
+            Self::Reconnected => f.write_str("the agent has come back on another connection"),
             Self::Revoked => f.write_str("revoked by the operator"),
             Self::Disconnected => f.write_str("disconnected by the operator"),
-            Self::Spare => f.write_str("not needed any more"),
+            Self::NotNeeded => f.write_str("not needed any more"),
             Self::Drained => f.write_str("drained"),
-            Self::Cut(streams) => write!(f, "drained too slowly, {streams} streams were cut"),
+            Self::DrainTimeout(streams) => write!(f, "drained too slowly, {streams} streams were cut"),
         }
     }
 }
 
-/// Serves a lane until it ends, for whatever reason.
+/// Serves a lane until it ends.
 pub(crate) async fn serve_lane(agents: Arc<Agents>, start: LaneStart) {
     let LaneStart { guard, driver, notices, peer, heartbeat } = start;
     let (tunnel, lane) = (Arc::clone(guard.tunnel()), Arc::clone(guard.lane()));
@@ -113,59 +113,65 @@ pub(crate) async fn serve_lane(agents: Arc<Agents>, start: LaneStart) {
 
     let (opened, control) = oneshot::channel();
     let mut opened = Some(opened);
-    let driver = agents.runtime.tasks.all.spawn(driver.run(GOODBYE, move |stream| {
+    let driver = agents.runtime.tasks.all.spawn(driver.run(CLOSE_TIMEOUT, move |stream| {
         // The agent opens one stream, the control stream; anything more is dropped, which resets it.
         if let Some(opened) = opened.take() {
             let _ = opened.send(stream);
         }
     }));
-    let end = run(&agents, (&guard, heartbeat), notices, control).await;
+    let lane_run = LaneRun { agents: &agents, guard: &guard, heartbeat };
+    let end = lane_run.run(notices, control).await;
     agents.runtime.metrics.lane_ended(LaneEnd::from(&end));
-    // Its end is the end of the session, here and when this task is cut at the end of a drain.
+    // This closes the session, here and when this task is cancelled at the end of a shutdown.
     drop(guard);
     let session = driver.await.map_or_else(|error| error.to_string(), |ended| ended.to_string());
     tracing::info!(%client, %names, %peer, tunnel = %tunnel.id(), lane = %lane.id(), session, "an agent's lane is down: {end}");
 }
 
-async fn run(
-    agents: &Arc<Agents>,
-    (guard, heartbeat): (&LaneGuard, Duration),
-    notices: mpsc::Receiver<Control>,
-    opened: oneshot::Receiver<MuxStream>,
-) -> End {
-    let session = guard.lane().session();
-    let mut retired = guard.tunnel().retired();
-    let at_once = |why: &Option<RetireReason>| {
-        why.as_ref().is_some_and(|why| why.is_immediate() || *why == RetireReason::Draining)
-    };
-    let stream = tokio::select! {
-        () = session.ended() => return End::Session,
-        // Without a control stream there is nobody to tell. A tunnel that is replaced waits for it.
-        Ok(why) = retired.wait_for(at_once) => {
-            return why.as_ref().map_or(End::Drained, End::of);
+/// A lane that is being served.
+#[derive(Clone, Copy)]
+struct LaneRun<'a> {
+    agents: &'a Arc<Agents>,
+    guard: &'a LaneGuard,
+    heartbeat: Duration,
+}
+
+impl LaneRun<'_> {
+    async fn run(self, notices: mpsc::Receiver<Control>, opened: oneshot::Receiver<MuxStream>) -> EndReason {
+        let Self { agents, guard, heartbeat } = self;
+        let session = guard.lane().session();
+        let mut retired = guard.tunnel().retired();
+        let is_ending = |why: &Option<RetireReason>| {
+            why.as_ref().is_some_and(|why| why.is_immediate() || *why == RetireReason::Draining)
+        };
+        let stream = tokio::select! {
+            () = session.ended() => return EndReason::Session,
+            // Without a control stream the agent cannot be told. A replaced tunnel waits for the stream.
+            Ok(why) = retired.wait_for(is_ending) => {
+                return why.as_ref().map_or(EndReason::Drained, EndReason::of);
+            }
+            opened = timeout(heartbeat * MISSED_HEARTBEATS, opened) => match opened {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(_)) => return EndReason::Session,
+                Err(_) => return EndReason::Lost(Lost::Silent),
+            },
+        };
+        let writer = ControlWriter::new(stream.clone());
+        let changes = ServiceChanges::new(agents, guard.tunnel());
+        let silence = Silence::new(session.pulse(), heartbeat);
+        let mut control = LaneControl { run: self, writer, silence, changes, drain_until: None, leaving: false };
+        let work = control.run(ControlReader::new(stream), notices);
+        let is_closing = |why: &Option<RetireReason>| why.as_ref().is_some_and(RetireReason::is_immediate);
+        tokio::select! {
+            () = session.ended() => EndReason::Session,
+            // A message that the agent does not read must not keep a revoked tunnel open.
+            Ok(why) = retired.wait_for(is_closing) => why.as_ref().map_or(EndReason::Drained, EndReason::of),
+            end = work => end,
         }
-        opened = timeout(heartbeat * MISSED_HEARTBEATS, opened) => match opened {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(_)) => return End::Session,
-            Err(_) => return End::Lost(Lost::Silent),
-        },
-    };
-    let writer = ControlWriter::new(stream.clone());
-    let changes = Changes::new(agents, guard.tunnel());
-    let silence = Silence::new(session.pulse(), heartbeat);
-    let mut control =
-        LaneControl { agents, guard, writer, heartbeat, silence, changes, drain_until: None, leaving: false };
-    let work = control.run(ControlReader::new(stream), notices);
-    let revoked = |why: &Option<RetireReason>| why.as_ref().is_some_and(RetireReason::is_immediate);
-    tokio::select! {
-        () = session.ended() => End::Session,
-        // A message that the agent does not read must not keep a revoked tunnel open.
-        Ok(why) = retired.wait_for(revoked) => why.as_ref().map_or(End::Drained, End::of),
-        end = work => end,
     }
 }
 
-/// For ever, without a time.
+/// Waits until `time`; forever if there is none.
 async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
@@ -173,47 +179,46 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// How long nothing was open on a lane, in heartbeats.
+/// Counts how many heartbeats a lane has been idle.
 #[derive(Default)]
-struct Spare {
+struct IdleCounter {
     beats: u32,
     opened: u64,
 }
 
-impl Spare {
-    /// Counts a heartbeat; says whether there were enough.
-    fn is_over(&mut self, lane: &Lane) -> bool {
+impl IdleCounter {
+    /// Counts a heartbeat. Returns whether the lane has been idle for long enough to close it.
+    fn beat(&mut self, lane: &Lane) -> bool {
         let opened = lane.session().opened();
-        let is_quiet = lane.streams() == 0 && opened == self.opened;
-        (self.beats, self.opened) = (if is_quiet { self.beats + 1 } else { 0 }, opened);
-        self.beats >= SPARE_BEATS
+        let is_idle = lane.streams() == 0 && opened == self.opened;
+        (self.beats, self.opened) = (if is_idle { self.beats + 1 } else { 0 }, opened);
+        self.beats >= IDLE_HEARTBEATS
     }
 }
 
+/// The control stream of a lane.
 struct LaneControl<'a> {
-    agents: &'a Arc<Agents>,
-    guard: &'a LaneGuard,
+    run: LaneRun<'a>,
     writer: ControlWriter,
-    heartbeat: Duration,
     silence: Silence,
-    /// What the agent wants to offer instead of what it offers.
-    changes: Changes,
-    /// Set once the lane only finishes what is open.
+    /// The changes of services that the agent requests.
+    changes: ServiceChanges,
+    /// Set while the lane only finishes its open streams.
     drain_until: Option<Instant>,
-    /// The agent has said that it is leaving.
+    /// Whether the agent has announced that it is shutting down.
     leaving: bool,
 }
 
 impl LaneControl<'_> {
-    async fn run(&mut self, mut reader: ControlReader, mut notices: mpsc::Receiver<Control>) -> End {
-        let (tunnel, lane) = (self.guard.tunnel(), self.guard.lane());
-        let mut beat = interval(self.heartbeat);
+    async fn run(&mut self, mut reader: ControlReader, mut notices: mpsc::Receiver<Control>) -> EndReason {
+        let (tunnel, lane) = (self.run.guard.tunnel(), self.run.guard.lane());
+        let mut beat = interval(self.run.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticket = interval(TICKET_LIFETIME / 3);
         ticket.reset();
         let mut retired = tunnel.retired();
         retired.mark_changed();
-        let (mut succeeded, mut spare) = (false, Spare::default());
+        let (mut replaced, mut idle) = (false, IdleCounter::default());
         // Every branch is cancel-safe: the reader keeps a message that is incomplete, the rest are timers and queues.
         loop {
             let drain_until = self.drain_until;
@@ -223,8 +228,8 @@ impl LaneControl<'_> {
                         self.on_message(message);
                         Ok(())
                     }
-                    Err(MessageError::Json(error)) => Err(End::Protocol(error.to_string())),
-                    Err(MessageError::Io(_) | MessageError::Closed) => Err(End::Session),
+                    Err(MessageError::Json(error)) => Err(EndReason::Protocol(error.to_string())),
+                    Err(MessageError::Io(_) | MessageError::Closed) => Err(EndReason::Session),
                 },
                 Ok(()) = retired.changed() => {
                     let why = retired.borrow_and_update().clone();
@@ -232,25 +237,19 @@ impl LaneControl<'_> {
                 }
                 Some(notice) = notices.recv() => self.send(notice).await,
                 () = tunnel.names_changed() => {
-                    self.agents.directory.notices(&self.agents.settings()).send(tunnel);
+                    self.run.agents.directory.notices(&self.run.agents.settings()).send(tunnel);
                     Ok(())
                 }
-                _ = beat.tick() => match spare.is_over(lane) && tunnel.release_if_spare(lane) {
-                    true => Err(End::Spare),
-                    false => self.writer.beat().map_err(|_| End::Session),
-                },
+                _ = beat.tick() => self.beat(&mut idle),
                 answer = self.changes.answer() => self.send(answer).await,
-                _ = ticket.tick() => match self.agents.ticket(tunnel) {
-                    Some(ticket) => self.send(Control::Ticket { ticket }).await,
-                    None => Ok(()),
-                },
-                lost = self.silence.is_too_long() => Err(End::Lost(lost)),
-                () = lane.replaced(), if !succeeded => {
-                    succeeded = true;
+                _ = ticket.tick() => self.send_ticket().await,
+                lost = self.silence.is_too_long() => Err(EndReason::Lost(lost)),
+                () = lane.replaced(), if !replaced => {
+                    replaced = true;
                     Ok(())
                 }
-                () = lane.idle(), if succeeded || drain_until.is_some() => Err(End::Drained),
-                () = until(drain_until) => Err(End::Cut(lane.streams())),
+                () = lane.idle(), if replaced || drain_until.is_some() => Err(EndReason::Drained),
+                () = until(drain_until) => Err(EndReason::DrainTimeout(lane.streams())),
             };
             if let Err(end) = step {
                 return end;
@@ -258,24 +257,41 @@ impl LaneControl<'_> {
         }
     }
 
+    /// Sends a heartbeat, or ends the lane if it is not needed.
+    fn beat(&mut self, idle: &mut IdleCounter) -> Result<(), EndReason> {
+        let (tunnel, lane) = (self.run.guard.tunnel(), self.run.guard.lane());
+        if idle.beat(lane) && tunnel.release_if_spare(lane) {
+            return Err(EndReason::NotNeeded);
+        }
+        self.writer.beat().map_err(|_| EndReason::Session)
+    }
+
+    /// Sends a new ticket, if the agent may have one.
+    async fn send_ticket(&mut self) -> Result<(), EndReason> {
+        match self.run.agents.ticket(self.run.guard.tunnel()) {
+            Some(ticket) => self.send(Control::Ticket { ticket }).await,
+            None => Ok(()),
+        }
+    }
+
     fn on_message(&mut self, message: Control) {
         match message {
-            // Once is enough: the registry's lock is everybody's.
+            // Only once, because withdrawing takes the registry's lock.
             Control::Draining { .. } if self.leaving => {}
             Control::Draining { deadline_s } => {
                 self.leaving = true;
-                let limit = self.agents.settings().config.tunnel.drain_timeout;
+                let limit = self.run.agents.settings().config.tunnel.drain_timeout;
                 let asked = Duration::try_from_secs_f64(deadline_s).unwrap_or(limit);
-                // First it serves no more: then no change brings its names back.
-                self.guard.tunnel().retire(RetireReason::Leaving);
-                self.agents.directory.registry.withdraw(self.guard.tunnel());
+                // Retired first, so that no change gives it its names back.
+                self.run.guard.tunnel().retire(RetireReason::Leaving);
+                self.run.agents.directory.registry.withdraw(self.run.guard.tunnel());
                 self.drain(asked.min(limit));
             }
             Control::Services { change, services, required } => {
-                self.changes.ask(change, check_required(&required).map(|()| services));
+                self.changes.request(change, check_required(&required).map(|()| services));
             }
-            Control::Unreadable { change, refused } => self.changes.ask(change, Err(refused)),
-            // Heartbeats have done their work by coming; the rest is for agents, or of a later version.
+            Control::Unreadable { change, refused } => self.changes.request(change, Err(refused)),
+            // A heartbeat only has to arrive. The rest is for agents, or of a later version.
             Control::Heartbeat
             | Control::OpenLane
             | Control::Replaced { .. }
@@ -287,11 +303,11 @@ impl LaneControl<'_> {
         }
     }
 
-    async fn on_retired(&mut self, why: Option<RetireReason>) -> Result<(), End> {
-        let limit = self.agents.settings().config.tunnel.drain_timeout;
+    async fn on_retired(&mut self, why: Option<RetireReason>) -> Result<(), EndReason> {
+        let limit = self.run.agents.settings().config.tunnel.drain_timeout;
         match why {
             None => return Ok(()),
-            Some(why) if why.is_immediate() => return Err(End::of(&why)),
+            Some(why) if why.is_immediate() => return Err(EndReason::of(&why)),
             Some(RetireReason::Replaced { by }) => self.send(Control::Replaced { by }).await?,
             Some(_) => {}
         }
@@ -300,18 +316,18 @@ impl LaneControl<'_> {
     }
 
     fn drain(&mut self, limit: Duration) {
-        self.guard.lane().stop_accepting();
+        self.run.guard.lane().stop_accepting();
         let until = Instant::now() + limit;
         self.drain_until = Some(self.drain_until.map_or(until, |earlier| earlier.min(until)));
     }
 
-    async fn send(&mut self, message: Control) -> Result<(), End> {
-        // On a slow link the message waits behind bulk transfers; the agent is not at fault while bytes move.
+    async fn send(&mut self, message: Control) -> Result<(), EndReason> {
+        // On a slow link the message waits behind bulk transfers. That is not the agent's fault while bytes move.
         tokio::select! {
-            sent = self.writer.send(&message) => sent.map_err(|_| End::Session),
-            lost = self.silence.is_too_long() => Err(End::Lost(lost)),
-            () = until(self.drain_until) => Err(End::Cut(self.guard.lane().streams())),
-            () = sleep(self.heartbeat * UNTAKEN_HEARTBEATS) => Err(End::Lost(Lost::Stuck)),
+            sent = self.writer.send(&message) => sent.map_err(|_| EndReason::Session),
+            lost = self.silence.is_too_long() => Err(EndReason::Lost(lost)),
+            () = until(self.drain_until) => Err(EndReason::DrainTimeout(self.run.guard.lane().streams())),
+            () = sleep(self.run.heartbeat * UNTAKEN_HEARTBEATS) => Err(EndReason::Lost(Lost::Stuck)),
         }
     }
 }

@@ -6,9 +6,14 @@ use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use crate::auth::{TokenVerifier, USUAL_COST};
-use crate::limits::{AddressPermit, Checks, FailedLogins, PerAddress, Permit, Permits, REMEMBERED_ADDRESSES};
-use crate::server::agents::login::RefusedTokens;
+use crate::limits::{
+    AddressKey, AddressPermit, Checks, FailedLogins, PerAddress, Permit, Permits, REMEMBERED_ADDRESSES,
+};
+use crate::protocol::login::{Refusal, Refused};
+use crate::server::agents::login::refused_tokens::{Attempt, RefusedTokens};
 use crate::server::options::PerIpLimits;
+use crate::tenants::clients::Credential;
+use crate::values::{ClientId, Secret};
 
 /// Token hashes computed at once. Each takes about 19 MiB.
 const CONCURRENT_HASHES: usize = 2;
@@ -39,16 +44,32 @@ pub(crate) struct LoginPermit {
     total: Permit,
 }
 
+/// Permission to compare the token of an attempt.
+pub(crate) struct Comparison<'a> {
+    limits: &'a LoginLimits,
+    attempt: Attempt,
+    counted_by: &'a FailedLogins,
+    from: IpAddr,
+}
+
+/// Why the token of an attempt is not compared.
+pub(crate) enum NotCompared {
+    /// It was refused before.
+    RefusedBefore,
+    /// The address has failed too often.
+    Limited(Refused),
+}
+
 /// The limits of logins.
 #[derive(Debug)]
 pub(crate) struct LoginLimits {
     pub(crate) verifier: TokenVerifier,
-    pub(crate) failed: FailedLogins,
+    failed: FailedLogins,
     /// Logins that cost a password hash, failed or not.
-    pub(crate) checks: Checks,
+    checks: Checks,
     /// Failures of addresses beyond their limit, each the first one for a client from that address.
-    pub(crate) first_failures: FailedLogins,
-    pub(crate) refused_tokens: RefusedTokens,
+    first_failures: FailedLogins,
+    refused_tokens: RefusedTokens,
     pub(crate) in_progress: Permits,
     in_progress_by_address: PerAddress,
 }
@@ -103,6 +124,69 @@ impl LoginLimits {
         self.checks.evict_idle();
         self.first_failures.evict_idle();
         self.refused_tokens.evict_idle();
+    }
+    /// Checks that an address may still fail to log in. Only tokens need this: they are expensive to check and can be guessed.
+    /// Tickets and lane secrets have 256 bits and are cheap to check.
+    ///
+    /// # Errors
+    /// The address has failed too often.
+    pub(crate) fn check_failures(&self, from: IpAddr) -> Result<(), Refused> {
+        self.failed.allowed(from).map_err(|wait| Refused {
+            retry_after_s: Some(wait.seconds()),
+            ..Refused::new(Refusal::TooMany, "too many failed logins from this address; try again later")
+        })
+    }
+
+    /// Counts a failed login of an address.
+    pub(crate) fn record_failure(&self, from: IpAddr) {
+        self.failed.failed(from);
+    }
+
+    /// Counts an argon2 computation against `from`, by its cost.
+    ///
+    /// # Errors
+    /// The address has caused too many.
+    pub(crate) fn check_rate(&self, from: IpAddr, cost: u64) -> Result<(), Refused> {
+        self.checks.take(from, cost).map_err(|wait| Refused {
+            retry_after_s: Some(wait.seconds()),
+            ..Refused::new(Refusal::TooMany, "too many logins from this address; try again later")
+        })
+    }
+
+    /// Permits the comparison of a token. An address with too many failures has to wait, except for clients that have not
+    /// failed from it: those may be neighbours behind one NAT.
+    ///
+    /// # Errors
+    /// The token was refused before, or the address has failed too often.
+    pub(crate) fn permit_comparison(
+        &self,
+        from: IpAddr,
+        ipv6_prefix: u8,
+        client: &ClientId,
+        token: &Secret,
+        credentials: &[Credential],
+    ) -> Result<Comparison<'_>, NotCompared> {
+        let address = AddressKey::new(from, ipv6_prefix);
+        let attempt = self.refused_tokens.attempt(address, client, token, credentials);
+        if self.refused_tokens.contains(&attempt) {
+            return Err(NotCompared::RefusedBefore);
+        }
+        let is_first = || !self.refused_tokens.contains_client(&attempt) && self.first_failures.allowed(from).is_ok();
+        let counted_by = match self.check_failures(from) {
+            Ok(()) => &self.failed,
+            Err(_) if is_first() => &self.first_failures,
+            Err(refused) => return Err(NotCompared::Limited(refused)),
+        };
+        Ok(Comparison { limits: self, attempt, counted_by, from })
+    }
+}
+
+impl Comparison<'_> {
+    /// Records that the token is wrong.
+    pub(crate) fn failed(self) {
+        if self.limits.refused_tokens.insert(&self.attempt) {
+            self.counted_by.failed(self.from);
+        }
     }
 }
 

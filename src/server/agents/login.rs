@@ -1,15 +1,17 @@
-//! The login: from an agent's first words to a value that proves who it is.
+//! The login: from an agent's first message to a value that proves which client it acts for.
 //!
-//! `proof` says whose the login is and `refused` which tokens were refused before, `services` what it may offer, `invitation` makes a client of whoever has a code.
+//! `proof` checks the credentials, `refused_tokens` caches refusals, `services` checks the offered services, and `invitation`
+//! redeems invitations.
 
 mod invitation;
 mod proof;
-mod refused;
+mod refusal;
+pub(crate) mod refused_tokens;
 mod services;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -19,51 +21,54 @@ use crate::protocol::standby::{STANDBY, host_name};
 use crate::server::agents::Agents;
 use crate::server::directory::authenticated::{AgentRun, Authenticated};
 use crate::server::directory::tunnel::Tunnel;
-use crate::values::harmless_line;
+use crate::values::{harmless_line, unix_now};
 
-pub(crate) use proof::Declined;
 pub use proof::TICKET_LIFETIME;
-pub(crate) use refused::RefusedTokens;
+pub(crate) use refusal::LoginRefusal;
 
-/// What a login asks for, and may have.
+/// What a successful login gets.
 #[derive(Debug)]
 #[must_use]
-pub enum Granted {
+pub(crate) enum LoginOutcome {
     /// A tunnel of its own.
     Tunnel(Authenticated),
     /// A further lane of this tunnel.
     Lane(Arc<Tunnel>),
-    /// To be told that the proof is good.
+    /// Only the answer that its proof is valid.
     Known(Known),
 }
 
 impl Agents {
-    /// Decides on a login. A wrong proof counts against the address; everything that only its owner may learn is looked
-    /// at after the proof.
-    pub(crate) async fn check_login(self: &Arc<Self>, hello: &Hello, peer: SocketAddr) -> Result<Granted, Declined> {
+    /// Checks a login. A wrong proof counts as a failure of the address. Everything that only the client may learn is checked
+    /// after the proof.
+    pub(crate) async fn check_login(
+        self: &Arc<Self>,
+        hello: &Hello,
+        peer: SocketAddr,
+    ) -> Result<LoginOutcome, LoginRefusal> {
         self.check_draining()?;
         check_version(hello.compatibility.protocol)?;
         check_required(&hello.compatibility.required)?;
         if let Some(join) = &hello.join {
-            return self.check_join(hello, join, peer.ip()).map(Granted::Lane);
+            return self.check_join(hello, join, peer.ip()).map(LoginOutcome::Lane);
         }
-        // A login must see the operator's latest change.
+        // A login must see the latest version of the clients file.
         self.clients_file.catch_up().await;
         if let Some(Proof::Invite(code)) = &hello.proof {
-            return self.redeem(code, &hello.client_id, peer.ip()).await.map(Granted::Known);
+            return self.redeem(code, &hello.client_id, peer.ip()).await.map(LoginOutcome::Known);
         }
         let credential = self.check_proof(hello, peer.ip()).await?;
-        // A token takes a moment to check.
+        // Checking a token takes time.
         self.check_draining()?;
         check_clock(hello.timestamp)?;
         let client = &hello.client_id;
         if hello.services.is_empty() {
             let names = self.directory.clients.names(client);
-            return Ok(Granted::Known(Known { client_id: client.clone(), token: None, names }));
+            return Ok(LoginOutcome::Known(Known { client_id: client.clone(), token: None, names }));
         }
         let services = self.check_services(client, &hello.services, &[]).await?;
         let (usage, agent) = (self.directory.usage_of(client, &self.settings()), self.agent_run(hello, peer));
-        Ok(Granted::Tunnel(Authenticated { client: client.clone(), credential, usage, services, agent }))
+        Ok(LoginOutcome::Tunnel(Authenticated { client: client.clone(), credential, usage, services, agent }))
     }
 
     /// Describes the run of an agent that has been authenticated.
@@ -82,14 +87,16 @@ impl Agents {
         }
     }
 
+    /// Checks that the server is not shutting down.
     fn check_draining(&self) -> Result<(), Refused> {
-        match self.runtime.shutdown.stop.is_cancelled() {
-            true => Err(Refused::new(Refusal::Draining, "the server is shutting down; it will be back")),
-            false => Ok(()),
+        if self.runtime.shutdown.stop.is_cancelled() {
+            return Err(Refused::new(Refusal::Draining, "the server is shutting down; it will be back"));
         }
+        Ok(())
     }
 }
 
+/// Checks that the agent's clock is close enough to the server's.
 fn check_clock(timestamp: u64) -> Result<(), Refused> {
     let now = unix_now();
     let off = now.abs_diff(timestamp);
@@ -106,12 +113,9 @@ fn check_clock(timestamp: u64) -> Result<(), Refused> {
     ))
 }
 
+/// Returns name, version and platform of the agent.
 fn describe(hello: &Hello) -> String {
-    // For logs and notices: nothing that changes how the line is shown, and no more than a line.
+    // For logs and notices: one short line without control characters.
     let text = format!("{} {} ({})", hello.agent.name, hello.agent.version, hello.agent.os);
     harmless_line(&text).chars().take(100).collect()
-}
-
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! Agents: how they connect and log in, what they offer, and when the server closes their tunnels.
+//! Agents: how they connect and log in, how they change their services, and when the server closes their tunnels.
 
 pub(crate) mod accept;
 pub(crate) mod lane;
@@ -8,7 +8,6 @@ pub(crate) mod revocation;
 pub(crate) mod service_changes;
 pub(crate) mod start_order;
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -20,10 +19,10 @@ use crate::auth::TicketKey;
 use crate::limits::LogThrottle;
 use crate::server::agents::accept::serve_agent;
 use crate::server::agents::limits::LoginLimits;
-use crate::server::agents::revocation::Warden;
-use crate::server::agents::start_order::Starts;
+use crate::server::agents::revocation::DelayedRevocations;
+use crate::server::agents::start_order::StartOrder;
 use crate::server::directory::Directory;
-use crate::server::directory::ports::OpenPort;
+use crate::server::directory::ports::PortServer;
 use crate::server::metrics::Limit;
 use crate::server::runtime::{Runtime, Shutdown, until_cut};
 use crate::server::settings::Settings;
@@ -43,23 +42,14 @@ pub(crate) struct Agents {
     pub(crate) login: LoginLimits,
     pub(crate) tickets: TicketKey,
     /// The order in which agents were started.
-    pub(crate) start_order: Starts,
-    pub(crate) revocation: Warden,
+    pub(crate) start_order: StartOrder,
+    pub(crate) revocation: DelayedRevocations,
     /// Limits the log lines about refused logins.
     pub(crate) login_refused: LogThrottle,
     /// Serves the public ports of services.
-    serve_port: ServePort,
+    port_server: Arc<dyn PortServer>,
     /// Whether several threads run the tasks.
     pub(crate) multi_thread: bool,
-}
-
-/// What serves a public port once it is open: the ingress, which this module does not know.
-pub(crate) struct ServePort(pub(crate) Box<dyn Fn(&OpenPort, TcpListener) + Send + Sync>);
-
-impl fmt::Debug for ServePort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServePort")
-    }
 }
 
 impl Agents {
@@ -69,7 +59,7 @@ impl Agents {
         directory: Arc<Directory>,
         login: LoginLimits,
         tickets: TicketKey,
-        serve_port: ServePort,
+        port_server: Arc<dyn PortServer>,
     ) -> Self {
         let clients_file = runtime.settings().config.clients.clone();
         let clients_file = Arc::new(ClientsOnDisk::new(clients_file, Arc::clone(&directory.clients)));
@@ -79,10 +69,10 @@ impl Agents {
             clients_file,
             login,
             tickets,
-            start_order: Starts::default(),
-            revocation: Warden::default(),
+            start_order: StartOrder::default(),
+            revocation: DelayedRevocations::default(),
             login_refused: LogThrottle::new(LOGGED_REFUSALS),
-            serve_port,
+            port_server,
             multi_thread: matches!(Handle::current().runtime_flavor(), RuntimeFlavor::MultiThread),
         }
     }
@@ -104,10 +94,5 @@ impl Agents {
             let serve = serve_agent(Arc::clone(&self), tls.clone(), socket, peer, permit);
             self.runtime.tasks.all.spawn(until_cut(cut.clone(), serve));
         })
-    }
-
-    /// Serves a public port that was just opened.
-    pub(crate) fn serve_port(&self, port: &OpenPort, listener: TcpListener) {
-        (self.serve_port.0)(port, listener);
     }
 }

@@ -1,4 +1,4 @@
-//! A change of what an agent offers while it is connected.
+//! Changes of the services that a connected agent offers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,47 +11,49 @@ use crate::protocol::login::{Refused, ServiceOffer};
 use crate::server::agents::Agents;
 use crate::server::directory::tunnel::Tunnel;
 
-/// Between two changes on one lane: each takes the registry's lock, which is everybody's.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Minimum time between two changes on one lane, because each takes the registry's lock.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A change of services, or the refusal of one that cannot be parsed.
-type Asked = Result<Vec<ServiceOffer>, Refused>;
+/// The requested services, or the refusal of a request that cannot be parsed.
+type Requested = Result<Vec<ServiceOffer>, Refused>;
 
 type Work = Pin<Box<dyn Future<Output = Control> + Send>>;
 
-/// The changes that come on one lane: one at a time, and of those that wait only the newest.
-pub(crate) struct Changes {
+/// The changes that an agent requests on one lane. They run one at a time, and of those that wait only the newest counts.
+pub(crate) struct ServiceChanges {
     agents: Arc<Agents>,
     tunnel: Arc<Tunnel>,
-    under_way: Option<Work>,
-    /// Not before this moment.
+    /// The change that is being made.
+    current: Option<Work>,
+    /// When the next change may begin.
     next: Instant,
-    waiting: Option<(u64, Asked)>,
+    /// The newest requested change, with its number.
+    waiting: Option<(u64, Requested)>,
 }
 
-impl Changes {
+impl ServiceChanges {
     pub(crate) fn new(agents: &Arc<Agents>, tunnel: &Arc<Tunnel>) -> Self {
         Self {
             agents: Arc::clone(agents),
             tunnel: Arc::clone(tunnel),
-            under_way: None,
+            current: None,
             next: Instant::now(),
             waiting: None,
         }
     }
 
-    /// The agent wants to offer these. The answer comes from [`Changes::answer`].
-    pub(crate) fn ask(&mut self, change: u64, services: Asked) {
+    /// Requests a change. The answer comes from [`ServiceChanges::answer`].
+    pub(crate) fn request(&mut self, change: u64, services: Requested) {
         self.waiting = Some((change, services));
     }
 
-    /// The answer to a change, when there is one. Cancel-safe.
+    /// Waits for the answer to a change. Cancel-safe.
     pub(crate) async fn answer(&mut self) -> Control {
         loop {
-            if let Some(work) = &mut self.under_way {
+            if let Some(work) = &mut self.current {
                 let answer = work.await;
-                self.under_way = None;
-                self.next = Instant::now() + PAUSE;
+                self.current = None;
+                self.next = Instant::now() + MIN_INTERVAL;
                 return answer;
             }
             if self.waiting.is_some() {
@@ -59,8 +61,8 @@ impl Changes {
             }
             match self.waiting.take() {
                 Some((change, services)) => {
-                    let work = offer_instead(Arc::clone(&self.agents), Arc::clone(&self.tunnel), change, services);
-                    self.under_way = Some(Box::pin(work));
+                    let work = apply(Arc::clone(&self.agents), Arc::clone(&self.tunnel), change, services);
+                    self.current = Some(Box::pin(work));
                 }
                 None => std::future::pending().await,
             }
@@ -68,9 +70,9 @@ impl Changes {
     }
 }
 
-/// Checks and makes a change, all of it or nothing.
-async fn offer_instead(agents: Arc<Agents>, tunnel: Arc<Tunnel>, change: u64, asked: Asked) -> Control {
-    match try_to_offer(&agents, &tunnel, asked).await {
+/// Checks a change and applies all of it or nothing.
+async fn apply(agents: Arc<Agents>, tunnel: Arc<Tunnel>, change: u64, requested: Requested) -> Control {
+    match try_to_apply(&agents, &tunnel, requested).await {
         Ok(offers) => {
             let names = offers.iter().map(|offer| offer.name.as_str()).collect::<Vec<_>>().join(",");
             tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), names, "an agent has changed what it offers");
@@ -84,13 +86,17 @@ async fn offer_instead(agents: Arc<Agents>, tunnel: Arc<Tunnel>, change: u64, as
     }
 }
 
-async fn try_to_offer(agents: &Arc<Agents>, tunnel: &Arc<Tunnel>, asked: Asked) -> Result<Vec<ServiceOffer>, Refused> {
-    let offers = asked?;
+async fn try_to_apply(
+    agents: &Arc<Agents>,
+    tunnel: &Arc<Tunnel>,
+    requested: Requested,
+) -> Result<Vec<ServiceOffer>, Refused> {
+    let offers = requested?;
     let services = agents.check_services(tunnel.client(), &offers, &tunnel.services()).await?;
     agents.directory.notices(&agents.settings()).check_fits(&services)?;
     agents.directory.registry.change_services(tunnel, services)?;
     tunnel.forget_withheld();
-    // The operator may have changed its mind in between.
-    agents.look_at(tunnel);
+    // The clients file may have changed in the meantime.
+    agents.recheck(tunnel);
     Ok(offers)
 }

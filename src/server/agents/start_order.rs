@@ -16,7 +16,7 @@ const REMEMBERED: usize = 256;
 
 /// The numbers that were issued or received in tickets. Bounded by the number of listed clients.
 #[derive(Debug, Default)]
-pub(crate) struct Starts(Mutex<Inner>);
+pub(crate) struct StartOrder(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -34,7 +34,7 @@ enum Next {
     Before(u64),
 }
 
-impl Starts {
+impl StartOrder {
     /// Returns the number of this run of an agent: `signed` from its ticket, or the number issued before, or the next one.
     /// An unknown agent that `stands_by` (for example at a server with another key) says that another one was started later,
     /// so it gets a number lower than all others.
@@ -83,14 +83,14 @@ mod tests {
 
     #[test]
     fn an_instance_keeps_its_number_by_ticket_and_without_one() {
-        let starts = Starts::default();
+        let starts = StartOrder::default();
         let (one, two) = (instance(), instance());
         let first = starts.number(&alice(), one, None, false);
         let second = starts.number(&alice(), two, None, false);
         assert!(first < second);
         assert_eq!(starts.number(&alice(), one, None, false), first);
         // After a restart of the server, in either order.
-        let starts = Starts::default();
+        let starts = StartOrder::default();
         assert_eq!(starts.number(&alice(), two, Some(second), false), second);
         assert_eq!(starts.number(&alice(), one, Some(first), false), first);
         assert!(starts.number(&alice(), instance(), None, false) > second);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn one_that_stands_by_is_before_all_others_where_nothing_is_known_of_it() {
-        let starts = Starts::default();
+        let starts = StartOrder::default();
         let desktop = starts.number(&alice(), instance(), None, false);
         let laptop = instance();
         let number = starts.number(&alice(), laptop, None, true);
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded_and_is_each_client_s_own() {
-        let starts = Starts::default();
-        let (first, agents) = (instance(), instance());
+        let starts = StartOrder::default();
+        let (first, shared) = (instance(), instance());
         let number = starts.number(&alice(), first, None, false);
         for _ in 0..REMEMBERED {
             starts.number(&alice(), instance(), None, false);
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(starts.0.lock().known[&alice()].len(), REMEMBERED);
         assert_ne!(starts.number(&alice(), first, None, false), number, "it was forgotten");
         let bob = ClientId::new("bob").unwrap();
-        assert_ne!(starts.number(&alice(), agents, None, false), starts.number(&bob, agents, None, false));
+        assert_ne!(starts.number(&alice(), shared, None, false), starts.number(&bob, shared, None, false));
         starts.retain(|client| *client == bob);
         assert_eq!(starts.0.lock().known.len(), 1);
     }
@@ -127,7 +127,7 @@ mod tests {
         /// Whatever the server's clock does, a later start has a higher number, and an earlier one keeps its own.
         #[test]
         fn numbers_grow_whatever_the_clock_does(clock in proptest::collection::vec(any::<u32>(), 1..20)) {
-            let starts = Starts::default();
+            let starts = StartOrder::default();
             let mut given: Vec<(InstanceId, u64)> = Vec::new();
             for now in clock {
                 let newest = instance();

@@ -9,6 +9,7 @@ pub mod offered;
 pub mod ports;
 pub(crate) mod public_urls;
 pub mod registry;
+pub(crate) mod resolve;
 pub mod service;
 pub mod tunnel;
 

@@ -1,6 +1,7 @@
-//! Public ports of `tcp` services: opened by logins, closed when the last tunnel that holds them is gone.
+//! Public ports of `tcp` services. A login opens them, and they close with the last tunnel that uses them.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
@@ -16,7 +17,7 @@ use crate::values::{ClientId, Name};
 /// The purpose of these listeners, in messages.
 const PURPOSE: &str = "a tcp service";
 
-/// A public port, and for what it is. Held by the tunnels that serve it; the listener ends with the last of them.
+/// An open public port of a service. The tunnels that serve it share it; the listener closes with the last of them.
 #[derive(Debug)]
 pub struct OpenPort {
     /// The port.
@@ -34,24 +35,30 @@ impl Drop for OpenPort {
 }
 
 impl OpenPort {
-    /// Cancelled when nobody holds the port any more.
+    /// Returns a token that is cancelled when no tunnel uses the port any more.
     pub fn closed(&self) -> CancellationToken {
         self.closed.clone()
     }
 }
 
+/// Serves the connections to public ports.
+pub(crate) trait PortServer: Debug + Send + Sync {
+    /// Serves `port`, which was just opened as `listener`, until it is closed. Does not wait.
+    fn serve_port(&self, port: &OpenPort, listener: TcpListener);
+}
+
 /// Why a service gets no port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoPort {
-    /// The client may have none at all.
+    /// The client may not use any port.
     #[error("the client may have no public ports")]
     None,
-    /// The client may have others.
+    /// The client may only use other ports.
     #[error("the client may not have the public port {wanted}, only: {allowed}")]
     NotAllowed {
-        /// The one that was asked for.
+        /// The requested port.
         wanted: u16,
-        /// Those that it may have.
+        /// The ports that it may use.
         allowed: String,
     },
     /// Another service of the client, or another program on the server, has it.
@@ -63,8 +70,8 @@ pub enum NoPort {
 }
 
 impl NoPort {
-    /// What the operator gives to `adit token set … --tcp-ports` to allow the port that was wanted, or any, if that is what
-    /// is needed.
+    /// Returns the value for `adit token set … --tcp-ports` that allows the requested port, or any port; `None` if that would
+    /// not help.
     pub fn allowed_by(&self, wanted: Option<u16>) -> Option<String> {
         match self {
             Self::None => Some(wanted.map_or_else(|| "20000-20010".to_owned(), |port| port.to_string())),
@@ -73,11 +80,11 @@ impl NoPort {
         }
     }
 
-    /// What it is in a login.
+    /// Returns the code with which a login is refused.
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::None | Self::NotAllowed { .. } => Refusal::NotAllowed,
-            // Whoever has it now may be gone in a moment.
+            // The current user may release it soon.
             Self::InUse(_) | Self::AllInUse(_) => Refusal::TooMany,
         }
     }
@@ -91,19 +98,21 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// None yet; each will be opened at `ip`.
+    /// Creates an empty set. Ports are opened at `ip`.
     pub fn new(ip: IpAddr) -> Self {
         Self { ip, open: Mutex::default() }
     }
 
-    /// The port for `name` of `client`: the one it has already, the wanted one, or the first of `allowed` that is free.
-    /// With the listener, if it was opened just now: it is to be served until the port is closed.
+    /// Returns the port of the service `name` of `client`: the one that it has already, the requested one, or the first free
+    /// one of `allowed`. If the port has just been opened, also returns its listener, which has to be served until the port is
+    /// closed.
     ///
     /// # Errors
-    /// There is none for it; the message says why.
+    /// No port is available. The message says why.
     pub fn acquire(
         &self,
-        (client, name): (&ClientId, &Name),
+        client: &ClientId,
+        name: &Name,
         wanted: Option<u16>,
         allowed: &[RangeInclusive<u16>],
     ) -> Result<(Arc<OpenPort>, Option<TcpListener>), NoPort> {
@@ -140,7 +149,7 @@ impl Ports {
     }
 }
 
-/// As the clients file has it.
+/// Formats ranges as in the clients file.
 fn list(ranges: &[RangeInclusive<u16>]) -> String {
     let text = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
         (start, end) if start == end => start.to_string(),
@@ -169,22 +178,22 @@ mod tests {
         let (client, [db, ssh]) = ids();
         let address = [127, 0, 3, 1];
         let (ports, allowed) = (Ports::new(address.into()), free(address));
-        let (first, listener) = ports.acquire((&client, &db), None, &allowed).unwrap();
+        let (first, listener) = ports.acquire(&client, &db, None, &allowed).unwrap();
         assert!(listener.is_some());
         // The same agent comes back before its old tunnel is gone.
-        let (again, none) = ports.acquire((&client, &db), None, &allowed).unwrap();
+        let (again, none) = ports.acquire(&client, &db, None, &allowed).unwrap();
         assert!(Arc::ptr_eq(&first, &again) && none.is_none());
-        let (other, _listener) = ports.acquire((&client, &ssh), None, &allowed).unwrap();
+        let (other, _listener) = ports.acquire(&client, &ssh, None, &allowed).unwrap();
         assert_ne!(other.port, first.port);
-        assert_eq!(ports.acquire((&client, &ssh), Some(first.port), &allowed).unwrap_err(), NoPort::InUse(first.port));
+        assert_eq!(ports.acquire(&client, &ssh, Some(first.port), &allowed).unwrap_err(), NoPort::InUse(first.port));
         let third = Name::new("web").unwrap();
-        assert!(matches!(ports.acquire((&client, &third), None, &allowed), Err(NoPort::AllInUse(_))));
+        assert!(matches!(ports.acquire(&client, &third, None, &allowed), Err(NoPort::AllInUse(_))));
         let (port, closed) = (first.port, first.closed());
         drop((first, listener));
         assert!(!closed.is_cancelled(), "the newer tunnel holds it still");
         drop(again);
         assert!(closed.is_cancelled());
-        assert_eq!(ports.acquire((&client, &third), None, &allowed).unwrap().0.port, port);
+        assert_eq!(ports.acquire(&client, &third, None, &allowed).unwrap().0.port, port);
     }
 
     #[tokio::test]
@@ -193,19 +202,19 @@ mod tests {
         let address = [127, 0, 3, 2];
         let (ports, allowed) = (Ports::new(address.into()), free(address));
         let taken = listen::bind((address, *allowed[0].start()).into(), PURPOSE).unwrap();
-        let (port, _listener) = ports.acquire((&client, &db), None, &allowed).unwrap();
+        let (port, _listener) = ports.acquire(&client, &db, None, &allowed).unwrap();
         assert_eq!(port.port, *allowed[1].start());
         let taken = taken.local_addr().unwrap().port();
-        assert_eq!(ports.acquire((&client, &db), Some(taken), &allowed).unwrap_err(), NoPort::InUse(taken));
+        assert_eq!(ports.acquire(&client, &db, Some(taken), &allowed).unwrap_err(), NoPort::InUse(taken));
     }
 
     #[tokio::test]
     async fn ports_beyond_the_clients_own_are_refused_by_name() {
         let (client, [db, _]) = ids();
         let ports = Ports::new([127, 0, 0, 1].into());
-        let none = ports.acquire((&client, &db), None, &[]).unwrap_err();
+        let none = ports.acquire(&client, &db, None, &[]).unwrap_err();
         assert!(none.allowed_by(Some(22)).as_deref() == Some("22") && none.refusal() == Refusal::NotAllowed);
-        let other = ports.acquire((&client, &db), Some(22), &[20_000..=20_010, 25_565..=25_565]).unwrap_err();
+        let other = ports.acquire(&client, &db, Some(22), &[20_000..=20_010, 25_565..=25_565]).unwrap_err();
         assert_eq!(other.to_string(), "the client may not have the public port 22, only: 20000-20010, 25565");
         assert_eq!((other.refusal(), other.allowed_by(Some(22))), (Refusal::NotAllowed, Some("+22".to_owned())));
     }

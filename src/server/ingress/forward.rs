@@ -33,7 +33,7 @@ use crate::server::ingress::forward::response_body::{Delimited, ForwardedBody, H
 use crate::server::ingress::observe::exchange::{About, Asked, Entry, Path};
 use crate::server::ingress::pipeline::Reached;
 use crate::server::ingress::pipeline::request_body::RequestBody;
-use crate::server::ingress::upstream::failover::Course;
+use crate::server::ingress::upstream::failover::Failover;
 use crate::server::runtime::until_cut;
 use crate::server::settings::Settings;
 use crate::telemetry::RequestSpan;
@@ -121,8 +121,8 @@ async fn exchange(
     entry.about().span.pass_on(request.headers_mut());
     let protocol = request.extensions_mut().remove::<Protocol>();
     let first = opening(visit, target, request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
-    let mut course = Course::new(&target.offered, timeouts.head);
-    let (mut stream, mut reader) = begin(visit, &mut course, &first, entry).await?;
+    let mut failover = Failover::new(&target.offered, timeouts.head);
+    let (mut stream, mut reader) = begin(visit, &mut failover, &first, entry).await?;
     let writer = FrameWriter::new(stream.0.clone());
     let (mut sending, mut asks) = (None, None);
     let writer = if has_body {
@@ -142,8 +142,10 @@ async fn exchange(
     let head = loop {
         match answered(response_head(&mut reader, asks.take()), sending.take(), timeouts.response_head).await {
             Ok(head) => break head,
-            Err(failure) if is_short && !entry.is_cut() && course.may_go_on(ingress, &failure, &asked.0) => {
-                (stream, reader) = begin(visit, &mut course, &first, entry).await?;
+            Err(failure)
+                if is_short && !entry.is_cut() && failover.retry(&*ingress.directory.registry, &failure, &asked.0) =>
+            {
+                (stream, reader) = begin(visit, &mut failover, &first, entry).await?;
                 stream.0.write_ended();
             }
             Err(failure) => return Err(entry.failure().unwrap_or(failure)),
@@ -188,12 +190,12 @@ async fn exchange(
 /// Opens a stream for a request whose beginning is `first`. Leaving early cuts the stream.
 async fn begin(
     visit: &Visit,
-    course: &mut Course,
+    failover: &mut Failover<Offered>,
     first: &[u8],
     entry: &Entry,
 ) -> Result<(Held, FrameReader), Failure> {
     entry.let_go();
-    let (stream, permit) = course.open(&visit.ingress, first).await?;
+    let (stream, permit) = failover.open(&*visit.ingress.directory.registry, first).await?;
     entry.hold(&stream, permit);
     let stream = Held(stream);
     let reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));

@@ -36,7 +36,7 @@ use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
 use crate::server::directory::Directory;
 use crate::server::directory::offered::Offered;
-use crate::server::directory::ports::OpenPort;
+use crate::server::directory::ports::{OpenPort, PortServer};
 use crate::server::ingress::entry::ending::Ending;
 use crate::server::ingress::entry::h2_stall::Stalls;
 use crate::server::ingress::entry::lingering_close::Unread;
@@ -88,14 +88,20 @@ impl Ingress {
         let stop = self.runtime.shutdown.stop.clone();
         listen::accept_loop(listener, stop, move |socket, peer| accept_visitor(&self, socket, peer, door))
     }
+}
 
-    /// Serves the public port of a `tcp` service until the port is released.
-    pub(crate) fn serve_port(self: &Arc<Self>, port: &OpenPort, listener: TcpListener) {
-        let (ingress, name) = (Arc::clone(self), port.name.clone());
+/// Serves the public ports of `tcp` services.
+#[derive(Debug)]
+pub(crate) struct PublicPorts(pub(crate) Arc<Ingress>);
+
+impl PortServer for PublicPorts {
+    fn serve_port(&self, port: &OpenPort, listener: TcpListener) {
+        let (ingress, name) = (Arc::clone(&self.0), port.name.clone());
         let accept = listen::accept_loop(listener, port.closed(), move |socket, peer| {
             accept_connection(&ingress, socket, peer, &name);
         });
-        self.runtime.tasks.all.spawn(until_cut(self.runtime.shutdown.stop.clone(), accept));
+        let runtime = &self.0.runtime;
+        runtime.tasks.all.spawn(until_cut(runtime.shutdown.stop.clone(), accept));
     }
 }
 
@@ -370,7 +376,8 @@ async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door)
 /// The service whose own TLS a visitor of `host` gets, if there is one.
 fn passes_through(admission: &Admission, host: &str) -> Option<Arc<Offered>> {
     let route = admission.settings.router.route(Asked { authority: Some(host), path: "", header: None });
-    crate::server::ingress::upstream::lookup::offered(&admission.ingress, &route)
+    let directory = &admission.ingress.directory;
+    crate::server::ingress::upstream::lookup::find(&*directory.registry, &directory.clients, &route)
         .ok()
         .filter(|offered| offered.service.kind() == ServiceKind::Tls)
 }

@@ -28,7 +28,7 @@ pub fn check(config: &ServerOptions) -> Vec<Problem> {
         add("admin.token_file", check_admin_token(&config.admin.token_file));
     }
     add("log.file", check_log_file(&config.log).err().map(|error| error.to_string()));
-    add("public.domain_proof", Settings::new(config.clone(), None).err());
+    add("public.domain_proof", Settings::new(config.clone(), None).err().map(|error| error.to_string()));
     problems
 }
 

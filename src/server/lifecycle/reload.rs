@@ -74,7 +74,7 @@ impl Draft {
         let renewed = before.config.renewed(&read);
         let mut problems = Vec::new();
         let settings = Settings::new(renewed.config.clone(), Some(before))
-            .map_err(|message| problems.extend(of_keys(vec![problem("public.domain_proof", message)])))
+            .map_err(|error| problems.extend(of_keys(vec![problem("public.domain_proof", error.to_string())])))
             .ok();
         // Values that take effect at the next start must not prevent it.
         if read.clients != renewed.config.clients {

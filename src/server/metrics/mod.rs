@@ -29,8 +29,8 @@ pub(crate) struct Metrics {
     pub(crate) totals: Arc<Totals>,
     /// The meters by client and service name; bounded by the names that the operator lists.
     pub(crate) services: DashMap<(ClientId, Name), Arc<Meter>>,
-    /// Logins by credential and result.
-    pub(crate) logins: [Counts<{ LoginResult::WORDS.len() }>; Shown::WORDS.len()],
+    /// Logins by method and result.
+    pub(crate) logins: [Counts<{ LoginResult::WORDS.len() }>; LoginMethod::WORDS.len()],
     /// From accepting an agent's connection to its first lane or its refusal.
     pub(crate) login_time: Histogram,
     pub(crate) lanes_ended: Counts<{ LaneEnd::WORDS.len() }>,
@@ -96,9 +96,9 @@ impl Limit {
     ];
 }
 
-/// The credential that an agent presented.
+/// What an agent logs in with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shown {
+pub(crate) enum LoginMethod {
     Token,
     /// The agent reconnects.
     Ticket,
@@ -108,10 +108,11 @@ pub(crate) enum Shown {
     Nothing,
 }
 
-impl Shown {
+impl LoginMethod {
     pub(crate) const WORDS: [&'static str; 5] = ["token", "ticket", "join", "invite", "nothing"];
 
-    pub(crate) fn by(hello: &Hello) -> Self {
+    /// Returns what `hello` logs in with.
+    pub(crate) fn of(hello: &Hello) -> Self {
         match &hello.proof {
             _ if hello.join.is_some() => Self::Join,
             Some(Proof::Token(_)) => Self::Token,
@@ -199,10 +200,10 @@ impl Metrics {
     }
 
     /// Counts a finished login.
-    pub(crate) fn login(&self, shown: Shown, result: LoginResult) {
+    pub(crate) fn login(&self, method: LoginMethod, result: LoginResult) {
         let word = result.word();
         let at = LoginResult::WORDS.iter().position(|known| *known == word).unwrap_or(LoginResult::WORDS.len() - 1);
-        self.logins[shown as usize].at(at).one();
+        self.logins[method as usize].at(at).one();
     }
 
     /// Counts an ended lane.
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(Limit::WORDS[Limit::Streams as usize], "streams");
         assert_eq!(LaneEnd::WORDS[LaneEnd::Cut as usize], "cut");
         assert_eq!(LaneEnd::WORDS[LaneEnd::Revoked as usize], "revoked");
-        assert_eq!(Shown::WORDS[Shown::Nothing as usize], "nothing");
+        assert_eq!(LoginMethod::WORDS[LoginMethod::Nothing as usize], "nothing");
         for refusal in [Refusal::BadToken, Refusal::BadInvite, Refusal::ClockSkew, Refusal::NameTaken] {
             assert!(LoginResult::WORDS.contains(&LoginResult::Refused(refusal).word()));
         }

@@ -20,7 +20,7 @@ fn moment(text: &str) -> Timestamp {
 
 #[test]
 fn a_hash_that_was_cut_is_named() {
-    let good = crate::auth::hash_at(&crate::values::Secret::new("x"), crate::auth::Cost::ForTests).unwrap();
+    let good = crate::auth::cheap_hash(&crate::values::Secret::new("x")).unwrap();
     let cut = good.rsplit_once('$').unwrap().0;
     let file = clients(&format!(
         "[clients.alice]\ntoken_hash = \"{good}\"\n[clients.bob]\ntoken_hash = \"{cut}\"\n\
@@ -183,7 +183,7 @@ async fn a_file_that_an_editor_has_emptied_before_it_writes_sends_nobody_away() 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("clients.toml");
     let text = format!("[clients.alice]\ntoken_hash = '{}'\n", {
-        crate::auth::hash_at(&crate::values::Secret::new("x"), crate::auth::Cost::ForTests).unwrap()
+        crate::auth::cheap_hash(&crate::values::Secret::new("x")).unwrap()
     });
     std::fs::write(&path, &text).unwrap();
     let store = std::sync::Arc::new(Clients::new(crate::tenants::file_store::load_clients(&path).unwrap()));
@@ -211,7 +211,7 @@ async fn a_file_that_an_editor_has_emptied_before_it_writes_sends_nobody_away() 
 async fn a_client_that_is_taken_away_right_after_it_was_added_is_not_overlooked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("clients.toml");
-    let hash = crate::auth::hash_at(&crate::values::Secret::new("x"), crate::auth::Cost::ForTests).unwrap();
+    let hash = crate::auth::cheap_hash(&crate::values::Secret::new("x")).unwrap();
     let entry = |id: &str| format!("[clients.{id}]\ntoken_hash = '{hash}'\n");
     std::fs::write(&path, entry("alice")).unwrap();
     let store = std::sync::Arc::new(Clients::new(crate::tenants::file_store::load_clients(&path).unwrap()));

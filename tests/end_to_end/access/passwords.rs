@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use adit::auth::{Cost, hash_at};
 use adit::protocol::access::{AccessPolicy, BasicUser};
 use adit::values::Secret;
 use base64::Engine as _;
@@ -17,7 +16,7 @@ use crate::harness::puppet::Puppet;
 use crate::harness::visitor::{Answer, Http2Visitor, Visitor, get, http2_request};
 
 fn user(name: &str, password: &str) -> BasicUser {
-    let hash = hash_at(&Secret::new(password), Cost::ForTests).unwrap();
+    let hash = crate::harness::cheap_hash(&Secret::new(password)).unwrap();
     BasicUser { user: name.to_owned(), hash }
 }
 

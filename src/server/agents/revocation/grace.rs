@@ -12,99 +12,100 @@ use tokio::time::Instant;
 
 use crate::tenants::clients::Change;
 
-/// How long a tunnel stays open that such a reload would close.
+/// How long closing is delayed.
 pub(crate) const DELAY: Duration = Duration::from_secs(5);
 
-/// As many may be closed at once, whatever part of all they are.
+/// So many tunnels may be closed at once, whatever part of all they are.
 const FEW: usize = 2;
 
-/// The tunnels that wait for the end of their time.
+/// The tunnels whose closing is delayed.
 #[derive(Debug)]
 pub(crate) struct Grace<K> {
-    /// And until when.
-    waiting: HashMap<K, Instant>,
-    /// The latest change that was looked at.
+    /// The tunnels, and until when they stay open.
+    delayed_until: HashMap<K, Instant>,
+    /// The revision of the latest change that was checked.
     seen: u64,
 }
 
-/// A tunnel that may not be as it is.
+/// A tunnel that violates the clients file.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Due<K> {
+pub(crate) struct Violation<K> {
     pub(crate) tunnel: K,
-    /// Whether it is to be closed; otherwise it loses some of its services.
+    /// Whether the tunnel is to be closed. Otherwise it loses some of its services.
     pub(crate) closes: bool,
     /// The latest change of its client.
     pub(crate) change: Option<Change>,
 }
 
-impl<K> Due<K> {
-    /// Whether a command or the API changed its client last. Such a change is never half of one.
+impl<K> Violation<K> {
+    /// Returns whether a command or the API changed its client last. Such a change is never incomplete.
     fn is_by_command(&self) -> bool {
         self.change.is_some_and(|change| change.by_command)
     }
 
-    /// Whether it may be due because of half a file, that was not looked at before `seen`.
-    fn may_be_unmeant(&self, seen: u64) -> bool {
+    /// Returns whether it may result from an incomplete file: from a manual edit after the revision `seen`.
+    fn may_be_unintended(&self, seen: u64) -> bool {
         self.change.is_some_and(|change| change.revision > seen && !change.by_command)
     }
 }
 
-/// What comes of a look at all tunnels.
+/// The result of checking all tunnels.
 #[derive(Debug)]
 #[cfg_attr(test, derive(PartialEq, Eq))]
-pub(crate) struct Verdict<K: Eq + Hash> {
-    /// These are dealt with now.
+pub(crate) struct Decision<K: Eq + Hash> {
+    /// The tunnels that are dealt with now.
     pub(crate) now: HashSet<K>,
-    /// So many more got time.
+    /// The number of tunnels that are newly delayed.
     pub(crate) delayed: usize,
-    /// These had time, and are fine again or gone.
+    /// The tunnels that were delayed and no longer violate the clients file, or have ended.
     pub(crate) spared: HashSet<K>,
 }
 
 impl<K> Default for Grace<K> {
     fn default() -> Self {
-        Self { waiting: HashMap::new(), seen: 0 }
+        Self { delayed_until: HashMap::new(), seen: 0 }
     }
 }
 
 impl<K: Copy + Eq + Hash> Grace<K> {
-    /// Decides about all tunnels that may not be as they are after the change with this revision, out of `open` that serve.
+    /// Decides about all violations after the change with this revision; `open` is the number of serving tunnels.
     ///
-    /// Only a change by hand that was not looked at before gives time: what a command or the API does, and what expires,
-    /// takes effect at once. Nothing prolongs the time that a tunnel has, and a command ends it.
-    pub(crate) fn decide(&mut self, due: &[Due<K>], open: usize, revision: u64, now: Instant) -> Verdict<K> {
+    /// Only a manual edit that was not checked before causes a delay. What a command or the API does, and what expires, takes
+    /// effect immediately. Nothing extends a delay, and a command ends it.
+    pub(crate) fn decide(&mut self, due: &[Violation<K>], open: usize, revision: u64, now: Instant) -> Decision<K> {
         let still_due: HashSet<K> = due.iter().map(|due| due.tunnel).collect();
         let spared =
-            self.waiting.extract_if(|tunnel, _| !still_due.contains(tunnel)).map(|(tunnel, _)| tunnel).collect();
+            self.delayed_until.extract_if(|tunnel, _| !still_due.contains(tunnel)).map(|(tunnel, _)| tunnel).collect();
         let seen = std::mem::replace(&mut self.seen, revision);
-        let is_in_doubt = |due: &Due<K>| due.may_be_unmeant(seen) || self.waiting.contains_key(&due.tunnel);
+        let is_in_doubt =
+            |due: &Violation<K>| due.may_be_unintended(seen) || self.delayed_until.contains_key(&due.tunnel);
         let closing = due.iter().filter(|due| due.closes && is_in_doubt(due)).count();
-        let gives_time = closing > FEW && closing * 2 > open;
+        let is_suspicious = closing > FEW && closing * 2 > open;
         let (mut at_once, mut delayed) = (HashSet::new(), 0);
         for due in due {
-            match self.waiting.get(&due.tunnel) {
+            match self.delayed_until.get(&due.tunnel) {
                 Some(until) if *until > now && !due.is_by_command() => {}
-                None if gives_time && due.may_be_unmeant(seen) => {
-                    self.waiting.insert(due.tunnel, now + DELAY);
+                None if is_suspicious && due.may_be_unintended(seen) => {
+                    self.delayed_until.insert(due.tunnel, now + DELAY);
                     delayed += 1;
                 }
                 _ => {
-                    self.waiting.remove(&due.tunnel);
+                    self.delayed_until.remove(&due.tunnel);
                     at_once.insert(due.tunnel);
                 }
             }
         }
-        Verdict { now: at_once, delayed, spared }
+        Decision { now: at_once, delayed, spared }
     }
 
-    /// Whether the tunnel stays as it is for now: it has time, or the change with this revision was not looked at yet.
-    pub(crate) fn covers(&self, tunnel: K, revision: u64) -> bool {
-        revision != self.seen || self.waiting.contains_key(&tunnel)
+    /// Returns whether the tunnel stays as it is for now: it is delayed, or the change with this revision was not checked yet.
+    pub(crate) fn delays(&self, tunnel: K, revision: u64) -> bool {
+        revision != self.seen || self.delayed_until.contains_key(&tunnel)
     }
 
-    /// When the first tunnel's time is over.
+    /// Returns when the first delay ends.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.waiting.values().min().copied()
+        self.delayed_until.values().min().copied()
     }
 }
 
@@ -116,21 +117,21 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(500);
 
-    fn closing(tunnels: impl IntoIterator<Item = u32>, revision: u64, by_command: bool) -> Vec<Due<u32>> {
+    fn closing(tunnels: impl IntoIterator<Item = u32>, revision: u64, by_command: bool) -> Vec<Violation<u32>> {
         let change = Some(Change { revision, by_command });
-        tunnels.into_iter().map(|tunnel| Due { tunnel, closes: true, change }).collect()
+        tunnels.into_iter().map(|tunnel| Violation { tunnel, closes: true, change }).collect()
     }
 
-    fn by_hand(tunnels: impl IntoIterator<Item = u32>, revision: u64) -> Vec<Due<u32>> {
+    fn by_hand(tunnels: impl IntoIterator<Item = u32>, revision: u64) -> Vec<Violation<u32>> {
         closing(tunnels, revision, false)
     }
 
-    fn by_command(tunnels: impl IntoIterator<Item = u32>, revision: u64) -> Vec<Due<u32>> {
+    fn by_command(tunnels: impl IntoIterator<Item = u32>, revision: u64) -> Vec<Violation<u32>> {
         closing(tunnels, revision, true)
     }
 
-    fn verdict(now: &[u32], delayed: usize, spared: &[u32]) -> Verdict<u32> {
-        Verdict { now: now.iter().copied().collect(), delayed, spared: spared.iter().copied().collect() }
+    fn decision(now: &[u32], delayed: usize, spared: &[u32]) -> Decision<u32> {
+        Decision { now: now.iter().copied().collect(), delayed, spared: spared.iter().copied().collect() }
     }
 
     #[test]
@@ -150,61 +151,61 @@ mod tests {
     #[test]
     fn the_second_half_of_a_file_spares_everybody_and_nothing_prolongs_the_time() {
         let (mut grace, start) = (Grace::default(), Instant::now());
-        assert_eq!(grace.decide(&by_hand(0..4, 1), 5, 1, start), verdict(&[], 4, &[]));
-        assert!(grace.covers(0, 1) && !grace.covers(9, 1) && grace.covers(9, 2));
+        assert_eq!(grace.decide(&by_hand(0..4, 1), 5, 1, start), decision(&[], 4, &[]));
+        assert!(grace.delays(0, 1) && !grace.delays(9, 1) && grace.delays(9, 2));
         assert_eq!(grace.next(), Some(start + DELAY));
         // Another change that mends one of them, and is no reason to wait any longer.
         let later = start + Duration::from_secs(3);
-        assert_eq!(grace.decide(&by_hand(0..3, 1), 5, 2, later), verdict(&[], 0, &[3]));
+        assert_eq!(grace.decide(&by_hand(0..3, 1), 5, 2, later), decision(&[], 0, &[3]));
         assert_eq!(grace.next(), Some(start + DELAY));
-        assert_eq!(grace.decide(&by_hand(0..3, 1), 5, 2, start + DELAY), verdict(&[0, 1, 2], 0, &[]));
+        assert_eq!(grace.decide(&by_hand(0..3, 1), 5, 2, start + DELAY), decision(&[0, 1, 2], 0, &[]));
         assert_eq!(grace.next(), None);
-        assert_eq!(grace.decide(&by_hand(0..4, 3), 5, 3, start + DELAY), verdict(&[], 4, &[]));
-        assert_eq!(grace.decide(&[], 5, 4, start + DELAY + STEP), verdict(&[], 0, &[0, 1, 2, 3]));
+        assert_eq!(grace.decide(&by_hand(0..4, 3), 5, 3, start + DELAY), decision(&[], 4, &[]));
+        assert_eq!(grace.decide(&[], 5, 4, start + DELAY + STEP), decision(&[], 0, &[0, 1, 2, 3]));
     }
 
     #[test]
     fn commands_and_what_expires_take_effect_at_once() {
         let (mut grace, now) = (Grace::default(), Instant::now());
-        assert_eq!(grace.decide(&by_command(0..4, 1), 4, 1, now), verdict(&[0, 1, 2, 3], 0, &[]));
+        assert_eq!(grace.decide(&by_command(0..4, 1), 4, 1, now), decision(&[0, 1, 2, 3], 0, &[]));
         // Nobody has changed these: they have expired, while others were changed.
-        let expired = (0..4).map(|tunnel| Due { tunnel, closes: true, change: None });
-        assert_eq!(grace.decide(&expired.collect::<Vec<_>>(), 4, 2, now), verdict(&[0, 1, 2, 3], 0, &[]));
-        assert_eq!(grace.decide(&by_hand(0..4, 2), 4, 3, now), verdict(&[0, 1, 2, 3], 0, &[]));
+        let expired = (0..4).map(|tunnel| Violation { tunnel, closes: true, change: None });
+        assert_eq!(grace.decide(&expired.collect::<Vec<_>>(), 4, 2, now), decision(&[0, 1, 2, 3], 0, &[]));
+        assert_eq!(grace.decide(&by_hand(0..4, 2), 4, 3, now), decision(&[0, 1, 2, 3], 0, &[]));
     }
 
     #[test]
     fn a_command_ends_the_time_of_its_client_alone() {
         let (mut grace, now) = (Grace::default(), Instant::now());
-        assert_eq!(grace.decide(&by_hand(0..4, 1), 6, 1, now), verdict(&[], 4, &[]));
+        assert_eq!(grace.decide(&by_hand(0..4, 1), 6, 1, now), decision(&[], 4, &[]));
         let due = [by_command(0..1, 2), by_hand(1..4, 1), by_command(4..5, 2)].concat();
-        assert_eq!(grace.decide(&due, 6, 2, now + STEP), verdict(&[0, 4], 0, &[]), "the rest has its time");
+        assert_eq!(grace.decide(&due, 6, 2, now + STEP), decision(&[0, 4], 0, &[]), "the rest has its time");
         let due = [by_hand(1..4, 1), by_command(5..6, 2)].concat();
-        assert_eq!(grace.decide(&due, 6, 2, now + STEP), verdict(&[5], 0, &[]), "expired");
+        assert_eq!(grace.decide(&due, 6, 2, now + STEP), decision(&[5], 0, &[]), "expired");
     }
 
     #[test]
     fn a_change_by_hand_and_a_command_may_be_looked_at_together() {
         let (mut grace, now) = (Grace::default(), Instant::now());
         let due = [by_hand(0..3, 1), by_command(3..4, 2)].concat();
-        assert_eq!(grace.decide(&due, 5, 2, now), verdict(&[3], 3, &[]));
+        assert_eq!(grace.decide(&due, 5, 2, now), decision(&[3], 3, &[]));
     }
 
     #[test]
     fn a_change_that_turns_out_to_be_a_command_waits_no_more() {
         let (mut grace, now) = (Grace::default(), Instant::now());
         assert_eq!(grace.decide(&by_hand(0..4, 1), 4, 1, now).delayed, 4);
-        assert_eq!(grace.decide(&by_command(0..4, 1), 4, 1, now), verdict(&[0, 1, 2, 3], 0, &[]));
+        assert_eq!(grace.decide(&by_command(0..4, 1), 4, 1, now), decision(&[0, 1, 2, 3], 0, &[]));
     }
 
     #[test]
     fn services_wait_with_the_tunnels() {
         let (mut grace, now) = (Grace::default(), Instant::now());
-        let of_services = |tunnel| Due { closes: false, ..by_hand([tunnel], 1)[0] };
+        let of_services = |tunnel| Violation { closes: false, ..by_hand([tunnel], 1)[0] };
         let mut due = by_hand(0..3, 1);
         due.push(of_services(7));
-        assert_eq!(grace.decide(&due, 4, 1, now), verdict(&[], 4, &[]));
-        assert_eq!(Grace::default().decide(&[of_services(7)], 1, 1, now), verdict(&[7], 0, &[]));
+        assert_eq!(grace.decide(&due, 4, 1, now), decision(&[], 4, &[]));
+        assert_eq!(Grace::default().decide(&[of_services(7)], 1, 1, now), decision(&[7], 0, &[]));
     }
 
     proptest! {
@@ -225,22 +226,22 @@ mod tests {
                     *latest = Some(Change { revision, by_command: *kind == 2 });
                 }
                 let due = tunnels.iter().zip(&changes).zip(0..).filter(|(((is_due, _), _), _)| *is_due);
-                let due: Vec<_> = due.map(|((_, change), tunnel)| Due { tunnel, closes: true, change: *change }).collect();
+                let due: Vec<_> = due.map(|((_, change), tunnel)| Violation { tunnel, closes: true, change: *change }).collect();
                 due_since.retain(|tunnel, _| due.iter().any(|due| due.tunnel == *tunnel));
                 for due in &due {
                     due_since.entry(due.tunnel).or_insert(now);
                 }
-                let verdict = grace.decide(&due, 6, revision, now);
-                prop_assert!(verdict.now.iter().all(|tunnel| due_since.contains_key(tunnel)));
+                let decision = grace.decide(&due, 6, revision, now);
+                prop_assert!(decision.now.iter().all(|tunnel| due_since.contains_key(tunnel)));
                 for due in due.iter().filter(|due| due.is_by_command()) {
-                    prop_assert!(verdict.now.contains(&due.tunnel), "{due:?}");
+                    prop_assert!(decision.now.contains(&due.tunnel), "{due:?}");
                 }
-                for tunnel in &verdict.now {
+                for tunnel in &decision.now {
                     due_since.remove(tunnel);
                 }
                 for (tunnel, since) in &due_since {
                     prop_assert!(now.duration_since(*since) < DELAY, "{tunnel} is due since {since:?}");
-                    prop_assert!(grace.covers(*tunnel, revision));
+                    prop_assert!(grace.delays(*tunnel, revision));
                 }
                 prop_assert!(grace.next().is_none_or(|next| next > now && next <= now + DELAY));
             }

@@ -23,7 +23,7 @@ use crate::server::ingress::forward::response_body::Held;
 use crate::server::ingress::observe::exchange;
 use crate::server::ingress::observe::exchange::{About, Asked, Entry, Whose};
 use crate::server::ingress::pipeline::{Reached, count};
-use crate::server::ingress::upstream::failover::Course;
+use crate::server::ingress::upstream::failover::Failover;
 use crate::telemetry::RequestSpan;
 use crate::transport::delivery;
 use crate::values::RequestId;
@@ -104,7 +104,7 @@ async fn open(
         let mut first = BytesMut::with_capacity(256 + ahead.len());
         preface.put(&mut first).map_err(|_: WireError| Failure::TunnelLost)?;
         frame::put_data(&mut first, ahead);
-        let (stream, permit) = Course::new(offered, deadline).open(ingress, &first).await?;
+        let (stream, permit) = Failover::new(offered, deadline).open(&*ingress.directory.registry, &first).await?;
         entry.hold(&stream, permit);
         // From here on, leaving early cuts the stream.
         let stream = Held(stream);

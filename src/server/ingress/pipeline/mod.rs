@@ -231,7 +231,7 @@ async fn decide(
     }
     match route {
         Route::Service { .. } | Route::Domain(_) => {
-            let offered = lookup::offered(ingress, &route)?;
+            let offered = lookup::find(&*ingress.directory.registry, &ingress.directory.clients, &route)?;
             *reached = Reached::Service(Arc::clone(offered.service.meter()));
             if let Some(held) = &mut held {
                 held.charge(Holder::Client(offered.tunnel.client().clone())).map_err(|_| Failure::HeadsBusy)?;

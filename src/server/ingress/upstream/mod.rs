@@ -2,3 +2,5 @@
 
 pub(crate) mod failover;
 pub(crate) mod lookup;
+#[cfg(test)]
+pub(crate) mod testing;

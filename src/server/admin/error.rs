@@ -1,4 +1,4 @@
-//! Refusals: one place that turns what went wrong into a status and a line of JSON, with a code that stays.
+//! The errors of the API: the one place that turns a failure into a status and a JSON body with a stable code.
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};

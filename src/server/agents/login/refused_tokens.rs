@@ -47,23 +47,23 @@ impl std::fmt::Debug for RefusedTokens {
 
 #[derive(Debug)]
 struct Address {
-    last_asked: Instant,
+    last_attempt: Instant,
     /// The oldest first.
-    tokens: VecDeque<Question>,
+    tokens: VecDeque<TokenKey>,
 }
 
 /// The key of an entry: a client, a token and the client's token hashes, as a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Question {
+struct TokenKey {
     client: Digest,
     all: Digest,
 }
 
-/// A key with the address of the attempt.
+/// An attempt to log in: the key of its entry, and the address that it came from.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct Attempt {
     from: AddressKey,
-    question: Question,
+    key: TokenKey,
 }
 
 impl RefusedTokens {
@@ -79,15 +79,15 @@ impl RefusedTokens {
         Ok(Self { key, addresses: Mutex::default() })
     }
 
-    /// Returns the key for an attempt with `token` as `client`, which has these credentials (none if there is no such
+    /// Returns the attempt to log in with `token` as `client`, which has these credentials (none if there is no such
     /// client). Takes the same time for any client.
-    pub(crate) fn question(
+    pub(crate) fn attempt(
         &self,
         from: AddressKey,
         client: &ClientId,
         token: &Secret,
         credentials: &[Credential],
-    ) -> Asked {
+    ) -> Attempt {
         let id = Sha256::digest(client.as_str());
         let mut mac = self.key.clone().chain_update(id).chain_update(Sha256::digest(token.expose()));
         for at in 0..HASHES {
@@ -98,45 +98,45 @@ impl RefusedTokens {
             mac.update(&Sha256::digest(hash));
         }
         let client = self.key.clone().chain_update(id).finalize().into_bytes().into();
-        Asked { from, question: Question { client, all: mac.finalize().into_bytes().into() } }
+        Attempt { from, key: TokenKey { client, all: mac.finalize().into_bytes().into() } }
     }
 
     /// Returns whether exactly this attempt was refused before.
-    pub(crate) fn has(&self, asked: &Asked) -> bool {
+    pub(crate) fn contains(&self, attempt: &Attempt) -> bool {
         let mut addresses = self.addresses.lock();
-        let Some(address) = addresses.get_mut(&asked.from) else { return false };
-        let has = address.tokens.contains(&asked.question);
+        let Some(address) = addresses.get_mut(&attempt.from) else { return false };
+        let has = address.tokens.contains(&attempt.key);
         if has {
-            address.last_asked = Instant::now();
+            address.last_attempt = Instant::now();
         }
         has
     }
 
     /// Returns whether another token for the same client was refused to this address.
-    pub(crate) fn has_of_client(&self, asked: &Asked) -> bool {
+    pub(crate) fn contains_client(&self, attempt: &Attempt) -> bool {
         let addresses = self.addresses.lock();
-        let of_client = |question: &Question| question.client == asked.question.client;
-        addresses.get(&asked.from).is_some_and(|address| address.tokens.iter().any(of_client))
+        let of_client = |key: &TokenKey| key.client == attempt.key.client;
+        addresses.get(&attempt.from).is_some_and(|address| address.tokens.iter().any(of_client))
     }
 
     /// Stores a refusal. Returns whether it is new: concurrent attempts may have stored it already.
-    pub(crate) fn remember(&self, asked: &Asked) -> bool {
+    pub(crate) fn insert(&self, attempt: &Attempt) -> bool {
         let now = Instant::now();
         let mut addresses = self.addresses.lock();
-        if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&asked.from) {
-            let oldest = addresses.iter().min_by_key(|(_, address)| address.last_asked).map(|(from, _)| *from);
+        if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&attempt.from) {
+            let oldest = addresses.iter().min_by_key(|(_, address)| address.last_attempt).map(|(from, _)| *from);
             oldest.map(|oldest| addresses.remove(&oldest));
         }
-        let new = || Address { last_asked: now, tokens: VecDeque::new() };
-        let address = addresses.entry(asked.from).or_insert_with(new);
-        address.last_asked = now;
-        if address.tokens.contains(&asked.question) {
+        let new = || Address { last_attempt: now, tokens: VecDeque::new() };
+        let address = addresses.entry(attempt.from).or_insert_with(new);
+        address.last_attempt = now;
+        if address.tokens.contains(&attempt.key) {
             return false;
         }
         if address.tokens.len() >= MAX_TOKENS {
             address.tokens.pop_front();
         }
-        address.tokens.push_back(asked.question);
+        address.tokens.push_back(attempt.key);
         true
     }
 
@@ -144,7 +144,7 @@ impl RefusedTokens {
     pub(crate) fn evict_idle(&self) {
         let now = Instant::now();
         let mut addresses = self.addresses.lock();
-        addresses.retain(|_, address| now.duration_since(address.last_asked) < FORGOTTEN_AFTER);
+        addresses.retain(|_, address| now.duration_since(address.last_attempt) < FORGOTTEN_AFTER);
         addresses.shrink_to_fit();
     }
 }
@@ -169,17 +169,17 @@ mod tests {
         hashes.iter().map(|hash| Credential { hash: (*hash).into(), until: None }).collect()
     }
 
-    fn ask(tokens: &RefusedTokens, from: u32, client: &str, token: &str, hashes: &[&str]) -> Asked {
-        tokens.question(address(from), &id(client), &Secret::new(token), &credentials(hashes))
+    fn ask(tokens: &RefusedTokens, from: u32, client: &str, token: &str, hashes: &[&str]) -> Attempt {
+        tokens.attempt(address(from), &id(client), &Secret::new(token), &credentials(hashes))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_repeat_is_known_until_the_clients_hashes_change() {
         let tokens = RefusedTokens::new().unwrap();
-        let asked = ask(&tokens, 1, "alice", "stale", &["one"]);
-        assert!(!tokens.has(&asked) && !tokens.has_of_client(&asked));
-        assert!(tokens.remember(&asked) && !tokens.remember(&asked));
-        assert!(tokens.has(&ask(&tokens, 1, "alice", "stale", &["one"])));
+        let attempt = ask(&tokens, 1, "alice", "stale", &["one"]);
+        assert!(!tokens.contains(&attempt) && !tokens.contains_client(&attempt));
+        assert!(tokens.insert(&attempt) && !tokens.insert(&attempt));
+        assert!(tokens.contains(&ask(&tokens, 1, "alice", "stale", &["one"])));
         for (from, client, token, hashes) in [
             (1, "alice", "stale", &["two"][..]),
             (1, "alice", "stale", &["two", "one"]),
@@ -188,43 +188,43 @@ mod tests {
             (1, "bob", "stale", &["one"]),
             (2, "alice", "stale", &["one"]),
         ] {
-            assert!(!tokens.has(&ask(&tokens, from, client, token, hashes)), "{from} {client} {token} {hashes:?}");
+            assert!(!tokens.contains(&ask(&tokens, from, client, token, hashes)), "{from} {client} {token} {hashes:?}");
         }
-        assert!(tokens.has_of_client(&ask(&tokens, 1, "alice", "other", &[])));
-        assert!(!tokens.has_of_client(&ask(&tokens, 1, "bob", "stale", &["one"])));
-        assert!(!tokens.has_of_client(&ask(&tokens, 2, "alice", "stale", &["one"])));
+        assert!(tokens.contains_client(&ask(&tokens, 1, "alice", "other", &[])));
+        assert!(!tokens.contains_client(&ask(&tokens, 1, "bob", "stale", &["one"])));
+        assert!(!tokens.contains_client(&ask(&tokens, 2, "alice", "stale", &["one"])));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_exist_is_remembered_like_one_that_does() {
         let tokens = RefusedTokens::new().unwrap();
         let nobody = ask(&tokens, 1, "nobody", "stale", &[]);
-        assert!(tokens.remember(&nobody) && tokens.has(&nobody));
-        assert!(!tokens.has(&ask(&tokens, 1, "nobody", "stale", &["added"])));
+        assert!(tokens.insert(&nobody) && tokens.contains(&nobody));
+        assert!(!tokens.contains(&ask(&tokens, 1, "nobody", "stale", &["added"])));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_address_displaces_only_its_own() {
         let tokens = RefusedTokens::new().unwrap();
         let stale = ask(&tokens, 1, "alice", "stale", &["one"]);
-        tokens.remember(&stale);
-        let guesses: Vec<Asked> =
+        tokens.insert(&stale);
+        let guesses: Vec<Attempt> =
             (0..3 * MAX_TOKENS).map(|guess| ask(&tokens, 2, "alice", &guess.to_string(), &["one"])).collect();
-        assert!(guesses.iter().all(|guess| tokens.remember(guess)));
-        assert!(tokens.has(&stale));
-        assert_eq!(guesses.iter().filter(|guess| tokens.has(guess)).count(), MAX_TOKENS);
-        assert!(tokens.has(guesses.last().unwrap()));
+        assert!(guesses.iter().all(|guess| tokens.insert(guess)));
+        assert!(tokens.contains(&stale));
+        assert_eq!(guesses.iter().filter(|guess| tokens.contains(guess)).count(), MAX_TOKENS);
+        assert!(tokens.contains(guesses.last().unwrap()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn addresses_are_bounded_and_those_that_ask_stay() {
         let tokens = RefusedTokens::new().unwrap();
         let first = ask(&tokens, 0, "alice", "stale", &["one"]);
-        tokens.remember(&first);
+        tokens.insert(&first);
         for from in 1..2 * MAX_ADDRESSES as u32 {
             tokio::time::advance(Duration::from_millis(1)).await;
-            assert!(tokens.has(&first), "{from}");
-            tokens.remember(&ask(&tokens, from, "alice", "stale", &["one"]));
+            assert!(tokens.contains(&first), "{from}");
+            tokens.insert(&ask(&tokens, from, "alice", "stale", &["one"]));
         }
         assert_eq!(tokens.addresses.lock().len(), MAX_ADDRESSES);
         tokio::time::advance(FORGOTTEN_AFTER).await;
@@ -242,14 +242,14 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(async {
                 let tokens = RefusedTokens::new().unwrap();
-                let question = |(from, client, token, hashes): (u32, usize, usize, usize)| {
+                let attempt = |(from, client, token, hashes): (u32, usize, usize, usize)| {
                     let hashes: &[&str] = [&[][..], &["one"], &["two", "one"]][hashes];
                     ask(&tokens, from, ["alice", "bob", "carol"][client], ["x", "y", "z"][token], hashes)
                 };
                 for each in &refused {
-                    tokens.remember(&question(*each));
+                    tokens.insert(&attempt(*each));
                 }
-                assert_eq!(tokens.has(&question(asked)), refused.contains(&asked));
+                assert_eq!(tokens.contains(&attempt(asked)), refused.contains(&asked));
             });
         }
     }
