@@ -1,29 +1,30 @@
-//! The certificates by which the server shows who it is.
+//! The certificates with which the server proves its identity.
 //!
-//! - `self_made`: [`SelfMade`], a small authority and a server certificate made at the first start
-//! - `own`: [`Own`], a certificate that the operator brought
-//! - `sni`: [`SniCertificates`], several of them, chosen by the name a visitor asks for
-//! - `authority`: the authority of `self_made`, and [`authority_fingerprint`] for who only looks
-//! - `facts`: what is written in a certificate
-//! - `watched`: [`WatchedFiles`], hearing of it when one of their files has changed
+//! - `source`: [`CertificateSource`], where a listener gets its certificate chain from, and [`ServerCertificate`], the chain
+//! - `pem_files`: [`PemFiles`], the source for a certificate that the operator provides
+//! - `local_ca`: [`LocalCa`], the source that creates its own CA and issues a server certificate
+//! - `sni`: [`SniCertificates`], which selects one of several certificates by the requested name
+//! - `x509`: reads PEM files and the fields of a certificate
+//! - `file_watcher`: [`FileWatcher`], reports changes of certificate files
 //! - `fingerprint`: [`fingerprint_of`], by which an agent pins a key
 //!
-//! What lies where, and how to bring your own, is in `certs/README.md`. Reading and making blocks: it is for start-up, for
-//! threads that may wait, and for the command line. This room knows `values` and `files` alone.
+//! `certs/README.md` describes the files. Loading and issuing block; call them at startup, on blocking threads, or from
+//! the command line. This module imports only `values` and `files`.
 
-mod authority;
 mod error;
-mod facts;
+mod file_watcher;
 mod fingerprint;
 mod local_ca;
-mod own;
+mod pem_files;
 mod sni;
-mod watched;
+mod source;
+mod x509;
 
-pub use crate::certs::local_ca::SelfMade;
-pub use authority::authority_fingerprint;
 pub use error::CertError;
+pub use file_watcher::FileWatcher;
 pub use fingerprint::fingerprint_of;
-pub use own::{Own, OwnFile};
-pub use sni::{NamedChain, SniCertificates};
-pub use watched::WatchedFiles;
+pub use local_ca::LocalCa;
+pub use local_ca::authority::authority_fingerprint;
+pub use pem_files::PemFiles;
+pub use sni::SniCertificates;
+pub use source::{CertificateSource, Origin, ServerCertificate, SourceError, SourceSetting};

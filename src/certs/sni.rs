@@ -5,50 +5,35 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::CertError;
+use super::{CertError, ServerCertificate};
 
-/// A certificate chain, its key, and the names it is for.
+/// Selects a certificate by the server name of the TLS handshake (SNI, RFC 6066, section 3): the one with this name, else
+/// the one with a wildcard for its first label, else the first. The certificates can be replaced while listeners use them.
 #[derive(Debug)]
-pub struct NamedChain {
-    /// As it is sent: the server's own first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The key of the first one.
-    pub key: PrivateKeyDer<'static>,
-    /// Host names, wildcards among them (`*.example.com`).
-    pub names: Vec<String>,
-    /// The last second at which the first one is good, counted from 1970.
-    pub expires_unix: u64,
-}
-
-/// Certificates chosen by the name that a visitor asks for in its handshake (SNI, RFC 6066, section 3): the one that has
-/// this very name, else the one with a wildcard in place of its first label, else the first. Can be exchanged as a whole
-/// while connections are made.
-#[derive(Debug)]
-pub struct SniCertificates(RwLock<Arc<Chosen>>);
+pub struct SniCertificates(RwLock<Arc<ByName>>);
 
 #[derive(Debug)]
-struct Chosen {
+struct ByName {
     by_name: HashMap<String, Arc<CertifiedKey>>,
     default: Option<Arc<CertifiedKey>>,
 }
 
-impl Chosen {
-    fn new(chains: Vec<NamedChain>) -> Result<Self, CertError> {
-        let mut chosen = Self { by_name: HashMap::new(), default: None };
-        for NamedChain { chain, key, names, .. } in chains {
-            let signer = any_supported_type(&key).map_err(|error| CertError::Making(error.to_string()))?;
-            let certified = Arc::new(CertifiedKey::new(chain, signer));
+impl ByName {
+    fn new<'c>(certificates: impl IntoIterator<Item = &'c ServerCertificate>) -> Result<Self, CertError> {
+        let mut selection = Self { by_name: HashMap::new(), default: None };
+        for ServerCertificate { chain, key, names, .. } in certificates {
+            let signer = any_supported_type(key).map_err(|error| CertError::Making(error.to_string()))?;
+            let certified = Arc::new(CertifiedKey::new(chain.clone(), signer));
             for name in names {
-                // Of two for one name, the operator has put the better one first.
-                chosen.by_name.entry(name.to_ascii_lowercase()).or_insert_with(|| Arc::clone(&certified));
+                // Of two certificates for one name, the operator lists the preferred one first.
+                selection.by_name.entry(name.to_ascii_lowercase()).or_insert_with(|| Arc::clone(&certified));
             }
-            chosen.default.get_or_insert(certified);
+            selection.default.get_or_insert(certified);
         }
-        Ok(chosen)
+        Ok(selection)
     }
 
     fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
@@ -62,42 +47,46 @@ impl Chosen {
 }
 
 impl SniCertificates {
-    /// The first of `chains` is the default.
+    /// Returns a selector of `certificates`; the first of them is the default.
     ///
     /// # Errors
     /// A key is of a kind that cannot be used.
-    pub fn new(chains: Vec<NamedChain>) -> Result<Self, CertError> {
-        Ok(Self(RwLock::new(Arc::new(Chosen::new(chains)?))))
+    pub fn new<'c>(certificates: impl IntoIterator<Item = &'c ServerCertificate>) -> Result<Self, CertError> {
+        Ok(Self(RwLock::new(Arc::new(ByName::new(certificates)?))))
     }
 
-    /// Takes over `others`: from the next handshake on, they alone count.
-    pub fn exchange(&self, others: Self) {
+    /// Replaces all certificates; takes effect with the next handshake.
+    pub fn replace(&self, others: Self) {
         *self.0.write() = others.0.into_inner();
     }
 }
 
 impl ResolvesServerCert for SniCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let chosen = Arc::clone(&self.0.read());
-        chosen.find(hello.server_name())
+        let by_name = Arc::clone(&self.0.read());
+        by_name.find(hello.server_name())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
     use super::*;
+    use crate::certs::{Origin, fingerprint_of};
 
-    fn chain(names: &[&str]) -> NamedChain {
+    fn chain(names: &[&str]) -> ServerCertificate {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let cert = CertificateParams::new(names.clone()).unwrap().self_signed(&key).unwrap();
-        NamedChain {
+        ServerCertificate {
             chain: vec![cert.der().clone()],
             key: key.serialize_der().try_into().unwrap(),
+            fingerprint: fingerprint_of(cert.der()).unwrap(),
             names,
             expires_unix: 0,
+            origin: Origin::Operator,
         }
     }
 
@@ -110,7 +99,7 @@ mod tests {
         let chains =
             [chain(&["first.example"]), chain(&["*.a.example", "a.example"]), chain(&["X.a.example", "a.example"])];
         let [first, wild, exact] = [0, 1, 2].map(|at: usize| chains[at].chain[0].clone());
-        let certificates = SniCertificates::new(chains.into()).unwrap();
+        let certificates = SniCertificates::new(&chains).unwrap();
         for (name, expected) in [
             (None, &first),
             (Some("first.example"), &first),
@@ -127,16 +116,16 @@ mod tests {
 
     #[test]
     fn another_set_counts_from_the_next_handshake_on() {
-        let certificates = SniCertificates::new(vec![chain(&["a.example"])]).unwrap();
+        let certificates = SniCertificates::new([&chain(&["a.example"])]).unwrap();
         let other = chain(&["b.example"]);
         let expected = other.chain[0].clone();
-        certificates.exchange(SniCertificates::new(vec![other]).unwrap());
+        certificates.replace(SniCertificates::new([&other]).unwrap());
         assert_eq!(shown(&certificates, Some("a.example")), expected);
     }
 
     #[test]
     fn a_key_of_no_kind_is_refused() {
-        let broken = NamedChain { key: PrivateKeyDer::Pkcs8(vec![0].into()), ..chain(&["c.example"]) };
-        assert!(SniCertificates::new(vec![broken]).is_err());
+        let broken = ServerCertificate { key: PrivateKeyDer::Pkcs8(vec![0].into()), ..chain(&["c.example"]) };
+        assert!(SniCertificates::new([&broken]).is_err());
     }
 }

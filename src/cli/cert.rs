@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::Failure;
 use super::server_file::ServerFile;
 use crate::server::StartError;
-use crate::server::lifecycle::certificate::{Origin, ServerCertificate, public_chains};
+use crate::server::lifecycle::certificate::{self, Origin, ServerCertificate};
 use crate::server::options::ServerOptions;
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn show(config: &ServerOptions) -> Result<(), Failure> {
-    let Some(certificate) = ServerCertificate::look(config).map_err(StartError::Certificate)? else {
+    let Some(certificate) = certificate::stored(config).map_err(StartError::Certificate)? else {
         let dir = config.tunnel.tls.dir.display();
         println!(
             "there is no certificate in {dir} yet: `adit server` makes one when it starts; if it has, name its \
@@ -47,7 +47,7 @@ fn show(config: &ServerOptions) -> Result<(), Failure> {
     print(config, &certificate);
     if config.public.https.is_some() && !config.public.certificates.is_empty() {
         let bold = Style::new().bold();
-        for chain in public_chains(config).map_err(StartError::Certificate)? {
+        for chain in certificate::public_certificates(config).map_err(StartError::Certificate)? {
             println!("{bold}for visitors{bold:#}");
             println!("  names         {}", chain.names.join(", "));
             println!("  good until    {}", end(chain.expires_unix));
@@ -61,7 +61,7 @@ fn renew(config: &ServerOptions) -> Result<(), Failure> {
         let why = "the certificate is your own (tunnel.tls.cert): whoever made it renews it";
         return Err(Failure::other(why));
     }
-    let certificate = ServerCertificate::renew(config).map_err(StartError::Certificate)?;
+    let certificate = certificate::renew(config).map_err(StartError::Certificate)?;
     print(config, &certificate);
     Ok(())
 }
@@ -69,10 +69,10 @@ fn renew(config: &ServerOptions) -> Result<(), Failure> {
 fn print(config: &ServerOptions, certificate: &ServerCertificate) {
     let bold = Style::new().bold();
     let origin = match certificate.origin {
-        Origin::Own => "your own".to_owned(),
-        Origin::Made => "made just now, with a new authority".to_owned(),
+        Origin::Operator => "your own".to_owned(),
+        Origin::Created => "made just now, with a new authority".to_owned(),
         Origin::Renewed => "renewed just now; agents need nothing new".to_owned(),
-        Origin::Kept => format!("made by this server, in {}", config.tunnel.tls.dir.display()),
+        Origin::Stored => format!("made by this server, in {}", config.tunnel.tls.dir.display()),
     };
     println!("{bold}for agents{bold:#}");
     println!("  certificate   {origin}");

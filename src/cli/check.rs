@@ -10,7 +10,7 @@ use super::{Failure, runtime};
 use crate::agent::options::AgentOptions;
 use crate::config::{Kind, Looks, check};
 use crate::schema::{ConfigErrors, Flags, Problem};
-use crate::server::lifecycle::memory_bound::Ceiling;
+use crate::server::lifecycle::memory_bound::MemoryBound;
 use crate::server::options::ServerOptions;
 use crate::telemetry::check_log_file;
 use crate::tenants::edit::look_at_beginning;
@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         eprintln!("{yellow}warning:{yellow:#} {warning}");
     }
     if checked.kind == Kind::Server {
-        println!("memory: {}", Ceiling::of(&ServerOptions::load(Some(&args.file), &Flags::new())?));
+        println!("memory: {}", MemoryBound::of(&ServerOptions::load(Some(&args.file), &Flags::new())?));
         println!(
             "        a busy server takes a few per cent of that; lower limits.connections, limits.streams and \
              tunnel.max_tunnels to bound it (docs/capacity.md)"

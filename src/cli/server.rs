@@ -130,10 +130,10 @@ fn banner(server: &Server, public: &PublicOptions, token_file: &Path, invite: &s
     let tunnel = server.tunnel_address()?;
     let certificate = server.certificate();
     let (origin, note) = match certificate.origin {
-        Origin::Own => ("your own", ""),
-        Origin::Made => ("made just now, with a new authority", ""),
+        Origin::Operator => ("your own", ""),
+        Origin::Created => ("made just now, with a new authority", ""),
         Origin::Renewed => ("renewed just now", "; agents need nothing new"),
-        Origin::Kept => ("made earlier", ""),
+        Origin::Stored => ("made earlier", ""),
     };
     let mut text = format!("{bold}adit server{bold:#} {}\n", env!("CARGO_PKG_VERSION"));
     let mut line = |label: &str, words: &str| text.push_str(&format!("  {label:<13} {words}\n"));

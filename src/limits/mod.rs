@@ -12,7 +12,7 @@
 //! - `shared_budget`: [`SharedBudget`], the same, divided by client, service and address
 //! - `fair_queue`: [`FairQueue`], turns at something costly, in an order that is fair to clients and addresses
 //! - `heads`: [`HeldHeads`], bytes of decoded request heads, and who holds them
-//! - `seldom`: [`Seldom`], lines of the log that strangers can cause
+//! - `log_throttle`: [`LogThrottle`], log lines that visitors and agents can cause
 //!
 //! Nothing here does I/O, and only the queue waits: a limit answers at once, and its caller decides what to tell the
 //! visitor. No room above is imported.
@@ -24,10 +24,10 @@ mod client;
 mod fair_queue;
 mod heads;
 mod keyed_rate_limiter;
+mod log_throttle;
 mod logins;
 mod permits;
 mod rate;
-mod seldom;
 mod shared_budget;
 
 pub use address::AddressKey;
@@ -37,10 +37,10 @@ pub use client::{Allowance, ClientUse};
 pub use fair_queue::{FairQueue, Party, Turn};
 pub use heads::{FREE_HEAD, HeldHead, HeldHeads, Holder, TooManyHeads, head_memory, target_length};
 pub use keyed_rate_limiter::RetryAfter;
+pub use log_throttle::LogThrottle;
 pub use logins::FailedLogins;
 pub use permits::{AddressPermit, FairShare, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;
-pub use seldom::Seldom;
 pub use shared_budget::{Owner, Portion, SharedBudget};
 
 /// The most addresses that a rate limit remembers one by one; further ones share one allowance.

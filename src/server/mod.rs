@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{AdminToken, AdminTokenError, TicketKey, TicketKeyError};
 use crate::certs::CertError;
-use crate::limits::{FailedLogins, HeldHeads, REMEMBERED_ADDRESSES, Seldom, SharedBudget};
+use crate::limits::{FailedLogins, HeldHeads, LogThrottle, REMEMBERED_ADDRESSES, SharedBudget};
 use crate::link::mux::Unread;
 use crate::server::admin::Admin;
 use crate::server::agents::Agents;
@@ -41,7 +41,7 @@ use crate::server::ingress::limits::VisitorLimits;
 use crate::server::ingress::observe::Observers;
 use crate::server::ingress::{Entrypoint, Ingress, PublicPorts};
 use crate::server::lifecycle::Lifecycle;
-use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate};
+use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate, Sources};
 use crate::server::lifecycle::check::TICKET_KEY;
 pub use crate::server::lifecycle::check::check;
 pub use crate::server::lifecycle::drain::Drained;
@@ -148,7 +148,7 @@ fn components(
         limits: VisitorLimits::new(&limits, budget.connections)?,
         observers: Arc::new(Observers::new(Arc::clone(&runtime.metrics))),
         traces,
-        connection_closed: Seldom::new(NonZeroU32::MIN),
+        connection_closed: LogThrottle::new(NonZeroU32::MIN),
     });
     let port_server = Arc::new(PublicPorts(Arc::clone(&ingress)));
     let login = LoginLimits::new(&limits.per_ip, budget.logins)?;
@@ -184,7 +184,7 @@ impl Server {
     /// As [`Server::bind`].
     pub fn bind_with(config: ServerOptions, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
         let listeners = Listeners::open(&config, inherited)?;
-        let (certificates, certificate) = Certificates::load(&config)?;
+        let (certificates, certificate) = Certificates::load(Sources::configured(&config))?;
         let agent_tls = TlsAcceptor::from(tls::tunnel_server(certificates.tunnel())?);
         let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join(TICKET_KEY))?;
         let admin_token =
@@ -294,7 +294,7 @@ impl Server {
             tasks.spawn(Arc::clone(&lifecycle.ingress).accept(listener, Entrypoint::Https));
         }
         if let (Some(listener), Some(token)) = (listeners.admin, admin_token) {
-            let pin = (certificate.origin != Origin::Own).then_some(certificate.fingerprint);
+            let pin = (certificate.origin != Origin::Operator).then_some(certificate.fingerprint);
             let admin = Admin::new(&lifecycle, token, pin, log);
             // The admin port answers while the server drains.
             tasks.spawn(listen::accept_loop(listener, drained.clone(), admin.acceptor()));
@@ -302,7 +302,7 @@ impl Server {
         tasks.spawn(Arc::clone(&lifecycle).evict_idle_addresses());
         tasks.spawn(Arc::clone(agents).enforce_clients_file());
         tasks.spawn(Arc::clone(&directory.registry).release_reservations(stopping.clone()));
-        tasks.spawn(certificates.clone().keep_up(stopping.clone()));
+        tasks.spawn(certificates.clone().maintain(stopping.clone()));
         tasks.spawn(Arc::clone(&agents.clients_file).keep_up(stopping.clone()));
         stop.cancelled().await;
         lifecycle.drain().await

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::Seldom;
+use crate::limits::LogThrottle;
 
 /// Connections the kernel holds for us until they are accepted.
 pub const BACKLOG: i32 = 4096;
@@ -82,7 +82,7 @@ pub async fn accept_loop(
     mut handle: impl FnMut(TcpStream, SocketAddr),
 ) {
     // Strangers who take all descriptors must not fill the log, too.
-    let said = Seldom::new(NonZeroU32::MIN);
+    let said = LogThrottle::new(NonZeroU32::MIN);
     loop {
         let accepted = tokio::select! {
             biased;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use adit::schema::{Environment, Flags};
-use adit::server::lifecycle::memory_bound::Ceiling;
+use adit::server::lifecycle::memory_bound::MemoryBound;
 use adit::server::options::ServerOptions;
 
 use super::{configurations, documents, top};
@@ -16,7 +16,7 @@ const SAID: &str = "# adit check says: ";
 fn said_and_true(block: &str) -> Option<(String, String)> {
     let said = block.lines().find_map(|line| line.strip_prefix(SAID))?;
     let config = ServerOptions::from_text(Path::new("server.toml"), block, &Environment::default(), &Flags::new());
-    Some((said.to_owned(), Ceiling::of(&config.unwrap()).to_string()))
+    Some((said.to_owned(), MemoryBound::of(&config.unwrap()).to_string()))
 }
 
 #[test]

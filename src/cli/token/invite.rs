@@ -14,7 +14,7 @@ use crate::auth::InviteCode;
 use crate::certs::authority_fingerprint;
 use crate::cli::Failure;
 use crate::files::is_ours;
-use crate::server::lifecycle::certificate::ServerCertificate;
+use crate::server::lifecycle::certificate;
 use crate::tenants::claim::Claim;
 use crate::tenants::edit::{NewInvite, Replaced, begin_clients_file, replace_invite};
 use crate::values::{ClientId, Fingerprint};
@@ -99,7 +99,7 @@ fn pin_of(site: &Site) -> Result<Result<Fingerprint, String>, Failure> {
         return Ok(Err(why));
     }
     begin_clients_file(&site.clients)?;
-    Ok(match ServerCertificate::load_or_make(config) {
+    Ok(match certificate::load(config) {
         Ok(made) => {
             done("made", &format!("the server's authority and certificate in {dir}, by which agents know it"));
             eprintln!("Start the server with the same tunnel.tls.dir.");

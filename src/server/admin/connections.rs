@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{AddressKey, Seldom};
+use crate::limits::{AddressKey, LogThrottle};
 
 /// Maximum number of connections. Tools and probes need a few.
 pub(crate) const CONNECTIONS: usize = 64;
@@ -36,7 +36,7 @@ pub(crate) struct Full;
 /// The connections to the admin port.
 pub(crate) struct Connections {
     open: Mutex<Vec<Arc<State>>>,
-    log_throttle: Seldom,
+    log_throttle: LogThrottle,
 }
 
 /// The place of one connection. Dropping it releases the place.
@@ -79,7 +79,7 @@ impl State {
 impl Connections {
     /// Creates an empty set.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), log_throttle: Seldom::new(NonZeroU32::MIN) })
+        Arc::new(Self { open: Mutex::default(), log_throttle: LogThrottle::new(NonZeroU32::MIN) })
     }
 
     /// Reserves a place for a connection of `peer`; closes an idle connection if all places are in use.

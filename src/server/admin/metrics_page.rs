@@ -144,7 +144,7 @@ fn write_guards(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
     sheet.one(&list::FILE_OK, Value::Whole(file_is_good.into()))?;
     sheet.one(&list::RELOAD_OK, Value::Whole(lifecycle.refused_reload.lock().is_none().into()))?;
     sheet.one(&list::CERTIFICATES_OK, Value::Whole(lifecycle.certificates.problems().is_empty().into()))?;
-    let certificates = lifecycle.certificates.shown().into_iter();
+    let certificates = lifecycle.certificates.active().into_iter();
     let expires = earliest_ends(certificates.map(|shown| ((shown.of, shown.name), shown.expires_unix)));
     let expires = expires.into_iter().map(|((of, name), end)| ([("of", of.to_owned()), ("name", name)], end));
     sheet.write(&list::CERTIFICATE_EXPIRES, expires.map(|(labels, end)| (labels, Value::Whole(end))))?;

@@ -16,7 +16,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::TicketKey;
-use crate::limits::Seldom;
+use crate::limits::LogThrottle;
 use crate::server::agents::accept::serve_agent;
 use crate::server::agents::limits::LoginLimits;
 use crate::server::agents::revocation::DelayedRevocations;
@@ -45,7 +45,7 @@ pub(crate) struct Agents {
     pub(crate) start_order: StartOrder,
     pub(crate) revocation: DelayedRevocations,
     /// Limits the log lines about refused logins.
-    pub(crate) login_refused: Seldom,
+    pub(crate) login_refused: LogThrottle,
     /// Serves the public ports of services.
     port_server: Arc<dyn PortServer>,
     /// Whether several threads run the tasks.
@@ -71,7 +71,7 @@ impl Agents {
             tickets,
             start_order: StartOrder::default(),
             revocation: DelayedRevocations::default(),
-            login_refused: Seldom::new(LOGGED_REFUSALS),
+            login_refused: LogThrottle::new(LOGGED_REFUSALS),
             port_server,
             multi_thread: matches!(Handle::current().runtime_flavor(), RuntimeFlavor::MultiThread),
         }

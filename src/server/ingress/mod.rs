@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::limits::Seldom;
+use crate::limits::LogThrottle;
 use crate::server::directory::Directory;
 use crate::server::directory::ports::{OpenPort, PortServer};
 use crate::server::ingress::entry::accept;
@@ -49,7 +49,7 @@ pub(crate) struct Ingress {
     pub(crate) observers: Arc<Observers>,
     pub(crate) traces: Traces,
     /// Limits the log lines about connections that were closed because of `limits.connections`.
-    pub(crate) connection_closed: Seldom,
+    pub(crate) connection_closed: LogThrottle,
 }
 
 /// The listener on which a visitor arrived.

@@ -1,4 +1,4 @@
-//! What would keep a server from starting, found without one.
+//! Checks whether a server could start, without starting one.
 
 use std::path::Path;
 
@@ -12,26 +12,26 @@ use crate::telemetry::check_log_file;
 /// The key that signs tickets, in `tunnel.tls.dir`.
 pub(crate) const TICKET_KEY: &str = "ticket.key";
 
-/// Everything in the files that `config` names, but for the clients file, that [`Server::bind`](crate::server::Server::bind)
-/// would stumble over: by key path, all at once. Opens no port and makes no file; what is not there yet and would be made
-/// at the start is no problem. Blocks on files. Must be called on a tokio runtime.
+/// Returns everything that [`Server::bind`](crate::server::Server::bind) would fail with in the files that `config` names,
+/// except the clients file, by configuration key. Opens no port and creates no file; a missing file that the start would
+/// create is no problem. Blocks on files. Must be called on a tokio runtime.
 pub fn check(config: &ServerOptions) -> Vec<Problem> {
     let mut problems = certificate::check_all(config);
     let mut add = |key: &str, error: Option<String>| {
-        // A folder may be in the way of several files.
+        // Several files may fail because of one directory: its message appears once.
         let error = error.filter(|message| problems.iter().all(|problem: &Problem| problem.message != *message));
         problems.extend(error.map(|message| Problem { key: key.to_owned(), message }));
     };
     let ticket_key = config.tunnel.tls.dir.join(TICKET_KEY);
     add("tunnel.tls.dir", TicketKey::check(&ticket_key).err().map(|error| error.to_string()));
     if config.admin.listen.is_some() {
-        add("admin.token_file", look_at_token(&config.admin.token_file));
+        add("admin.token_file", check_admin_token(&config.admin.token_file));
     }
     add("log.file", check_log_file(&config.log).err().map(|error| error.to_string()));
     add("public.domain_proof", Settings::new(config.clone(), None).err().map(|error| error.to_string()));
     problems
 }
 
-fn look_at_token(file: &Path) -> Option<String> {
+fn check_admin_token(file: &Path) -> Option<String> {
     AdminToken::check(file).err().map(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! The end of a server: nobody comes any more, what is open ends.
+//! Graceful shutdown: the server accepts nothing new, and in-flight requests end.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use crate::server::directory::tunnel::RetireReason;
 use crate::server::ingress::observe::live_requests::LiveRequest;
 use crate::server::lifecycle::Lifecycle;
 
-/// How long connections may take to end after the drain.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long connections may take to close after the drain.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the last spans may take to reach their collector. All of the shutdown together is within what the unit allows.
-const LAST_SPANS: Duration = Duration::from_secs(3);
+/// How long the export of the last spans may take. The whole shutdown stays within the stop timeout of the systemd unit.
+const SPAN_EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// So many of those that are cut at the end are named in the log.
-const NAMED: usize = 20;
+/// The maximum number of cut requests that the log lists.
+const MAX_LOGGED: usize = 20;
 
-/// What was still going on when a server ended.
+/// The result of a graceful shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Requests, and connections that are not HTTP, that had to be cut.
+    /// How many requests and raw connections were cut when the drain timeout ended.
     pub requests_cut: usize,
 }
 
 impl Lifecycle {
-    /// Ends everything that is open within the drain timeout, and cuts the rest.
+    /// Drains the server: waits up to the drain timeout for in-flight requests, then cuts the rest.
     pub(crate) async fn drain(&self) -> Drained {
         let limit = self.settings().config.tunnel.drain_timeout;
         self.runtime.shutdown.stop.cancel();
@@ -43,40 +43,40 @@ impl Lifecycle {
         }
         let in_time = timeout(limit, self.runtime.tasks.visitors.wait()).await.is_ok();
         let requests_cut = if in_time { 0 } else { self.runtime.tasks.exchanges.len() };
-        self.name_open(requests_cut);
+        self.log_cut_requests(requests_cut);
         self.runtime.shutdown.drained.cancel();
-        // Those whose login was under way at the start of the drain are among them now.
+        // This includes agents whose login was in progress when the drain started.
         for tunnel in self.directory.registry.all() {
             tunnel.retire(RetireReason::Draining);
         }
-        if !in_time || timeout(LAST_WORDS, self.runtime.tasks.all.wait()).await.is_err() {
+        if !in_time || timeout(CLOSE_TIMEOUT, self.runtime.tasks.all.wait()).await.is_err() {
             self.runtime.shutdown.cut.cancel();
-            // What is left is told to end now; nothing of it waits for a peer. The log and the traces have how it did.
-            let _ = timeout(LAST_WORDS, async {
+            // The remaining tasks end now, without waiting for a peer, and record their outcome in the log and the traces.
+            let _ = timeout(CLOSE_TIMEOUT, async {
                 tokio::join!(self.runtime.tasks.all.wait(), self.runtime.tasks.exchanges.wait())
             })
             .await;
         }
-        self.ingress.traces.stop(LAST_SPANS).await;
+        self.ingress.traces.stop(SPAN_EXPORT_TIMEOUT).await;
         tracing::info!(requests_cut, "shut down");
         Drained { requests_cut }
     }
 
-    /// Tells what is open still, of so many.
-    fn name_open(&self, count: usize) {
+    /// Logs the requests that are about to be cut; `count` is their number.
+    fn log_cut_requests(&self, count: usize) {
         if count == 0 {
             return;
         }
         let open = self.ingress.observers.live.ids(|_| true);
-        for request in open.iter().take(NAMED).filter_map(|id| self.ingress.observers.live.get(*id)) {
+        for request in open.iter().take(MAX_LOGGED).filter_map(|id| self.ingress.observers.live.get(*id)) {
             let LiveRequest { id, client, name, method, path, visitor, started, received, sent, .. } = request;
             tracing::warn!(
                 request = %id, %client, %name, method, path, %visitor, %started, received, sent,
                 "cut: it was open still when the time to drain was over"
             );
         }
-        if count > NAMED {
-            tracing::warn!("and {} more were cut", count - NAMED);
+        if count > MAX_LOGGED {
+            tracing::warn!("and {} more were cut", count - MAX_LOGGED);
         }
     }
 }

@@ -1,37 +1,40 @@
-//! How many connections the process has room for: each takes a file descriptor, and of those there are only so many.
+//! How many connections the process accepts, given its limit of file descriptors: each connection takes one.
 
 use crate::server::options::LimitOptions;
 
-/// Visitors' connections, and agents' that are not logged in yet, that may be open at once.
+/// How many connections may be open at once, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FdBudget {
+    /// Connections of visitors.
     pub(crate) connections: usize,
+    /// Connections of agents that are not logged in yet.
     pub(crate) logins: usize,
 }
 
 impl FdBudget {
-    /// What the configuration says, or what the process may open if that is less. Strangers get three quarters and an
-    /// eighth of it at most: the rest is for agents, the admin port and files, which they must not use up.
+    /// Returns the configured limits, lowered to what the process may open. Visitors get at most three quarters of the
+    /// file descriptors, and agents that are not logged in an eighth: the rest is for logged-in agents, the admin port and
+    /// files.
     pub(crate) fn of(limits: &LimitOptions) -> Self {
         let wanted = Self { connections: limits.connections, logins: crate::server::agents::limits::MAX_IN_PROGRESS };
-        // Where the system does not tell, its own limit is all there is.
+        // If the system does not report its limit, the configured ones apply.
         let files = rlimit::Resource::NOFILE.get_soft().ok().and_then(|files| usize::try_from(files).ok());
         files.map_or(wanted, |files| wanted.within(files))
     }
 
-    /// As [`FdBudget::of`], and the log says so if that is less: when the limits of a running server change. At its start
-    /// whoever starts it says so.
+    /// Returns what [`FdBudget::of`] does, and logs a warning if it is less than configured. For a reload; at startup the
+    /// command line prints the warning.
     pub(crate) fn of_changed(limits: &LimitOptions) -> Self {
-        let room = Self::of(limits);
-        if room.connections < limits.connections {
+        let budget = Self::of(limits);
+        if budget.connections < limits.connections {
             tracing::warn!(
                 "this process may open too few files: `limits.connections` is {} and not {}; raise the limit of the \
                  system (`ulimit -n`, `LimitNOFILE=`)",
-                room.connections,
+                budget.connections,
                 limits.connections
             );
         }
-        room
+        budget
     }
 
     fn within(self, files: usize) -> Self {
@@ -39,7 +42,7 @@ impl FdBudget {
     }
 }
 
-/// How many visitors' connections a process that may open so many files takes, if `wanted` are configured.
+/// Returns how many connections of visitors a process accepts that may open `files` files, if `wanted` are configured.
 pub fn connections_within(files: u64, wanted: usize) -> usize {
     FdBudget { connections: wanted, logins: 0 }.within(usize::try_from(files).unwrap_or(usize::MAX)).connections
 }
@@ -54,8 +57,8 @@ mod tests {
         assert_eq!(wanted.within(1_048_576), wanted);
         assert_eq!(wanted.within(1_024), FdBudget { connections: 768, logins: 128 });
         for files in [64, 256, 4_096, 16_384, 20_000] {
-            let room = wanted.within(files);
-            assert!(room.connections + room.logins <= files - files / 8, "{files}");
+            let budget = wanted.within(files);
+            assert!(budget.connections + budget.logins <= files - files / 8, "{files}");
         }
     }
 }

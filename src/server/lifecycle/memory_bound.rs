@@ -1,5 +1,4 @@
-//! The most memory that a server can be made to hold, as it follows from its configuration. The formula is told in
-//! `docs/configuration.md`.
+//! The upper bound of a server's memory, computed from its configuration. `docs/configuration.md` explains the formula.
 
 use std::fmt;
 
@@ -13,43 +12,44 @@ use crate::server::directory::tunnel::MAX_LANES;
 use crate::server::ingress::entry::http::{HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER};
 use crate::server::options::ServerOptions;
 
-/// What rustls keeps for a connection at most: records that have come, plaintext, and records to send.
+/// The maximum that rustls buffers for a connection: received records, plaintext, and records to send.
 const TLS: usize = 160 * 1024;
 
-/// What an address that is remembered takes: a place in each of four maps.
+/// The memory of a remembered address: one entry in each of four maps.
 const ADDRESS: usize = 4 * 100;
 
-/// Token comparisons and passwords at once, by what they may ask for at most.
+/// Concurrent computations of token and password hashes, with the highest cost that each may have.
 const COMPARISONS: usize = 2 * (256 + 64) * 1024 * 1024;
 
-/// What a span takes: three texts of a visitor's choice, what it says of its trace, and some twenty facts.
+/// The memory of a span: three strings that the visitor chooses, the trace context, and some twenty attributes.
 const SPAN: usize = 8 * 1024;
 
-/// Spans that wait for their collector, and those of a batch as they are and as they are sent.
+/// Spans in the export queue, and those of a batch, both as spans and encoded.
 const WAITING_SPANS: usize = 2048 + 2 * 512;
 
-/// What the process has before anything happens: code, certificates, runtime, allocator.
+/// The memory of an idle process: code, certificates, runtime, allocator.
 const BASE: usize = 64 * 1024 * 1024;
 
-/// The most memory, in bytes, by what takes it. Nobody gets there by accident: it takes agents and visitors that mean
-/// harm, and hold everything they may at once.
+/// The upper bound, in bytes, by consumer. Ordinary load stays far below: reaching it takes malicious agents and visitors
+/// that exhaust every limit at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ceiling {
-    /// `limits.streams` requests: their heads as read and as sent on, as far as they are free, a frame on its way to the
-    /// visitor, and what is spared of answers beyond `limits.unread_answers`.
+pub struct MemoryBound {
+    /// `limits.streams` requests, each with: its head as read and as forwarded, up to the size that is not counted against
+    /// `limits.held_heads`; a frame on its way to the visitor; and the part of an unread answer
+    /// that is not counted against `limits.unread_answers`.
     pub requests: u64,
     /// `limits.connections` connections of visitors.
     pub visitors: u64,
     /// The lanes of `tunnel.max_tunnels` tunnels.
     pub agents: u64,
-    /// `limits.unread_answers`, `limits.held_bodies`, and twice `limits.held_heads`: as read and as sent on.
+    /// `limits.unread_answers`, `limits.held_bodies`, and twice `limits.held_heads` (as read and as forwarded).
     pub held: u64,
-    /// What does not depend on the configuration.
+    /// Everything that does not depend on limits.
     pub rest: u64,
 }
 
-impl Ceiling {
-    /// What `config` allows.
+impl MemoryBound {
+    /// Computes the bound of a server with this configuration.
     pub fn of(config: &ServerOptions) -> Self {
         let limits = &config.limits;
         let span = if config.traces.endpoint.is_some() { SPAN } else { 0 };
@@ -70,7 +70,7 @@ impl Ceiling {
         }
     }
 
-    /// All of it.
+    /// Returns the sum of all consumers.
     pub fn total(&self) -> u64 {
         [self.requests, self.visitors, self.agents, self.held, self.rest].into_iter().fold(0, u64::saturating_add)
     }
@@ -80,9 +80,9 @@ fn product(count: usize, each: usize) -> u64 {
     (count as u64).saturating_mul(each as u64)
 }
 
-impl fmt::Display for Ceiling {
+impl fmt::Display for MemoryBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Rounded up: it is a ceiling.
+        // Rounded up: it is an upper bound.
         let of = |bytes: u64| match bytes.div_ceil(1 << 20) {
             mib @ 0..10_240 => format!("{mib} MiB"),
             mib => format!("{} GiB", mib.div_ceil(1024)),
@@ -111,15 +111,15 @@ mod tests {
 
     const KIB: u64 = 1024;
 
-    fn ceiling(text: &str) -> Ceiling {
+    fn bound(text: &str) -> MemoryBound {
         let config = ServerOptions::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new());
-        Ceiling::of(&config.unwrap())
+        MemoryBound::of(&config.unwrap())
     }
 
     /// The figures that `docs/configuration.md` gives.
     #[test]
     fn the_ceiling_follows_from_the_configuration() {
-        let default = ceiling("");
+        let default = bound("");
         assert_eq!(default.requests, 16_384 * 144 * KIB);
         assert_eq!(default.visitors, 16_384 * 1_248 * KIB);
         assert_eq!(default.agents, 40_000 * (672 * KIB + 2016 * 12));
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(default.total().div_ceil(1 << 30), 51);
         let small = "[tunnel]\nmax_tunnels = 50\n[limits]\nstreams = 256\nconnections = 256\nhead_size = 16384\n\
                      unread_answers = 67108864\nheld_heads = 16777216\nheld_bodies = 16777216\n";
-        let small_is = ceiling(small);
+        let small_is = bound(small);
         assert_eq!(small_is.requests, 256 * 144 * KIB);
         assert_eq!(small_is.visitors, 256 * 1_200 * KIB);
         assert_eq!(small_is.agents, 200 * (672 * KIB + 2016 * 12));
@@ -141,7 +141,7 @@ mod tests {
     #[cfg(feature = "otlp")]
     #[test]
     fn spans_take_their_part() {
-        let (with, without) = (ceiling("[traces]\nendpoint = 'http://127.0.0.1:4318'"), ceiling(""));
+        let (with, without) = (bound("[traces]\nendpoint = 'http://127.0.0.1:4318'"), bound(""));
         assert_eq!(with.requests - without.requests, 16_384 * 8 * KIB);
         assert_eq!(with.rest - without.rest, 24 * KIB * KIB);
     }
@@ -150,12 +150,12 @@ mod tests {
     fn the_largest_configuration_has_a_ceiling_too() {
         let most = "[tunnel]\nmax_tunnels = 1000000\n[limits]\nstreams = 1000000\nconnections = 1000000\n\
                     head_size = 262144\nunread_answers = 4000000000\nheld_bodies = 4000000000\n";
-        assert!(ceiling(most).total() > ceiling("").total());
+        assert!(bound(most).total() > bound("").total());
     }
 
     #[test]
     fn it_is_told_in_words() {
-        let text = ceiling("").to_string();
+        let text = bound("").to_string();
         assert!(
             text.starts_with("51 GiB if everybody means harm at once") && text.contains("agents' connections 27 GiB"),
             "{text}"

@@ -1,34 +1,34 @@
-//! Another configuration, taken over while the server runs. `server.toml`, the clients file and the certificates are read as
-//! one set: if any of them cannot be used, everything stays as it was. Nobody is cut.
+//! Reloads the configuration while the server runs. `server.toml`, the clients file and the certificates are reloaded
+//! atomically: if any of them is invalid, nothing changes. No connection is dropped.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::certificate;
 use crate::schema::{ConfigErrors, Problem};
 use crate::server::lifecycle::Lifecycle;
+use crate::server::lifecycle::certificate::{self, Sources};
 use crate::server::options::{Renewed, ServerOptions, shared_origin_warning};
 use crate::server::settings::Settings;
 use crate::telemetry::{LogLevel, check_log_file};
 use crate::tenants::file_store::load_clients;
 
-/// Takes over what the operator has changed, for as long as it lives.
+/// Reloads the configuration of a running server.
 #[derive(Debug)]
 pub struct Reloader {
     lifecycle: Arc<Lifecycle>,
     log: Option<LogLevel>,
 }
 
-/// What has come of it.
+/// What a reload changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
-    /// The keys of `server.toml` that say something else from now on.
+    /// The keys of `server.toml` whose new values are in effect.
     pub changed: Vec<&'static str>,
-    /// Whether the clients file does.
+    /// Whether the clients file changed.
     pub clients: bool,
-    /// Whether other certificates are shown.
+    /// Whether the listeners use other certificates.
     pub certificates: bool,
-    /// The keys of `server.toml` that say something else than at the start, and count only from the next one on.
+    /// The keys of `server.toml` whose new values take effect at the next start.
     pub waiting: Vec<&'static str>,
 }
 
@@ -48,12 +48,12 @@ impl fmt::Display for Reloaded {
     }
 }
 
-/// Why nothing was taken over: every problem of the set, a line for each.
+/// Why a reload was refused: all problems of all files, one per line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ConfigErrors::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct NotReloaded(pub Vec<ConfigErrors>);
 
-/// What `server.toml` says now, and would make of the server.
+/// What `server.toml` contains now, and what follows from it for the server.
 struct Draft {
     renewed: Renewed,
     settings: Option<Settings>,
@@ -61,11 +61,11 @@ struct Draft {
 }
 
 impl Draft {
-    /// Blocks on files.
+    /// Compares what was `loaded` with the settings `before`. Blocks on files.
     fn new(loaded: Result<ServerOptions, ConfigErrors>, before: &Settings) -> Self {
         let read = match loaded {
             Ok(read) => read,
-            // The rest of the set is looked at all the same, as it counts now.
+            // The other files are checked anyway, against the current settings.
             Err(errors) => {
                 let renewed = before.config.renewed(&before.config);
                 return Self { renewed, settings: None, problems: vec![errors] };
@@ -76,7 +76,7 @@ impl Draft {
         let settings = Settings::new(renewed.config.clone(), Some(before))
             .map_err(|error| problems.extend(of_keys(vec![problem("public.domain_proof", error.to_string())])))
             .ok();
-        // What waits for the next start is to let the server start.
+        // Values that take effect at the next start must not prevent it.
         if read.clients != renewed.config.clients {
             problems.extend(load_clients(&read.clients).err());
         }
@@ -97,17 +97,17 @@ impl Reloader {
         Self { lifecycle, log }
     }
 
-    /// Reads the set again and takes all of it over, or nothing; says in the log what has come of it. `load` reads
-    /// `server.toml`, and may block. Listeners stay as they are, and so does what is open.
+    /// Reloads all files, or nothing, and logs the outcome. `load` reads `server.toml`, and may block. Listeners and open
+    /// connections are unaffected.
     ///
     /// # Errors
-    /// Everything that is wrong with any of the files, at once.
+    /// Everything that is wrong with any of the files.
     pub async fn reload(
         &self,
         load: impl FnOnce() -> Result<ServerOptions, ConfigErrors> + Send + 'static,
     ) -> Result<Reloaded, NotReloaded> {
         let _turn = self.lifecycle.reloading.lock().await;
-        let reloaded = self.take_over(load).await;
+        let reloaded = self.try_reload(load).await;
         match &reloaded {
             Ok(reloaded) => tracing::info!("reloaded; {reloaded}"),
             Err(problems) => tracing::error!("nothing was reloaded, and everything stays as it was:\n{problems}"),
@@ -116,7 +116,7 @@ impl Reloader {
         reloaded
     }
 
-    async fn take_over(
+    async fn try_reload(
         &self,
         load: impl FnOnce() -> Result<ServerOptions, ConfigErrors> + Send + 'static,
     ) -> Result<Reloaded, NotReloaded> {
@@ -124,11 +124,11 @@ impl Reloader {
         let before = lifecycle.settings();
         let running = Arc::clone(&before);
         let draft = tokio::task::spawn_blocking(move || Draft::new(load(), &running)).await;
-        // It fails by itself only when the runtime ends.
+        // The task fails by itself only when the runtime shuts down.
         let unread = |error: tokio::task::JoinError| NotReloaded(of_keys(vec![problem("", error.to_string())]));
         let Draft { renewed, settings, mut problems } = draft.map_err(unread)?;
         let clients = lifecycle.agents.clients_file.read().await;
-        let certificates = lifecycle.certificates.read(renewed.config.clone()).await;
+        let certificates = lifecycle.certificates.read(Sources::configured(&renewed.config)).await;
         match (settings, clients, certificates) {
             (Some(settings), Ok(clients), Ok(certificates)) if problems.is_empty() => {
                 let Renewed { config, changed, waiting } = renewed;
@@ -137,9 +137,9 @@ impl Reloader {
                 {
                     tracing::warn!("{warning}");
                 }
-                // Nothing is waited for in between, and nothing of it can fail.
+                // From here on nothing awaits and nothing can fail: the reload is atomic.
                 lifecycle.apply(settings);
-                let (clients, certificates) = (clients.take_over().is_some(), certificates.take_over());
+                let (clients, certificates) = (clients.take_over().is_some(), certificates.apply());
                 if (&config.log.level, config.log.access) != (&before.config.log.level, before.config.log.access)
                     && let Some(log) = &self.log
                 {
@@ -166,7 +166,7 @@ fn problem(key: &str, message: String) -> Problem {
     Problem { key: key.to_owned(), message }
 }
 
-/// Problems whose messages name their files themselves; nothing, if there are none.
+/// Returns the problems as those of no particular file (their messages name it); nothing if there are none.
 fn of_keys(problems: Vec<Problem>) -> Vec<ConfigErrors> {
     if problems.is_empty() { Vec::new() } else { vec![ConfigErrors { file: None, problems }] }
 }

@@ -1,11 +1,11 @@
-//! Every metric: its name, its labels, and what it says. `docs/metrics.md` has the same list.
+//! Every metric with its name, labels and help text. `docs/metrics.md` has the same list.
 
 use prometheus_client::metrics::MetricType;
 
-/// What is known of a metric without looking.
+/// The static description of a metric.
 #[derive(Debug)]
 pub(crate) struct Listed {
-    /// As it is shown; of a counter, with `_total`.
+    /// The name on the page; that of a counter ends with `_total`.
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     #[cfg(test)]
@@ -40,7 +40,7 @@ macro_rules! metrics {
             help: $help,
         };)*
 
-        /// In the order of the page.
+        /// All metrics, in the order of the page.
         #[cfg(test)]
         pub(crate) const ALL: &[&Listed] = &[$(&$id),*];
     };

@@ -1,4 +1,4 @@
-//! What is counted of requests.
+//! The counters of requests and connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,35 +10,35 @@ use super::{Count, Counts};
 use crate::telemetry::Histogram;
 use crate::values::{ClientId, Name};
 
-/// How many codes of failures there are.
+/// The number of failure codes.
 const CODES: usize = FailureCode::TEXTS.len();
 
-/// Of all services together.
+/// The totals of all services.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    /// From the head of a request to the end of its answer. Without those that became connections.
+    /// From a request's head to the end of its answer; without upgraded connections.
     pub(crate) time: Histogram,
-    /// From the head of a request to the head of the application's answer.
+    /// From a request's head to the head of the upstream's answer.
     pub(crate) waiting: Histogram,
-    /// The part of it between the agent's having the request and its having that head, as agents tell.
+    /// The part of it from the agent's receipt of the request to its receipt of that head, as agents report.
     pub(crate) local: Histogram,
-    /// By [`FailureCode`].
+    /// Failures by [`FailureCode`].
     pub(crate) failures: Counts<CODES>,
-    /// Answers that broke off, or that the visitor did not wait for.
+    /// Answers that were incomplete, or that the visitor aborted.
     pub(crate) cut: Count,
 }
 
 impl Totals {
-    /// A request or connection has failed.
+    /// Counts a failed request or connection.
     pub(crate) fn failed(&self, code: usize) {
         self.failures.at(code).one();
     }
 }
 
-/// By the first digit of the status; those without an answer are the first.
+/// The classes of requests by the first digit of the status; the first class has no answer.
 pub(crate) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// One service of one client, over all its agents and their comings and goings.
+/// The counters of one service of one client, across all its agents and reconnects.
 #[derive(Debug)]
 pub(crate) struct Meter {
     client: ClientId,
@@ -48,7 +48,7 @@ pub(crate) struct Meter {
     pub(crate) connections: Count,
     pub(crate) received: Count,
     pub(crate) sent: Count,
-    /// Of all requests together.
+    /// The total time of all requests, in microseconds.
     pub(crate) micros: Count,
 }
 
@@ -57,12 +57,12 @@ pub(crate) struct Meter {
 pub(crate) enum Outcome {
     Whole,
     Cut,
-    /// The place of the failure's code.
+    /// With this failure code.
     Failed(usize),
 }
 
 impl Meter {
-    /// Nothing is counted yet.
+    /// Returns a meter whose counters are zero.
     pub(crate) fn new(client: ClientId, name: Name, totals: Arc<Totals>) -> Self {
         Self {
             client,
@@ -76,34 +76,34 @@ impl Meter {
         }
     }
 
-    /// Of a service that never was.
+    /// Returns the meter of a service for tests.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Arc<Self> {
         Arc::new(Self::new("test".parse().unwrap(), "test".parse().unwrap(), Arc::default()))
     }
 
-    /// Whose service it is.
+    /// Returns the client that owns the service.
     pub(crate) fn client(&self) -> &ClientId {
         &self.client
     }
 
-    /// The service.
+    /// Returns the name of the service.
     pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
-    /// So many bytes came from visitors.
+    /// Counts bytes from visitors.
     pub(crate) fn received(&self, bytes: usize) {
         self.received.add(bytes as u64);
     }
 
-    /// So many bytes went to visitors.
+    /// Counts bytes to visitors.
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent.add(bytes as u64);
     }
 
-    /// The application has begun to answer, so long after it was asked. So much of that was its own time, if its agent
-    /// tells.
+    /// Records the time from a request's head to the answer's head; `local` is the application's part, if the agent
+    /// reports it.
     pub(crate) fn answered(&self, after: Duration, local: Option<Duration>) {
         self.totals.waiting.observe(after);
         if let Some(local) = local {
@@ -111,14 +111,14 @@ impl Meter {
         }
     }
 
-    /// A request was refused before its agent heard of it. Not timed: it took no time.
+    /// Counts a request that was refused before it was forwarded. It is not timed.
     pub(crate) fn refused(&self, status: StatusCode, code: usize) {
         self.requests.at(usize::from(status.as_u16() / 100)).one();
         self.totals.failed(code);
     }
 
-    /// A request has ended; `status` is what the visitor got. One that has become a connection takes as long as somebody
-    /// stays, and no time is given for it.
+    /// Counts a finished request; `status` is what the visitor got. `took` is `None` for an upgraded connection, whose
+    /// duration says nothing about the service.
     pub(crate) fn request_ended(&self, status: Option<StatusCode>, took: Option<Duration>, outcome: Outcome) {
         let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
         self.requests.at(class).one();
@@ -129,7 +129,7 @@ impl Meter {
         self.ended(outcome);
     }
 
-    /// A connection has ended.
+    /// Counts a closed connection.
     pub(crate) fn connection_ended(&self, outcome: Outcome) {
         self.connections.one();
         self.ended(outcome);
@@ -161,11 +161,11 @@ mod tests {
             meter.request_ended(status, took, outcome);
         }
         meter.request_ended(Some(StatusCode::SWITCHING_PROTOCOLS), None, Outcome::Whole);
-        meter.connection_ended(Outcome::Failed(CODES + 7));
+        meter.connection_ended(Outcome::Failed(MAX_FAILURE_CODES + 7));
         assert_eq!(meter.requests.iter().collect::<Vec<_>>(), [1, 1, 2, 0, 0, 1]);
         let totals = &meter.totals;
         assert_eq!((totals.time.observed().count, totals.cut.get(), meter.connections.get()), (4, 2, 1));
-        assert_eq!((totals.failures.at(3).get(), totals.failures.at(CODES - 1).get()), (1, 1));
+        assert_eq!((totals.failures.at(3).get(), totals.failures.at(MAX_FAILURE_CODES - 1).get()), (1, 1));
         assert_eq!(meter.micros.get(), 12_000);
     }
 }

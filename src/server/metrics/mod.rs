@@ -1,8 +1,12 @@
-//! What the operator can count on: what the server counts while it works, and the page that shows it.
+//! The metrics of the server.
 //!
-//! `meter` counts the requests of each service, `list` names every metric, `page` writes them down. A request finds its
-//! meter at its service, so counting costs a few atomic operations: no lock, no text, no look-up. What somebody counts
-//! already (permits, the registry) is asked when the page is asked for.
+//! `meter` counts the requests of each service, `list` names every metric; the admin port renders the page. A request finds
+//! its meter at its service, so that counting costs a few relaxed atomic operations: no lock, no allocation, no look-up.
+//! Figures that another component has anyway (permits, the registry) are read when the page is rendered.
+//!
+//! Counters and histograms are the server's own types, and `prometheus-client` only encodes the page. Its `Histogram` takes a
+//! lock for each observation, its `Family` a lock and a hash of the labels for each access, and its `Counter` is behind one
+//! more pointer; each would add work to every request.
 
 mod count;
 pub(crate) mod failure_code;
@@ -19,20 +23,20 @@ use crate::values::{ClientId, Name};
 pub(crate) use count::{Count, Counts};
 pub(crate) use meter::{Meter, Outcome, Totals};
 
-/// What a server counts.
+/// The counters of a server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    /// Of all services together, and of requests that came to none.
+    /// The totals of all services, including requests that reached none.
     pub(crate) totals: Arc<Totals>,
-    /// By client and name; bounded by the names that the operator lists.
+    /// The meters by client and service name; bounded by the names that the operator lists.
     pub(crate) services: DashMap<(ClientId, Name), Arc<Meter>>,
-    /// By method and result.
+    /// Logins by method and result.
     pub(crate) logins: [Counts<{ LoginResult::WORDS.len() }>; LoginMethod::WORDS.len()],
-    /// From an agent's connection to its lane, or its refusal.
+    /// From accepting an agent's connection to its first lane or its refusal.
     pub(crate) login_time: Histogram,
     pub(crate) lanes_ended: Counts<{ LaneEnd::WORDS.len() }>,
     pub(crate) limits: Counts<{ Limit::WORDS.len() }>,
-    /// When the server began, in seconds since 1970.
+    /// The start of the server, in seconds since 1970 UTC.
     pub(crate) started: f64,
 }
 
@@ -50,7 +54,7 @@ impl Default for Metrics {
     }
 }
 
-/// A limit that somebody has come up against.
+/// A limit that a visitor, an agent or an operator's tool has exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// `limits.connections`
@@ -59,21 +63,21 @@ pub(crate) enum Limit {
     ConnectionsPerIp,
     /// `limits.per_ip.requests_per_second`, or wrong passwords of a visitor.
     RatePerIp,
-    /// A client's requests a second.
+    /// The requests per second of a client.
     RatePerClient,
-    /// Streams: of the server, a client, a tunnel or its lanes.
+    /// The streams of the server, a client, a tunnel or its lanes.
     Streams,
     /// `limits.per_ip.streams`, or its fair share of all of them.
     StreamsPerIp,
-    /// Passwords that wait to be compared, or bodies that are held.
+    /// Password checks that wait, or held request bodies.
     Access,
-    /// Connections on their way to a login, in all or of one address.
+    /// Logins in progress, in total or of one address.
     LoginsUnderWay,
     /// Failed logins of one address.
     FailedLogins,
     /// Wrong admin tokens of one address.
     AdminTokens,
-    /// `limits.held_heads`, or the part of an address or a client.
+    /// `limits.held_heads`, or the share of an address or a client.
     HeldHeads,
 }
 
@@ -97,9 +101,9 @@ impl Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoginMethod {
     Token,
-    /// It was here before.
+    /// The agent reconnects.
     Ticket,
-    /// It wants a further lane.
+    /// The agent opens a further lane.
     Join,
     Invite,
     Nothing,
@@ -120,14 +124,14 @@ impl LoginMethod {
     }
 }
 
-/// What came of a login.
+/// The result of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoginResult {
     Ok,
-    /// The proof was good, and no more was asked.
+    /// The credential was valid, and the agent requested nothing else.
     Known,
     Refused(Refusal),
-    /// It broke off, or took too long.
+    /// The connection closed, or the login timed out.
     Broken,
 }
 
@@ -158,7 +162,7 @@ impl LoginResult {
     }
 }
 
-/// Why a lane has ended.
+/// Why a lane ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LaneEnd {
     /// The connection broke, or the agent closed it.
@@ -179,31 +183,31 @@ impl LaneEnd {
 }
 
 impl Metrics {
-    /// The meter of a service. It stays when its agent goes: the agent will be back.
+    /// Returns the meter of a service. It outlives the agent's connection, so that a reconnect continues to count.
     pub(crate) fn meter(&self, client: &ClientId, name: &Name) -> Arc<Meter> {
         let key = (client.clone(), name.clone());
         let new = || Arc::new(Meter::new(client.clone(), name.clone(), Arc::clone(&self.totals)));
         Arc::clone(&self.services.entry(key).or_insert_with(new))
     }
 
-    /// Forgets services that nobody offers and nobody may offer any more.
+    /// Removes the meters of services that no agent offers and, according to `may_claim`, none may offer any more.
     pub(crate) fn forget(&self, may_claim: impl Fn(&ClientId, &Name) -> bool) {
         self.services.retain(|(client, name), meter| Arc::strong_count(meter) > 1 || may_claim(client, name));
     }
 
-    /// Somebody has come up against a limit.
+    /// Counts an exceeded limit.
     pub(crate) fn limited(&self, limit: Limit) {
         self.limits.at(limit as usize).one();
     }
 
-    /// A login has ended, one way or the other.
+    /// Counts a finished login.
     pub(crate) fn login(&self, method: LoginMethod, result: LoginResult) {
         let word = result.word();
         let at = LoginResult::WORDS.iter().position(|known| *known == word).unwrap_or(LoginResult::WORDS.len() - 1);
         self.logins[method as usize].at(at).one();
     }
 
-    /// A lane has ended.
+    /// Counts an ended lane.
     pub(crate) fn lane_ended(&self, why: LaneEnd) {
         self.lanes_ended.at(why as usize).one();
     }

@@ -1,4 +1,4 @@
-//! The small authority that signs the server's self-made certificate.
+//! The key and certificate of the local CA, with which it signs server certificates.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,43 +14,43 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use zeroize::Zeroizing;
 
-use super::facts::{self, Facts};
-use super::{CertError, fingerprint_of};
+use crate::certs::x509::{self, CertificateFields};
+use crate::certs::{CertError, fingerprint_of};
 use crate::files::{self, Readers};
 use crate::values::Fingerprint;
 
 /// Seconds in a day.
 pub(super) const DAY: u64 = 86_400;
-/// Days for which the authority is good: ten years.
+/// How many days the CA certificate is valid: ten years.
 const AUTHORITY_DAYS: u64 = 3_652;
-/// Days for which a server certificate is good. Some clients refuse more than 398, the one before it included.
+/// How many days a server certificate is valid. Some clients refuse more than 398, including the day before issuance.
 const SERVER_DAYS: u64 = 397;
 
 const CERT_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca.key";
 
-/// An authority with its key.
+/// The CA certificate with its key.
 pub(super) struct Authority {
     pub(super) cert: CertificateDer<'static>,
-    /// The text of `ca.pem`, to send along with each server certificate.
+    /// The content of `ca.pem`, which is appended to each server certificate.
     pem: String,
     issuer: Issuer<'static, KeyPair>,
     pub(super) expires_unix: u64,
-    /// Whether its key was made just now.
+    /// Whether the key was created just now.
     pub(super) created: bool,
 }
 
-/// A server certificate with the authority's behind it, and its key; both in PEM form.
+/// A server certificate followed by the CA certificate, and its key; both in PEM form.
 pub(super) struct Signed {
     pub(super) chain: String,
     pub(super) key: Zeroizing<String>,
 }
 
 impl Authority {
-    /// Loads the authority in `dir`, or makes one where neither of its files is there. With the key alone its
-    /// certificate is written anew: whoever trusts the key or the old certificate trusts this one too. The caller
-    /// holds the lock of `dir`.
-    pub(super) fn load_or_make(dir: &Path, now: u64) -> Result<Self, CertError> {
+    /// Loads the CA in `dir`, or creates it if neither of its files exists. If only the key exists, its certificate is
+    /// created again: a client that trusts the key or the old certificate trusts this one too. The caller holds the
+    /// lock of `dir`.
+    pub(super) fn load_or_create(dir: &Path, now: u64) -> Result<Self, CertError> {
         let Files { key, pem } = Files::read(dir)?;
         let created = key.is_none();
         let key = match key {
@@ -64,13 +64,13 @@ impl Authority {
         Self::new(dir, key, pem, now).map(|authority| Self { created, ..authority })
     }
 
-    /// Whether there is anything of an authority in `dir`; also if this user may not look.
-    pub(super) fn is_there(dir: &Path) -> bool {
+    /// Returns whether `dir` has any file of a CA, or this user may not look.
+    pub(super) fn exists(dir: &Path) -> bool {
         [CERT_FILE, KEY_FILE].iter().any(|file| dir.join(file).try_exists().unwrap_or(true))
     }
 
-    /// What [`Authority::load_or_make`] would find wrong; makes nothing.
-    pub(super) fn look(dir: &Path, now: u64) -> Result<(), CertError> {
+    /// Returns the error that [`Authority::load_or_create`] would fail with, without creating anything.
+    pub(super) fn check(dir: &Path, now: u64) -> Result<(), CertError> {
         match Files::read(dir)? {
             Files { key: Some(key), pem: Some(pem) } => Self::new(dir, key, pem, now).map(drop),
             _ => Ok(()),
@@ -80,16 +80,16 @@ impl Authority {
     fn new(dir: &Path, key: KeyPair, pem: Vec<u8>, now: u64) -> Result<Self, CertError> {
         let (cert_path, key_path) = (dir.join(CERT_FILE), dir.join(KEY_FILE));
         let pem = String::from_utf8(pem).map_err(|_| wrong(&cert_path, "is not a text in PEM form"))?;
-        let cert = match facts::chain_in(pem.as_bytes(), &cert_path).as_deref() {
+        let cert = match x509::chain_in(pem.as_bytes(), &cert_path).as_deref() {
             Ok([cert]) => cert.clone(),
             _ => return Err(wrong(&cert_path, "does not hold one certificate in PEM form")),
         };
         let key_der =
             PrivateKeyDer::try_from(key.serialized_der()).map_err(|reason| CertError::Making(reason.into()))?;
-        if !facts::is_pair((&cert, &cert_path), (&key_der, &key_path))? {
+        if !x509::is_pair(&cert, &cert_path, &key_der, &key_path)? {
             return Err(wrong(&key_path, "does not belong to ca.pem"));
         }
-        let expires_unix = Facts::of(&cert, &cert_path)?.expires_unix;
+        let expires_unix = CertificateFields::of(&cert, &cert_path)?.expires_unix;
         if now >= expires_unix {
             return Err(CertError::AuthorityExpired(cert_path));
         }
@@ -97,7 +97,7 @@ impl Authority {
         Ok(Self { cert, pem, issuer, expires_unix, created: false })
     }
 
-    /// Makes a key and a certificate for a server of these names.
+    /// Issues a server certificate for `names`, with a new key.
     pub(super) fn sign(&self, names: &[String], now: u64) -> Result<Signed, CertError> {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "adit server");
@@ -111,9 +111,9 @@ impl Authority {
         Ok(Signed { chain: format!("{}{}", cert.pem(), self.pem), key: Zeroizing::new(key.serialize_pem()) })
     }
 
-    /// Whether a client that trusts this authority would take `cert` for a server's at the time `at`, leaving the
-    /// name aside.
-    pub(super) fn vouches_for(&self, cert: &CertificateDer<'_>, at: u64) -> bool {
+    /// Returns whether a client that trusts this CA accepts `cert` as a server certificate at the time `at`. Does not
+    /// check names.
+    pub(super) fn has_issued(&self, cert: &CertificateDer<'_>, at: u64) -> bool {
         let mut roots = RootCertStore::empty();
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
         let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
@@ -124,10 +124,10 @@ impl Authority {
     }
 }
 
-/// What is there of an authority.
+/// The files of a CA that exist.
 struct Files {
     key: Option<KeyPair>,
-    /// Only with the key.
+    /// The certificate; `Some` only if `key` is, too.
     pem: Option<Vec<u8>>,
 }
 
@@ -148,14 +148,14 @@ fn wrong(file: &Path, problem: &'static str) -> CertError {
     CertError::Authority { file: file.to_owned(), problem }
 }
 
-/// The fingerprint of the authority in `dir`, which is only looked at; `None` if there is none yet.
+/// Returns the fingerprint of the local CA in `dir`, or `None` if there is no CA yet. Creates nothing.
 ///
 /// # Errors
-/// Its certificate cannot be read.
+/// The CA certificate cannot be read.
 pub fn authority_fingerprint(dir: &Path) -> Result<Option<Fingerprint>, CertError> {
     let path = dir.join(CERT_FILE);
     let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
-    let chain = facts::chain_in(&text, &path)?;
+    let chain = x509::chain_in(&text, &path)?;
     chain.first().map(fingerprint_of).transpose()
 }
 
@@ -180,7 +180,7 @@ fn new_certificate(key: &KeyPair, path: &Path, now: u64) -> Result<Vec<u8>, Cert
     Ok(pem.into_bytes())
 }
 
-/// Good from the day before `now`, because not every agent's clock is right, until the day of `until`.
+/// Makes the certificate valid from the day before `now`, because clocks of agents may be slow, until the day of `until`.
 fn set_validity(params: &mut CertificateParams, now: u64, until: u64) -> Result<(), CertError> {
     let midnight = |unix: u64| {
         let out_of_range = |_| CertError::Making("the clock of this machine is far off; set it first".to_owned());

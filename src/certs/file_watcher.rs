@@ -1,18 +1,18 @@
-//! Hearing of it when one of several files has changed.
+//! Reports changes of certificate files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures_util::future::select_all;
 
 use crate::files::Watch;
 
-/// Watches files; those that cannot be watched are passed over with a warning.
-#[derive(Debug)]
-pub struct WatchedFiles(Vec<Watch>);
+/// Watches several files. It logs a warning for each file that it cannot watch.
+#[derive(Debug, Default)]
+pub struct FileWatcher(Vec<Watch>);
 
-impl WatchedFiles {
-    /// Begins to watch: to be called before the files are read.
-    pub fn new<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
+impl FileWatcher {
+    /// Starts to watch `paths`. Call it before reading the files, so that no change is missed.
+    pub fn new(paths: &[PathBuf]) -> Self {
         let watch = |path: &Path| {
             let warn = |error: &std::io::Error| {
                 let path = path.display();
@@ -20,15 +20,15 @@ impl WatchedFiles {
             };
             Watch::new(path).inspect_err(warn).ok()
         };
-        Self(paths.into_iter().filter_map(watch).collect())
+        Self(paths.iter().filter_map(|path| watch(path)).collect())
     }
 
-    /// As [`Watch::forget`].
+    /// Discards changes that were not reported yet, as [`Watch::forget`].
     pub fn forget(&mut self) {
         self.0.iter_mut().for_each(Watch::forget);
     }
 
-    /// Resolves when one of them holds something else than it did. Cancel-safe.
+    /// Resolves when the content of one of the files has changed; never if no file is watched. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.0.is_empty() {
             std::future::pending::<()>().await;
