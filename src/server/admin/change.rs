@@ -9,7 +9,8 @@ use http::Method;
 use super::Admin;
 use super::answer::ApiError;
 use crate::telemetry::AUDIT_LOG;
-use crate::tenants::edit::EditError;
+use crate::tenants::edit_error::EditError;
+use crate::tenants::entry::ClientsFile;
 
 /// Characters of what somebody else wrote that a line repeats.
 const MOST_OF_A_NAME: usize = 80;
@@ -38,15 +39,12 @@ impl Admin {
         task.await.unwrap_or_else(|error| Err(ApiError::failed(&error)))
     }
 
-    /// Edits the clients file and takes it over, so that what is answered afterwards is true.
+    /// Changes the list of clients. When this returns, the change is in force.
     pub(crate) async fn edit<T: Send + 'static>(
         self: &Arc<Self>,
-        edit: impl FnOnce(&std::path::Path) -> Result<T, EditError> + Send + 'static,
+        edit: impl FnMut(&mut ClientsFile) -> Result<T, EditError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let path = self.lifecycle.settings().config.clients.clone();
-        let edited = tokio::task::spawn_blocking(move || edit(&path)).await;
-        let outcome = edited.map_err(|error| ApiError::failed(&error))??;
-        self.lifecycle.agents.clients_file.reload_by_command().await;
+        let outcome = self.lifecycle.agents.client_store.edit(edit).await?;
         self.lifecycle.agents.look_at_tunnels();
         Ok(outcome)
     }

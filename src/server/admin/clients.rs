@@ -21,10 +21,10 @@ use super::{Admin, Peer};
 use crate::auth::{Token, TokenVerifier};
 use crate::limits::Allowance;
 use crate::schema::Problem;
-use crate::tenants::draft::EntryDraft;
-use crate::tenants::edit::{NewClient, add_client, revoke_client, rotate_token};
-use crate::tenants::entry::{ClientEntry, port_text};
-use crate::values::{ClientId, Name, Secret};
+use crate::tenants::entry::ClientEntry;
+use crate::tenants::entry_request::EntryRequest;
+use crate::tenants::list_change::ListItem;
+use crate::values::{ClientId, Secret};
 
 /// How long a token that is rotated holds on, where nothing is said: as `adit token rotate` does it.
 const OVERLAP_S: u64 = 24 * 60 * 60;
@@ -146,9 +146,9 @@ impl Admin {
         let Allowance { requests_per_second, burst, streams } =
             lifecycle.directory.allowance(&id, &lifecycle.settings());
         ClientView {
-            names: claims(&entry.names, &entry.wildcards),
-            domains: entry.domains.iter().map(ToString::to_string).collect(),
-            tcp_ports: entry.tcp_ports.iter().map(port_text).collect(),
+            names: texts(&entry.names),
+            domains: texts(&entry.domains),
+            tcp_ports: texts(&entry.tcp_ports),
             expires: entry.expires.map(|end| end.to_string()),
             expired: entry.has_expired(now),
             previous_until: entry.overlapping(now).map(|previous| previous.until.to_string()),
@@ -189,10 +189,9 @@ impl Admin {
     }
 }
 
-/// Names, and then those below which every host belongs to the client, too.
-pub(crate) fn claims(names: &[Name], wildcards: &[Name]) -> Vec<String> {
-    let below = wildcards.iter().map(|name| format!("*.{name}"));
-    names.iter().map(ToString::to_string).chain(below).collect()
+/// Returns the items of a list as they are written in the clients file.
+pub(crate) fn texts<T: ListItem>(items: &[T]) -> Vec<String> {
+    items.iter().map(T::text).collect()
 }
 
 /// What cannot be an id is nobody's.
@@ -245,22 +244,15 @@ pub(crate) async fn add(
     let (on, changing) = (body.id.clone(), Arc::clone(&admin));
     let work = async move {
         let AddClient { id, names, domains, tcp_ports, expires } = body;
-        let draft = EntryDraft { id: Some(id), names, domains, tcp_ports, expires };
-        let draft = draft.client(Timestamp::now()).map_err(ApiError::invalid)?;
+        let request = EntryRequest { id: Some(id), names, domains, tcp_ports, expires };
+        let (id, entry) = request.client(Timestamp::now()).map_err(ApiError::invalid)?;
         // Hashing is dear: whoever is there already is told before.
-        if changing.lifecycle.directory.clients.entry(&draft.id).is_some() {
-            return Err(ApiError::conflict(format!("the client `{}` exists already", draft.id)));
+        if changing.lifecycle.directory.clients.entry(&id).is_some() {
+            return Err(ApiError::conflict(format!("the client `{id}` exists already")));
         }
-        let (token, token_hash) = changing.fresh_token(&draft.id).await?;
-        let id = draft.id.clone();
-        let client = NewClient {
-            token_hash,
-            names: draft.names,
-            domains: draft.domains,
-            tcp_ports: draft.tcp_ports,
-            expires: draft.expires,
-        };
-        changing.edit(move |path| add_client(path, &draft.id, &client)).await?;
+        let (token, token_hash) = changing.fresh_token(&id).await?;
+        let (added, entry) = (id.clone(), ClientEntry { token_hash: token_hash.into(), ..entry });
+        changing.edit(move |file| file.add_client(&added, &entry)).await?;
         changing.with_token(id, token)
     };
     let added = admin.change(peer, "client.add", &on, work).await?;
@@ -288,7 +280,7 @@ pub(crate) async fn remove(
     let (id, changing) = (known(&on), Arc::clone(&admin));
     let work = async move {
         let id = id?;
-        changing.edit(move |path| revoke_client(path, &id)).await
+        changing.edit(move |file| file.revoke_client(&id)).await
     };
     admin.change(peer, "client.remove", &on, work).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -324,7 +316,7 @@ pub(crate) async fn rotate(
         found("client", changing.lifecycle.directory.clients.entry(&id))?;
         let (token, token_hash) = changing.fresh_token(&id).await?;
         let (whose, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
-        changing.edit(move |path| rotate_token(path, &whose, &token_hash, Some(overlap))).await?;
+        changing.edit(move |file| file.rotate_token(&whose, &token_hash, Some(overlap))).await?;
         changing.with_token(id, token)
     };
     admin.change(peer, "token.rotate", &on, work).await.map(Json)

@@ -12,15 +12,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{ApiError, ErrorView};
-use super::clients::{ClaimText, claims};
+use super::clients::{ClaimText, texts};
 use super::extract::{InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use super::{Admin, Peer};
 use crate::auth::InviteCode;
-use crate::tenants::draft::EntryDraft;
-use crate::tenants::edit::{NewInvite, add_invite, revoke_invite};
 use crate::tenants::entry::InviteEntry;
+use crate::tenants::entry_request::EntryRequest;
 use crate::values::Secret;
 
 /// How long an invitation holds, where nothing is said: as `adit token invite` does it.
@@ -73,7 +72,7 @@ fn view(key: String, entry: &InviteEntry) -> InviteView {
     InviteView {
         key,
         id: entry.id.as_ref().map(ToString::to_string),
-        names: claims(&entry.names, &entry.wildcards),
+        names: texts(&entry.names),
         expires: entry.expires.to_string(),
         expired: entry.has_expired(Timestamp::now()),
     }
@@ -119,13 +118,13 @@ pub(crate) async fn add(
     let (on, changing) = (id.clone().unwrap_or_default(), Arc::clone(&admin));
     let work = async move {
         let now = Timestamp::now();
-        let draft = EntryDraft { id, names, expires, ..EntryDraft::default() };
-        let draft = draft.invite(now).map_err(ApiError::invalid)?;
         let end = now.as_second().saturating_add_unsigned(LIFETIME.as_secs());
-        let expires = draft.expires.or_else(|| Timestamp::from_second(end).ok()).unwrap_or(Timestamp::MAX);
-        let code = InviteCode::generate(changing.pin, draft.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
-        let invite = NewInvite { code_hash: code.digest(), id: draft.id, names: draft.names, expires };
-        let key = changing.edit(move |path| add_invite(path, &invite)).await?;
+        let by_default = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
+        let request = EntryRequest { id, names, expires, ..EntryRequest::default() };
+        let invite = request.invite(now, by_default).map_err(ApiError::invalid)?;
+        let code = InviteCode::generate(changing.pin, invite.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
+        let invite = InviteEntry { code_hash: code.digest(), ..invite };
+        let key = changing.edit(move |file| file.add_invite(&invite)).await?;
         let gone =
             || ApiError::conflict("the invitation was removed, or the clients file was broken, at the same time");
         let entry = changing.lifecycle.directory.clients.invites().remove(&key).ok_or_else(gone)?;
@@ -151,7 +150,7 @@ pub(crate) async fn remove(
     InPath(on): InPath<String>,
 ) -> Result<StatusCode, ApiError> {
     let (key, changing) = (on.clone(), Arc::clone(&admin));
-    let work = async move { changing.edit(move |path| revoke_invite(path, &key)).await };
+    let work = async move { changing.edit(move |file| file.revoke_invite(&key)).await };
     admin.change(peer, "invite.remove", &on, work).await?;
     Ok(StatusCode::NO_CONTENT)
 }

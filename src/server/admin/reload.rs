@@ -42,9 +42,9 @@ pub(crate) async fn reload_clients(
     let changing = Arc::clone(&admin);
     let work = async move {
         let lifecycle = &changing.lifecycle;
-        lifecycle.agents.clients_file.reload_by_command().await;
+        lifecycle.agents.client_store.reload().await;
         lifecycle.agents.look_at_tunnels();
-        if let Some(errors) = lifecycle.agents.clients_file.problems().borrow().clone() {
+        if let Some(errors) = lifecycle.agents.client_store.problems() {
             return Err(ApiError::unusable_file(errors));
         }
         let (clients, invites) = (lifecycle.directory.clients.len(), lifecycle.directory.clients.invites().len());

@@ -48,7 +48,7 @@ impl Agents {
             return self.check_join(hello, join, peer.ip()).map(Granted::Lane);
         }
         // A login must see the operator's latest change.
-        self.clients_file.catch_up().await;
+        self.client_store.refresh().await;
         if let Some(Proof::Invite(code)) = &hello.proof {
             return self.redeem(code, &hello.client_id, peer.ip()).await.map(Granted::Known);
         }

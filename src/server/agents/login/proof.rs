@@ -13,7 +13,7 @@ use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
 use crate::server::agents::Agents;
 use crate::server::directory::tunnel::{MAX_LANES, Tunnel};
 use crate::server::metrics::Limit;
-use crate::tenants::clients::{Credential, Standing};
+use crate::tenants::clients::{ClientStatus, Credential};
 use crate::values::{ClientId, Secret};
 
 /// How long a ticket lets an agent back in without its token being checked. Refreshed on the control stream.
@@ -54,20 +54,20 @@ fn bad_token() -> Refused {
 }
 
 /// Why a proof of `client` was not good.
-fn why_not(client: &ClientId, proof: Option<&Proof>, standing: Standing) -> String {
+fn why_not(client: &ClientId, proof: Option<&Proof>, standing: ClientStatus) -> String {
     match (standing, proof) {
-        (Standing::Unknown, _) => format!("there is no client `{client}` in the clients file"),
-        (Standing::Removed(when), _) => format!("the client `{client}` was revoked at {when:.0}"),
-        (Standing::Expired(end), _) => format!(
+        (ClientStatus::Unknown, _) => format!("there is no client `{client}` in the clients file"),
+        (ClientStatus::Removed(when), _) => format!("the client `{client}` was revoked at {when:.0}"),
+        (ClientStatus::Expired(end), _) => format!(
             "the client `{client}` has expired since {end}; `adit token set {client} --expires WHEN` lets it in again"
         ),
-        (Standing::Listed, Some(Proof::Ticket(_))) => format!(
+        (ClientStatus::Active, Some(Proof::Ticket(_))) => format!(
             "the ticket of `{client}` holds no more: its token was changed, or it is too old; the agent shows its token next"
         ),
-        (Standing::Listed, Some(Proof::Token(_))) => {
+        (ClientStatus::Active, Some(Proof::Token(_))) => {
             format!("a wrong token for `{client}`; `adit token rotate {client}` makes a new one")
         }
-        (Standing::Listed, Some(Proof::Invite(_)) | None) => format!("no proof for `{client}`"),
+        (ClientStatus::Active, Some(Proof::Invite(_)) | None) => format!("no proof for `{client}`"),
     }
 }
 
@@ -129,7 +129,7 @@ impl Agents {
 
     fn bad_proof(&self, hello: &Hello) -> Declined {
         // All have been compared by now: what the log says makes no difference to when the answer leaves.
-        let standing = self.directory.clients.standing(&hello.client_id, Timestamp::now());
+        let standing = self.directory.clients.status(&hello.client_id, Timestamp::now());
         Declined::because(bad_token(), why_not(&hello.client_id, hello.proof.as_ref(), standing))
     }
 
@@ -243,10 +243,10 @@ mod tests {
         let token = Proof::Token(Secret::new("adit_secret"));
         let whole = "2026-01-01T00:00:00Z".parse().unwrap();
         for (standing, said) in [
-            (Standing::Unknown, "there is no client `bob`"),
-            (Standing::Removed(moment), "was revoked at 2026-01-01T00:00:00Z"),
-            (Standing::Expired(whole), "has expired since 2026-01-01T00:00:00Z; `adit token set bob"),
-            (Standing::Listed, "a wrong token for `bob`"),
+            (ClientStatus::Unknown, "there is no client `bob`"),
+            (ClientStatus::Removed(moment), "was revoked at 2026-01-01T00:00:00Z"),
+            (ClientStatus::Expired(whole), "has expired since 2026-01-01T00:00:00Z; `adit token set bob"),
+            (ClientStatus::Active, "a wrong token for `bob`"),
         ] {
             let declined = Declined::because(bad_token(), why_not(&client, Some(&token), standing));
             assert!(declined.for_the_log().contains(said), "{}", declined.for_the_log());
@@ -254,7 +254,7 @@ mod tests {
             assert_eq!(declined.refused.message, bad_token().message);
         }
         let ticket = Proof::Ticket(Secret::new("t"));
-        assert!(why_not(&client, Some(&ticket), Standing::Listed).contains("the ticket of `bob`"));
+        assert!(why_not(&client, Some(&ticket), ClientStatus::Active).contains("the ticket of `bob`"));
         assert_eq!(Declined::from(bad_token()).for_the_log(), bad_token().message);
     }
 }
