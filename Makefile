@@ -9,7 +9,7 @@ endif
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test scale day metrics traces fidelity smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
+.PHONY: help build demo test-deps test scale day metrics traces fidelity smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
 	bench-pure bench-check reference pages install deb image proxies acceptance fmt check clean
 
 help: ## list the targets
@@ -18,13 +18,20 @@ help: ## list the targets
 build: ## build target/release/adit
 	@$(CARGO) build --locked --release
 
-demo: ## build it, then server, agent and a small site in one process (PORT=9090)
-	@$(CARGO) build --locked --release
-	@$(CARGO) run --locked --release --quiet -- demo --port $(PORT)
+# A profile of its own (Cargo.toml): built in minutes, hardly optimised.
+demo-build = --locked --profile demo --no-default-features
+demo: ## build it quickly, then run server, agent and a small site in one process (PORT=9090)
+	@$(CARGO) build $(demo-build)
+	@$(CARGO) run $(demo-build) --quiet -- demo --port $(PORT)
 
-test: ## everything: format, lints, all tests; installs what the tests need first
-	@echo "== what the tests need"
-	@tests/install.sh
+# SKIP_DEPS=1 where nothing may be installed, or everything is there.
+SKIP_DEPS ?=
+test-deps: ## install the programs that the tests talk to: python3, nginx and curl (SKIP_DEPS=1 skips it)
+	@$(if $(filter 1,$(SKIP_DEPS)),echo "skipped: SKIP_DEPS=1",tests/install.sh)
+
+test: ## everything: format, lints, all tests; runs test-deps first (SKIP_DEPS=1 skips that)
+	@echo "== programs that the tests need"
+	@$(MAKE) --no-print-directory test-deps
 	@$(MAKE) --no-print-directory check
 	@echo "== tests"
 	@$(CARGO) test --locked
@@ -64,12 +71,12 @@ fidelity: ## real applications, direct beside tunnelled; installs what it needs 
 		"$$python" tests/fidelity target/debug/adit $(if $(ONLY),--only $(ONLY),--write docs/fidelity.md)
 
 attack: ## attacks of many kinds on a server of their own, and how a bystander fares; five minutes (ONLY=http2,flood)
-	@tests/install.sh
+	@$(MAKE) --no-print-directory test-deps
 	@$(CARGO) build --locked --release
 	@python3 tests/attack target/release/adit $(if $(ONLY),--only '$(ONLY)',--write docs/security.md)
 
 smuggling: ## odd requests for two tenants in front of nginx and Python; part of `make test`
-	@tests/install.sh
+	@$(MAKE) --no-print-directory test-deps
 	@$(CARGO) build --locked
 	@python3 tests/smuggling target/debug/adit
 

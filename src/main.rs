@@ -7,7 +7,7 @@ use clap::Parser;
 use adit::cli::Cli;
 
 /// Small allocations come and go with every request: it makes them cheap, and gives back what a peak has taken.
-#[cfg(unix)]
+#[cfg(all(unix, feature = "jemalloc"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -42,3 +42,6 @@ pub use permits::{AddressPermit, FairShare, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;
 pub use seldom::Seldom;
 pub use shared_budget::{Owner, Portion, SharedBudget};
+
+/// The most addresses that a rate limit remembers one by one; further ones share one allowance.
+pub const REMEMBERED_ADDRESSES: usize = 100_000;

@@ -3,6 +3,7 @@
 //! Each one is checked once, in its constructor, and needs no second look afterwards. This room imports nobody.
 
 mod address;
+mod clock;
 mod domain;
 mod fingerprint;
 mod hex;
@@ -14,6 +15,7 @@ mod text;
 
 pub use address::{DEFAULT_TUNNEL_PORT, ServerAddress};
 pub(crate) use address::{NETWORKS, dns_name, network, read_port, split_host_port};
+pub use clock::unix_now;
 pub use domain::{Domain, DomainError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use hex::{digest_in, hex_of};

@@ -29,7 +29,7 @@ impl Admin {
             audit(peer, action, &on, Err(&refused));
             return Err(refused);
         };
-        let task = self.shared.tasks.spawn(async move {
+        let task = self.lifecycle.runtime.tasks.all.spawn(async move {
             let _permit = permit;
             let result = work.await;
             audit(peer, action, &on, result.as_ref().map(drop));
@@ -43,11 +43,11 @@ impl Admin {
         self: &Arc<Self>,
         edit: impl FnOnce(&std::path::Path) -> Result<T, EditError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let path = self.shared.settings().config.clients.clone();
+        let path = self.lifecycle.settings().config.clients.clone();
         let edited = tokio::task::spawn_blocking(move || edit(&path)).await;
         let outcome = edited.map_err(|error| ApiError::failed(&error))??;
-        self.shared.clients_file.reload_by_command().await;
-        self.shared.look_at_tunnels();
+        self.lifecycle.agents.clients_file.reload_by_command().await;
+        self.lifecycle.agents.look_at_tunnels();
         Ok(outcome)
     }
 }

@@ -142,8 +142,9 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
 
 impl Admin {
     fn client_view(&self, id: ClientId, entry: &ClientEntry) -> ClientView {
-        let (now, shared) = (Timestamp::now(), &self.shared);
-        let Allowance { requests_per_second, burst, streams } = shared.allowance(&id);
+        let (now, lifecycle) = (Timestamp::now(), &self.lifecycle);
+        let Allowance { requests_per_second, burst, streams } =
+            lifecycle.directory.allowance(&id, &lifecycle.settings());
         ClientView {
             names: claims(&entry.names, &entry.wildcards),
             domains: entry.domains.iter().map(ToString::to_string).collect(),
@@ -156,21 +157,27 @@ impl Admin {
                 burst: burst.map(u32::from),
                 streams: streams.map(|streams| streams as u64),
             },
-            tunnels: shared.registry.tunnels_of(&id).iter().map(|tunnel| tunnel.id().to_string()).collect(),
+            tunnels: lifecycle
+                .directory
+                .registry
+                .tunnels_of(&id)
+                .iter()
+                .map(|tunnel| tunnel.id().to_string())
+                .collect(),
             id: id.to_string(),
         }
     }
 
     fn client(&self, id: ClientId) -> Option<ClientView> {
-        let entry = self.shared.clients.entry(&id)?;
+        let entry = self.lifecycle.directory.clients.entry(&id)?;
         Some(self.client_view(id, &entry))
     }
 
     async fn fresh_token(&self, client: &ClientId) -> Result<(Token, String), ApiError> {
         let token = Token::generate().map_err(|error| ApiError::failed(&error))?;
         // The operator's own address: it waits for no agent's.
-        let party = self.shared.party(client, IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let turn = self.shared.verifier.turn(party, None).await;
+        let party = self.lifecycle.agents.party(client, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let turn = self.lifecycle.agents.login.verifier.turn(party, None).await;
         let hashed = TokenVerifier::hash_in(turn, token.as_secret()).await.map_err(|error| ApiError::failed(&error))?;
         Ok((token, hashed))
     }
@@ -202,7 +209,7 @@ pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<ClientView>>, ApiError> {
-    let all = admin.shared.clients.ids().into_iter().map(|id| (id.to_string(), id)).collect();
+    let all = admin.lifecycle.directory.clients.ids().into_iter().map(|id| (id.to_string(), id)).collect();
     query.cut(all, |id| admin.client(id)).map(Json)
 }
 
@@ -241,7 +248,7 @@ pub(crate) async fn add(
         let draft = EntryDraft { id: Some(id), names, domains, tcp_ports, expires };
         let draft = draft.client(Timestamp::now()).map_err(ApiError::invalid)?;
         // Hashing is dear: whoever is there already is told before.
-        if changing.shared.clients.entry(&draft.id).is_some() {
+        if changing.lifecycle.directory.clients.entry(&draft.id).is_some() {
             return Err(ApiError::conflict(format!("the client `{}` exists already", draft.id)));
         }
         let (token, token_hash) = changing.fresh_token(&draft.id).await?;
@@ -314,7 +321,7 @@ pub(crate) async fn rotate(
             return Err(ApiError::invalid(vec![Problem { key: "overlap_s".to_owned(), message }]));
         }
         let id = id?;
-        found("client", changing.shared.clients.entry(&id))?;
+        found("client", changing.lifecycle.directory.clients.entry(&id))?;
         let (token, token_hash) = changing.fresh_token(&id).await?;
         let (whose, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
         changing.edit(move |path| rotate_token(path, &whose, &token_hash, Some(overlap))).await?;

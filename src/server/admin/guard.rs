@@ -38,11 +38,11 @@ impl Admin {
         if self.token.matches(shown) || is_open {
             return Ok(());
         }
-        self.shared.wrong_admin_tokens.allowed(from).map_err(|wait| {
-            self.shared.metrics.limited(Limit::AdminTokens);
+        self.lifecycle.wrong_admin_tokens.allowed(from).map_err(|wait| {
+            self.lifecycle.runtime.metrics.limited(Limit::AdminTokens);
             ApiError::too_many_failures(wait.seconds())
         })?;
-        self.shared.wrong_admin_tokens.failed(from);
+        self.lifecycle.wrong_admin_tokens.failed(from);
         let refused = ApiError::bad_token();
         if !request.method().is_safe() {
             audit_refusal(from, request.method(), request.uri().path(), &refused);

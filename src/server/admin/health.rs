@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 use super::Admin;
 use super::answer::{ApiError, ErrorView};
 use super::refusals::Refusals;
-use crate::server::{Shared, metrics};
+use crate::server::admin::metrics_page;
+use crate::server::lifecycle::Lifecycle;
 use crate::telemetry::LogState;
 
 /// How the server is.
@@ -79,26 +80,26 @@ pub(crate) enum Readiness {
     ),
 )]
 pub(crate) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
-    let shared = &admin.shared;
-    let problems = problems(shared);
+    let lifecycle = &admin.lifecycle;
+    let problems = problems(lifecycle);
     Json(HealthView {
         status: if problems.is_empty() { Health::Ok } else { Health::Degraded },
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: admin.started.elapsed().as_secs(),
-        tunnels: shared.registry.len(),
-        clients: shared.clients.len(),
+        tunnels: lifecycle.directory.registry.len(),
+        clients: lifecycle.directory.clients.len(),
         problems,
     })
 }
 
 /// A line for each. What is wrong now comes before what a reload has found: that may have been mended since.
-fn problems(shared: &Shared) -> Vec<String> {
+fn problems(lifecycle: &Lifecycle) -> Vec<String> {
     let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
-    let clients = shared.clients_file.problems().borrow().as_ref().map(ToString::to_string);
-    let certificates = shared.certificates.problems().into_iter().map(|problem| problem.to_string());
+    let clients = lifecycle.agents.clients_file.problems().borrow().as_ref().map(ToString::to_string);
+    let certificates = lifecycle.certificates.problems().into_iter().map(|problem| problem.to_string());
     let mut problems: Vec<String> = clients.into_iter().chain(certificates).flat_map(lines).collect();
-    problems.extend(shared.log.get().map(LogState::problems).unwrap_or_default());
-    let refused = shared.refused_reload.lock().as_ref().map(ToString::to_string);
+    problems.extend(lifecycle.log.get().map(LogState::problems).unwrap_or_default());
+    let refused = lifecycle.refused_reload.lock().as_ref().map(ToString::to_string);
     problems.extend(refused.into_iter().flat_map(lines).map(|line| format!("the latest reload was refused: {line}")));
     problems
 }
@@ -111,7 +112,7 @@ fn problems(shared: &Shared) -> Vec<String> {
     responses((status = 200, body = ReadyView), (status = 503, body = ReadyView), Refusals),
 )]
 pub(crate) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<ReadyView>) {
-    match admin.shared.stop.is_cancelled() {
+    match admin.lifecycle.runtime.shutdown.stop.is_cancelled() {
         false => (StatusCode::OK, Json(ReadyView { status: Readiness::Ready })),
         true => (StatusCode::SERVICE_UNAVAILABLE, Json(ReadyView { status: Readiness::Draining })),
     }
@@ -129,9 +130,9 @@ pub(crate) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<
     ),
 )]
 pub(crate) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, ApiError> {
-    let shared = Arc::clone(&admin.shared);
+    let lifecycle = Arc::clone(&admin.lifecycle);
     // It asks the system and walks all tunnels: visitors' requests do not wait for that.
-    let page = tokio::task::spawn_blocking(move || metrics::page(&shared)).await;
+    let page = tokio::task::spawn_blocking(move || metrics_page::page(&lifecycle)).await;
     let page = page.map_err(|error| ApiError::failed(&error))?;
     let (text, kind) = page.map_err(|error| ApiError::failed(&error))?;
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response())

@@ -88,7 +88,14 @@ pub(crate) async fn list(
     State(admin): State<Arc<Admin>>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<InviteView>>, ApiError> {
-    let all = admin.shared.clients.invites().into_iter().map(|(key, entry)| (key.clone(), (key, entry))).collect();
+    let all = admin
+        .lifecycle
+        .directory
+        .clients
+        .invites()
+        .into_iter()
+        .map(|(key, entry)| (key.clone(), (key, entry)))
+        .collect();
     query.cut(all, |(key, entry)| Some(view(key, &entry))).map(Json)
 }
 
@@ -121,7 +128,7 @@ pub(crate) async fn add(
         let key = changing.edit(move |path| add_invite(path, &invite)).await?;
         let gone =
             || ApiError::conflict("the invitation was removed, or the clients file was broken, at the same time");
-        let entry = changing.shared.clients.invites().remove(&key).ok_or_else(gone)?;
+        let entry = changing.lifecycle.directory.clients.invites().remove(&key).ok_or_else(gone)?;
         Ok(InviteWithCode { invite: view(key, &entry), code: code.into() })
     };
     let added = admin.change(peer, "invite.add", &on, work).await?;

@@ -17,6 +17,7 @@ mod guard;
 mod health;
 mod invites;
 mod log;
+mod metrics_page;
 mod on_demand_tls;
 mod page;
 mod refusals;
@@ -44,13 +45,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower_service::Service as _;
 
-use super::{Shared, until_cut};
 use crate::auth::{AdminToken, PROOF_FIELD};
 use crate::limits::Permits;
 use crate::server::ingress::entry::ending::Ending;
 use crate::server::ingress::entry::lingering_close::Unread;
 use crate::server::ingress::entry::visitor_socket::{Turns, VisitorSocket};
 use crate::server::ingress::entry::wire::Wire;
+use crate::server::lifecycle::Lifecycle;
+use crate::server::runtime::until_cut;
 use crate::telemetry::LogLevel;
 use crate::values::{Fingerprint, RequestId};
 use answer::ApiError;
@@ -72,7 +74,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What all requests of the operator share.
 pub(crate) struct Admin {
-    shared: Arc<Shared>,
+    lifecycle: Arc<Lifecycle>,
     token: AdminToken,
     /// By what key invitations pin this server; `None` if it is not of the server's own making and may change.
     pin: Option<Fingerprint>,
@@ -93,13 +95,13 @@ struct Peer(SocketAddr);
 impl Admin {
     /// Ready to serve.
     pub(crate) fn new(
-        shared: &Arc<Shared>,
+        lifecycle: &Arc<Lifecycle>,
         token: AdminToken,
         pin: Option<Fingerprint>,
         log: Option<LogLevel>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            shared: Arc::clone(shared),
+            lifecycle: Arc::clone(lifecycle),
             token,
             pin,
             log,
@@ -116,7 +118,8 @@ impl Admin {
         let admin = Arc::clone(self);
         let router = api::router(&admin);
         move |socket, peer| {
-            let (tasks, cut) = (admin.shared.tasks.clone(), admin.shared.cut.clone());
+            let (tasks, cut) =
+                (admin.lifecycle.runtime.tasks.all.clone(), admin.lifecycle.runtime.shutdown.cut.clone());
             let Ok(connection) = admin.connections.admit(peer) else {
                 if let Some(permit) = admin.refusals.try_acquire() {
                     tasks.spawn(until_cut(cut, async move {
@@ -139,8 +142,8 @@ impl Admin {
         (peer, place): (SocketAddr, Arc<Connection>),
     ) {
         let arrived = socket.local_addr().ok();
-        let (shared, turns, unread) = (Arc::clone(&self.shared), Turns::default(), Unread::default());
-        let timeouts = shared.settings().config.timeouts;
+        let (lifecycle, turns, unread) = (Arc::clone(&self.lifecycle), Turns::default(), Unread::default());
+        let timeouts = lifecycle.settings().config.timeouts;
         let signs = (Arc::new(Ending::default()), turns.clone(), unread.clone());
         let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, &timeouts);
         let held = Arc::clone(&place);
@@ -169,7 +172,7 @@ impl Admin {
         let result = tokio::select! {
             biased;
             result = connection.as_mut() => result,
-            () = shared.drained.cancelled() => {
+            () = lifecycle.runtime.shutdown.drained.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

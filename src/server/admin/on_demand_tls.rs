@@ -12,8 +12,8 @@ use super::Admin;
 use super::answer::{ApiError, found};
 use super::extract::InQuery;
 use super::refusals::{Misread, NotFound, Refusals};
-use crate::server::Shared;
 use crate::server::ingress::upstream::lookup;
+use crate::server::lifecycle::Lifecycle;
 
 /// Characters of the longest host name (RFC 1035, section 2.3.4).
 const MAX: usize = 253;
@@ -55,7 +55,7 @@ pub(crate) async fn ask(
 ) -> Result<Json<ServedView>, ApiError> {
     let nonsense = || ApiError::bad_query("domain: is not a host name; write one like alice.tunnel.example.com");
     let domain = host_name(&query.domain).ok_or_else(nonsense)?;
-    let served = is_served(&admin.shared, &domain).then_some(ServedView { domain });
+    let served = is_served(&admin.lifecycle, &domain).then_some(ServedView { domain });
     found("host", served).map(Json)
 }
 
@@ -75,8 +75,8 @@ fn host_name(text: &str) -> Option<String> {
 }
 
 /// An address is nobody's name, although a bare address leads to the server's own pages.
-fn is_served(shared: &Shared, host: &str) -> bool {
-    host.parse::<IpAddr>().is_err() && lookup::is_served(shared, host)
+fn is_served(lifecycle: &Lifecycle, host: &str) -> bool {
+    host.parse::<IpAddr>().is_err() && lookup::is_served(&lifecycle.ingress, host)
 }
 
 #[cfg(test)]

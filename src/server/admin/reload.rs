@@ -41,14 +41,14 @@ pub(crate) async fn reload_clients(
 ) -> Result<Json<ReloadedView>, ApiError> {
     let changing = Arc::clone(&admin);
     let work = async move {
-        let shared = &changing.shared;
-        shared.clients_file.reload_by_command().await;
-        shared.look_at_tunnels();
-        if let Some(errors) = shared.clients_file.problems().borrow().clone() {
+        let lifecycle = &changing.lifecycle;
+        lifecycle.agents.clients_file.reload_by_command().await;
+        lifecycle.agents.look_at_tunnels();
+        if let Some(errors) = lifecycle.agents.clients_file.problems().borrow().clone() {
             return Err(ApiError::unusable_file(errors));
         }
-        let (clients, invites) = (shared.clients.len(), shared.clients.invites().len());
-        Ok(ReloadedView { file: shared.settings().config.clients.display().to_string(), clients, invites })
+        let (clients, invites) = (lifecycle.directory.clients.len(), lifecycle.directory.clients.invites().len());
+        Ok(ReloadedView { file: lifecycle.settings().config.clients.display().to_string(), clients, invites })
     };
     admin.change(peer, "clients.reload", "", work).await.map(Json)
 }

@@ -70,7 +70,7 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<RequestView>>, ApiError> {
     let (page, client) = query.split()?;
-    let live = &admin.shared.live;
+    let live = &admin.lifecycle.ingress.live;
     let ids = live.ids(|whose| client.as_ref().is_none_or(|client| client == whose));
     let all = ids.into_iter().map(|id| (id.to_string(), id)).collect();
     page.cut(all, |id| live.get(id).map(RequestView::from)).map(Json)
@@ -89,9 +89,9 @@ pub(crate) async fn cut(
     Extension(Peer(peer)): Extension<Peer>,
     InPath(on): InPath<String>,
 ) -> Result<StatusCode, ApiError> {
-    let (id, shared) = (on.clone(), Arc::clone(&admin.shared));
+    let (id, lifecycle) = (on.clone(), Arc::clone(&admin.lifecycle));
     let work = async move {
-        let cut = id.parse::<RequestId>().is_ok_and(|id| shared.live.cut(id));
+        let cut = id.parse::<RequestId>().is_ok_and(|id| lifecycle.ingress.live.cut(id));
         found("request", cut.then_some(()))
     };
     admin.change(peer, "request.cut", &on, work).await?;

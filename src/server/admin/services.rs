@@ -68,12 +68,12 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<ServiceView>>, ApiError> {
     let (page, client) = query.split()?;
-    let shared = &admin.shared;
-    let settings = shared.settings();
-    let urls = shared.urls(&settings);
+    let lifecycle = &admin.lifecycle;
+    let settings = lifecycle.settings();
+    let urls = lifecycle.directory.urls(&settings);
     let mut by_name: BTreeMap<String, ServiceView> = BTreeMap::new();
-    for tunnel in tunnels::of(shared, client) {
-        for service in shared.registry.held(&tunnel) {
+    for tunnel in tunnels::of(lifecycle, client) {
+        for service in lifecycle.directory.registry.held(&tunnel) {
             let offer = service.offer();
             let view = by_name.entry(offer.name.to_string()).or_insert_with_key(|name| ServiceView {
                 name: name.clone(),

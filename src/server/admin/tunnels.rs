@@ -13,8 +13,8 @@ use super::extract::{InPath, InQuery};
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, NotFound, Refusals};
 use super::{Admin, Peer};
-use crate::server::Shared;
 use crate::server::directory::tunnel::{RetireReason, Tunnel};
+use crate::server::lifecycle::Lifecycle;
 use crate::values::ClientId;
 
 /// A connected agent.
@@ -79,8 +79,9 @@ impl TunnelState {
     }
 }
 
-fn view(shared: &Shared, tunnel: &Tunnel) -> TunnelView {
-    let services: Vec<String> = shared.registry.held(tunnel).iter().map(|service| service.name().to_string()).collect();
+fn view(lifecycle: &Lifecycle, tunnel: &Tunnel) -> TunnelView {
+    let services: Vec<String> =
+        lifecycle.directory.registry.held(tunnel).iter().map(|service| service.name().to_string()).collect();
     TunnelView {
         id: tunnel.id().to_string(),
         client: tunnel.client().to_string(),
@@ -94,13 +95,13 @@ fn view(shared: &Shared, tunnel: &Tunnel) -> TunnelView {
     }
 }
 
-fn find(shared: &Shared, id: &str) -> Result<Arc<Tunnel>, ApiError> {
-    found("tunnel", shared.registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id))
+fn find(lifecycle: &Lifecycle, id: &str) -> Result<Arc<Tunnel>, ApiError> {
+    found("tunnel", lifecycle.directory.registry.all().into_iter().find(|tunnel| tunnel.id().to_string() == id))
 }
 
 /// The tunnels of a client, or all.
-pub(crate) fn of(shared: &Shared, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
-    client.map_or_else(|| shared.registry.all(), |client| shared.registry.tunnels_of(&client))
+pub(crate) fn of(lifecycle: &Lifecycle, client: Option<ClientId>) -> Vec<Arc<Tunnel>> {
+    client.map_or_else(|| lifecycle.directory.registry.all(), |client| lifecycle.directory.registry.tunnels_of(&client))
 }
 
 /// Lists the connected agents
@@ -113,8 +114,8 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<TunnelView>>, ApiError> {
     let (page, client) = query.split()?;
-    let all = of(&admin.shared, client).into_iter().map(|tunnel| (tunnel.id().to_string(), tunnel)).collect();
-    page.cut(all, |tunnel| Some(view(&admin.shared, &tunnel))).map(Json)
+    let all = of(&admin.lifecycle, client).into_iter().map(|tunnel| (tunnel.id().to_string(), tunnel)).collect();
+    page.cut(all, |tunnel| Some(view(&admin.lifecycle, &tunnel))).map(Json)
 }
 
 /// Shows a connected agent
@@ -127,7 +128,7 @@ pub(crate) async fn get(
     State(admin): State<Arc<Admin>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<TunnelView>, ApiError> {
-    find(&admin.shared, &id).map(|tunnel| Json(view(&admin.shared, &tunnel)))
+    find(&admin.lifecycle, &id).map(|tunnel| Json(view(&admin.lifecycle, &tunnel)))
 }
 
 /// Disconnects an agent
@@ -143,12 +144,12 @@ pub(crate) async fn disconnect(
     Extension(Peer(peer)): Extension<Peer>,
     InPath(on): InPath<String>,
 ) -> Result<StatusCode, ApiError> {
-    let (id, shared) = (on.clone(), Arc::clone(&admin.shared));
+    let (id, lifecycle) = (on.clone(), Arc::clone(&admin.lifecycle));
     let work = async move {
-        let tunnel = find(&shared, &id)?;
+        let tunnel = find(&lifecycle, &id)?;
         // First it serves no more: then nothing gives it a name back.
         tunnel.retire(RetireReason::Disconnected);
-        shared.registry.withdraw(&tunnel);
+        lifecycle.directory.registry.withdraw(&tunnel);
         // One that was retired before only drains, until now.
         if !tunnel.retired().borrow().as_ref().is_some_and(RetireReason::is_immediate) {
             tunnel.lanes().iter().for_each(|lane| lane.session().close());

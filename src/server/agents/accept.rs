@@ -19,13 +19,14 @@ use crate::link::write::socket::bound_unsent;
 use crate::protocol::json;
 use crate::protocol::login::{Answer, LaneGrant, LaneTerms, Refusal, Refused, Welcome};
 use crate::protocol::requirements::CAPABILITIES;
+use crate::server::agents::Agents;
+use crate::server::agents::limits::LoginPermit;
 use crate::server::directory::authenticated::Authenticated;
 use crate::server::directory::notices::urls_do_not_fit;
 use crate::server::directory::registry::{NameAssignment, Registration};
 use crate::server::directory::tunnel::{Lane, Tunnel};
 use crate::server::metrics::{LoginResult, Shown};
 use crate::server::options::ServerOptions;
-use crate::server::{LoginPermit, Shared};
 use crate::values::{LaneId, Name, TunnelId};
 
 /// How long a peer that was refused may take to read why.
@@ -33,27 +34,27 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves one agent's connection until it ends. `waiting` bounds how many are not logged in yet.
 pub(crate) async fn serve_agent(
-    shared: Arc<Shared>,
+    agents: Arc<Agents>,
     tls: TlsAcceptor,
     socket: TcpStream,
     peer: SocketAddr,
     waiting: LoginPermit,
 ) {
-    let settings = shared.settings();
+    let settings = agents.settings();
     let login_timeout = settings.config.tunnel.login_timeout;
     let (began, mut came) = (Instant::now(), None);
-    let log_in = log_in((&shared, &settings.config), tls, (socket, peer), &mut came);
+    let log_in = log_in((&agents, &settings.config), tls, (socket, peer), &mut came);
     let logged_in = tokio::time::timeout(login_timeout, log_in).await;
     // What a lane begins with is all it needs.
     drop(settings);
     drop(waiting);
     // Who has not said a word of the protocol is a scanner, and no login.
     if let Some((shown, result)) = came {
-        shared.metrics.login(shown, result);
-        shared.metrics.login_time.observe(began.elapsed());
+        agents.runtime.metrics.login(shown, result);
+        agents.runtime.metrics.login_time.observe(began.elapsed());
     }
     match logged_in {
-        Ok(Ok(Some(start))) => serve_lane(shared, start).await,
+        Ok(Ok(Some(start))) => serve_lane(agents, start).await,
         // Refused; it has been told and logged.
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended before its login"),
@@ -62,7 +63,7 @@ pub(crate) async fn serve_agent(
 }
 
 async fn log_in(
-    (shared, config): (&Arc<Shared>, &ServerOptions),
+    (agents, config): (&Arc<Agents>, &ServerOptions),
     tls: TlsAcceptor,
     (socket, peer): (TcpStream, SocketAddr),
     came: &mut Option<(Shown, LoginResult)>,
@@ -72,7 +73,7 @@ async fn log_in(
         Ok(hello) => hello,
         Err(refused) => {
             came.insert((Shown::Nothing, LoginResult::Broken)).1 = LoginResult::Refused(refused.code);
-            if let Some(others) = shared.said.login_refused.turn() {
+            if let Some(others) = agents.login_refused.turn() {
                 let code = refused.code.word();
                 tracing::info!(%peer, code, others, "refused a login: {}", refused.message);
             }
@@ -82,28 +83,28 @@ async fn log_in(
     };
     let (_, result) = came.insert((Shown::by(&hello), LoginResult::Broken));
     let client = hello.client_id.clone();
-    let welcomed = match shared.check_login(&hello, peer).await {
+    let welcomed = match agents.check_login(&hello, peer).await {
         Ok(Granted::Known(known)) => {
             *result = LoginResult::Known;
             farewell(pipe, Answer::Known(known)).await?;
             return Ok(None);
         }
-        Ok(Granted::Lane(tunnel)) => welcome((shared, config), Admitted::Further(tunnel)).map_err(Declined::from),
-        Ok(Granted::Tunnel(login)) => admit((shared, config), login)
-            .and_then(|admitted| welcome((shared, config), admitted))
+        Ok(Granted::Lane(tunnel)) => welcome((agents, config), Admitted::Further(tunnel)).map_err(Declined::from),
+        Ok(Granted::Tunnel(login)) => admit((agents, config), login)
+            .and_then(|admitted| welcome((agents, config), admitted))
             .map_err(Declined::from),
         Err(declined) => Err(declined),
     };
     match welcomed {
         Ok(welcomed) => {
-            let start = first_words((shared, config), welcomed, pipe, peer).await?;
+            let start = first_words((agents, config), welcomed, pipe, peer).await?;
             *result = LoginResult::Ok;
             Ok(Some(start))
         }
         Err(declined) => {
             let code = declined.refused.code;
             *result = LoginResult::Refused(code);
-            if let Some(others) = shared.said.login_refused.turn() {
+            if let Some(others) = agents.login_refused.turn() {
                 let why = declined.for_the_log();
                 tracing::info!(%peer, %client, code = code.word(), others, "refused a login: {why}");
             }
@@ -140,12 +141,12 @@ impl Admitted {
     }
 }
 
-fn admit((shared, config): (&Arc<Shared>, &ServerOptions), login: Authenticated) -> Result<Admitted, Refused> {
+fn admit((agents, config): (&Arc<Agents>, &ServerOptions), login: Authenticated) -> Result<Admitted, Refused> {
     let no_randomness = |_| Refused::new(Refusal::TooMany, "the server has no randomness");
     let id = TunnelId::random().map_err(no_randomness)?;
     let secret = LaneSecret::random().map_err(no_randomness)?;
     let max_streams = config.limits.per_tunnel.streams;
-    let registered = shared.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
+    let registered = agents.directory.registry.register(login, |login| Tunnel::new(id, login, secret, max_streams));
     Ok(Admitted::First(registered?))
 }
 
@@ -158,13 +159,13 @@ struct Welcomed {
     expected: Vec<Name>,
 }
 
-fn welcome((shared, config): (&Arc<Shared>, &ServerOptions), admitted: Admitted) -> Result<Welcomed, Refused> {
+fn welcome((agents, config): (&Arc<Agents>, &ServerOptions), admitted: Admitted) -> Result<Welcomed, Refused> {
     let tunnel = admitted.tunnel();
     let lane = LaneId::next();
     let offered = tunnel.services();
-    let (mut services, mut standby) = (shared.urls(&shared.settings()).of_all(&offered), Vec::new());
+    let (mut services, mut standby) = (agents.directory.urls(&agents.settings()).of_all(&offered), Vec::new());
     if matches!(admitted, Admitted::First(_)) {
-        let mut assignments = shared.registry.preview(tunnel).into_iter();
+        let mut assignments = agents.directory.registry.preview(tunnel).into_iter();
         services.retain_mut(|public| match assignments.next() {
             Some(NameAssignment::Standby(elsewhere)) => {
                 standby.push(elsewhere);
@@ -181,9 +182,9 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerOptions), admitted: Admitted)
     let welcome = Welcome {
         tunnel_id: tunnel.id(),
         lane: LaneGrant { lane_id: lane, lane_secret: tunnel.secret().as_secret().clone(), lane_address: None },
-        node_id: shared.node_id.clone(),
+        node_id: agents.runtime.node_id.clone(),
         // A client that was removed a moment ago has its lane cut as soon as that is noticed.
-        ticket: shared.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
+        ticket: agents.ticket(tunnel).unwrap_or_else(|| crate::values::Secret::new("")),
         services,
         standby,
         terms: LaneTerms {
@@ -200,7 +201,7 @@ fn welcome((shared, config): (&Arc<Shared>, &ServerOptions), admitted: Admitted)
 }
 
 async fn first_words(
-    (shared, config): (&Arc<Shared>, &ServerOptions),
+    (agents, config): (&Arc<Agents>, &ServerOptions),
     welcomed: Welcomed,
     mut pipe: TlsStream<TcpStream>,
     peer: SocketAddr,
@@ -211,23 +212,25 @@ async fn first_words(
     bound_unsent(pipe.get_ref().0);
     let per_tunnel = &config.limits.per_tunnel;
     let max_streams = per_tunnel.streams_per_lane;
-    let mux = MuxConfig { max_streams, yield_first: shared.multi_thread, window_growth: per_tunnel.lane_window };
-    let (session, driver) = mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&shared.unread));
+    let mux = MuxConfig { max_streams, yield_first: agents.multi_thread, window_growth: per_tunnel.lane_window };
+    let (session, driver) =
+        mux::session_within(Box::new(pipe), Side::Server, mux, Arc::clone(&agents.directory.unread));
     let (lane, notices) = Lane::new(lane, session, max_streams, per_tunnel.lane_lifetime);
     let guard = match admitted {
         Admitted::First(registration) => registration
             .activate(lane)
             .inspect_err(|error| tracing::info!(%peer, "dropped a login at its end: {}", error.refused().message))
             .ok(),
-        Admitted::Further(tunnel) => shared.registry.add_lane(&tunnel, lane),
+        Admitted::Further(tunnel) => agents.directory.registry.add_lane(&tunnel, lane),
     };
     // The agent finds its connection closed, tries again, and is told why.
     let guard = guard.ok_or(MessageError::Closed)?;
     // The operator may have changed its mind while the login was under way.
-    shared.look_at(guard.tunnel());
-    let has_names = || shared.registry.held(guard.tunnel()).iter().map(|service| service.name().clone()).eq(expected);
+    agents.look_at(guard.tunnel());
+    let has_names =
+        || agents.directory.registry.held(guard.tunnel()).iter().map(|service| service.name().clone()).eq(expected);
     // Others may have come and gone in between.
-    if shared.settings().config.public != config.public || (is_first && !has_names()) {
+    if agents.settings().config.public != config.public || (is_first && !has_names()) {
         guard.tunnel().notify_names_changed();
     }
     Ok(LaneStart { guard, driver, notices, peer, heartbeat: config.tunnel.heartbeat })

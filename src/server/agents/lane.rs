@@ -14,7 +14,7 @@ use crate::link::mux::{Driver, MuxStream};
 use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::later::check_required;
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::agents::service_changes::Changes;
 use crate::server::directory::registry::LaneGuard;
 use crate::server::directory::tunnel::{Lane, RetireReason};
@@ -103,7 +103,7 @@ impl fmt::Display for End {
 }
 
 /// Serves a lane until it ends, for whatever reason.
-pub(crate) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
+pub(crate) async fn serve_lane(agents: Arc<Agents>, start: LaneStart) {
     let LaneStart { guard, driver, notices, peer, heartbeat } = start;
     let (tunnel, lane) = (Arc::clone(guard.tunnel()), Arc::clone(guard.lane()));
     let names: Vec<String> = tunnel.services().iter().map(|service| service.name().to_string()).collect();
@@ -113,14 +113,14 @@ pub(crate) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
 
     let (opened, control) = oneshot::channel();
     let mut opened = Some(opened);
-    let driver = shared.tasks.spawn(driver.run(GOODBYE, move |stream| {
+    let driver = agents.runtime.tasks.all.spawn(driver.run(GOODBYE, move |stream| {
         // The agent opens one stream, the control stream; anything more is dropped, which resets it.
         if let Some(opened) = opened.take() {
             let _ = opened.send(stream);
         }
     }));
-    let end = run(&shared, (&guard, heartbeat), notices, control).await;
-    shared.metrics.lane_ended(LaneEnd::from(&end));
+    let end = run(&agents, (&guard, heartbeat), notices, control).await;
+    agents.runtime.metrics.lane_ended(LaneEnd::from(&end));
     // Its end is the end of the session, here and when this task is cut at the end of a drain.
     drop(guard);
     let session = driver.await.map_or_else(|error| error.to_string(), |ended| ended.to_string());
@@ -128,7 +128,7 @@ pub(crate) async fn serve_lane(shared: Arc<Shared>, start: LaneStart) {
 }
 
 async fn run(
-    shared: &Arc<Shared>,
+    agents: &Arc<Agents>,
     (guard, heartbeat): (&LaneGuard, Duration),
     notices: mpsc::Receiver<Control>,
     opened: oneshot::Receiver<MuxStream>,
@@ -151,10 +151,10 @@ async fn run(
         },
     };
     let writer = ControlWriter::new(stream.clone());
-    let changes = Changes::new(shared, guard.tunnel());
+    let changes = Changes::new(agents, guard.tunnel());
     let silence = Silence::new(session.pulse(), heartbeat);
     let mut control =
-        LaneControl { shared, guard, writer, heartbeat, silence, changes, drain_until: None, leaving: false };
+        LaneControl { agents, guard, writer, heartbeat, silence, changes, drain_until: None, leaving: false };
     let work = control.run(ControlReader::new(stream), notices);
     let revoked = |why: &Option<RetireReason>| why.as_ref().is_some_and(RetireReason::is_immediate);
     tokio::select! {
@@ -191,7 +191,7 @@ impl Spare {
 }
 
 struct LaneControl<'a> {
-    shared: &'a Arc<Shared>,
+    agents: &'a Arc<Agents>,
     guard: &'a LaneGuard,
     writer: ControlWriter,
     heartbeat: Duration,
@@ -232,7 +232,7 @@ impl LaneControl<'_> {
                 }
                 Some(notice) = notices.recv() => self.send(notice).await,
                 () = tunnel.names_changed() => {
-                    self.shared.notices(&self.shared.settings()).send(tunnel);
+                    self.agents.directory.notices(&self.agents.settings()).send(tunnel);
                     Ok(())
                 }
                 _ = beat.tick() => match spare.is_over(lane) && tunnel.release_if_spare(lane) {
@@ -240,7 +240,7 @@ impl LaneControl<'_> {
                     false => self.writer.beat().map_err(|_| End::Session),
                 },
                 answer = self.changes.answer() => self.send(answer).await,
-                _ = ticket.tick() => match self.shared.ticket(tunnel) {
+                _ = ticket.tick() => match self.agents.ticket(tunnel) {
                     Some(ticket) => self.send(Control::Ticket { ticket }).await,
                     None => Ok(()),
                 },
@@ -264,11 +264,11 @@ impl LaneControl<'_> {
             Control::Draining { .. } if self.leaving => {}
             Control::Draining { deadline_s } => {
                 self.leaving = true;
-                let limit = self.shared.settings().config.tunnel.drain_timeout;
+                let limit = self.agents.settings().config.tunnel.drain_timeout;
                 let asked = Duration::try_from_secs_f64(deadline_s).unwrap_or(limit);
                 // First it serves no more: then no change brings its names back.
                 self.guard.tunnel().retire(RetireReason::Leaving);
-                self.shared.registry.withdraw(self.guard.tunnel());
+                self.agents.directory.registry.withdraw(self.guard.tunnel());
                 self.drain(asked.min(limit));
             }
             Control::Services { change, services, required } => {
@@ -288,7 +288,7 @@ impl LaneControl<'_> {
     }
 
     async fn on_retired(&mut self, why: Option<RetireReason>) -> Result<(), End> {
-        let limit = self.shared.settings().config.tunnel.drain_timeout;
+        let limit = self.agents.settings().config.tunnel.drain_timeout;
         match why {
             None => return Ok(()),
             Some(why) if why.is_immediate() => return Err(End::of(&why)),

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use crate::protocol::later::{check_required, check_version};
 use crate::protocol::login::{Hello, Known, MAX_CLOCK_SKEW_S, Proof, Refusal, Refused};
 use crate::protocol::standby::{STANDBY, host_name};
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::directory::authenticated::{AgentRun, Authenticated};
 use crate::server::directory::tunnel::Tunnel;
 use crate::values::harmless_line;
@@ -37,7 +37,7 @@ pub enum Granted {
     Known(Known),
 }
 
-impl Shared {
+impl Agents {
     /// Decides on a login. A wrong proof counts against the address; everything that only its owner may learn is looked
     /// at after the proof.
     pub(crate) async fn check_login(self: &Arc<Self>, hello: &Hello, peer: SocketAddr) -> Result<Granted, Declined> {
@@ -58,11 +58,11 @@ impl Shared {
         check_clock(hello.timestamp)?;
         let client = &hello.client_id;
         if hello.services.is_empty() {
-            let names = self.clients.names(client);
+            let names = self.directory.clients.names(client);
             return Ok(Granted::Known(Known { client_id: client.clone(), token: None, names }));
         }
         let services = self.check_services(client, &hello.services, &[]).await?;
-        let (usage, agent) = (self.usage_of(client), self.agent_run(hello, peer));
+        let (usage, agent) = (self.directory.usage_of(client, &self.settings()), self.agent_run(hello, peer));
         Ok(Granted::Tunnel(Authenticated { client: client.clone(), credential, usage, services, agent }))
     }
 
@@ -76,14 +76,14 @@ impl Shared {
             host: hello.agent.host.as_deref().and_then(host_name),
             peer,
             since: Timestamp::now(),
-            start: self.starts.number(&hello.client_id, hello.instance_id, signed, is_on_standby),
+            start: self.start_order.number(&hello.client_id, hello.instance_id, signed, is_on_standby),
             can_stand_by: hello.compatibility.capabilities.iter().any(|capability| capability == STANDBY),
             standby_for: hello.standby.clone(),
         }
     }
 
     fn check_draining(&self) -> Result<(), Refused> {
-        match self.stop.is_cancelled() {
+        match self.runtime.shutdown.stop.is_cancelled() {
             true => Err(Refused::new(Refusal::Draining, "the server is shutting down; it will be back")),
             false => Ok(()),
         }

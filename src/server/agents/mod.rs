@@ -1,9 +1,98 @@
 //! Agents: how they connect and log in, what they offer, and when the server closes their tunnels.
 
 pub(crate) mod accept;
-pub(crate) mod domain_verification;
 pub(crate) mod lane;
+pub(crate) mod limits;
 pub mod login;
 pub(crate) mod revocation;
 pub(crate) mod service_changes;
 pub(crate) mod start_order;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio_rustls::TlsAcceptor;
+
+use crate::auth::TicketKey;
+use crate::limits::Seldom;
+use crate::server::agents::accept::serve_agent;
+use crate::server::agents::limits::LoginLimits;
+use crate::server::agents::revocation::Warden;
+use crate::server::agents::start_order::Starts;
+use crate::server::directory::Directory;
+use crate::server::directory::ports::PortServer;
+use crate::server::metrics::Limit;
+use crate::server::runtime::{Runtime, Shutdown, until_cut};
+use crate::server::settings::Settings;
+use crate::tenants::file_store::ClientsOnDisk;
+use crate::transport::listen;
+
+/// Refused logins that are logged within a second; in the long run one a second is. More than one, so that an operator who
+/// looks for the mistake of one agent finds it among those of others.
+const LOGGED_REFUSALS: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero");
+
+/// What connections of agents share.
+#[derive(Debug)]
+pub(crate) struct Agents {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) clients_file: Arc<ClientsOnDisk>,
+    pub(crate) login: LoginLimits,
+    pub(crate) tickets: TicketKey,
+    /// The order in which agents were started.
+    pub(crate) start_order: Starts,
+    pub(crate) revocation: Warden,
+    /// Limits the log lines about refused logins.
+    pub(crate) login_refused: Seldom,
+    /// Serves the public ports of services.
+    port_server: Arc<dyn PortServer>,
+    /// Whether several threads run the tasks.
+    pub(crate) multi_thread: bool,
+}
+
+impl Agents {
+    /// Must be called on a tokio runtime.
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        directory: Arc<Directory>,
+        login: LoginLimits,
+        tickets: TicketKey,
+        port_server: Arc<dyn PortServer>,
+    ) -> Self {
+        let clients_file = runtime.settings().config.clients.clone();
+        let clients_file = Arc::new(ClientsOnDisk::new(clients_file, Arc::clone(&directory.clients)));
+        Self {
+            runtime,
+            directory,
+            clients_file,
+            login,
+            tickets,
+            start_order: Starts::default(),
+            revocation: Warden::default(),
+            login_refused: Seldom::new(LOGGED_REFUSALS),
+            port_server,
+            multi_thread: matches!(Handle::current().runtime_flavor(), RuntimeFlavor::MultiThread),
+        }
+    }
+
+    /// Returns the current settings. Call it once for each connection or login.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.runtime.settings()
+    }
+
+    /// Accepts agents until the server stops.
+    pub(crate) fn accept(self: Arc<Self>, listener: TcpListener, tls: TlsAcceptor) -> impl Future<Output = ()> {
+        let Shutdown { stop, cut, .. } = &self.runtime.shutdown;
+        let (stop, cut) = (stop.clone(), cut.clone());
+        listen::accept_loop(listener, stop, move |socket, peer| {
+            // Beyond the limits the connection is closed without an answer: a handshake costs more than a connection.
+            let Some(permit) = self.login.permit(peer.ip()) else {
+                return self.runtime.metrics.limited(Limit::LoginsUnderWay);
+            };
+            let serve = serve_agent(Arc::clone(&self), tls.clone(), socket, peer, permit);
+            self.runtime.tasks.all.spawn(until_cut(cut.clone(), serve));
+        })
+    }
+}

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::directory::registry::Retained;
 use crate::server::directory::service::Service;
 use crate::server::directory::tunnel::{RetireReason, Tunnel};
@@ -35,17 +35,17 @@ enum Allowed {
     Nothing(&'static str),
 }
 
-impl Shared {
+impl Agents {
     /// Ends what is not allowed any more, until the server stops.
     pub(crate) async fn watch_over_tunnels(self: Arc<Self>) {
-        let mut changes = self.clients.changes();
+        let mut changes = self.directory.clients.changes();
         let mut looked = Timestamp::now();
         loop {
-            let ends = self.clients.next_change(looked);
+            let ends = self.directory.clients.next_change(looked);
             let wait = ends.map(|end| until(end).min(LOOK_AGAIN));
-            let grace = self.warden.0.lock().next();
+            let grace = self.revocation.0.lock().next();
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.runtime.shutdown.stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
                 () = async { match grace {
                     Some(grace) => tokio::time::sleep_until(grace).await,
@@ -64,28 +64,29 @@ impl Shared {
 
     /// Looks at every tunnel, now. Those that a reload by hand would close get time, if they are most of all.
     pub(crate) fn look_at_tunnels(&self) {
-        self.usages.set_allowances(self.clients.len(), |client| self.allowance(client));
+        self.directory.update_allowances(&self.settings());
         // A client that is not listed at the moment may be again before its tunnels are closed.
-        let counts =
-            |client: &ClientId| self.clients.entry(client).is_some() || !self.registry.tunnels_of(client).is_empty();
-        self.registry.retain_reservations(counts);
-        self.starts.retain(counts);
+        let counts = |client: &ClientId| {
+            self.directory.clients.entry(client).is_some() || !self.directory.registry.tunnels_of(client).is_empty()
+        };
+        self.directory.registry.retain_reservations(counts);
+        self.start_order.retain(counts);
         // Held over all of it: of two that look, the second one must not take the change for old.
-        let mut grace = self.warden.0.lock();
-        let tunnels = self.registry.all();
+        let mut grace = self.revocation.0.lock();
+        let tunnels = self.directory.registry.all();
         let due_of = |tunnel: &Arc<Tunnel>| {
             let closes = match self.allowed(tunnel) {
                 Allowed::Everything => return None,
                 Allowed::SomeServices => false,
                 Allowed::Nothing(_) => tunnel.is_serving(),
             };
-            Some(Due { tunnel: tunnel.id(), closes, change: self.clients.last_change_of(tunnel.client()) })
+            Some(Due { tunnel: tunnel.id(), closes, change: self.directory.clients.last_change_of(tunnel.client()) })
         };
         let (change, due) = loop {
-            let change = self.clients.last_change();
+            let change = self.directory.clients.last_change();
             let due: Vec<_> = tunnels.iter().filter_map(due_of).collect();
             // Otherwise it may be another list that they were compared with.
-            if change == self.clients.last_change() {
+            if change == self.directory.clients.last_change() {
                 break (change, due);
             }
         };
@@ -113,12 +114,12 @@ impl Shared {
     /// Forgets what was counted of services that nobody may offer any more, once their last tunnel is gone. That is a
     /// moment after it was cut: whoever shows the metrics asks for this again.
     pub(crate) fn forget_meters(&self) {
-        self.metrics.forget(|client, name| self.clients.may_claim(client, name));
+        self.runtime.metrics.forget(|client, name| self.directory.clients.may_claim(client, name));
     }
 
     /// Ends the tunnel, or takes services away from it, if its client may not have it any more; unless it has time.
     pub(crate) fn look_at(&self, tunnel: &Arc<Tunnel>) {
-        if !self.warden.0.lock().covers(tunnel.id(), self.clients.last_change().revision) {
+        if !self.revocation.0.lock().covers(tunnel.id(), self.directory.clients.last_change().revision) {
             self.enforce(tunnel);
         }
     }
@@ -139,7 +140,7 @@ impl Shared {
             return self.end(tunnel, why);
         }
         let before = tunnel.services();
-        match self.registry.retain_services(tunnel, |service| self.may_still_offer(tunnel, service)) {
+        match self.directory.registry.retain_services(tunnel, |service| self.may_still_offer(tunnel, service)) {
             Retained::All => {}
             Retained::None => self.end(tunnel, NO_SERVICE),
             Retained::Some => {
@@ -158,7 +159,7 @@ impl Shared {
         if back.is_empty() || !tunnel.is_serving() {
             return;
         }
-        match self.registry.return_services(tunnel, back.clone()) {
+        match self.directory.registry.return_services(tunnel, back.clone()) {
             Ok(()) => {
                 tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "the operator allows services of the agent again");
                 tunnel.notify_names_changed();
@@ -172,7 +173,7 @@ impl Shared {
         tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), "a tunnel is cut: {why}");
         // First it serves no more: then nothing gives it a name back.
         tunnel.retire(RetireReason::Revoked);
-        self.registry.withdraw(tunnel);
+        self.directory.registry.withdraw(tunnel);
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::protocol::control::Control;
 use crate::protocol::login::{Refused, ServiceOffer};
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::directory::tunnel::Tunnel;
 
 /// Between two changes on one lane: each takes the registry's lock, which is everybody's.
@@ -21,7 +21,7 @@ type Work = Pin<Box<dyn Future<Output = Control> + Send>>;
 
 /// The changes that come on one lane: one at a time, and of those that wait only the newest.
 pub(crate) struct Changes {
-    shared: Arc<Shared>,
+    agents: Arc<Agents>,
     tunnel: Arc<Tunnel>,
     under_way: Option<Work>,
     /// Not before this moment.
@@ -30,9 +30,9 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn new(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>) -> Self {
+    pub(crate) fn new(agents: &Arc<Agents>, tunnel: &Arc<Tunnel>) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            agents: Arc::clone(agents),
             tunnel: Arc::clone(tunnel),
             under_way: None,
             next: Instant::now(),
@@ -59,7 +59,7 @@ impl Changes {
             }
             match self.waiting.take() {
                 Some((change, services)) => {
-                    let work = offer_instead(Arc::clone(&self.shared), Arc::clone(&self.tunnel), change, services);
+                    let work = offer_instead(Arc::clone(&self.agents), Arc::clone(&self.tunnel), change, services);
                     self.under_way = Some(Box::pin(work));
                 }
                 None => std::future::pending().await,
@@ -69,12 +69,12 @@ impl Changes {
 }
 
 /// Checks and makes a change, all of it or nothing.
-async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, asked: Asked) -> Control {
-    match try_to_offer(&shared, &tunnel, asked).await {
+async fn offer_instead(agents: Arc<Agents>, tunnel: Arc<Tunnel>, change: u64, asked: Asked) -> Control {
+    match try_to_offer(&agents, &tunnel, asked).await {
         Ok(offers) => {
             let names = offers.iter().map(|offer| offer.name.as_str()).collect::<Vec<_>>().join(",");
             tracing::info!(client = %tunnel.client(), tunnel = %tunnel.id(), names, "an agent has changed what it offers");
-            shared.notices(&shared.settings()).offered(&tunnel, change)
+            agents.directory.notices(&agents.settings()).offered(&tunnel, change)
         }
         Err(refused) => {
             let code = refused.code.word();
@@ -84,13 +84,13 @@ async fn offer_instead(shared: Arc<Shared>, tunnel: Arc<Tunnel>, change: u64, as
     }
 }
 
-async fn try_to_offer(shared: &Arc<Shared>, tunnel: &Arc<Tunnel>, asked: Asked) -> Result<Vec<ServiceOffer>, Refused> {
+async fn try_to_offer(agents: &Arc<Agents>, tunnel: &Arc<Tunnel>, asked: Asked) -> Result<Vec<ServiceOffer>, Refused> {
     let offers = asked?;
-    let services = shared.check_services(tunnel.client(), &offers, &tunnel.services()).await?;
-    shared.notices(&shared.settings()).check_fits(&services)?;
-    shared.registry.change_services(tunnel, services)?;
+    let services = agents.check_services(tunnel.client(), &offers, &tunnel.services()).await?;
+    agents.directory.notices(&agents.settings()).check_fits(&services)?;
+    agents.directory.registry.change_services(tunnel, services)?;
     tunnel.forget_withheld();
     // The operator may have changed its mind in between.
-    shared.look_at(tunnel);
+    agents.look_at(tunnel);
     Ok(offers)
 }

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded_and_is_each_client_s_own() {
         let starts = Starts::default();
-        let (first, shared) = (instance(), instance());
+        let (first, agents) = (instance(), instance());
         let number = starts.number(&alice(), first, None, false);
         for _ in 0..REMEMBERED {
             starts.number(&alice(), instance(), None, false);
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(starts.0.lock().known[&alice()].len(), REMEMBERED);
         assert_ne!(starts.number(&alice(), first, None, false), number, "it was forgotten");
         let bob = ClientId::new("bob").unwrap();
-        assert_ne!(starts.number(&alice(), shared, None, false), starts.number(&bob, shared, None, false));
+        assert_ne!(starts.number(&alice(), agents, None, false), starts.number(&bob, agents, None, false));
         starts.retain(|client| *client == bob);
         assert_eq!(starts.0.lock().known.len(), 1);
     }

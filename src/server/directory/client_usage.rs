@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 
 use crate::limits::{Allowance, ClientUse, Permit, Permits};
-use crate::server::Shared;
 use crate::tenants::entry::ClientLimits;
 use crate::values::ClientId;
 
@@ -60,22 +59,4 @@ pub(crate) fn allowance_of(own: ClientLimits, defaults: ClientLimits) -> Allowan
         None => (defaults.requests_per_second, defaults.burst),
     };
     Allowance { requests_per_second, burst, streams: own.streams.or(defaults.streams) }
-}
-
-impl Shared {
-    /// Returns what `client` uses.
-    pub(crate) fn usage_of(&self, client: &ClientId) -> Arc<ClientUse> {
-        self.usages.of(client, self.clients.len(), || self.allowance(client))
-    }
-
-    /// Returns one of `limits.streams` for a client that uses `usage`.
-    pub(crate) fn stream_for(&self, usage: &ClientUse) -> Option<Permit> {
-        self.usages.stream_for(&self.streams, usage)
-    }
-
-    /// Returns what `client` may use.
-    pub(crate) fn allowance(&self, client: &ClientId) -> Allowance {
-        let own = self.clients.entry(client).map(|entry| entry.limits).unwrap_or_default();
-        allowance_of(own, self.settings().config.limits.per_client)
-    }
 }

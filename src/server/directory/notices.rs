@@ -5,12 +5,10 @@ use std::sync::Arc;
 use crate::protocol::control::Control;
 use crate::protocol::json::{self, JsonError};
 use crate::protocol::login::{Refusal, Refused, ServiceKind};
-use crate::server::Shared;
 use crate::server::directory::public_urls::PublicUrls;
 use crate::server::directory::registry::Registry;
 use crate::server::directory::service::Service;
 use crate::server::directory::tunnel::Tunnel;
-use crate::server::lifecycle::settings::Settings;
 
 /// Builds and sends the notices about names.
 #[derive(Debug, Clone, Copy)]
@@ -75,17 +73,4 @@ fn needs_subdomain(service: &Service) -> bool {
 pub(crate) fn urls_do_not_fit(error: &JsonError) -> Refused {
     let message = format!("the public addresses of these services do not fit into one answer ({error}); offer fewer");
     Refused::new(Refusal::NotAllowed, message)
-}
-
-impl Shared {
-    /// Returns the public URLs under these settings.
-    pub(crate) fn urls<'a>(&self, settings: &'a Settings) -> PublicUrls<'a> {
-        let https_port = self.https.as_ref().map(|https| https.port);
-        PublicUrls { public: &settings.config.public, http_port: self.public_port, https_port }
-    }
-
-    /// Returns the notices about names under these settings.
-    pub(crate) fn notices<'a>(&'a self, settings: &'a Settings) -> Notices<'a> {
-        Notices { registry: &self.registry, urls: self.urls(settings) }
-    }
 }

@@ -1,6 +1,7 @@
 //! Public ports of `tcp` services: opened by logins, closed when the last tunnel that holds them is gone.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
@@ -38,6 +39,12 @@ impl OpenPort {
     pub fn closed(&self) -> CancellationToken {
         self.closed.clone()
     }
+}
+
+/// Serves the connections to public ports.
+pub(crate) trait PortServer: Debug + Send + Sync {
+    /// Serves `port`, which was just opened as `listener`, until it is closed. Does not wait.
+    fn serve_port(&self, port: &OpenPort, listener: TcpListener);
 }
 
 /// Why a service gets no port.

@@ -34,8 +34,8 @@ use crate::server::ingress::observe::exchange::{About, Asked, Entry, Path};
 use crate::server::ingress::pipeline::Reached;
 use crate::server::ingress::pipeline::request_body::RequestBody;
 use crate::server::ingress::upstream::failover::Course;
-use crate::server::lifecycle::settings::Settings;
-use crate::server::until_cut;
+use crate::server::runtime::until_cut;
+use crate::server::settings::Settings;
 use crate::telemetry::RequestSpan;
 use crate::values::{Name, RequestId};
 use head::{opening, rewrite};
@@ -74,9 +74,9 @@ pub(crate) async fn forward(
     request: &mut Request<RequestBody>,
     (reached, span): (&mut Reached, &mut RequestSpan),
 ) -> Result<Response<ForwardedBody>, Failure> {
-    let shared = &visit.shared;
+    let ingress = &visit.ingress;
     let address = visit.stream(settings)?;
-    let server = shared.stream_for(target.offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?;
+    let server = ingress.directory.stream_for(target.offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?;
     let turn = visit.turns.begin();
     let entry = Entry::open(
         About {
@@ -86,8 +86,8 @@ pub(crate) async fn forward(
             asked: Asked::Request(request.method().clone(), Path::of(request.uri(), settings.config.log.query)),
             span: std::mem::take(span),
         },
-        (server, address, Some(turn), shared.exchanges.token()),
-        &shared.live,
+        (server, address, Some(turn), ingress.runtime.tasks.exchanges.token()),
+        &ingress.live,
     );
     *reached = Reached::Ledger(None);
     let evicted = request.body().evicted();
@@ -110,7 +110,7 @@ async fn exchange(
     request: &mut Request<RequestBody>,
     entry: &Arc<Entry>,
 ) -> Result<Response<ForwardedBody>, Failure> {
-    let shared = &visit.shared;
+    let ingress = &visit.ingress;
     let timeouts = &settings.config.timeouts;
     let asked = (request.method().clone(), request.version());
     let has_body = !request.body().is_end_stream();
@@ -142,7 +142,7 @@ async fn exchange(
     let head = loop {
         match answered(response_head(&mut reader, asks.take()), sending.take(), timeouts.response_head).await {
             Ok(head) => break head,
-            Err(failure) if is_short && !entry.is_cut() && course.may_go_on(shared, &failure, &asked.0) => {
+            Err(failure) if is_short && !entry.is_cut() && course.may_go_on(ingress, &failure, &asked.0) => {
                 (stream, reader) = begin(visit, &mut course, &first, entry).await?;
                 stream.0.write_ended();
             }
@@ -162,7 +162,11 @@ async fn exchange(
             let (entry, quiet, idle) = (Arc::clone(entry), timeouts.quiet_stream, timeouts.idle);
             let end = End::of(visit);
             let exchange = Upgraded { reader, writer, stream, entry, quiet, idle, end };
-            shared.visits.spawn(until_cut(shared.cut.clone(), exchange.run(visitor, Arc::clone(visit))));
+            ingress
+                .runtime
+                .tasks
+                .visitors
+                .spawn(until_cut(ingress.runtime.shutdown.cut.clone(), exchange.run(visitor, Arc::clone(visit))));
             return Ok(response(head, ForwardedBody::empty()));
         }
         (true, None) => return Err(Failure::LocalBroken),
@@ -189,7 +193,7 @@ async fn begin(
     entry: &Entry,
 ) -> Result<(Held, FrameReader), Failure> {
     entry.let_go();
-    let (stream, permit) = course.open(&visit.shared, first).await?;
+    let (stream, permit) = course.open(&visit.ingress, first).await?;
     entry.hold(&stream, permit);
     let stream = Held(stream);
     let reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));

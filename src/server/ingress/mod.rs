@@ -12,6 +12,7 @@ pub(crate) mod entry;
 pub(crate) mod error_page;
 pub(crate) mod forward;
 pub(crate) mod headers;
+pub(crate) mod limits;
 pub(crate) mod observe;
 pub(crate) mod pipeline;
 pub(crate) mod upstream;
@@ -25,16 +26,17 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body::Body;
 use ipnet::IpNet;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::Shared;
 use super::metrics::Limit;
-use crate::limits::{AddressPermit, Permit, Permits};
+use crate::limits::{AddressPermit, Permit, Permits, Seldom};
 use crate::protocol::exchange::Scheme;
 use crate::protocol::login::ServiceKind;
 use crate::routing::Asked;
+use crate::server::directory::Directory;
 use crate::server::directory::offered::Offered;
+use crate::server::directory::ports::{OpenPort, PortServer};
 use crate::server::ingress::entry::ending::Ending;
 use crate::server::ingress::entry::h2_stall::Stalls;
 use crate::server::ingress::entry::lingering_close::Unread;
@@ -43,8 +45,13 @@ use crate::server::ingress::entry::visitor_socket::{Turns, VisitorSocket};
 use crate::server::ingress::entry::wire::Wire;
 pub(crate) use crate::server::ingress::error_page::CODES;
 use crate::server::ingress::error_page::Failure;
+use crate::server::ingress::limits::VisitorLimits;
+use crate::server::ingress::observe::live_requests::LiveRequests;
 use crate::server::ingress::pipeline::request_body::RequestBody;
-use crate::server::lifecycle::settings::Settings;
+use crate::server::runtime::{Runtime, until_cut};
+use crate::server::settings::Settings;
+use crate::telemetry::Traces;
+use crate::transport::listen;
 use crate::transport::streams::Passes;
 use crate::transport::tls;
 use crate::values::Name;
@@ -55,10 +62,53 @@ const SHARE: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
 const LEAST_CONNECTIONS: usize = 8;
 const LEAST_STREAMS: usize = 64;
 
+/// What visitors' connections share.
+#[derive(Debug)]
+pub(crate) struct Ingress {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) directory: Arc<Directory>,
+    /// TLS of the HTTPS listener, if there is one.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) limits: VisitorLimits,
+    /// The requests and connections in progress.
+    pub(crate) live: Arc<LiveRequests>,
+    pub(crate) traces: Traces,
+    /// Limits the log lines about connections that were closed because of `limits.connections`.
+    pub(crate) connection_closed: Seldom,
+}
+
+impl Ingress {
+    /// Returns the current settings. Call it once for each connection or request.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.runtime.settings()
+    }
+
+    /// Accepts visitors until the server stops.
+    pub(crate) fn accept(self: Arc<Self>, listener: TcpListener, door: Door) -> impl Future<Output = ()> {
+        let stop = self.runtime.shutdown.stop.clone();
+        listen::accept_loop(listener, stop, move |socket, peer| accept_visitor(&self, socket, peer, door))
+    }
+}
+
+/// Serves the public ports of `tcp` services.
+#[derive(Debug)]
+pub(crate) struct PublicPorts(pub(crate) Arc<Ingress>);
+
+impl PortServer for PublicPorts {
+    fn serve_port(&self, port: &OpenPort, listener: TcpListener) {
+        let (ingress, name) = (Arc::clone(&self.0), port.name.clone());
+        let accept = listen::accept_loop(listener, port.closed(), move |socket, peer| {
+            accept_connection(&ingress, socket, peer, &name);
+        });
+        let runtime = &self.0.runtime;
+        runtime.tasks.all.spawn(until_cut(runtime.shutdown.stop.clone(), accept));
+    }
+}
+
 /// A visitor's connection, as its requests see it.
 #[derive(Debug)]
 pub(crate) struct Visit {
-    shared: Arc<Shared>,
+    ingress: Arc<Ingress>,
     peer: SocketAddr,
     /// Its address, as every request's head tells it.
     peer_text: HeaderValue,
@@ -82,14 +132,27 @@ pub(crate) struct Visit {
 
 impl Visit {
     fn new(
-        (shared, peer, local, scheme): (Arc<Shared>, SocketAddr, SocketAddr, Scheme),
+        (ingress, peer, local, scheme): (Arc<Ingress>, SocketAddr, SocketAddr, Scheme),
         (ending, turns, unread, stalls): (Arc<Ending>, Turns, Unread, Option<Stalls>),
         permits: (Permit, Option<AddressPermit>),
     ) -> Arc<Self> {
         let peer_text = headers::address_value(peer.ip());
         let passes = Passes::default();
         let rests = stalls.is_some().then(|| Permits::new(crate::server::ingress::entry::lingering_close::AT_ONCE));
-        Arc::new(Self { shared, peer, peer_text, local, scheme, ending, turns, unread, passes, stalls, rests, permits })
+        Arc::new(Self {
+            ingress,
+            peer,
+            peer_text,
+            local,
+            scheme,
+            ending,
+            turns,
+            unread,
+            passes,
+            stalls,
+            rests,
+            permits,
+        })
     }
 
     fn is_http2(&self) -> bool {
@@ -100,12 +163,16 @@ impl Visit {
     fn throw_away(&self, body: RequestBody) {
         let permit = self.rests.as_ref().and_then(Permits::try_acquire);
         if let Some(permit) = permit.filter(|_| !body.is_end_stream()) {
-            let stop = self.shared.stop.clone();
+            let stop = self.ingress.runtime.shutdown.stop.clone();
             let rest = async move {
                 let _permit = permit;
                 stop.run_until_cancelled(crate::server::ingress::entry::lingering_close::discard(body)).await;
             };
-            self.shared.visits.spawn(super::until_cut(self.shared.cut.clone(), rest));
+            self.ingress
+                .runtime
+                .tasks
+                .visitors
+                .spawn(crate::server::runtime::until_cut(self.ingress.runtime.shutdown.cut.clone(), rest));
         }
     }
 
@@ -116,7 +183,7 @@ impl Visit {
     /// The share of one request in what its address may have open at once; a trusted proxy's requests have none.
     fn stream(&self, settings: &Settings) -> Result<Option<Permit>, Failure> {
         let Some(address) = &self.permits.1 else { return Ok(None) };
-        let share = self.shared.streams.fair_share(SHARE, LEAST_STREAMS);
+        let share = self.ingress.directory.streams.fair_share(SHARE, LEAST_STREAMS);
         address.stream(settings.config.limits.per_ip.streams, share).map(Some).ok_or(Failure::AddressBusy)
     }
 }
@@ -147,7 +214,7 @@ pub(crate) enum Door {
 /// A visitor that was let in, before anything is known of what it wants.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    shared: Arc<Shared>,
+    ingress: Arc<Ingress>,
     /// What it goes by for as long as nothing is known of what it wants, and a connection that is not HTTP to its end.
     settings: Arc<Settings>,
     peer: SocketAddr,
@@ -158,17 +225,17 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Lets in whom the limits allow. Others are closed without a word: saying one costs more.
-    fn new(shared: &Arc<Shared>, socket: &TcpStream, peer: SocketAddr) -> Option<Self> {
-        let Some(connection) = shared.connections.try_acquire() else {
-            shared.metrics.limited(Limit::Connections);
-            if let Some(others) = shared.said.connection_closed.turn() {
+    fn new(ingress: &Arc<Ingress>, socket: &TcpStream, peer: SocketAddr) -> Option<Self> {
+        let Some(connection) = ingress.limits.connections.try_acquire() else {
+            ingress.runtime.metrics.limited(Limit::Connections);
+            if let Some(others) = ingress.connection_closed.turn() {
                 tracing::warn!(%peer, others, "closed a connection: there are as many as there may be (`limits.connections`)");
             }
             return None;
         };
         let (peer, local) = (canonical(peer), canonical(socket.local_addr().ok()?));
-        let (shared, settings) = (Arc::clone(shared), shared.settings());
-        let mut admission = Self { shared, settings, peer, local, permits: (connection, None) };
+        let (ingress, settings) = (Arc::clone(ingress), ingress.settings());
+        let mut admission = Self { ingress, settings, peer, local, permits: (connection, None) };
         // Who a proxy speaks for is not known yet.
         if !admission.is_proxied() && !admission.count_address() {
             return None;
@@ -186,14 +253,14 @@ impl Admission {
 
     /// Takes the address's share; `false` if it has none left. A trusted proxy brings many visitors over one address.
     fn count_address(&mut self) -> bool {
-        let Self { shared, settings, peer, permits, .. } = self;
+        let Self { ingress, settings, peer, permits, .. } = self;
         if is_trusted(settings, peer.ip()) {
             return true;
         }
-        let share = shared.connections.fair_share(SHARE, LEAST_CONNECTIONS);
-        permits.1 = shared.visitor_connections.try_acquire_within(peer.ip(), share);
+        let share = ingress.limits.connections.fair_share(SHARE, LEAST_CONNECTIONS);
+        permits.1 = ingress.limits.connections_by_address.try_acquire_within(peer.ip(), share);
         if permits.1.is_none() {
-            shared.metrics.limited(Limit::ConnectionsPerIp);
+            ingress.runtime.metrics.limited(Limit::ConnectionsPerIp);
             tracing::debug!(%peer, "closed a connection: the address has as many as it may");
         }
         permits.1.is_some()
@@ -201,25 +268,32 @@ impl Admission {
 }
 
 /// Takes a visitor in; does not wait.
-pub(crate) fn accept_visitor(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr, door: Door) {
-    if let Some(admission) = Admission::new(shared, &socket, peer) {
-        shared.visits.spawn(super::until_cut(shared.cut.clone(), arrive(admission, socket, door)));
+pub(crate) fn accept_visitor(ingress: &Arc<Ingress>, socket: TcpStream, peer: SocketAddr, door: Door) {
+    if let Some(admission) = Admission::new(ingress, &socket, peer) {
+        ingress.runtime.tasks.visitors.spawn(crate::server::runtime::until_cut(
+            ingress.runtime.shutdown.cut.clone(),
+            arrive(admission, socket, door),
+        ));
     }
 }
 
 /// Takes in a connection to the port of the `tcp` service `name`; does not wait.
-pub(crate) fn accept_connection(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr, name: &Name) {
-    let offered = shared.registry.by_name(name);
+pub(crate) fn accept_connection(ingress: &Arc<Ingress>, socket: TcpStream, peer: SocketAddr, name: &Name) {
+    let offered = ingress.directory.registry.by_name(name);
     let Some(offered) = offered.filter(|offered| offered.service.kind() == ServiceKind::Tcp) else {
         return crate::server::ingress::entry::raw::reset(&socket);
     };
-    let admission = Admission::new(shared, &socket, peer);
+    let admission = Admission::new(ingress, &socket, peer);
     // No PROXY protocol here: whoever connects counts.
     if let Some(mut admission) = admission
         && (!admission.is_proxied() || admission.count_address())
     {
         let serve = async move { crate::server::ingress::entry::raw::serve(admission, offered, socket, &[]).await };
-        shared.visits.spawn(super::until_cut(shared.cut.clone(), serve));
+        ingress
+            .runtime
+            .tasks
+            .visitors
+            .spawn(crate::server::runtime::until_cut(ingress.runtime.shutdown.cut.clone(), serve));
     }
 }
 
@@ -233,12 +307,12 @@ enum Wanted {
 
 /// From a fresh connection to its end.
 async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
-    let (shared, timeouts) = (Arc::clone(&admission.shared), admission.settings.config.timeouts);
+    let (ingress, timeouts) = (Arc::clone(&admission.ingress), admission.settings.config.timeouts);
     let wanted = tokio::select! {
         biased;
         wanted = timeout(timeouts.head, what_it_wants(&mut admission, socket, door)) => wanted,
         // Nothing was asked yet.
-        () = shared.stop.cancelled() => return,
+        () = ingress.runtime.shutdown.stop.cancelled() => return,
     };
     let peer = admission.peer;
     match wanted {
@@ -248,11 +322,11 @@ async fn arrive(mut admission: Admission, socket: TcpStream, door: Door) {
             let signs = (Arc::clone(&ending), turns.clone(), unread.clone());
             let socket = VisitorSocket::new(wire, signs, &timeouts);
             let stalls = is_http2.then(Stalls::default);
-            let Admission { shared, settings, peer, local, permits } = admission;
+            let Admission { ingress, settings, peer, local, permits } = admission;
             let head_size = settings.config.limits.head_size;
             // Each request takes what counts by then.
             drop(settings);
-            let visit = Visit::new((shared, peer, local, scheme), (ending, turns, unread, stalls), permits);
+            let visit = Visit::new((ingress, peer, local, scheme), (ending, turns, unread, stalls), permits);
             match is_http2 {
                 // In boxes, so that the many that are HTTP/1.1 do not take as much room.
                 true => {
@@ -288,13 +362,13 @@ async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door)
         let (is_http2, ahead, socket) = arrival.http_version().await?;
         return Ok(Wanted::Http(Wire::Plain(ahead, socket), is_http2, Scheme::Http));
     }
-    let shared = &admission.shared;
+    let ingress = &admission.ingress;
     let TlsHello { name, handshake, ahead } = arrival.tls_hello().await?;
     if let Some(offered) = name.and_then(|name| passes_through(admission, &name)) {
         return Ok(Wanted::Tls(offered, handshake.io, ahead));
     }
-    let tls = shared.https.as_ref().ok_or_else(|| io::Error::other("there is no certificate"))?;
-    let stream = Box::pin(handshake.into_stream(Arc::clone(&tls.config))).await?;
+    let tls = ingress.tls.as_ref().ok_or_else(|| io::Error::other("there is no certificate"))?;
+    let stream = Box::pin(handshake.into_stream(Arc::clone(tls))).await?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
     Ok(Wanted::Http(Wire::Tls(Box::new(stream)), is_http2, Scheme::Https))
 }
@@ -302,7 +376,7 @@ async fn what_it_wants(admission: &mut Admission, socket: TcpStream, door: Door)
 /// The service whose own TLS a visitor of `host` gets, if there is one.
 fn passes_through(admission: &Admission, host: &str) -> Option<Arc<Offered>> {
     let route = admission.settings.router.route(Asked { authority: Some(host), path: "", header: None });
-    crate::server::ingress::upstream::lookup::offered(&admission.shared, &route)
+    crate::server::ingress::upstream::lookup::offered(&admission.ingress, &route)
         .ok()
         .filter(|offered| offered.service.kind() == ServiceKind::Tls)
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::certificate;
-use super::settings::Settings;
 use crate::auth::{AdminToken, TicketKey};
 use crate::schema::Problem;
 use crate::server::options::ServerOptions;
+use crate::server::settings::Settings;
 use crate::telemetry::check_log_file;
 
 /// The key that signs tickets, in `tunnel.tls.dir`.

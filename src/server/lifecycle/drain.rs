@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::protocol::control::Control;
-use crate::server::Shared;
 use crate::server::directory::tunnel::RetireReason;
 use crate::server::ingress::observe::live_requests::LiveRequest;
+use crate::server::lifecycle::Lifecycle;
 
 /// How long connections may take to end after the drain.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -26,36 +25,39 @@ pub struct Drained {
     pub requests_cut: usize,
 }
 
-impl Shared {
+impl Lifecycle {
     /// Ends everything that is open within the drain timeout, and cuts the rest.
     pub(crate) async fn drain(&self) -> Drained {
         let limit = self.settings().config.tunnel.drain_timeout;
-        self.stop.cancel();
-        self.tasks.close();
-        self.visits.close();
-        let tunnels = self.registry.all();
+        self.runtime.shutdown.stop.cancel();
+        self.runtime.tasks.all.close();
+        self.runtime.tasks.visitors.close();
+        let tunnels = self.directory.registry.all();
         tracing::info!(
             tunnels = tunnels.len(),
-            requests = self.exchanges.len(),
+            requests = self.runtime.tasks.exchanges.len(),
             "shutting down; open requests may take {limit:?}"
         );
         for lane in tunnels.iter().flat_map(|tunnel| tunnel.lanes()) {
             lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });
         }
-        let in_time = timeout(limit, self.visits.wait()).await.is_ok();
-        let requests_cut = if in_time { 0 } else { self.exchanges.len() };
+        let in_time = timeout(limit, self.runtime.tasks.visitors.wait()).await.is_ok();
+        let requests_cut = if in_time { 0 } else { self.runtime.tasks.exchanges.len() };
         self.name_open(requests_cut);
-        self.drained.cancel();
+        self.runtime.shutdown.drained.cancel();
         // Those whose login was under way at the start of the drain are among them now.
-        for tunnel in self.registry.all() {
+        for tunnel in self.directory.registry.all() {
             tunnel.retire(RetireReason::Draining);
         }
-        if !in_time || timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
-            self.cut.cancel();
+        if !in_time || timeout(LAST_WORDS, self.runtime.tasks.all.wait()).await.is_err() {
+            self.runtime.shutdown.cut.cancel();
             // What is left is told to end now; nothing of it waits for a peer. The log and the traces have how it did.
-            let _ = timeout(LAST_WORDS, async { tokio::join!(self.tasks.wait(), self.exchanges.wait()) }).await;
+            let _ = timeout(LAST_WORDS, async {
+                tokio::join!(self.runtime.tasks.all.wait(), self.runtime.tasks.exchanges.wait())
+            })
+            .await;
         }
-        self.traces.stop(LAST_SPANS).await;
+        self.ingress.traces.stop(LAST_SPANS).await;
         tracing::info!(requests_cut, "shut down");
         Drained { requests_cut }
     }
@@ -65,8 +67,8 @@ impl Shared {
         if count == 0 {
             return;
         }
-        let open = self.live.ids(|_| true);
-        for request in open.iter().take(NAMED).filter_map(|id| self.live.get(*id)) {
+        let open = self.ingress.live.ids(|_| true);
+        for request in open.iter().take(NAMED).filter_map(|id| self.ingress.live.get(*id)) {
             let LiveRequest { id, client, name, method, path, visitor, started, received, sent, .. } = request;
             tracing::warn!(
                 request = %id, %client, %name, method, path, %visitor, %started, received, sent,
@@ -76,21 +78,6 @@ impl Shared {
         if count > NAMED {
             tracing::warn!("and {} more were cut", count - NAMED);
         }
-    }
-}
-
-/// Runs a task, but not beyond the end of the drain.
-pub(crate) fn until_cut(cut: CancellationToken, work: impl Future<Output = ()>) -> impl Future<Output = ()> {
-    // An asynchronous function would hold it twice: where it was passed in, and where it is polled.
-    boxed_until_cut(cut, Box::pin(work))
-}
-
-/// As [`until_cut`], for what is in a box already.
-pub(crate) async fn boxed_until_cut(cut: CancellationToken, work: impl Future<Output = ()> + Unpin) {
-    tokio::select! {
-        biased;
-        () = cut.cancelled() => {}
-        () = work => {}
     }
 }
 
@@ -109,6 +96,7 @@ mod tests {
     use crate::server::directory::authenticated::Authenticated;
     use crate::server::directory::tunnel::{Lane, Tunnel};
     use crate::server::options::ServerOptions;
+    use crate::server::runtime::until_cut;
     use crate::tenants::clients::Clients;
     use crate::tenants::entry::ClientsFile;
     use crate::values::{InstanceId, LaneId, TunnelId};
@@ -127,16 +115,17 @@ mod tests {
     #[tokio::test]
     async fn a_login_that_ends_during_the_drain_is_drained_too() {
         let dir = tempfile::TempDir::new().unwrap();
-        let shared = server(dir.path()).shared;
+        let lifecycle = server(dir.path()).lifecycle;
         let visitor_leaves = Arc::new(Notify::new());
         let left = Arc::clone(&visitor_leaves);
-        shared.visits.spawn(async move { left.notified().await });
-        let draining = async { shared.drain().await };
+        lifecycle.runtime.tasks.visitors.spawn(async move { left.notified().await });
+        let draining = async { lifecycle.drain().await };
         let late_login = async {
-            shared.stop.cancelled().await;
+            lifecycle.runtime.shutdown.stop.cancelled().await;
             let login = Authenticated::for_tests("alice", InstanceId::random().unwrap(), &["alice"]);
             let (id, secret) = (TunnelId::random().unwrap(), LaneSecret::random().unwrap());
-            let registration = shared.registry.register(login, |login| Tunnel::new(id, login, secret, 10)).unwrap();
+            let registration =
+                lifecycle.directory.registry.register(login, |login| Tunnel::new(id, login, secret, 10)).unwrap();
             let (pipe, _far) = tokio::io::duplex(64);
             let config = MuxConfig { max_streams: 10, yield_first: false, window_growth: WINDOW_GROWTH };
             let (session, _driver) = mux::session(Box::new(pipe), Side::Server, config);
@@ -156,13 +145,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_cut_is_over_before_the_server_is() {
         let dir = tempfile::TempDir::new().unwrap();
-        let shared = server(dir.path()).shared;
-        let exchange = shared.exchanges.token();
-        shared.visits.spawn(until_cut(shared.cut.clone(), async move {
+        let lifecycle = server(dir.path()).lifecycle;
+        let exchange = lifecycle.runtime.tasks.exchanges.token();
+        lifecycle.runtime.tasks.visitors.spawn(until_cut(lifecycle.runtime.shutdown.cut.clone(), async move {
             let _exchange = exchange;
             std::future::pending::<()>().await;
         }));
-        assert_eq!(shared.drain().await, Drained { requests_cut: 1 });
-        assert!(shared.exchanges.is_empty(), "nobody has written down how it ended");
+        assert_eq!(lifecycle.drain().await, Drained { requests_cut: 1 });
+        assert!(lifecycle.runtime.tasks.exchanges.is_empty(), "nobody has written down how it ended");
     }
 }

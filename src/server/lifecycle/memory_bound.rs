@@ -4,11 +4,11 @@
 use std::fmt;
 
 use crate::limits::FREE_HEAD;
+use crate::limits::REMEMBERED_ADDRESSES;
 use crate::link::mux::{self, SPARED};
 use crate::link::write;
 use crate::protocol::frame::MAX_DATA;
 use crate::protocol::json;
-use crate::server::REMEMBERED_ADDRESSES;
 use crate::server::directory::tunnel::MAX_LANES;
 use crate::server::ingress::entry::http::{HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER};
 use crate::server::options::ServerOptions;

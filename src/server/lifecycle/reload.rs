@@ -5,17 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::certificate;
-use super::settings::Settings;
 use crate::schema::{ConfigErrors, Problem};
-use crate::server::Shared;
+use crate::server::lifecycle::Lifecycle;
 use crate::server::options::{Renewed, ServerOptions, shared_origin_warning};
+use crate::server::settings::Settings;
 use crate::telemetry::{LogLevel, check_log_file};
 use crate::tenants::file_store::load_clients;
 
 /// Takes over what the operator has changed, for as long as it lives.
 #[derive(Debug)]
 pub struct Reloader {
-    shared: Arc<Shared>,
+    lifecycle: Arc<Lifecycle>,
     log: Option<LogLevel>,
 }
 
@@ -93,8 +93,8 @@ impl Draft {
 }
 
 impl Reloader {
-    pub(crate) fn new(shared: Arc<Shared>, log: Option<LogLevel>) -> Self {
-        Self { shared, log }
+    pub(crate) fn new(lifecycle: Arc<Lifecycle>, log: Option<LogLevel>) -> Self {
+        Self { lifecycle, log }
     }
 
     /// Reads the set again and takes all of it over, or nothing; says in the log what has come of it. `load` reads
@@ -106,13 +106,13 @@ impl Reloader {
         &self,
         load: impl FnOnce() -> Result<ServerOptions, ConfigErrors> + Send + 'static,
     ) -> Result<Reloaded, NotReloaded> {
-        let _turn = self.shared.reloading.lock().await;
+        let _turn = self.lifecycle.reloading.lock().await;
         let reloaded = self.take_over(load).await;
         match &reloaded {
             Ok(reloaded) => tracing::info!("reloaded; {reloaded}"),
             Err(problems) => tracing::error!("nothing was reloaded, and everything stays as it was:\n{problems}"),
         }
-        *self.shared.refused_reload.lock() = reloaded.as_ref().err().cloned();
+        *self.lifecycle.refused_reload.lock() = reloaded.as_ref().err().cloned();
         reloaded
     }
 
@@ -120,15 +120,15 @@ impl Reloader {
         &self,
         load: impl FnOnce() -> Result<ServerOptions, ConfigErrors> + Send + 'static,
     ) -> Result<Reloaded, NotReloaded> {
-        let shared = &self.shared;
-        let before = shared.settings();
+        let lifecycle = &self.lifecycle;
+        let before = lifecycle.settings();
         let running = Arc::clone(&before);
         let draft = tokio::task::spawn_blocking(move || Draft::new(load(), &running)).await;
         // It fails by itself only when the runtime ends.
         let unread = |error: tokio::task::JoinError| NotReloaded(of_keys(vec![problem("", error.to_string())]));
         let Draft { renewed, settings, mut problems } = draft.map_err(unread)?;
-        let clients = shared.clients_file.read().await;
-        let certificates = shared.certificates.read(renewed.config.clone()).await;
+        let clients = lifecycle.agents.clients_file.read().await;
+        let certificates = lifecycle.certificates.read(renewed.config.clone()).await;
         match (settings, clients, certificates) {
             (Some(settings), Ok(clients), Ok(certificates)) if problems.is_empty() => {
                 let Renewed { config, changed, waiting } = renewed;
@@ -138,7 +138,7 @@ impl Reloader {
                     tracing::warn!("{warning}");
                 }
                 // Nothing is waited for in between, and nothing of it can fail.
-                shared.exchange(settings);
+                lifecycle.apply(settings);
                 let (clients, certificates) = (clients.take_over().is_some(), certificates.take_over());
                 if (&config.log.level, config.log.access) != (&before.config.log.level, before.config.log.access)
                     && let Some(log) = &self.log
@@ -147,7 +147,7 @@ impl Reloader {
                 }
                 if changed.iter().any(|key| ["public.url", "public.routing", "public.redirect_to_https"].contains(key))
                 {
-                    shared.notices(&shared.settings()).send_to_all();
+                    lifecycle.directory.notices(&lifecycle.settings()).send_to_all();
                 }
                 Ok(Reloaded { changed, clients, certificates, waiting })
             }

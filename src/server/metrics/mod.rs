@@ -5,9 +5,8 @@
 //! already (permits, the registry) is asked when the page is asked for.
 
 mod count;
-mod list;
-mod meter;
-mod page;
+pub(crate) mod list;
+pub(crate) mod meter;
 
 use std::sync::Arc;
 
@@ -18,7 +17,6 @@ use crate::telemetry::{Histogram, unix_time};
 use crate::values::{ClientId, Name};
 pub(crate) use count::{Count, Counts};
 pub(crate) use meter::{Meter, Outcome, Totals};
-pub(crate) use page::page;
 
 /// What a server counts.
 #[derive(Debug)]
@@ -26,15 +24,15 @@ pub(crate) struct Metrics {
     /// Of all services together, and of requests that came to none.
     pub(crate) totals: Arc<Totals>,
     /// By client and name; bounded by the names that the operator lists.
-    services: DashMap<(ClientId, Name), Arc<Meter>>,
+    pub(crate) services: DashMap<(ClientId, Name), Arc<Meter>>,
     /// By what was shown, and what came of it.
-    logins: [Counts<{ LoginResult::WORDS.len() }>; Shown::WORDS.len()],
+    pub(crate) logins: [Counts<{ LoginResult::WORDS.len() }>; Shown::WORDS.len()],
     /// From an agent's connection to its lane, or its refusal.
     pub(crate) login_time: Histogram,
-    lanes_ended: Counts<{ LaneEnd::WORDS.len() }>,
-    limits: Counts<{ Limit::WORDS.len() }>,
+    pub(crate) lanes_ended: Counts<{ LaneEnd::WORDS.len() }>,
+    pub(crate) limits: Counts<{ Limit::WORDS.len() }>,
     /// When the server began, in seconds since 1970.
-    started: f64,
+    pub(crate) started: f64,
 }
 
 impl Default for Metrics {
@@ -79,7 +77,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    const WORDS: [&'static str; 11] = [
+    pub(crate) const WORDS: [&'static str; 11] = [
         "connections",
         "connections_per_ip",
         "rate_per_ip",
@@ -107,7 +105,7 @@ pub(crate) enum Shown {
 }
 
 impl Shown {
-    const WORDS: [&'static str; 5] = ["token", "ticket", "join", "invite", "nothing"];
+    pub(crate) const WORDS: [&'static str; 5] = ["token", "ticket", "join", "invite", "nothing"];
 
     pub(crate) fn by(hello: &Hello) -> Self {
         match &hello.proof {
@@ -132,7 +130,7 @@ pub(crate) enum LoginResult {
 }
 
 impl LoginResult {
-    const WORDS: [&'static str; 13] = [
+    pub(crate) const WORDS: [&'static str; 13] = [
         "ok",
         "known",
         "broken",
@@ -174,7 +172,7 @@ pub(crate) enum LaneEnd {
 }
 
 impl LaneEnd {
-    const WORDS: [&'static str; 9] =
+    pub(crate) const WORDS: [&'static str; 9] =
         ["connection", "protocol", "silent", "came_back", "revoked", "disconnected", "spare", "drained", "cut"];
 }
 

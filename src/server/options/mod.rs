@@ -359,8 +359,8 @@ fn positive(table: &mut Table<'_>, key: &str, default: usize) -> NonZeroU32 {
 ///
 /// Worth saying at start-up, too: cookies and scripts of one client's pages then reach those of the others.
 pub fn shared_origin_warning(server: &ServerOptions, clients: &ClientsFile) -> Option<String> {
-    let shared = server.public.routing.contains(&RoutingMode::Path) && clients.clients.len() > 1;
-    shared.then(|| {
+    let lifecycle = server.public.routing.contains(&RoutingMode::Path) && clients.clients.len() > 1;
+    lifecycle.then(|| {
         let domain = &server.public.domain;
         format!(
             "path routing is on for {} clients: all names under {domain}/<name>/ share one browser origin, so the pages \

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Declined;
 use crate::auth::{InviteCode, Token, TokenVerifier, USUAL_COST};
 use crate::protocol::login::{Known, Refusal, Refused};
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::metrics::Limit;
 use crate::tenants::edit::{RedeemError, Redeemed, redeem_invite};
 use crate::tenants::entry::invite_key;
@@ -19,7 +19,7 @@ fn bad_invite() -> Refused {
     )
 }
 
-impl Shared {
+impl Agents {
     /// Buys a token with a code: the invitation is gone afterwards, and the client is in the clients file. Every attempt that
     /// fails counts against `from`, also one with a code that is good; and what can be known before is looked at before the
     /// token is hashed.
@@ -29,12 +29,12 @@ impl Shared {
         client: &ClientId,
         from: IpAddr,
     ) -> Result<Known, Declined> {
-        self.check_failures(from).inspect_err(|_| self.metrics.limited(Limit::FailedLogins))?;
+        self.check_failures(from).inspect_err(|_| self.runtime.metrics.limited(Limit::FailedLogins))?;
         let redeemed = self.try_redeem(code, client, from).await;
         let is_their_fault =
             |declined: &Declined| matches!(declined.refused.code, Refusal::BadInvite | Refusal::NotAllowed);
         if redeemed.as_ref().is_err_and(is_their_fault) {
-            self.failed_logins.failed(from);
+            self.login.failed.failed(from);
         }
         redeemed
     }
@@ -42,7 +42,7 @@ impl Shared {
     async fn try_redeem(self: &Arc<Self>, code: &Secret, client: &ClientId, from: IpAddr) -> Result<Known, Declined> {
         let known = InviteCode::parse(code.expose()).ok();
         let known = known.as_ref();
-        let is_open = || self.clients.invite(code).is_some();
+        let is_open = || self.directory.clients.invite(code).is_some();
         let Some(known) = known.filter(|_| is_open()) else {
             return Err(Declined::because(bad_invite(), self.why_no_invite(known)));
         };
@@ -54,7 +54,7 @@ impl Shared {
         };
         let token = Token::generate().map_err(|error| broken(&error))?;
         // Many logins may arrive with the same code, and a hash takes memory: they wait in the queue.
-        let turn = self.verifier.turn(self.party(client, from), None).await;
+        let turn = self.login.verifier.turn(self.party(client, from), None).await;
         if !is_open() {
             turn.unused();
             return Err(Declined::because(bad_invite(), self.why_no_invite(Some(known))));
@@ -81,11 +81,11 @@ impl Shared {
     /// Whether the id that the newcomer has chosen can be had with this code, as far as the server knows. It costs nothing;
     /// the clients file has the last word. Only who has a code learns whether an id is taken.
     fn check_invited(&self, code: &Secret, client: &ClientId) -> Result<(), Refused> {
-        let Some(invited) = self.clients.invite(code) else { return Ok(()) };
+        let Some(invited) = self.directory.clients.invite(code) else { return Ok(()) };
         let error = match &invited.id {
             Some(id) if id != client => RedeemError::OtherId(client.clone()),
             None if is_reserved_for_operator(client.as_str()) => RedeemError::IdReserved(client.clone()),
-            _ if self.clients.is_taken(client, &invited.key) => RedeemError::IdTaken(client.clone()),
+            _ if self.directory.clients.is_taken(client, &invited.key) => RedeemError::IdTaken(client.clone()),
             _ => return Ok(()),
         };
         Err(Refused::new(Refusal::NotAllowed, error.to_string()))
@@ -95,7 +95,7 @@ impl Shared {
     fn why_no_invite(&self, code: Option<&InviteCode>) -> String {
         let Some(digest) = code.map(InviteCode::digest) else { return "this is no code of an invitation".to_owned() };
         let key = invite_key(&digest);
-        match self.clients.invites().get(&key).filter(|invite| invite.code_hash == digest) {
+        match self.directory.clients.invites().get(&key).filter(|invite| invite.code_hash == digest) {
             Some(invite) => format!("the invitation {key} has expired since {}", invite.expires),
             None => format!("there is no invitation {key}: it was used, was ended, or is of another server"),
         }

@@ -10,7 +10,7 @@ use super::unix_now;
 use crate::auth::{HashError, Ticket, USUAL_COST, Work, work_of};
 use crate::limits::{AddressKey, Party};
 use crate::protocol::login::{Hello, Join, Proof, Refusal, Refused};
-use crate::server::Shared;
+use crate::server::agents::Agents;
 use crate::server::directory::tunnel::{MAX_LANES, Tunnel};
 use crate::server::metrics::Limit;
 use crate::tenants::clients::{Credential, Standing};
@@ -71,11 +71,11 @@ fn why_not(client: &ClientId, proof: Option<&Proof>, standing: Standing) -> Stri
     }
 }
 
-impl Shared {
+impl Agents {
     /// Checking a token is costly, and tokens may be guessed. Tickets and lane secrets have 256 bits and are cheap to
     /// check: whoever has one gets in, whatever others have done from the same address.
     pub(crate) fn check_failures(&self, from: IpAddr) -> Result<(), Refused> {
-        self.failed_logins.allowed(from).map_err(|wait| Refused {
+        self.login.failed.allowed(from).map_err(|wait| Refused {
             retry_after_s: Some(wait.seconds()),
             ..Refused::new(Refusal::TooMany, "too many failed logins from this address; try again later")
         })
@@ -86,7 +86,9 @@ impl Shared {
     pub(crate) async fn check_proof(&self, hello: &Hello, from: IpAddr) -> Result<Credential, Declined> {
         let proved = match &hello.proof {
             Some(Proof::Token(token)) => return self.check_token(hello, token, from).await,
-            Some(Proof::Ticket(ticket)) => self.of_ticket(hello, ticket, self.clients.credentials(&hello.client_id)),
+            Some(Proof::Ticket(ticket)) => {
+                self.of_ticket(hello, ticket, self.directory.clients.credentials(&hello.client_id))
+            }
             Some(Proof::Invite(_)) | None => None,
         };
         proved.ok_or_else(|| self.bad_proof(hello))
@@ -95,26 +97,29 @@ impl Shared {
     /// A repeat of a token that was refused is answered at once and counts no more. An address with too many failures has
     /// to wait, but not for clients none of whose tokens were refused to it: those may be neighbours behind one NAT.
     async fn check_token(&self, hello: &Hello, token: &Secret, from: IpAddr) -> Result<Credential, Declined> {
-        let credentials = self.clients.credentials(&hello.client_id);
+        let credentials = self.directory.clients.credentials(&hello.client_id);
         let address = AddressKey::new(from, self.settings().config.limits.per_ip.ipv6_prefix);
-        let asked = self.refused_tokens.question(address, &hello.client_id, token, &credentials);
-        if self.refused_tokens.has(&asked) {
+        let asked = self.login.refused_tokens.question(address, &hello.client_id, token, &credentials);
+        if self.login.refused_tokens.has(&asked) {
             return Err(self.bad_proof(hello));
         }
         let counted_by = match self.check_failures(from) {
-            Ok(()) => &self.failed_logins,
-            Err(_) if !self.refused_tokens.has_of_client(&asked) && self.first_failures.allowed(from).is_ok() => {
-                &self.first_failures
+            Ok(()) => &self.login.failed,
+            Err(_)
+                if !self.login.refused_tokens.has_of_client(&asked)
+                    && self.login.first_failures.allowed(from).is_ok() =>
+            {
+                &self.login.first_failures
             }
             Err(refused) => {
-                self.metrics.limited(Limit::FailedLogins);
+                self.runtime.metrics.limited(Limit::FailedLogins);
                 return Err(refused.into());
             }
         };
         match self.of_token((hello, from), token, credentials).await? {
             Some(credential) => Ok(credential),
             None => {
-                if self.refused_tokens.remember(&asked) {
+                if self.login.refused_tokens.remember(&asked) {
                     counted_by.failed(from);
                 }
                 Err(self.bad_proof(hello))
@@ -124,7 +129,7 @@ impl Shared {
 
     fn bad_proof(&self, hello: &Hello) -> Declined {
         // All have been compared by now: what the log says makes no difference to when the answer leaves.
-        let standing = self.clients.standing(&hello.client_id, Timestamp::now());
+        let standing = self.directory.clients.standing(&hello.client_id, Timestamp::now());
         Declined::because(bad_token(), why_not(&hello.client_id, hello.proof.as_ref(), standing))
     }
 
@@ -158,11 +163,11 @@ impl Shared {
         if credentials.is_empty() {
             self.check_rate(from, USUAL_COST)?;
             // The answer is known; the time it takes is the point.
-            let _ = self.verifier.verify(party(), token, None).await;
+            let _ = self.login.verifier.verify(party(), token, None).await;
         }
         for credential in credentials {
             self.check_rate(from, work_of(&credential.hash).map_or(USUAL_COST, Work::cost))?;
-            match self.verifier.verify(party(), token, Some(&credential.hash)).await {
+            match self.login.verifier.verify(party(), token, Some(&credential.hash)).await {
                 Ok(true) => return Ok(Some(credential)),
                 Ok(false) => {}
                 Err(error @ (HashError::Broken(_) | HashError::TooCostly(..))) => {
@@ -182,8 +187,8 @@ impl Shared {
 
     /// Counts an argon2 computation for `from`, by its cost.
     pub(crate) fn check_rate(&self, from: IpAddr, cost: u64) -> Result<(), Refused> {
-        self.login_checks.take(from, cost).map_err(|wait| {
-            self.metrics.limited(Limit::FailedLogins);
+        self.login.checks.take(from, cost).map_err(|wait| {
+            self.runtime.metrics.limited(Limit::FailedLogins);
             Refused {
                 retry_after_s: Some(wait.seconds()),
                 ..Refused::new(Refusal::TooMany, "too many logins from this address; try again later")
@@ -198,12 +203,12 @@ impl Shared {
     }
 
     pub(crate) fn check_join(&self, hello: &Hello, join: &Join, from: IpAddr) -> Result<Arc<Tunnel>, Declined> {
-        let tunnel = self.registry.tunnel(&hello.client_id, join.tunnel_id);
+        let tunnel = self.directory.registry.tunnel(&hello.client_id, join.tunnel_id);
         let Some(tunnel) = tunnel.filter(|tunnel| self.is_still_good(tunnel)) else {
             return Err(Refused::new(Refusal::WrongNode, "the tunnel that this lane wants to join is not here").into());
         };
         if !tunnel.secret().matches(&join.lane_secret) {
-            self.failed_logins.failed(from);
+            self.login.failed.failed(from);
             let why = format!("a lane wanted to join a tunnel of `{}` with a wrong secret", hello.client_id);
             return Err(Declined::because(bad_token(), why));
         }
@@ -216,7 +221,7 @@ impl Shared {
     /// Whether what the tunnel's agent has logged in with still holds.
     pub(crate) fn is_still_good(&self, tunnel: &Tunnel) -> bool {
         let used = tunnel.credential();
-        self.clients.credentials(tunnel.client()).iter().any(|credential| credential.hash == used.hash)
+        self.directory.clients.credentials(tunnel.client()).iter().any(|credential| credential.hash == used.hash)
     }
 
     /// A fresh ticket for the agent of `tunnel`; `None` if it may not come back.

@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use crate::access::Access;
 use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, Refusal, Refused, ServiceKind, ServiceOffer};
 use crate::routing::RoutingMode;
-use crate::server::Shared;
-use crate::server::agents::domain_verification::NotProved;
+use crate::server::agents::Agents;
 use crate::server::directory::ports::OpenPort;
 use crate::server::directory::service::Service;
 use crate::server::directory::tunnel::Tunnel;
-use crate::server::lifecycle::settings::Settings;
+use crate::server::domain_verification::NotProved;
+use crate::server::settings::Settings;
 use crate::values::{ClientId, Domain, Name};
 
 /// How long it may take to prove all domains of an agent by DNS, and how many questions are asked at once.
@@ -32,7 +32,7 @@ fn not_allowed(message: String) -> Refused {
     Refused::new(Refusal::NotAllowed, message)
 }
 
-impl Shared {
+impl Agents {
     /// Makes services of what an agent offers, if the client may offer all of it. Those that are in `before` and have
     /// not changed are the same ones. What costs something is done last.
     pub(crate) async fn check_services(
@@ -64,7 +64,7 @@ impl Shared {
                 let access = compile_access(offer)?;
                 let proved = offer.domains.iter().filter(|domain| proved.contains(*domain)).cloned().collect();
                 let port = self.open_port(client, offer)?;
-                Ok(Service::new(offer.clone(), access, port, proved, self.metrics.meter(client, &offer.name)))
+                Ok(Service::new(offer.clone(), access, port, proved, self.runtime.metrics.meter(client, &offer.name)))
             }
         };
         offers.iter().map(make).collect()
@@ -74,7 +74,7 @@ impl Shared {
     /// is not asked again, but the operator's list comes first.
     pub(crate) fn may_still_offer(&self, tunnel: &Tunnel, service: &Service) -> bool {
         let (client, offer) = (tunnel.client(), service.offer());
-        let ports = self.clients.tcp_ports(client);
+        let ports = self.directory.clients.tcp_ports(client);
         self.check_name(client, offer).is_ok()
             && self.may_still_have(client, service)
             && service.port().is_none_or(|port| ports.iter().any(|range| range.contains(&port)))
@@ -82,14 +82,14 @@ impl Shared {
 
     fn check_name(&self, client: &ClientId, offer: &ServiceOffer) -> Result<(), Refused> {
         let name = &offer.name;
-        if !self.clients.may_claim(client, name) {
+        if !self.directory.clients.may_claim(client, name) {
             return Err(not_allowed(format!(
                 "the client `{client}` may not claim the name `{name}`, only: {}; {}",
-                list(&self.clients.names(client)),
+                list(&self.directory.clients.names(client)),
                 allowed_by(client, "names", &format!("+{name}"))
             )));
         }
-        if offer.wildcard && !self.clients.may_be_wildcard(client, name) {
+        if offer.wildcard && !self.directory.clients.may_be_wildcard(client, name) {
             return Err(not_allowed(format!(
                 "the client `{client}` may not claim all hosts below `{name}`; {}",
                 allowed_by(client, "names", &format!("'+*.{name}'"))
@@ -100,7 +100,7 @@ impl Shared {
 
     fn check_kind(&self, offer: &ServiceOffer, by_subdomain: bool) -> Result<(), Refused> {
         let name = &offer.name;
-        if offer.kind == ServiceKind::Tls && (self.https.is_none() || !by_subdomain) {
+        if offer.kind == ServiceKind::Tls && (self.directory.listeners.https.is_none() || !by_subdomain) {
             return Err(not_allowed(format!(
                 "the service `{name}` is of the kind tls, which needs `public.https` and routing by subdomain on the server"
             )));
@@ -120,8 +120,8 @@ impl Shared {
     /// Whether the domains of a service are still its client's.
     fn may_still_have(&self, client: &ClientId, service: &Service) -> bool {
         service.offer().domains.iter().all(|domain| {
-            self.clients.may_have_domain(client, domain)
-                || (service.has_verified(domain) && self.clients.owner_of_domain(domain.as_str()).is_none())
+            self.directory.clients.may_have_domain(client, domain)
+                || (service.has_verified(domain) && self.directory.clients.owner_of_domain(domain.as_str()).is_none())
         })
     }
 
@@ -138,9 +138,9 @@ impl Shared {
             if domain.is_within(&settings.config.public.domain) {
                 return Err(not_allowed(format!("`{domain}` belongs to the server itself; claim a name instead")));
             }
-            if !self.clients.may_have_domain(client, domain) {
+            if !self.directory.clients.may_have_domain(client, domain) {
                 // What the operator has given to somebody else is not to be had by any proof.
-                if settings.proofs.is_none() || self.clients.owner_of_domain(domain.as_str()).is_some() {
+                if settings.proofs.is_none() || self.directory.clients.owner_of_domain(domain.as_str()).is_some() {
                     return Err(not_allowed(not_listed(client, domain)));
                 }
                 unlisted.insert(domain.clone());
@@ -173,9 +173,9 @@ impl Shared {
         if offer.kind != ServiceKind::Tcp {
             return Ok(None);
         }
-        let allowed = self.clients.tcp_ports(client);
+        let allowed = self.directory.clients.tcp_ports(client);
         let (port, listener) =
-            self.ports.acquire((client, &offer.name), offer.remote_port, &allowed).map_err(|why| {
+            self.directory.ports.acquire((client, &offer.name), offer.remote_port, &allowed).map_err(|why| {
                 let how = why
                     .allowed_by(offer.remote_port)
                     .map(|ports| format!("; {}", allowed_by(client, "tcp-ports", &ports)));
@@ -183,7 +183,7 @@ impl Shared {
                 Refused::new(why.refusal(), format!("the service `{}` gets no port: {why}{how}", offer.name))
             })?;
         if let Some(listener) = listener {
-            self.serve_port(&port, listener);
+            self.port_server.serve_port(&port, listener);
         }
         Ok(Some(port))
     }

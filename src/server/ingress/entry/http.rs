@@ -14,10 +14,11 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::server::ingress::Ingress;
 use crate::server::ingress::entry::detach_head;
 use crate::server::ingress::entry::visitor_socket::VisitorSocket;
 use crate::server::ingress::{Visit, pipeline};
-use crate::server::{Shared, boxed_until_cut};
+use crate::server::runtime::boxed_until_cut;
 use crate::transport::streams::{self, CloseOnDrop};
 
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
@@ -33,7 +34,7 @@ pub(crate) const HTTP2_SEND_BUFFER: usize = 64 * 1024;
 
 /// Runs the tasks of an HTTP/2 connection, one for each request, where they are counted and can be cut.
 #[derive(Debug, Clone)]
-struct Visits(Arc<Shared>);
+struct Visits(Arc<Ingress>);
 
 impl<F> Executor<F> for Visits
 where
@@ -41,14 +42,18 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        let shared = &self.0;
-        shared.visits.spawn(boxed_until_cut(shared.cut.clone(), streams::run(task, streams::announced())));
+        let ingress = &self.0;
+        ingress
+            .runtime
+            .tasks
+            .visitors
+            .spawn(boxed_until_cut(ingress.runtime.shutdown.cut.clone(), streams::run(task, streams::announced())));
     }
 }
 
 /// Serves HTTP/1.1 and 1.0, with heads of up to `head_size` bytes.
 pub(crate) async fn serve_http1(visit: Arc<Visit>, mut socket: VisitorSocket, head_size: usize) {
-    let shared = Arc::clone(&visit.shared);
+    let ingress = Arc::clone(&visit.ingress);
     let (first_bad, requests) = (socket.watch_http1(), AtomicU64::new(0));
     let service = service_fn(move |mut request| {
         let has_fragment = first_bad.includes(requests.fetch_add(1, Ordering::Relaxed));
@@ -68,7 +73,7 @@ pub(crate) async fn serve_http1(visit: Arc<Visit>, mut socket: VisitorSocket, he
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = shared.stop.cancelled() => {
+        () = ingress.runtime.shutdown.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -95,7 +100,7 @@ pub(crate) async fn serve_http2(
     mut socket: VisitorSocket,
     (head_size, patience): (usize, Duration),
 ) {
-    let shared = Arc::clone(&visit.shared);
+    let ingress = Arc::clone(&visit.ingress);
     let idle = socket.announce_idle();
     let watched = Arc::clone(&visit);
     let marks = socket.watch_http2();
@@ -103,7 +108,7 @@ pub(crate) async fn serve_http2(
         let has_fragment = marks.include(request.headers());
         pipeline::serve(Arc::clone(&visit), request, has_fragment)
     });
-    let connection = http2::Builder::new(Visits(Arc::clone(&shared)))
+    let connection = http2::Builder::new(Visits(Arc::clone(&ingress)))
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(HTTP2_STREAMS)
@@ -118,7 +123,7 @@ pub(crate) async fn serve_http2(
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = poll_fn(|cx| pass(&watched, connection.as_mut(), cx)) => result,
-            () = async { tokio::select! { () = shared.stop.cancelled() => {} () = idle.cancelled() => {} } } => {
+            () = async { tokio::select! { () = ingress.runtime.shutdown.stop.cancelled() => {} () = idle.cancelled() => {} } } => {
                 // The visitor is told which of its requests were taken, and sends others elsewhere.
                 connection.as_mut().graceful_shutdown();
                 poll_fn(|cx| pass(&watched, connection.as_mut(), cx)).await

@@ -47,7 +47,7 @@ pub(crate) async fn serve(admission: Admission, offered: Arc<Offered>, mut socke
     };
     if let Err(failure) = carried {
         tracing::debug!(request = %request_id, visitor = %peer, %name, code = failure.code(), "a connection failed");
-        count(&admission.shared, &failure, &reached, 0);
+        count(&admission.ingress, &failure, &reached, 0);
         if let Reached::Service(meter) = &reached
             && exchange::is_read()
         {
@@ -80,16 +80,16 @@ async fn open(
     (request_id, ahead): (RequestId, &[u8]),
     reached: &mut Reached,
 ) -> Result<Carrier, Failure> {
-    let Admission { shared, settings, peer, local, .. } = admission;
+    let Admission { ingress, settings, peer, local, .. } = admission;
     let deadline = settings.config.timeouts.head;
     let (name, kind) = (offered.service.name(), offered.service.kind());
-    shared.visitors.check(peer.ip()).map_err(Failure::RateLimited)?;
+    ingress.limits.requests.check(peer.ip()).map_err(Failure::RateLimited)?;
     // Of all that a service can ask, a connection can only have the right address.
     if !offered.service.access().allows_address(peer.ip()) {
         return Err(Failure::Forbidden);
     }
     offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
-    let permit = shared.stream_for(offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?;
+    let permit = ingress.directory.stream_for(offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?;
     let about = About {
         request_id,
         visitor: peer.ip(),
@@ -97,14 +97,14 @@ async fn open(
         asked: Asked::Connection(kind),
         span: RequestSpan::none(),
     };
-    let entry = Entry::open(about, (permit, None, None, shared.exchanges.token()), &shared.live);
+    let entry = Entry::open(about, (permit, None, None, ingress.runtime.tasks.exchanges.token()), &ingress.live);
     *reached = Reached::Ledger(None);
     let opened = async {
         let preface = Preface { service: name.clone(), visitor: *peer, server: *local, kind, request_id };
         let mut first = BytesMut::with_capacity(256 + ahead.len());
         preface.put(&mut first).map_err(|_: WireError| Failure::TunnelLost)?;
         frame::put_data(&mut first, ahead);
-        let (stream, permit) = Course::new(offered, deadline).open(shared, &first).await?;
+        let (stream, permit) = Course::new(offered, deadline).open(ingress, &first).await?;
         entry.hold(&stream, permit);
         // From here on, leaving early cuts the stream.
         let stream = Held(stream);

@@ -89,7 +89,7 @@ pub(crate) enum Failure {
     AddressBusy,
     /// The memory for large request heads is used up: in all, of this address or of this client.
     HeadsBusy,
-    /// The service does not let this visitor in: not from this address, or not without its shared secret.
+    /// The service does not let this visitor in: not from this address, or not without its ingress secret.
     Forbidden,
     /// The service of this name asks for a name and a password, and these are not the right ones.
     Unauthorized(Name),

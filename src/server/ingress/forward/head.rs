@@ -19,7 +19,7 @@ use crate::protocol::preface::Preface;
 use crate::routing;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::pipeline::request_body::RequestBody;
-use crate::server::lifecycle::settings::Settings;
+use crate::server::settings::Settings;
 
 /// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade, or of an
 /// extended CONNECT.

@@ -16,7 +16,7 @@ use crate::protocol::fields::{clean_answer_trailers, with_clean_trailers};
 use crate::server::ingress::Visit;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::observe::exchange::Entry;
-use crate::server::until_cut;
+use crate::server::runtime::until_cut;
 use crate::transport::delivery::{Piece, Queued};
 use crate::transport::streams::BEFORE_RESET;
 
@@ -134,8 +134,8 @@ impl ForwardedBody {
         if !open.body.is_end_stream() {
             // Whoever counts bytes does not ask for the end. It must be read all the same: a request that is still
             // being sent would be cut with the stream.
-            let shared = Arc::clone(&open.visit.shared);
-            shared.visits.spawn(until_cut(shared.cut.clone(), open.read_end()));
+            let ingress = Arc::clone(&open.visit.ingress);
+            ingress.runtime.tasks.visitors.spawn(until_cut(ingress.runtime.shutdown.cut.clone(), open.read_end()));
         }
     }
 }

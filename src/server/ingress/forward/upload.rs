@@ -17,7 +17,7 @@ use crate::protocol::frame::Reset;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::observe::exchange::Entry;
 use crate::server::ingress::pipeline::request_body::RequestBody;
-use crate::server::until_cut;
+use crate::server::runtime::until_cut;
 
 /// How long a request that waits to be asked for its body (`Expect: 100-continue`) is held back. The agent asks sooner;
 /// an application may do without asking (RFC 9110, section 10.1.1).
@@ -47,7 +47,7 @@ pub(crate) fn begin(
             visitor.throw_away(body);
         }
     };
-    visit.shared.visits.spawn(until_cut(visit.shared.cut.clone(), upload));
+    visit.ingress.runtime.tasks.visitors.spawn(until_cut(visit.ingress.runtime.shutdown.cut.clone(), upload));
     (sent, asks)
 }
 

@@ -17,7 +17,7 @@ const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATC
 
 /// Begins the span of a request of `visitor`.
 pub(crate) fn begin<B>(visit: &Visit, request: &Request<B>, who: (RequestId, IpAddr)) -> RequestSpan {
-    visit.shared.traces.begin(request.headers(), |facts| describe(visit, request, who, facts))
+    visit.ingress.traces.begin(request.headers(), |facts| describe(visit, request, who, facts))
 }
 
 fn describe<B>(visit: &Visit, request: &Request<B>, (id, visitor): (RequestId, IpAddr), facts: &mut Facts<'_>) {

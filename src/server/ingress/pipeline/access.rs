@@ -8,13 +8,13 @@ use http_body::Body;
 
 use crate::access::{Decision, NotLetIn, Signed, Verifier};
 use crate::limits::{AddressKey, Owner, Portion};
-use crate::server::agents::login::unix_now;
 use crate::server::directory::offered::Offered;
 use crate::server::ingress::Visit;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::pipeline::min_rate::Pace;
 use crate::server::ingress::pipeline::request_body::{HoldError, RequestBody};
-use crate::server::lifecycle::settings::Settings;
+use crate::server::settings::Settings;
+use crate::values::unix_now;
 
 /// Lets `visitor` through to the service that is `offered`, or not. From a request that is let through, what it was let in
 /// with is taken off; if its body had to be read first, it goes on with the same bytes.
@@ -24,7 +24,7 @@ pub(crate) async fn check(
     request: &mut Request<RequestBody>,
     visitor: IpAddr,
 ) -> Result<(), Failure> {
-    let shared = &visit.shared;
+    let ingress = &visit.ingress;
     let (name, access) = (offered.service.name(), offered.service.access());
     if !access.allows_address(visitor) {
         return Err(Failure::Forbidden);
@@ -35,7 +35,8 @@ pub(crate) async fn check(
         Decision::NoCredential => return Err(Failure::Unauthorized(name.clone())),
         Decision::Compare(credential) => {
             let head = settings.config.timeouts.head;
-            let compared = shared.passwords.check(offered.tunnel.client(), access, &credential, visitor, head).await;
+            let compared =
+                ingress.limits.passwords.check(offered.tunnel.client(), access, &credential, visitor, head).await;
             compared.map_err(|why| match why {
                 NotLetIn::Wrong => Failure::Unauthorized(name.clone()),
                 NotLetIn::TooOften(wait) => Failure::RateLimited(wait),
@@ -69,7 +70,7 @@ async fn check_signature(
             service: offered.service.name().clone(),
             address: AddressKey::new(visitor, settings.config.limits.per_ip.ipv6_prefix),
         };
-        let portion = visit.shared.held_bodies.portion(holder);
+        let portion = visit.ingress.limits.held_bodies.portion(holder);
         hold(settings, portion, request.body_mut(), (signed.max_body(), &mut verifier)).await?;
         // The visitor was asked for its body already.
         request.headers_mut().remove(EXPECT);

@@ -24,8 +24,8 @@ use crate::protocol::destination::destination_of;
 use crate::protocol::exchange::{MAX_FIELDS, Scheme};
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
-use crate::server::Shared;
 use crate::server::directory::public_urls::with_port;
+use crate::server::ingress::Ingress;
 use crate::server::ingress::Visit;
 use crate::server::ingress::entry::request_target;
 use crate::server::ingress::error_page;
@@ -37,8 +37,8 @@ use crate::server::ingress::observe::span;
 use crate::server::ingress::observe::span::End;
 use crate::server::ingress::pipeline::request_body::RequestBody;
 use crate::server::ingress::upstream::lookup;
-use crate::server::lifecycle::settings::Settings;
 use crate::server::metrics::Meter;
+use crate::server::settings::Settings;
 use crate::telemetry::RequestSpan;
 use crate::transport::delivery::Piece;
 use crate::transport::whole::WholeBody;
@@ -66,14 +66,14 @@ pub(crate) fn serve(visit: Arc<Visit>, request: Request<Incoming>, has_fragment:
     let whole = if is_http2 { WholeBody::http2 } else { WholeBody::http1 };
     let mut request = request.map(|body| RequestBody::Coming(whole(body)));
     // What counts now counts for all of this request.
-    let settings = visit.shared.settings();
+    let settings = visit.ingress.settings();
     let visitor = {
         let is_trusted = |ip| super::is_trusted(&settings, ip);
         headers::visitor_of(request.headers(), visit.peer.ip(), is_trusted)
     };
     let mut noted = Noted::new((&visit, &settings), &request, (request_id, visitor));
     // Now: an HTTP/2 connection brings hundreds before the first of them runs.
-    let held = hold_head((&visit.shared, &settings), &request, visitor);
+    let held = hold_head((&visit.ingress, &settings), &request, visitor);
     if held.is_err() {
         *request.headers_mut() = HeaderMap::new();
     }
@@ -97,7 +97,7 @@ pub(crate) fn serve(visit: Arc<Visit>, request: Request<Incoming>, has_fragment:
                 tracing::debug!(request = %request_id, visitor = %visit.peer, code = failure.code(), "a request failed");
                 let mut response = failure.answer(request_id, form).map(Either::Left);
                 let sent = send_page(&mut response, is_head);
-                count(&visit.shared, &failure, &reached, sent);
+                count(&visit.ingress, &failure, &reached, sent);
                 if has_fragment && !visit.is_http2() {
                     // What comes behind such a request is not looked at.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -144,12 +144,12 @@ pub(crate) enum Reached {
 
 /// Counts a request or connection that has failed, unless the ledger does, and the bytes of the page that its visitor
 /// gets.
-pub(crate) fn count(shared: &Shared, failure: &Failure, reached: &Reached, sent: usize) {
+pub(crate) fn count(ingress: &Ingress, failure: &Failure, reached: &Reached, sent: usize) {
     if let Some(limit) = failure.limit() {
-        shared.metrics.limited(limit);
+        ingress.runtime.metrics.limited(limit);
     }
     match reached {
-        Reached::Nobody => shared.metrics.totals.failed(error_page::code_number(failure.code())),
+        Reached::Nobody => ingress.runtime.metrics.totals.failed(error_page::code_number(failure.code())),
         Reached::Service(meter) => {
             meter.refused(failure.status(), error_page::code_number(failure.code()));
             meter.sent(sent);
@@ -204,8 +204,8 @@ async fn decide(
     held: Result<Option<Box<HeldHead>>, Failure>,
     (reached, span): (&mut Reached, &mut RequestSpan),
 ) -> Result<Response<AnswerBody>, Failure> {
-    let shared = &visit.shared;
-    shared.visitors.check(visitor).map_err(Failure::RateLimited)?;
+    let ingress = &visit.ingress;
+    ingress.limits.requests.check(visitor).map_err(Failure::RateLimited)?;
     let mut held = held?;
     // A client of a proxy that wants a tunnel through us: we are not that kind of proxy. With a protocol it is how
     // HTTP/2 asks for an upgrade (RFC 8441). A coding beside `chunked`: the application would take the coded body for
@@ -231,7 +231,7 @@ async fn decide(
     }
     match route {
         Route::Service { .. } | Route::Domain(_) => {
-            let offered = lookup::offered(shared, &route)?;
+            let offered = lookup::offered(ingress, &route)?;
             *reached = Reached::Service(Arc::clone(offered.service.meter()));
             if let Some(held) = &mut held {
                 held.charge(Holder::Client(offered.tunnel.client().clone())).map_err(|_| Failure::HeadsBusy)?;
@@ -258,13 +258,13 @@ async fn decide(
 
 /// Charges a large request head for as long as the request waits for its response.
 fn hold_head<B>(
-    (shared, settings): (&Shared, &Settings),
+    (ingress, settings): (&Ingress, &Settings),
     request: &Request<B>,
     visitor: IpAddr,
 ) -> Result<Option<Box<HeldHead>>, Failure> {
     let memory = head_memory(request.headers(), target_length(request.uri()));
     let prefix = settings.config.limits.per_ip.ipv6_prefix;
-    let held = shared.held_heads.hold(memory, || Holder::Address(AddressKey::new(visitor, prefix)));
+    let held = ingress.limits.held_heads.hold(memory, || Holder::Address(AddressKey::new(visitor, prefix)));
     // One that could not be passed on anyway hears so.
     let has_too_many = request.headers().len() > MAX_FIELDS;
     held.map_err(|_| if has_too_many { Failure::HeadTooLarge } else { Failure::HeadsBusy })
@@ -283,7 +283,7 @@ fn https_location(
     authority: Option<&Bytes>,
 ) -> Option<HeaderValue> {
     let public = &settings.config.public;
-    let https = visit.shared.https.as_ref()?;
+    let https_port = visit.ingress.directory.listeners.https?;
     if visit.scheme == Scheme::Https || public.redirect_to_https.is_empty() {
         return None;
     }
@@ -300,7 +300,7 @@ fn https_location(
             let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
             authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(443)
         }
-        _ => https.port,
+        _ => https_port,
     };
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     HeaderValue::try_from(format!("https://{host}{}{target}", with_port(port, 443))).ok()
@@ -326,11 +326,11 @@ fn own_page(
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Failure::MethodNotAllowed);
     }
-    let registry = &visit.shared.registry;
+    let registry = &visit.ingress.directory.registry;
     let parameters = request.uri().query().unwrap_or_default().split('&');
     let health = match parameters.filter_map(|parameter| parameter.strip_prefix("tunnel=")).next().map(Name::new) {
         Some(Ok(name)) if registry.by_name(&name).is_some() => Health::Connected,
-        Some(Ok(name)) if visit.shared.clients.owner_of_name(&name).is_some() => Health::Disconnected,
+        Some(Ok(name)) if visit.ingress.directory.clients.owner_of_name(&name).is_some() => Health::Disconnected,
         // Who watches a name with a slip in it would wait for ever.
         Some(_) => Health::Unknown,
         None if registry.serves_any() => Health::Connected,

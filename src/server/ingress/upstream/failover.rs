@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::Method;
 
 use crate::link::mux::MuxStream;
-use crate::server::Shared;
 use crate::server::directory::offered::Offered;
 use crate::server::directory::tunnel::{OpenFailure, StreamPermit};
+use crate::server::ingress::Ingress;
 use crate::server::ingress::error_page::Failure;
 use crate::values::TunnelId;
 
@@ -31,13 +31,13 @@ impl Course {
     }
 
     /// Opens a stream and sends `first` on it. A tunnel that takes none is passed over, if there is another one.
-    pub(crate) async fn open(&mut self, shared: &Shared, first: &[u8]) -> Result<(MuxStream, StreamPermit), Failure> {
+    pub(crate) async fn open(&mut self, ingress: &Ingress, first: &[u8]) -> Result<(MuxStream, StreamPermit), Failure> {
         loop {
             match self.now.tunnel.open(first, self.deadline).await {
                 Ok(opened) => return Ok(opened),
                 // The limit is the same wherever it goes.
                 Err(failure @ OpenFailure::ClientBusy) => return Err(failure.into()),
-                Err(failure) if !self.turn(shared) => return Err(failure.into()),
+                Err(failure) if !self.turn(ingress) => return Err(failure.into()),
                 Err(_) => {}
             }
         }
@@ -45,17 +45,17 @@ impl Course {
 
     /// Turns to another tunnel with a request that has failed, if there is one and the request may be sent again: the
     /// application has not seen it, or it does no harm to be asked twice (RFC 9110, section 9.2.2).
-    pub(crate) fn may_go_on(&mut self, shared: &Shared, failure: &Failure, method: &Method) -> bool {
+    pub(crate) fn may_go_on(&mut self, ingress: &Ingress, failure: &Failure, method: &Method) -> bool {
         let may_repeat = *failure == Failure::TunnelLost && method.is_idempotent();
-        (failure.is_before_the_application() || may_repeat) && self.turn(shared)
+        (failure.is_before_the_application() || may_repeat) && self.turn(ingress)
     }
 
-    fn turn(&mut self, shared: &Shared) -> bool {
+    fn turn(&mut self, ingress: &Ingress) -> bool {
         self.tried.push(self.now.tunnel.id());
         if self.tried.len() >= ATTEMPTS {
             return false;
         }
-        match shared.registry.another(&self.now, &self.tried) {
+        match ingress.directory.registry.another(&self.now, &self.tried) {
             Some(next) => self.now = next,
             None => return false,
         }

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::{ServerCertificate, public_chains, self_made_names};
 use crate::certs::{CertError, NamedChain, Own, OwnFile, SelfMade, SniCertificates, WatchedFiles};
 use crate::schema::Problem;
-use crate::server::agents::login::unix_now;
 use crate::server::options::{OwnCertificate, ServerOptions};
+use crate::values::unix_now;
 
 /// How often the ends of certificates are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(12 * 60 * 60);

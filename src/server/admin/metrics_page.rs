@@ -8,11 +8,11 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, prometheus_text};
 use prometheus_client::registry::Registry;
 
-use super::list::{self, Kind, Listed};
-use super::meter::CLASSES;
-use super::{LaneEnd, Limit, LoginResult, Meter, Shown};
-use crate::server::Shared;
 use crate::server::ingress::CODES;
+use crate::server::lifecycle::Lifecycle;
+use crate::server::metrics::list::{self, Kind, Listed};
+use crate::server::metrics::meter::CLASSES;
+use crate::server::metrics::{LaneEnd, Limit, LoginResult, Meter, Shown};
 use crate::telemetry::{Histogram, LogState, ProcessFigures};
 
 /// All metrics as text, and its type. Walks everything that is connected, and asks the system: not for a thread that
@@ -20,34 +20,35 @@ use crate::telemetry::{Histogram, LogState, ProcessFigures};
 ///
 /// # Errors
 /// There is no memory for the text.
-pub(crate) fn page(shared: &Arc<Shared>) -> Result<(String, &'static str), fmt::Error> {
-    shared.forget_meters();
+pub(crate) fn page(lifecycle: &Arc<Lifecycle>) -> Result<(String, &'static str), fmt::Error> {
+    lifecycle.agents.forget_meters();
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page(Arc::clone(shared))));
+    registry.register_collector(Box::new(Page(Arc::clone(lifecycle))));
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry)?;
     Ok((text, prometheus_text::CONTENT_TYPE))
 }
 
 #[derive(Debug)]
-struct Page(Arc<Shared>);
+struct Page(Arc<Lifecycle>);
 
 impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut sheet = Sheet(encoder);
-        let shared = &self.0;
-        write_services(&mut sheet, shared)?;
-        write_events(&mut sheet, shared)?;
-        write_state(&mut sheet, shared)?;
-        write_clients(&mut sheet, shared)?;
-        write_guards(&mut sheet, shared)?;
-        write_process(&mut sheet, shared)
+        let lifecycle = &self.0;
+        write_services(&mut sheet, lifecycle)?;
+        write_events(&mut sheet, lifecycle)?;
+        write_state(&mut sheet, lifecycle)?;
+        write_clients(&mut sheet, lifecycle)?;
+        write_guards(&mut sheet, lifecycle)?;
+        write_process(&mut sheet, lifecycle)
     }
 }
 
-fn write_services(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+fn write_services(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
     // No meter is looked at while the map is locked.
-    let mut meters: Vec<Arc<Meter>> = shared.metrics.services.iter().map(|meter| Arc::clone(&meter)).collect();
+    let mut meters: Vec<Arc<Meter>> =
+        lifecycle.runtime.metrics.services.iter().map(|meter| Arc::clone(&meter)).collect();
     meters.sort_by(|one, other| (one.client(), one.name()).cmp(&(other.client(), other.name())));
     let labels = |meter: &'_ Meter| [("client", meter.client().to_string()), ("service", meter.name().to_string())];
     sheet.write(
@@ -75,8 +76,8 @@ fn write_services(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     )
 }
 
-fn write_events(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
-    let metrics = &shared.metrics;
+fn write_events(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
+    let metrics = &lifecycle.runtime.metrics;
     sheet.histogram(&list::REQUEST_TIME, &metrics.totals.time)?;
     sheet.histogram(&list::WAITING, &metrics.totals.waiting)?;
     sheet.histogram(&list::LOCAL, &metrics.totals.local)?;
@@ -93,32 +94,32 @@ fn write_events(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     sheet.histogram(&list::LOGIN_TIME, &metrics.login_time)?;
     let ended = LaneEnd::WORDS.iter().zip(metrics.lanes_ended.iter());
     sheet.write(&list::LANES_ENDED, ended.map(|(reason, count)| ([("reason", *reason)], Value::Whole(count))))?;
-    sheet.one(&list::LOG_LINES_LOST, Value::Whole(shared.log.get().map_or(0, LogState::lost_lines)))
+    sheet.one(&list::LOG_LINES_LOST, Value::Whole(lifecycle.log.get().map_or(0, LogState::lost_lines)))
 }
 
-fn write_state(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
-    let lanes: usize = shared.registry.all().iter().map(|tunnel| tunnel.lanes().len()).sum();
+fn write_state(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
+    let lanes: usize = lifecycle.directory.registry.all().iter().map(|tunnel| tunnel.lanes().len()).sum();
     for (listed, number) in [
-        (&list::TUNNELS, shared.registry.len()),
+        (&list::TUNNELS, lifecycle.directory.registry.len()),
         (&list::LANES, lanes),
-        (&list::STREAMS, shared.streams.in_use()),
-        (&list::STREAMS_MOST, shared.streams.capacity()),
-        (&list::VISITORS, shared.connections.in_use()),
-        (&list::VISITORS_MOST, shared.connections.capacity()),
-        (&list::ADDRESSES, shared.visitor_connections.addresses()),
-        (&list::LOGINS_NOW, shared.logins.in_use()),
+        (&list::STREAMS, lifecycle.directory.streams.in_use()),
+        (&list::STREAMS_MOST, lifecycle.directory.streams.capacity()),
+        (&list::VISITORS, lifecycle.ingress.limits.connections.in_use()),
+        (&list::VISITORS_MOST, lifecycle.ingress.limits.connections.capacity()),
+        (&list::ADDRESSES, lifecycle.ingress.limits.connections_by_address.addresses()),
+        (&list::LOGINS_NOW, lifecycle.agents.login.in_progress.in_use()),
     ] {
         sheet.one(listed, Value::Whole(number as u64))?;
     }
     Ok(())
 }
 
-fn write_clients(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+fn write_clients(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
     let mut clients: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for meter in &shared.metrics.services {
+    for meter in &lifecycle.runtime.metrics.services {
         clients.entry(meter.client().to_string()).or_default();
     }
-    for tunnel in shared.registry.all() {
+    for tunnel in lifecycle.directory.registry.all() {
         let (tunnels, streams) = clients.entry(tunnel.client().to_string()).or_default();
         *tunnels += 1;
         *streams += tunnel.streams() as u64;
@@ -130,23 +131,24 @@ fn write_clients(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     sheet.write(&list::CLIENT_STREAMS, streams)
 }
 
-fn write_guards(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
-    let queues = [("tokens", shared.verifier.load()), ("passwords", shared.passwords.load())];
+fn write_guards(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
+    let queues =
+        [("tokens", lifecycle.agents.login.verifier.load()), ("passwords", lifecycle.ingress.limits.passwords.load())];
     let running = queues.iter().map(|(of, (running, _))| ([("of", *of)], Value::Whole(*running as u64)));
     sheet.write(&list::HASHES_RUNNING, running)?;
     let waiting = queues.iter().map(|(of, (_, waiting))| ([("of", *of)], Value::Whole(*waiting as u64)));
     sheet.write(&list::HASHES_WAITING, waiting)?;
-    sheet.one(&list::HELD, Value::Whole(shared.held_bodies.in_use() as u64))?;
-    sheet.one(&list::CLIENTS, Value::Whole(shared.clients.len() as u64))?;
-    let file_is_good = shared.clients_file.problems().borrow().is_none();
+    sheet.one(&list::HELD, Value::Whole(lifecycle.ingress.limits.held_bodies.in_use() as u64))?;
+    sheet.one(&list::CLIENTS, Value::Whole(lifecycle.directory.clients.len() as u64))?;
+    let file_is_good = lifecycle.agents.clients_file.problems().borrow().is_none();
     sheet.one(&list::FILE_OK, Value::Whole(file_is_good.into()))?;
-    sheet.one(&list::RELOAD_OK, Value::Whole(shared.refused_reload.lock().is_none().into()))?;
-    sheet.one(&list::CERTIFICATES_OK, Value::Whole(shared.certificates.problems().is_empty().into()))?;
-    let certificates = shared.certificates.shown().into_iter();
+    sheet.one(&list::RELOAD_OK, Value::Whole(lifecycle.refused_reload.lock().is_none().into()))?;
+    sheet.one(&list::CERTIFICATES_OK, Value::Whole(lifecycle.certificates.problems().is_empty().into()))?;
+    let certificates = lifecycle.certificates.shown().into_iter();
     let expires = earliest_ends(certificates.map(|shown| ((shown.of, shown.name), shown.expires_unix)));
     let expires = expires.into_iter().map(|((of, name), end)| ([("of", of.to_owned()), ("name", name)], end));
     sheet.write(&list::CERTIFICATE_EXPIRES, expires.map(|(labels, end)| (labels, Value::Whole(end))))?;
-    sheet.one(&list::DRAINING, Value::Whole(shared.stop.is_cancelled().into()))?;
+    sheet.one(&list::DRAINING, Value::Whole(lifecycle.runtime.shutdown.stop.is_cancelled().into()))?;
     sheet.write(&list::BUILD, [([("version", env!("CARGO_PKG_VERSION"))], Value::Whole(1))])
 }
 
@@ -162,7 +164,7 @@ fn earliest_ends(
     ends
 }
 
-fn write_process(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
+fn write_process(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
     let process = ProcessFigures::now();
     for (listed, number) in [
         (&list::RESIDENT, process.resident.map(Value::Whole)),
@@ -171,7 +173,7 @@ fn write_process(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
         (&list::THREADS, process.threads.map(Value::Whole)),
         (&list::FILES, process.files.map(Value::Whole)),
         (&list::FILES_MOST, process.most_files.map(Value::Whole)),
-        (&list::STARTED, Some(Value::Part(shared.metrics.started))),
+        (&list::STARTED, Some(Value::Part(lifecycle.runtime.metrics.started))),
     ] {
         // What the system does not tell is not there at all.
         if let Some(number) = number {
