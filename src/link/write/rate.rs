@@ -11,7 +11,7 @@ pub(super) const MAX_LIMIT: usize = 192 * 1024;
 pub(super) const MIN_LIMIT: usize = 16 * 1024;
 
 /// Bytes before the rate of the link is known.
-const FIRST_LIMIT: usize = 128 * 1024;
+const FIRST_LIMIT: usize = 64 * 1024;
 
 /// How long queued data waits for the link, where [`MIN_LIMIT`] permits.
 const TARGET: Duration = Duration::from_millis(100);
