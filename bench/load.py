@@ -158,6 +158,27 @@ def stream(to):
     return {"seconds": time.monotonic() - counted_from, "bytes": got}
 
 
+def crowd(to):
+    """So many downloads side by side that never end, until it is told; `skip` seconds pass before it is ready."""
+    visitors = []
+    for _ in range(to.parallel):
+        visitors.append(Visitor(to, to.patience))
+        visitors[-1].ask(b"GET", to.path)
+    got = [0] * to.parallel
+
+    def read(at):
+        room = bytearray(PIECE)
+        while count := visitors[at].sock.recv_into(room):
+            got[at] += count
+
+    for at in range(to.parallel):
+        threading.Thread(target=read, args=(at,), daemon=True).start()
+    time.sleep(to.skip)
+    begin, before = time.monotonic(), sum(got)
+    wait_to_be_told()
+    return {"seconds": time.monotonic() - begin, "bytes": sum(got) - before, "started": sum(1 for count in got if count)}
+
+
 def stall(to):
     """A reader that has stopped in the middle of a download."""
     visitor = Visitor(to)
@@ -172,7 +193,7 @@ def stall(to):
 
 def pings(to):
     """Small requests one at a time on one connection."""
-    visitor, times = Visitor(to), []
+    visitor, times = Visitor(to, to.patience), []
     end = time.monotonic() + to.seconds
     while (begin := time.monotonic()) < end:
         visitor.ask(b"GET", "/100")
@@ -220,7 +241,7 @@ def fresh(to):
     times = []
     end = time.monotonic() + to.seconds
     while (begin := time.monotonic()) < end:
-        visitor = Visitor(to)
+        visitor = Visitor(to, to.patience)
         visitor.ask(b"GET", "/100", b"Connection: close")
         visitor.begun = visitor.sock.recv(65536)
         times.append(time.monotonic() - begin)
@@ -271,7 +292,7 @@ def hold(to):
     return {"count": len(held)}
 
 
-KINDS = (check, download, upload, stream, stall, pings, counted, patient_pings, fresh, websocket, hold)
+KINDS = (check, download, upload, stream, crowd, stall, pings, counted, patient_pings, fresh, websocket, hold)
 
 
 def main():
@@ -287,6 +308,7 @@ def main():
     parser.add_argument("--what", choices=["websocket", "wait"])
     for name, start in (("parallel", 1), ("size", 0), ("count", 0)):
         parser.add_argument(f"--{name}", type=int, default=start)
+    parser.add_argument("--patience", type=float, default=DEADLINE)
     for name in ("seconds", "skip"):
         parser.add_argument(f"--{name}", type=float, default=0)
     to = parser.parse_args()

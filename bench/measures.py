@@ -152,6 +152,19 @@ def beside(contender, scale, what):
     return figures
 
 
+def beside_many(contender, scale, downloads, what):
+    """Small requests one at a time beside many downloads that never end: on one connection (`pings`), or each on a
+    connection of its own (`fresh`)."""
+    contender.restart()
+    words = [*contender.files.words(), "--patience", 100]
+    crowd = Load(contender.place, "crowd", *words, "--parallel", downloads, "--skip", 20)
+    try:
+        seen = load(contender.place, what, *words, "--seconds", 40, seconds=200)
+    finally:
+        ended = crowd.end()
+    return {"p50": seen["p50"], "p99": seen["p99"], "speed": ended["bytes"] / ended["seconds"] / 1e6}
+
+
 def alone(contender, scale):
     """Small requests one at a time, with nothing beside them."""
     seen = load(contender.place, "pings", *contender.files.words(), "--seconds", max(scale.seconds, 3))
@@ -225,6 +238,10 @@ def _links():
                       link=link, only=far, rounds=1)
         yield Measure(f"link-{name}-beside", f"{words}: small requests beside a download", beside, "p99",
                       {"what": "stream"}, quick, link, far, rounds=3)
+    slow, words = Link(1, 80), "1 Mbit/s, 80 ms: small requests beside 64 downloads"
+    for what, how in (("fresh", "each on a new connection, to the first byte"), ("pings", "on one connection")):
+        yield Measure(f"link-80ms-1m-{what}", f"{words}, {how}", beside_many, "p50", {"downloads": 64, "what": what},
+                      link=slow, only=far, rounds=3)
 
 
 MEASURES = [
@@ -274,6 +291,7 @@ GOALS = [
     Goal("link-20ms-100m-beside", "p50", 1.1, "rathole-tls"),
     Goal("link-20ms-100m-beside", "p99", 1.1, "rathole-tls"),
     Goal("link-100ms-400m-download", "speed", 0.95, "rathole-tls"),
+    Goal("link-80ms-1m-fresh", "p50", 1.3, "direct"),
     Goal("memory-websocket", "server_kib", 40),
     Goal("memory-waiting", "server_kib", 32),
 ]

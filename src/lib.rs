@@ -5,6 +5,7 @@
 //! | room | what is in it |
 //! | --- | --- |
 //! | [`cli`] | one file for each sub-command; the only room that knows both sides |
+//! | [`sdk`] | a tower service of this process, served through a tunnel |
 //! | [`server`] | the public side: agents in, visitors in, requests across |
 //! | [`agent`] | the home side: dial, log in, serve streams from the local application |
 //! | [`telemetry`] | logs, histograms, the figures of the process |
@@ -23,7 +24,7 @@
 //! `tests/layering.rs` holds us to it.
 //!
 //! To follow one request: [`server::public`] accepts the visitor and reads its head, [`routing`] finds the name,
-//! [`server::registry`] the tunnel, [`server::tunnel`] a lane, [`transport::mux`] opens the stream; on the other side
+//! [`server::registry`] the tunnel, [`server::tunnel`] a lane, [`link::mux`] opens the stream; on the other side
 //! [`agent`] takes it to the local application, and the answer comes back the same way, piece by piece.
 
 pub mod access;
@@ -38,6 +39,7 @@ pub mod link;
 pub mod protocol;
 pub mod routing;
 pub mod schema;
+pub mod sdk;
 pub mod server;
 pub mod telemetry;
 pub mod tenants;

@@ -1,11 +1,11 @@
-//! Whether anything answers where services lead, looked at once: a self-hoster hears of it before visitors do.
+//! Checks once whether the local applications answer, so that a self-hoster learns of a problem before visitors do.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::local::dial::Dialler;
+use crate::agent::backend::local::dial::Dialler;
 use crate::agent::options::{LocalUrl, Service};
 use crate::protocol::login::ServiceKind;
 use crate::telemetry::LOCAL_LOG;
@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 16;
 
 /// Connects once to each application of `services`, says nothing there, and writes into the log where nothing answers.
-pub async fn look_for_applications(services: &[Service]) {
+pub async fn probe_applications(services: &[Service]) {
     let mut places: Vec<(&Service, &LocalUrl)> = Vec::new();
     for service in services {
         for local in service.locals() {

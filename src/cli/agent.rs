@@ -15,7 +15,7 @@ use super::runtime::Hangups;
 use super::server_file::{flags, setting};
 use super::{Failure, manager, runtime};
 use crate::agent::options::AgentOptions;
-use crate::agent::{Agent, Changes, GivenUp, look_for_applications};
+use crate::agent::{Agent, GivenUp, ServiceChanges, probe_applications};
 use crate::protocol::login::Refusal;
 use crate::schema::Flags;
 use crate::telemetry::start_agent_logs;
@@ -108,10 +108,7 @@ struct LoginArgs {
 pub(super) fn run_agent(args: AgentArgs) -> Result<(), Failure> {
     let flags = args.replaced.put(flags(args.settings));
     let file = AgentFile::new(args.config, flags);
-    let config = match manager::waits_for_outcome() {
-        true => file.read()?,
-        false => file.read_awaiting_token()?,
-    };
+    let config = if manager::waits_for_outcome() { file.read()? } else { file.read_awaiting_token()? };
     run(config, Some(file))
 }
 
@@ -121,13 +118,14 @@ pub(super) fn run_http(args: HttpArgs) -> Result<(), Failure> {
     if args.insecure_skip_verify {
         service.insert("insecure_skip_verify".to_owned(), true.into());
     }
-    run_one(service, "PORT|URL", args.login, args.visitors.split()?)
+    let (access, users) = args.visitors.split()?;
+    run_one(service, "PORT|URL", args.login, access, users)
 }
 
 pub(super) fn run_tcp(args: TcpArgs) -> Result<(), Failure> {
     let mut service = one_service("tcp", args.local);
     service.extend(args.remote_port.map(|port| ("remote_port".to_owned(), i64::from(port).into())));
-    run_one(service, "PORT|ADDR", args.login, (args.visitors.keys(), Users::default()))
+    run_one(service, "PORT|ADDR", args.login, args.visitors.keys(), Users::default())
 }
 
 fn one_service(kind: &str, local: String) -> Keys {
@@ -135,7 +133,7 @@ fn one_service(kind: &str, local: String) -> Keys {
 }
 
 /// Runs an agent with one service; `local` is the name of the argument that says where it leads.
-fn run_one(mut service: Keys, local: &str, login: LoginArgs, (access, users): (Keys, Users)) -> Result<(), Failure> {
+fn run_one(mut service: Keys, local: &str, login: LoginArgs, access: Keys, users: Users) -> Result<(), Failure> {
     service.extend(login.name.map(|name| ("name".to_owned(), name.into())));
     let level = match login.verbose {
         0 => "warn",
@@ -163,33 +161,31 @@ fn run_one(mut service: Keys, local: &str, login: LoginArgs, (access, users): (K
     run(config(users.asked(&access)?)?, None)
 }
 
-/// Runs an agent to its end; what changes in `file` is taken over meanwhile.
+/// Runs an agent to its end, and reloads `file` when it changes.
 fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
     let logs = start_agent_logs(&config.log, std::io::stdout().is_terminal()).map_err(Failure::other)?;
     runtime::raise_file_limit();
     runtime::single_threaded()?.block_on(async {
         let client = config.client_id.clone();
         let token = config.token.clone();
-        let agent = match manager::waits_for_outcome() {
-            true => Agent::new(config.clone())?.ending_if_refused(),
-            false => Agent::new(config.clone())?,
-        };
+        let agent = Agent::new(config.clone())?;
+        let agent = if manager::waits_for_outcome() { agent.exiting_if_refused() } else { agent };
         let tasks = TaskTracker::new();
         let stop = runtime::stop_on_signals(&tasks, logs.last_lines())?;
-        // Before anybody is told that it runs: whoever hears that may send a signal at once. Without a file, it ends
-        // the agent.
+        // Before the service manager is told that the agent runs: it may send a signal immediately. Without a file, SIGHUP
+        // ends the agent.
         let file = file.map(|file| Hangups::new().map(|hangups| (file, hangups))).transpose()?;
         manager::keep_awake(&tasks);
         manager::ready();
         let services = config.services.clone();
-        tasks.spawn(async move { look_for_applications(&services).await });
+        tasks.spawn(async move { probe_applications(&services).await });
         let status = tasks.spawn(show_status(agent.state(), client));
         let following = follow(file, config, agent.changes());
         let result = tokio::select! {
             result = manager::run_until(stop.clone(), agent.run(stop)) => result.map_err(Failure::from),
             never = following => match never {},
         };
-        // It ends with the agent; what it printed last should be seen whole.
+        // It ends with the agent, after it has printed everything.
         drop(agent);
         let _ = status.await;
         if let Err(Failure::GivenUp(GivenUp::Refused { code: Refusal::BadToken, .. })) = &result {
@@ -202,7 +198,7 @@ fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
 }
 
 /// Never ends.
-async fn follow(file: Option<(AgentFile, Hangups)>, started: AgentOptions, changes: Changes) -> Infallible {
+async fn follow(file: Option<(AgentFile, Hangups)>, started: AgentOptions, changes: ServiceChanges) -> Infallible {
     match file {
         Some((file, hangups)) => file.follow(hangups, started, changes).await,
         None => std::future::pending().await,

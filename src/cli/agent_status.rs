@@ -1,4 +1,4 @@
-//! What a self-hoster sees of a running agent: where it can be reached, and what keeps it from that.
+//! Prints the status of a running agent: its public addresses, or why it has none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::agent::options::{LocalUrl, Place, Rule, Service};
-use crate::agent::{Elsewhere, State};
+use crate::agent::{LostName, State};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{PublicService, ServiceKind};
 use crate::values::{ClientId, harmless_line};
 
-/// After so many failed attempts for one reason a reminder is due, and then each time they have doubled.
+/// The number of failed attempts for one reason after which a reminder is printed; it doubles with each reminder.
 const FIRST_REMINDER: u32 = 5;
 
 /// Prints each change of state until the agent has ended.
 pub(super) async fn show_status(mut state: watch::Receiver<State>, client: ClientId) {
-    let mut told = Told::default();
+    let mut printed = Printed::default();
     loop {
         let now = state.borrow_and_update().clone();
-        for news in told.news_of(&now) {
+        for news in printed.notices_for(&now) {
             print!("{}", text_of(&news, &client));
         }
         if now == State::Ended || state.changed().await.is_err() {
@@ -31,54 +31,54 @@ pub(super) async fn show_status(mut state: watch::Receiver<State>, client: Clien
     }
 }
 
-/// What a person wants to hear of.
+/// A change of state that is worth a message.
 #[derive(Debug, PartialEq, Eq)]
-enum News<'a> {
-    /// Visitors can come.
+enum Notice<'a> {
+    /// Visitors can reach the agent.
     Connected { server: &'a str, offered: Offered<'a> },
-    /// What is offered has changed.
+    /// The offered services have changed.
     Changed(Offered<'a>),
     /// This agent has taken over names from other agents.
-    TookOver { names: Vec<Elsewhere>, offered: Offered<'a> },
+    TookOver { names: Vec<LostName>, offered: Offered<'a> },
     /// Other agents have all of this agent's names.
-    Standby { server: &'a str, elsewhere: &'a [Elsewhere] },
+    Standby { server: &'a str, elsewhere: &'a [LostName] },
     /// A change was refused.
     NotChanged(&'a str),
-    /// It failed for a reason that was not told yet.
+    /// It failed for a reason that was not printed yet.
     NotConnected { why: &'a str, retry_in: Duration },
-    /// It has failed for the same reason so many times.
+    /// It has failed repeatedly for the same reason.
     StillNot { attempts: u32, retry_in: Duration },
 }
 
-/// What is offered: as visitors reach it, and as it is configured.
+/// The offered services: as visitors reach them, and as they are configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Offered<'a> {
     public: &'a [PublicService],
     configured: &'a [Service],
     /// The names that another agent has.
-    elsewhere: &'a [Elsewhere],
+    elsewhere: &'a [LostName],
 }
 
-/// What a person was told last. Another lane, or the next attempt with the same result, is no news.
+/// What was printed last. Another lane, or another attempt with the same result, is not printed.
 #[derive(Debug, Default)]
-struct Told {
-    /// The server, and what is offered there.
+struct Printed {
+    /// The server, and the services there.
     connected: Option<(String, Vec<PublicService>, Arc<[Service]>)>,
     /// The names that other agents have.
-    elsewhere: Vec<Elsewhere>,
+    elsewhere: Vec<LostName>,
     /// Whether it was reported that they have all names.
     standby: bool,
     refused: Option<String>,
-    /// The reason, how many attempts failed for it, and when to remind of it.
-    trouble: Option<(String, u32, u32)>,
+    /// The reason, the number of attempts that failed for it, and the number at which to remind of it.
+    failure: Option<(String, u32, u32)>,
 }
 
-impl Told {
-    fn news_of<'a>(&mut self, now: &'a State) -> Vec<News<'a>> {
+impl Printed {
+    fn notices_for<'a>(&mut self, now: &'a State) -> Vec<Notice<'a>> {
         match now {
             State::Connecting | State::Ended => Vec::new(),
             State::Connected { server, services, configured, refused, elsewhere, .. } => {
-                self.trouble = None;
+                self.failure = None;
                 self.standby = false;
                 let offered = Offered { public: services, configured, elsewhere };
                 let now = (server.clone(), services.clone(), Arc::clone(configured));
@@ -86,37 +86,37 @@ impl Told {
                 let mut won = before.into_iter().filter(|lost| services.iter().any(|public| public.name == lost.name));
                 let news = match (self.connected.replace(now), won.next()) {
                     (_, Some(first)) => {
-                        Some(News::TookOver { names: std::iter::once(first).chain(won).collect(), offered })
+                        Some(Notice::TookOver { names: std::iter::once(first).chain(won).collect(), offered })
                     }
                     (Some((at, public, local)), None) if at == *server => {
-                        (public != *services || local != *configured).then_some(News::Changed(offered))
+                        (public != *services || local != *configured).then_some(Notice::Changed(offered))
                     }
-                    _ => Some(News::Connected { server, offered }),
+                    _ => Some(Notice::Connected { server, offered }),
                 };
                 let is_told = std::mem::replace(&mut self.refused, refused.clone()) == *refused;
-                let not_changed = refused.as_deref().filter(|_| !is_told).map(News::NotChanged);
+                let not_changed = refused.as_deref().filter(|_| !is_told).map(Notice::NotChanged);
                 news.into_iter().chain(not_changed).collect()
             }
             State::Standby { server, elsewhere } => {
-                (self.trouble, self.connected) = (None, None);
+                (self.failure, self.connected) = (None, None);
                 let is_told = std::mem::replace(&mut self.standby, true) && self.elsewhere == *elsewhere;
                 self.elsewhere.clone_from(elsewhere);
-                if is_told { Vec::new() } else { vec![News::Standby { server, elsewhere }] }
+                if is_told { Vec::new() } else { vec![Notice::Standby { server, elsewhere }] }
             }
             State::Waiting { why, retry_in } => {
                 (self.connected, self.standby) = (None, false);
-                let news = match &mut self.trouble {
+                let news = match &mut self.failure {
                     Some((before, attempts, remind_at)) if before == why => {
                         *attempts = attempts.saturating_add(1);
                         if attempts < remind_at {
                             return Vec::new();
                         }
                         *remind_at = remind_at.saturating_mul(2);
-                        News::StillNot { attempts: *attempts, retry_in: *retry_in }
+                        Notice::StillNot { attempts: *attempts, retry_in: *retry_in }
                     }
                     _ => {
-                        self.trouble = Some((why.clone(), 1, FIRST_REMINDER));
-                        News::NotConnected { why, retry_in: *retry_in }
+                        self.failure = Some((why.clone(), 1, FIRST_REMINDER));
+                        Notice::NotConnected { why, retry_in: *retry_in }
                     }
                 };
                 vec![news]
@@ -125,16 +125,16 @@ impl Told {
     }
 }
 
-/// What is printed. Much of it comes from the server, which is not to steer this terminal.
-fn text_of(news: &News<'_>, client: &ClientId) -> String {
+/// Returns the message. Much of it comes from the server, which must not control this terminal.
+fn text_of(news: &Notice<'_>, client: &ClientId) -> String {
     let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     match news {
-        News::Connected { server, offered } => {
+        Notice::Connected { server, offered } => {
             format!("{green}connected{green:#} to {} as {client}\n{}", harmless_line(server), text_of_offered(offered))
         }
-        News::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
-        News::TookOver { names, offered } => {
+        Notice::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
+        Notice::TookOver { names, offered } => {
             let names =
                 names.iter().map(|lost| format!("`{}`{}", lost.name, had_by(lost))).collect::<Vec<_>>().join(", ");
             format!(
@@ -143,7 +143,7 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
                 text_of_offered(offered)
             )
         }
-        News::Standby { server, elsewhere } => {
+        Notice::Standby { server, elsewhere } => {
             let mut text = format!(
                 "{yellow}standing by{yellow:#} at {}: this agent receives no visitors\n",
                 harmless_line(server)
@@ -154,18 +154,18 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
             text + "  this agent takes a name when it has been free for 30 s; to serve from both agents, give them two names \
                     (--name) or the same `group`\n"
         }
-        News::NotChanged(why) => format!(
+        Notice::NotChanged(why) => format!(
             "{yellow}not changed:{yellow:#} the server refused: {}\n  \
              everything stays as it was; change the file again, or ask the operator to allow it; the agent retries on \
              its own\n",
             harmless_line(why)
         ),
-        News::NotConnected { why, retry_in } => format!(
+        Notice::NotConnected { why, retry_in } => format!(
             "{yellow}not connected:{yellow:#} {}\n  trying again in {:.1} s; Ctrl-C stops it\n",
             harmless_line(why),
             retry_in.as_secs_f64()
         ),
-        News::StillNot { attempts, retry_in } => format!(
+        Notice::StillNot { attempts, retry_in } => format!(
             "{yellow}still not connected{yellow:#} ({attempts} attempts); trying again in {:.1} s\n",
             retry_in.as_secs_f64()
         ),
@@ -173,19 +173,19 @@ fn text_of(news: &News<'_>, client: &ClientId) -> String {
 }
 
 /// Returns ` from …`, the agent that had a name before.
-fn had_by(lost: &Elsewhere) -> String {
+fn had_by(lost: &LostName) -> String {
     lost.owner().map_or_else(String::new, |owner| format!(" from {owner}"))
 }
 
 /// Returns which agent has a name.
-fn text_of_elsewhere(lost: &Elsewhere) -> String {
+fn text_of_elsewhere(lost: &LostName) -> String {
     match &lost.by {
         Some(_) => format!("{}: {}", lost.name, why_elsewhere(lost)),
         None => format!("{}: free; {}", lost.name, why_elsewhere(lost)),
     }
 }
 
-fn why_elsewhere(Elsewhere { by, before, .. }: &Elsewhere) -> String {
+fn why_elsewhere(LostName { by, before, .. }: &LostName) -> String {
     match (by, before) {
         (Some(by), _) => format!("{} was started later and has the name", harmless_line(by)),
         (None, Some(before)) => format!("the name is reserved for {}, which had it last", harmless_line(before)),
@@ -232,7 +232,7 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
     text
 }
 
-/// Which visitors get in, in short; nothing, if all do.
+/// Summarizes the access conditions; empty if there are none.
 fn conditions_of(access: &AccessPolicy) -> String {
     let networks = |list: &[IpNet]| match list {
         [one] if one.prefix_len() == one.max_prefix_len() => one.addr().to_string(),
@@ -251,7 +251,7 @@ fn conditions_of(access: &AccessPolicy) -> String {
     if conditions.is_empty() { String::new() } else { format!("  ({})", conditions.join(", ")) }
 }
 
-/// When a rule fits.
+/// Describes when a rule matches.
 fn condition_of(rule: &Rule) -> String {
     let path = rule.path.as_ref().map(|path| if path.is_empty() { "/".to_owned() } else { path.clone() });
     let header = rule.header.as_ref().map(|header| match &header.value {
@@ -261,7 +261,7 @@ fn condition_of(rule: &Rule) -> String {
     path.into_iter().chain(header).collect::<Vec<_>>().join(" with ")
 }
 
-/// The local application as a person would write it.
+/// Returns the address of the local application, as a person would write it.
 fn local_of(kind: ServiceKind, local: &LocalUrl) -> String {
     match (kind, local.scheme, &local.place) {
         (ServiceKind::Http, None, Place::Tcp { .. }) => format!("http://{}", local.authority()),
@@ -301,45 +301,45 @@ mod tests {
 
     #[test]
     fn a_reason_is_told_once_and_then_seldom() {
-        let mut told = Told::default();
+        let mut printed = Printed::default();
         let mut heard = Vec::new();
         for attempt in 1..=40 {
-            assert_eq!(told.news_of(&State::Connecting), []);
-            match told.news_of(&waiting("refused")).pop() {
-                Some(News::NotConnected { why: "refused", .. }) => heard.push((attempt, "reason")),
-                Some(News::StillNot { attempts, .. }) if attempts == attempt => heard.push((attempt, "reminder")),
+            assert_eq!(printed.notices_for(&State::Connecting), []);
+            match printed.notices_for(&waiting("refused")).pop() {
+                Some(Notice::NotConnected { why: "refused", .. }) => heard.push((attempt, "reason")),
+                Some(Notice::StillNot { attempts, .. }) if attempts == attempt => heard.push((attempt, "reminder")),
                 None => {}
                 other => panic!("{other:?} at attempt {attempt}"),
             }
         }
         assert_eq!(heard, [(1, "reason"), (5, "reminder"), (10, "reminder"), (20, "reminder"), (40, "reminder")]);
-        assert!(matches!(told.news_of(&waiting("silent"))[..], [News::NotConnected { why: "silent", .. }]));
-        assert!(matches!(told.news_of(&waiting("refused"))[..], [News::NotConnected { why: "refused", .. }]));
+        assert!(matches!(printed.notices_for(&waiting("silent"))[..], [Notice::NotConnected { why: "silent", .. }]));
+        assert!(matches!(printed.notices_for(&waiting("refused"))[..], [Notice::NotConnected { why: "refused", .. }]));
     }
 
     #[test]
     fn a_connection_is_told_once_and_ends_the_trouble() {
-        let mut told = Told::default();
-        assert_eq!(told.news_of(&waiting("lost")).len(), 1);
+        let mut printed = Printed::default();
+        assert_eq!(printed.notices_for(&waiting("lost")).len(), 1);
         let one = connected("a", 1, vec![], None);
-        assert!(matches!(told.news_of(&one)[..], [News::Connected { server: "a", .. }]));
-        assert_eq!(told.news_of(&connected("a", 2, vec![], None)), [], "another lane");
-        assert!(matches!(told.news_of(&waiting("lost"))[..], [News::NotConnected { .. }]), "lost anew");
-        assert_eq!(told.news_of(&one).len(), 1, "and back again");
-        assert_eq!(told.news_of(&State::Ended), []);
+        assert!(matches!(printed.notices_for(&one)[..], [Notice::Connected { server: "a", .. }]));
+        assert_eq!(printed.notices_for(&connected("a", 2, vec![], None)), [], "another lane");
+        assert!(matches!(printed.notices_for(&waiting("lost"))[..], [Notice::NotConnected { .. }]), "lost anew");
+        assert_eq!(printed.notices_for(&one).len(), 1, "and back again");
+        assert_eq!(printed.notices_for(&State::Ended), []);
     }
 
     #[test]
     fn changed_services_are_told_and_so_is_a_refusal() {
-        let mut told = Told::default();
-        told.news_of(&connected("a", 1, vec![], None));
+        let mut printed = Printed::default();
+        printed.notices_for(&connected("a", 1, vec![], None));
         let more = vec![public("alice", &["http://a/"])];
-        assert!(matches!(told.news_of(&connected("a", 1, more.clone(), None))[..], [News::Changed(_)]));
+        assert!(matches!(printed.notices_for(&connected("a", 1, more.clone(), None))[..], [Notice::Changed(_)]));
         let refused = connected("a", 1, more.clone(), Some("not yours"));
-        assert_eq!(told.news_of(&refused), [News::NotChanged("not yours")]);
-        assert_eq!(told.news_of(&refused), []);
-        assert_eq!(told.news_of(&connected("a", 1, more.clone(), None)), [], "put back as it was");
-        assert_eq!(told.news_of(&refused), [News::NotChanged("not yours")], "and tried again");
+        assert_eq!(printed.notices_for(&refused), [Notice::NotChanged("not yours")]);
+        assert_eq!(printed.notices_for(&refused), []);
+        assert_eq!(printed.notices_for(&connected("a", 1, more.clone(), None)), [], "put back as it was");
+        assert_eq!(printed.notices_for(&refused), [Notice::NotChanged("not yours")], "and tried again");
     }
 
     #[test]
@@ -354,7 +354,7 @@ mod tests {
         own.taken_over = true;
         let public = [public("alice", &["http://alice.a/", "http://a/alice/"]), own];
         let offered = Offered { public: &public, configured: &configured, elsewhere: &[] };
-        let text = text_of(&News::Changed(offered), &ClientId::new("alice").unwrap());
+        let text = text_of(&Notice::Changed(offered), &ClientId::new("alice").unwrap());
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(
             plain,
@@ -366,50 +366,51 @@ mod tests {
         );
     }
 
-    fn elsewhere(name: &str, by: Option<&str>) -> Elsewhere {
-        Elsewhere { name: Name::new(name).unwrap(), by: by.map(str::to_owned), before: None }
+    fn elsewhere(name: &str, by: Option<&str>) -> LostName {
+        LostName { name: Name::new(name).unwrap(), by: by.map(str::to_owned), before: None }
     }
 
-    fn standby(elsewhere: Vec<Elsewhere>) -> State {
+    fn standby(elsewhere: Vec<LostName>) -> State {
         State::Standby { server: "a".to_owned(), elsewhere }
     }
 
-    fn plain(news: &News<'_>) -> String {
+    fn plain(news: &Notice<'_>) -> String {
         anstream::adapter::strip_str(&text_of(news, &ClientId::new("alice").unwrap())).to_string()
     }
 
     #[test]
     fn a_standby_and_a_takeover_are_told_with_the_other_agent() {
-        let mut told = Told::default();
+        let mut printed = Printed::default();
         let desktop = "adit 1.0 (linux) on desktop (192.0.2.1)";
         let lost = standby(vec![elsewhere("alice", Some(desktop))]);
-        let news = told.news_of(&lost);
-        let [news @ News::Standby { server: "a", .. }] = &news[..] else { panic!("{news:?}") };
+        let news = printed.notices_for(&lost);
+        let [news @ Notice::Standby { server: "a", .. }] = &news[..] else { panic!("{news:?}") };
         let text = plain(news);
         assert!(text.starts_with("standing by at a: this agent receives no visitors\n"), "{text}");
         assert!(text.contains(&format!("alice: {desktop} was started later and has the name")), "{text}");
-        assert_eq!(told.news_of(&lost), [], "once");
-        assert_eq!(told.news_of(&State::Connecting), []);
+        assert_eq!(printed.notices_for(&lost), [], "once");
+        assert_eq!(printed.notices_for(&State::Connecting), []);
         let free = standby(vec![elsewhere("alice", None)]);
         assert!(
-            plain(&told.news_of(&free)[0]).contains("alice: free; the name is reserved for the agent that had it last")
+            plain(&printed.notices_for(&free)[0])
+                .contains("alice: free; the name is reserved for the agent that had it last")
         );
-        let free = standby(vec![Elsewhere { before: Some(desktop.to_owned()), ..elsewhere("alice", None) }]);
-        let text = plain(&told.news_of(&free)[0]);
+        let free = standby(vec![LostName { before: Some(desktop.to_owned()), ..elsewhere("alice", None) }]);
+        let text = plain(&printed.notices_for(&free)[0]);
         assert!(
             text.contains(&format!("alice: free; the name is reserved for {desktop}, which had it last")),
             "{text}"
         );
         let won = connected("a", 1, vec![public("alice", &["http://a/"])], None);
-        let news = told.news_of(&won);
-        let [news @ News::TookOver { .. }] = &news[..] else { panic!("{news:?}") };
+        let news = printed.notices_for(&won);
+        let [news @ Notice::TookOver { .. }] = &news[..] else { panic!("{news:?}") };
         let text = plain(news);
         assert!(text.starts_with(&format!("TAKING OVER `alice` from {desktop}: visitors reach this agent")), "{text}");
         assert!(text.contains("http://a/"), "{text}");
-        assert_eq!(told.news_of(&won), []);
-        assert_eq!(told.news_of(&lost).len(), 1, "and away again");
-        told.news_of(&waiting("lost"));
-        assert_eq!(told.news_of(&lost).len(), 1, "after a lost connection it is news again");
+        assert_eq!(printed.notices_for(&won), []);
+        assert_eq!(printed.notices_for(&lost).len(), 1, "and away again");
+        printed.notices_for(&waiting("lost"));
+        assert_eq!(printed.notices_for(&lost).len(), 1, "after a lost connection it is news again");
     }
 
     #[test]
@@ -417,7 +418,7 @@ mod tests {
         let configured = configured("[[services]]\nlocal = 3000\n[[services]]\nname = 'blog'\nlocal = 4000");
         let public = [public("alice", &["http://a/"])];
         let lost = [elsewhere("blog", Some("adit on desktop\x1b[2J"))];
-        let text = plain(&News::Changed(Offered { public: &public, configured: &configured, elsewhere: &lost }));
+        let text = plain(&Notice::Changed(Offered { public: &public, configured: &configured, elsewhere: &lost }));
         assert!(text.contains("blog cannot be reached here: adit on desktop[2J was started later"), "{text:?}");
     }
 
@@ -450,9 +451,9 @@ mod tests {
         let services = [public("alice", &[&first, &second])];
         let offered = Offered { public: &services, configured: &[], elsewhere: &[] };
         for (news, shown) in [
-            (News::Connected { server: clear, offered }, "  or http://b/[2J\n"),
-            (News::NotChanged(clear), "refused: [2J\n"),
-            (News::NotConnected { why: clear, retry_in: Duration::from_secs(1) }, " [2J\n"),
+            (Notice::Connected { server: clear, offered }, "  or http://b/[2J\n"),
+            (Notice::NotChanged(clear), "refused: [2J\n"),
+            (Notice::NotConnected { why: clear, retry_in: Duration::from_secs(1) }, " [2J\n"),
         ] {
             let text = text_of(&news, &client);
             assert!(!text.contains(clear) && text.contains(shown), "{text:?}");

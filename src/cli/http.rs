@@ -47,7 +47,7 @@ pub(super) fn is_closed(error: &io::Error) -> bool {
 pub(super) struct Connection {
     sender: SendRequest<Empty<Bytes>>,
     /// Drives the connection.
-    _driver: JoinSet<()>,
+    driver: JoinSet<hyper::Result<()>>,
     runtime: Runtime,
     host: HeaderValue,
     /// When everything has to be complete.
@@ -80,18 +80,15 @@ impl Connection {
         let connect = async {
             let stream = TcpStream::connect(address).await?;
             let mut builder = Builder::new();
-            builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS).title_case_headers(true);
+            builder.max_buf_size(MAX_HEAD).max_headers(MAX_FIELDS);
             let (sender, connection) =
                 builder.handshake(TokioIo::new(stream)).await.map_err(|error| io_error(&error))?;
-            driver.spawn(async move {
-                // Requests report how the connection ends.
-                let _ = connection.await;
-            });
+            driver.spawn(connection);
             Ok(sender)
         };
         let sender = within(&runtime, deadline, connect)?;
         let host = HeaderValue::try_from(address.to_string()).map_err(io::Error::other)?;
-        Ok(Self { sender, _driver: driver, runtime, host, deadline })
+        Ok(Self { sender, driver, runtime, host, deadline })
     }
 
     /// Sends a GET request, and reads the head of the response.
@@ -119,10 +116,20 @@ impl Connection {
             request = request.header(*name, value);
         }
         let request = request.body(Empty::new()).map_err(io::Error::other)?;
-        let sender = &mut self.sender;
+        let (sender, driver) = (&mut self.sender, &mut self.driver);
         let exchange = async {
-            sender.ready().await.map_err(|error| io_error(&error))?;
-            sender.send_request(request).await.map_err(|error| io_error(&error))
+            let sent = match sender.ready().await {
+                Ok(()) => sender.send_request(request).await,
+                Err(closed) => Err(closed),
+            };
+            match sent {
+                Err(error) if error.is_closed() => match driver.join_next().await {
+                    // The driver knows why it has closed the connection.
+                    Some(Ok(Err(cause))) => Err(io_error(&cause)),
+                    _ => Err(io_error(&error)),
+                },
+                sent => sent.map_err(|error| io_error(&error)),
+            }
         };
         let (head, body) = within(&self.runtime, self.deadline, exchange)?.into_parts();
         Ok(Response { status: head.status.as_u16(), headers: head.headers, body })
@@ -156,8 +163,13 @@ fn within<T>(runtime: &Runtime, deadline: Instant, work: impl Future<Output = io
 
 /// Converts an error of the HTTP library. A connection that has ended is [`io::ErrorKind::UnexpectedEof`].
 fn io_error(error: &hyper::Error) -> io::Error {
-    if let Some(cause) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        return io::Error::new(cause.kind(), cause.to_string());
+    if let Some(source) = error.source() {
+        if let Some(cause) = source.downcast_ref::<io::Error>() {
+            return io::Error::new(cause.kind(), cause.to_string());
+        }
+        if let Some(cause) = source.downcast_ref::<hyper::Error>() {
+            return io_error(cause);
+        }
     }
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection");
@@ -165,10 +177,8 @@ fn io_error(error: &hyper::Error) -> io::Error {
     if error.is_parse_too_large() {
         return io::Error::other("its answer is too long");
     }
-    if error.is_parse() {
-        return io::Error::other("it speaks no HTTP");
-    }
-    io::Error::other(error.to_string())
+    // It does not parse, or came before there was a request.
+    io::Error::other("it speaks no HTTP")
 }
 
 /// Returns where a program on this machine reaches a listener at `listens`.
@@ -249,7 +259,7 @@ mod tests {
         let received = server.join().unwrap();
         assert_eq!(
             received,
-            format!("GET /a HTTP/1.1\r\nHost: {address}\r\n\r\nGET /b HTTP/1.1\r\nHost: {address}\r\nX: y\r\n\r\n")
+            format!("GET /a HTTP/1.1\r\nhost: {address}\r\n\r\nGET /b HTTP/1.1\r\nhost: {address}\r\nx: y\r\n\r\n")
         );
     }
 
@@ -276,6 +286,23 @@ mod tests {
             drop(connection);
             server.join().unwrap();
         }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "there is no runtime here to block")]
+    fn data_before_a_request_is_no_http() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"SSH-2.0-x\r\n").unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let mut connection = connect(address);
+        let error = connection.get("/", &[]).err().unwrap();
+        assert_eq!(error.to_string(), "it speaks no HTTP");
+        drop(connection);
+        server.join().unwrap();
     }
 
     #[test]

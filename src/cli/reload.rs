@@ -12,7 +12,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::manager;
 use super::runtime::Hangups;
-use crate::agent::Changes;
+use crate::agent::ServiceChanges;
 use crate::agent::options::{AgentOptions, DEFAULT_AGENT_FILE};
 use crate::files::Watch;
 use crate::schema::{ConfigErrors, Flags};
@@ -68,7 +68,12 @@ impl AgentFile {
     }
 
     /// Takes over what changes in it, for ever, and whenever `hangups` hears of one. `started` is how the agent began.
-    pub(super) async fn follow(self, mut hangups: Hangups, started: AgentOptions, changes: Changes) -> Infallible {
+    pub(super) async fn follow(
+        self,
+        mut hangups: Hangups,
+        started: AgentOptions,
+        changes: ServiceChanges,
+    ) -> Infallible {
         let Self { path, flags, watch } = self;
         let mut watch = or_warn(watch, &path);
         let mut token_file = started.token_file.clone();
@@ -106,7 +111,7 @@ impl AgentFile {
             }
             awaits_token &= !is_read;
             // A corrected configuration takes effect before the agent's next scheduled attempt.
-            changes.ask_at_once();
+            changes.reconnect_now();
             tell(outcome, &mut told);
             manager::ready();
         }
@@ -160,7 +165,7 @@ fn read_again(
     path: &Path,
     flags: &Flags,
     started: &AgentOptions,
-    changes: &Changes,
+    changes: &ServiceChanges,
 ) -> (Outcome, Option<Option<PathBuf>>) {
     let now = match AgentOptions::load(Some(path), flags) {
         Ok(now) => now,
@@ -169,7 +174,7 @@ fn read_again(
     if now.client_id != started.client_id {
         return (Outcome::AnotherClient, None);
     }
-    match changes.make(&now) {
+    match changes.apply(&now) {
         Ok(services) => (Outcome::Read { services, restart: needs_restart(started, &now) }, Some(now.token_file)),
         Err(error) => (Outcome::Refused(error.to_string()), None),
     }

@@ -193,12 +193,10 @@ impl FrameWriter {
 
     /// Sends what there is room for, without waiting.
     fn send_now(&mut self) {
-        let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
-        while !self.gathered.is_empty() {
-            match self.stream.poll_write(&mut cx, &self.gathered) {
-                Poll::Ready(Ok(n)) => self.gathered.advance(n),
-                Poll::Ready(Err(_)) | Poll::Pending => break,
-            }
+        while !self.gathered.is_empty()
+            && let Ok(n @ 1..) = self.stream.write_now(&self.gathered)
+        {
+            self.gathered.advance(n);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Serialize;
@@ -160,12 +160,21 @@ impl ControlWriter {
     /// # Errors
     /// The lane is gone.
     pub fn beat(&mut self) -> Result<(), MessageError> {
-        let cx = &mut Context::from_waker(Waker::noop());
-        if self.poll_rest(cx)?.is_ready() {
+        if self.send_rest_now()? {
             self.rest = Bytes::from(json::encode(&Control::Heartbeat)?);
-            let _ = self.poll_rest(cx)?;
+            self.send_rest_now()?;
         }
         Ok(())
+    }
+
+    /// Sends what there is room for of the last message, and returns whether that is all.
+    fn send_rest_now(&mut self) -> io::Result<bool> {
+        while !self.rest.is_empty()
+            && let n @ 1.. = self.stream.write_now(&self.rest)?
+        {
+            self.rest.advance(n);
+        }
+        Ok(self.rest.is_empty())
     }
 
     /// Sends the rest of the last message.

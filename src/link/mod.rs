@@ -1,7 +1,6 @@
 //! The link between agent and server: a session with streams over a byte pipe, and what crosses a stream.
 
 pub mod body;
-pub mod coalesce;
 pub mod copy;
 pub mod framed;
 pub mod handshake;
@@ -10,3 +9,4 @@ pub mod pulse;
 pub mod silence;
 #[cfg(test)]
 mod testing;
+pub mod write;

@@ -11,15 +11,15 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::coalesce::{self, Drain};
 use super::pulse::Pulse;
+use super::write::{self, Drain, SendBudget};
 use crate::transport::Pipe;
 use crate::values::SessionId;
 use guard::{Guard, Ledger};
@@ -32,11 +32,8 @@ pub use stream::MuxStream;
 
 type Connection = yamux::Connection<Guard>;
 
-/// The largest payload of a yamux frame: larger ones move bulk faster, and these still let others in between.
-const SPLIT_SEND: usize = 64 * 1024;
-
-/// The most that waits on one stream to be sent: yamux queues eleven frames, if the peer's window is as large.
-pub const MOST_QUEUED: usize = 11 * SPLIT_SEND;
+/// The largest payload of a yamux frame, in bytes.
+const SPLIT_SEND: usize = write::MAX_PAYLOAD;
 
 /// What yamux promises each stream at least, whatever its configuration says.
 pub const STREAM_WINDOW: usize = 256 * 1024;
@@ -128,8 +125,11 @@ pub struct Driver {
     drain: Drain,
     yield_first: bool,
     yielded: bool,
-    /// On the way out: yamux has handed over all it had.
-    said: bool,
+}
+
+/// Returns yamux's own limit of streams for a session that is meant for `max_streams` at once.
+pub fn most_streams(max_streams: usize) -> usize {
+    max_streams * 2 + 16
 }
 
 /// Lays a session over `pipe`. What waits on its streams is limited by their windows alone.
@@ -139,7 +139,7 @@ pub fn session(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig) -> (Session, 
 
 /// As [`session`]; what waits on its streams counts in `unread`.
 pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread: Arc<Unread>) -> (Session, Driver) {
-    let streams = config.max_streams * 2 + 16;
+    let streams = most_streams(config.max_streams);
     let mut settings = yamux::Config::default();
     // In this order: each setter asserts against what the others have set so far.
     settings.set_max_connection_receive_window(None);
@@ -151,8 +151,9 @@ pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread
         Side::Server => yamux::Mode::Server,
     };
     let pulse = Arc::new(Pulse::new());
-    let (layer, drain) = coalesce::over(pipe, Arc::clone(&pulse));
-    let ledger = Ledger::new(unread);
+    let budget = Arc::new(SendBudget::default());
+    let (layer, drain) = write::over(pipe, Arc::clone(&pulse), Arc::clone(&budget), streams);
+    let ledger = Ledger::new(unread, budget);
     let layer = Guard::new(layer, Arc::clone(&ledger), side);
     let shared = Arc::new(Shared {
         id: SessionId::next(),
@@ -168,7 +169,7 @@ pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread
         opened: AtomicU64::new(0),
     });
     let yield_first = config.yield_first;
-    let driver = Driver { shared: Arc::clone(&shared), drain, yield_first, yielded: false, said: false };
+    let driver = Driver { shared: Arc::clone(&shared), drain, yield_first, yielded: false };
     (Session(shared), driver)
 }
 
@@ -198,7 +199,7 @@ impl Session {
         if first.is_empty() {
             self.0.driver.wake();
         }
-        // A fresh stream has its window and an empty queue: the first write is ready at once.
+        // A new stream has its window: the first write waits at most for room in the send queue.
         let mut sent = 0;
         while sent < first.len() {
             let written = poll_fn(|cx| {
@@ -287,7 +288,6 @@ impl Driver {
             return Poll::Pending;
         }
         self.yielded = false;
-        self.shared.ledger.begin_turn();
         loop {
             let polled = match self.shared.connection.lock().as_mut() {
                 Some(connection) => connection.poll_next_inbound(cx),
@@ -296,16 +296,13 @@ impl Driver {
             match polled {
                 // Nothing more is read before it is in the ledger: only this task reads.
                 Poll::Ready(Some(Ok(stream))) => inbound(MuxStream::new(stream, &self.shared.ledger)),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(error.to_string())),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(guard::reason(&error))),
                 Poll::Ready(None) => {
                     let broken = self.shared.broken.get().cloned();
                     return Poll::Ready(broken.map_or(Ended::ByPeer, Ended::Broken));
                 }
                 Poll::Pending => break,
             }
-        }
-        if !self.shared.ledger.is_reading() {
-            return Poll::Ready(Ended::Broken(guard::BROKEN.to_owned()));
         }
         self.shared.opener.wake();
         match self.drain.poll_drain(cx) {
@@ -319,7 +316,7 @@ impl Driver {
     /// yamux has a goodbye of its own, but it forgets the streams without waking who reads or writes them: they would
     /// wait for ever. They are cut when the connection is dropped.
     fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.said {
+        loop {
             let polled = match self.shared.connection.lock().as_mut() {
                 Some(connection) => connection.poll_next_inbound(cx),
                 None => return Poll::Ready(()),
@@ -328,15 +325,10 @@ impl Driver {
                 // Too late: it is cut like the others.
                 Poll::Ready(Some(Ok(stream))) => drop(stream),
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                // With room left, yamux has handed over all it had.
-                Poll::Pending if self.drain.has_room() => self.said = true,
-                Poll::Pending => match ready!(self.drain.poll_drain(cx)) {
-                    Ok(()) => {}
-                    Err(_) => return Poll::Ready(()),
-                },
+                // yamux has handed over everything.
+                Poll::Pending => return self.drain.poll_shutdown(cx).map(|_| ()),
             }
         }
-        self.drain.poll_shutdown(cx).map(|_| ())
     }
 }
 
@@ -345,6 +337,7 @@ impl Drop for Driver {
         // Dropped outside of the lock: it wakes readers and writers, which may want the lock.
         let connection = self.shared.connection.lock().take();
         drop(connection);
+        self.shared.ledger.budget.close();
         self.shared.opener.wake();
         self.shared.ended.cancel();
     }

@@ -9,6 +9,7 @@ mod admin;
 pub mod agents;
 pub mod directory;
 pub mod domain_verification;
+pub(crate) mod http_connection;
 pub mod ingress;
 pub mod lifecycle;
 mod metrics;
@@ -37,7 +38,8 @@ use crate::server::directory::registry::Registry;
 use crate::server::directory::{Directory, PublicListeners};
 use crate::server::domain_verification::ResolverError;
 use crate::server::ingress::limits::VisitorLimits;
-use crate::server::ingress::{Door, Ingress, PublicPorts};
+use crate::server::ingress::observe::Observers;
+use crate::server::ingress::{Entrypoint, Ingress, PublicPorts};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate, Sources};
 use crate::server::lifecycle::check::TICKET_KEY;
@@ -144,7 +146,7 @@ fn components(
         directory: Arc::clone(&directory),
         tls: public_tls,
         limits: VisitorLimits::new(&limits, budget.connections)?,
-        live: Arc::default(),
+        observers: Arc::new(Observers::new(Arc::clone(&runtime.metrics))),
         traces,
         connection_closed: LogThrottle::new(NonZeroU32::MIN),
     });
@@ -287,9 +289,9 @@ impl Server {
         let Lifecycle { runtime, directory, agents, certificates, .. } = &*lifecycle;
         let (tasks, Shutdown { stop: stopping, drained, .. }) = (&runtime.tasks.all, &runtime.shutdown);
         tasks.spawn(Arc::clone(agents).accept(listeners.tunnel, agent_tls));
-        tasks.spawn(Arc::clone(&lifecycle.ingress).accept(listeners.http, Door::Http));
+        tasks.spawn(Arc::clone(&lifecycle.ingress).accept(listeners.http, Entrypoint::Http));
         if let Some(listener) = listeners.https {
-            tasks.spawn(Arc::clone(&lifecycle.ingress).accept(listener, Door::Https));
+            tasks.spawn(Arc::clone(&lifecycle.ingress).accept(listener, Entrypoint::Https));
         }
         if let (Some(listener), Some(token)) = (listeners.admin, admin_token) {
             let pin = (certificate.origin != Origin::Operator).then_some(certificate.fingerprint);

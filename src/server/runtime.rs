@@ -16,7 +16,7 @@ pub(crate) struct Runtime {
     /// Tells this server from others. Random for each process.
     pub(crate) node_id: String,
     settings: ArcSwap<Settings>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
     pub(crate) tasks: Tasks,
 }
@@ -26,7 +26,7 @@ impl Runtime {
     /// The system has no randomness.
     pub(crate) fn new(settings: Settings) -> io::Result<Self> {
         let node_id = format!("{:016x}", getrandom::u64().map_err(io::Error::other)?);
-        let (metrics, shutdown, tasks) = (Metrics::default(), Shutdown::default(), Tasks::default());
+        let (metrics, shutdown, tasks) = (Arc::default(), Shutdown::default(), Tasks::default());
         Ok(Self { node_id, settings: ArcSwap::from_pointee(settings), metrics, shutdown, tasks })
     }
 

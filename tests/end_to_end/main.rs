@@ -23,6 +23,7 @@ mod heads;
 mod hostile;
 mod http2;
 mod https;
+mod in_process;
 mod incomplete;
 mod kept;
 mod lanes;

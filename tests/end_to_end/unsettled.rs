@@ -225,12 +225,12 @@ async fn every_refusal_is_asked_about_again_and_a_change_is_asked_about_at_once(
         server.login().await.refuse(code, "not now").await;
         agent.refused(code.word()).await;
         // By now it would wait for minutes.
-        agent.ask_at_once();
+        agent.reconnect_now();
     }
     server.login().await.refuse(Refusal::BadToken, "not now").await;
     agent.refused("bad_token").await;
     agent.change_token("adit_new", vec![service("alice", &app.to_string(), &[])]);
-    agent.ask_at_once();
+    agent.reconnect_now();
     let login = server.login().await;
     let _lane = login.welcome().await;
     agent.connected().await;

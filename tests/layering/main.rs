@@ -46,6 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("agent", &["values", "files", "schema", "protocol", "limits", "transport", "link", "telemetry"]),
+    ("sdk", &["values", "transport", "agent"]),
     ("config", &["values", "files", "schema", "tenants", "telemetry", "server", "agent"]),
     (
         "cli",

@@ -30,6 +30,8 @@ pub enum Place {
     },
     /// A Unix socket, by its absolute path.
     Unix(PathBuf),
+    /// A service in this process, by the name of the tunnel's service. No configuration names it.
+    InProcess,
 }
 
 /// Where an agent finds a local application: a port, `host:port`, `http://host[:port]` (`https`, `h2c` and `tcp` too), or
@@ -47,6 +49,11 @@ pub struct LocalUrl {
 }
 
 impl LocalUrl {
+    /// Returns the address of a service in this process.
+    pub fn in_process() -> Self {
+        Self { scheme: None, place: Place::InProcess, text: "this process".to_owned() }
+    }
+
     /// How it is spoken to: by HTTP/1.1 unless something else was said.
     pub fn scheme(&self) -> LocalScheme {
         self.scheme.unwrap_or(LocalScheme::Http)

@@ -66,6 +66,23 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
+    /// Returns the defaults for an agent that offers `services`. Neither list may be empty.
+    pub fn new(servers: Vec<ServerAddress>, client_id: ClientId, token: Secret, services: Vec<Service>) -> Self {
+        Self {
+            servers,
+            client_id,
+            token,
+            token_is_saved: false,
+            awaited: None,
+            token_file: None,
+            trust: Trust::System,
+            services,
+            max_streams: 4_096,
+            exit_when_replaced: false,
+            log: LogOptions::plain("warn"),
+        }
+    }
+
     /// Reads `file` (without one, [`DEFAULT_AGENT_FILE`]), the process's environment and `flags`; and what they leave open
     /// of server, client and token, in the login that the user has kept.
     ///

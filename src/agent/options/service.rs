@@ -57,6 +57,28 @@ pub struct Service {
 }
 
 impl Service {
+    /// Returns an HTTP service with the defaults of a `[[services]]` section.
+    pub fn new(name: Name, local: LocalUrl) -> Self {
+        Self {
+            name,
+            kind: ServiceKind::Http,
+            local,
+            rules: Vec::new(),
+            remote_port: None,
+            wildcard: false,
+            domains: Vec::new(),
+            group: None,
+            access: AccessPolicy::default(),
+            host_header: HostHeader::Preserve,
+            trust: LocalTrust::System,
+            proxy_protocol: None,
+            remove_identity_headers: false,
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
+            by_flags: false,
+        }
+    }
+
     /// What the server is told of it.
     pub fn offer(&self) -> ServiceOffer {
         ServiceOffer {

@@ -1,314 +1,279 @@
-//! Tests back-pressure in both directions across many pings: every stream keeps making progress.
+//! Tests back-pressure in both directions across many pings: every stream keeps making progress, little is held, and
+//! everything arrives.
 
 use std::sync::atomic::AtomicUsize;
 
-use bytes::{Buf as _, BytesMut};
 use futures_util::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf};
-use tokio::sync::{Notify, mpsc};
+use tokio::io::DuplexStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use super::super::testing::{CONFIG, End};
 use super::*;
+use crate::link::testing::{CONFIG, End};
+use crate::link::write::{MAX_CONTROL, MAX_QUEUED};
+use relay::{Moved, RELAY_BUFFER, Relay};
 
-const PING_EVERY: Duration = Duration::from_millis(100);
+mod earlier;
+mod relay;
+mod slow;
+
 const STREAMS: usize = 8;
-/// Numbers of the relay's own pings begin here.
-const OURS: u32 = 1 << 31;
 
-/// Pings of the relay in one direction: like yamux's, one at a time, but far more often. yamux's own go by the real clock.
-struct Pings {
-    /// When the next is due; `None`: one is not answered yet.
-    next: Mutex<Option<Instant>>,
-    answered: AtomicUsize,
-    again: Notify,
-}
-
-impl Pings {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { next: Mutex::new(Some(Instant::now())), answered: AtomicUsize::new(0), again: Notify::new() })
-    }
-
-    fn is_due(&self) -> bool {
-        self.next.lock().is_some_and(|next| next <= Instant::now())
-    }
-
-    async fn due(&self) {
-        loop {
-            let next = *self.next.lock();
-            match next {
-                Some(next) => return sleep_until(next).await,
-                None => self.again.notified().await,
-            }
-        }
-    }
-
-    fn answer(&self) {
-        *self.next.lock() = Some(Instant::now() + PING_EVERY);
-        self.answered.fetch_add(1, Ordering::Relaxed);
-        self.again.notify_one();
-    }
-}
-
-/// Bytes per second each way: less than the readers take, so that writers wait for the pipe.
-const RATE: usize = 1_000_000;
-
-/// Carries frames in one direction, at [`RATE`], and adds pings between them; `theirs` are those that are answered on this
-/// way.
-async fn relay(
-    mut from: ReadHalf<DuplexStream>,
-    mut to: WriteHalf<DuplexStream>,
-    mine: Arc<Pings>,
-    theirs: Arc<Pings>,
-) -> std::io::Result<()> {
-    let (mut buffer, mut body, mut number) = (BytesMut::with_capacity(4096), 0, OURS);
-    let mut free = Instant::now();
-    loop {
-        while body > 0 && !buffer.is_empty() {
-            let n = buffer.len().min(body);
-            sleep_until(free).await;
-            free = free.max(Instant::now()) + Duration::from_secs(1) * n as u32 / RATE as u32;
-            to.write_all(&buffer[..n]).await?;
-            buffer.advance(n);
-            body -= n;
-        }
-        if body == 0 && buffer.len() >= 12 && !mine.is_due() {
-            let (kind, flags) = (buffer[1], buffer[3]);
-            let length = u32::from_be_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
-            if kind == 2 && flags == 2 && length >= OURS {
-                theirs.answer();
-            } else {
-                to.write_all(&buffer[..12]).await?;
-                body = if kind == 0 { length as usize } else { 0 };
-            }
-            buffer.advance(12);
-            continue;
-        }
-        tokio::select! {
-            biased;
-            () = mine.due(), if body == 0 => {
-                *mine.next.lock() = None;
-                let [n0, n1, n2, n3] = number.to_be_bytes();
-                to.write_all(&[0, 2, 0, 1, 0, 0, 0, 0, n0, n1, n2, n3]).await?;
-                number += 1;
-            }
-            read = from.read_buf(&mut buffer) => if read? == 0 { return Ok(()) },
-        }
-    }
-}
-
-/// Two pipes with a relay between them.
-fn relayed(capacity: usize, tasks: &mut JoinSet<()>) -> (DuplexStream, DuplexStream, [Arc<Pings>; 2]) {
-    let ((near, left), (right, far)) = (tokio::io::duplex(capacity), tokio::io::duplex(capacity));
-    let ((from_left, to_left), (from_right, to_right)) = (tokio::io::split(left), tokio::io::split(right));
-    let [there, back] = [Pings::new(), Pings::new()];
-    let (mine, theirs) = (Arc::clone(&there), Arc::clone(&back));
-    tasks.spawn(async move { drop(relay(from_left, to_right, mine, theirs).await) });
-    let (mine, theirs) = (Arc::clone(&back), Arc::clone(&there));
-    tasks.spawn(async move { drop(relay(from_right, to_left, mine, theirs).await) });
-    (near, far, [there, back])
-}
-
-/// How many bytes were read, one counter for each stream and end.
-#[derive(Clone, Default)]
-struct Moved(Arc<Mutex<Vec<Arc<AtomicUsize>>>>);
-
-impl Moved {
-    fn counter(&self) -> Arc<AtomicUsize> {
-        let counter = Arc::new(AtomicUsize::new(0));
-        self.0.lock().push(Arc::clone(&counter));
-        counter
-    }
-
-    fn all(&self) -> Vec<usize> {
-        self.0.lock().iter().map(|counter| counter.load(Ordering::Relaxed)).collect()
-    }
-}
-
-/// Reads slowly.
+/// A slow reader pauses so long after each piece.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Writes without an end, and reads slowly.
-fn busy(stream: MuxStream, counter: Arc<AtomicUsize>, tasks: &mut JoinSet<()>) {
-    let writer = stream.clone();
-    tasks.spawn(async move { while poll_fn(|cx| writer.poll_write(cx, &[7; SPLIT_SEND])).await.is_ok() {} });
-    tasks.spawn(async move {
-        while let Some(bytes) = poll_fn(|cx| stream.poll_read(cx)).await {
-            counter.fetch_add(bytes.len(), Ordering::Relaxed);
-            sleep(PAUSE).await;
-        }
-    });
-}
-
-/// An end that is yamux alone, as earlier versions of adit are: it holds pongs, and answers one ping at a time.
-fn plain_end(pipe: DuplexStream, moved: Moved) -> impl Future<Output = ()> {
-    let (layer, drain) = coalesce::over(Box::new(pipe), Arc::default());
-    let mut settings = yamux::Config::default();
-    settings.set_split_send_size(SPLIT_SEND);
-    let mut connection = yamux::Connection::new(layer, settings, yamux::Mode::Client);
-    async move {
-        let mut tasks = JoinSet::new();
-        poll_fn(|cx| {
-            while let Poll::Ready(stream) = connection.poll_next_inbound(cx) {
-                let Some(Ok(stream)) = stream else { return Poll::Ready(()) };
-                let (mut reader, mut writer) = stream.split();
-                tasks.spawn(async move { while writer.write_all(&[7; SPLIT_SEND]).await.is_ok() {} });
-                let counter = moved.counter();
-                tasks.spawn(async move {
-                    let mut buffer = [0; 64 * 1024];
-                    while let Ok(n @ 1..) = reader.read(&mut buffer).await {
-                        counter.fetch_add(n, Ordering::Relaxed);
-                        sleep(PAUSE).await;
-                    }
-                });
-            }
-            match drain.poll_drain(cx) {
-                Poll::Ready(Err(_)) => Poll::Ready(()),
-                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-    }
-}
+/// How often progress and what is held are looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What may wait to be read on streams that have their smallest window, when every frame carries something.
 const HELD: usize = STREAMS * (STREAM_WINDOW + STREAM_WINDOW / 16);
 
-/// Half a minute of bulk both ways: in every ten seconds something is read on every stream at each end, and pings are
-/// answered. A window update may wait for five seconds: behind ten frames of 64 KiB on each of eight streams, at [`RATE`].
-async fn goes_on(capacity: usize, is_far_plain: bool) {
+/// What one end has written on all streams, and read from them.
+#[derive(Clone, Default)]
+struct Traffic {
+    written: Moved,
+    read: Moved,
+    /// Bytes that were read and are not those that were written.
+    wrong: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
+
+/// The byte that is written at a place of a stream.
+fn byte_at(place: usize) -> u8 {
+    (place % 251) as u8
+}
+
+/// As much as one write takes, from a place of a stream on.
+fn piece_at(place: usize) -> Vec<u8> {
+    (place..place + SPLIT_SEND).map(byte_at).collect()
+}
+
+impl Traffic {
+    /// Checks and counts what comes at a place of a stream.
+    fn check(&self, counter: &AtomicUsize, bytes: &[u8]) {
+        let place = counter.fetch_add(bytes.len(), Ordering::Relaxed);
+        let wrong = bytes.iter().enumerate().filter(|(at, byte)| **byte != byte_at(place + at)).count();
+        self.wrong.fetch_add(wrong, Ordering::Relaxed);
+    }
+
+    /// Writes on `stream`, on which so many bytes were written, until it is told to stop, and reads slowly.
+    fn run(&self, stream: MuxStream, begun: usize, tasks: &mut JoinSet<()>) {
+        let (writer, written, stop) = (stream.clone(), self.written.counter(), self.stop.clone());
+        written.fetch_add(begun, Ordering::Relaxed);
+        tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                let piece = piece_at(written.load(Ordering::Relaxed));
+                let Ok(n) = poll_fn(|cx| writer.poll_write(cx, &piece)).await else { return };
+                written.fetch_add(n, Ordering::Relaxed);
+            }
+        });
+        let (this, read) = (self.clone(), self.read.counter());
+        tasks.spawn(async move {
+            while let Some(bytes) = poll_fn(|cx| stream.poll_read(cx)).await {
+                this.check(&read, &bytes);
+                sleep(PAUSE).await;
+            }
+        });
+    }
+
+    /// The same on a stream of yamux alone.
+    fn run_plain(&self, stream: yamux::Stream, tasks: &mut JoinSet<()>) {
+        let (mut reader, mut writer) = stream.split();
+        let (written, stop) = (self.written.counter(), self.stop.clone());
+        tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                let piece = piece_at(written.load(Ordering::Relaxed));
+                let Ok(n) = writer.write(&piece).await else { return };
+                written.fetch_add(n, Ordering::Relaxed);
+            }
+            // The stream must stay.
+            std::future::pending::<()>().await;
+        });
+        let (this, read) = (self.clone(), self.read.counter());
+        tasks.spawn(async move {
+            let mut buffer = [0; 64 * 1024];
+            while let Ok(n @ 1..) = reader.read(&mut buffer).await {
+                this.check(&read, &buffer[..n]);
+                sleep(PAUSE).await;
+            }
+        });
+    }
+}
+
+/// An end that is yamux alone, as earlier versions of adit are: it holds pongs, and answers one ping at a time.
+async fn plain_end(pipe: DuplexStream, traffic: Traffic) {
+    let (layer, drain) = earlier::over(pipe);
+    let mut settings = yamux::Config::default();
+    settings.set_split_send_size(SPLIT_SEND);
+    let mut connection = yamux::Connection::new(layer, settings, yamux::Mode::Client);
     let mut tasks = JoinSet::new();
-    let (near, far, pings) = relayed(capacity, &mut tasks);
-    let (here, there, unread) = (Moved::default(), Moved::default(), Unread::new(usize::MAX));
-    let config = MuxConfig { window_growth: 0, ..CONFIG };
-    let mut drivers = JoinSet::new();
-    let (session, driver) = session_within(Box::new(near), Side::Server, config, Arc::clone(&unread));
-    drivers.spawn(driver.run(Duration::from_secs(1), |_| ()));
-    let mut end = None;
-    if is_far_plain {
-        tasks.spawn(plain_end(far, there.clone()));
-    } else {
-        end = Some(End::new(Box::new(far), Side::Agent, config, &mut drivers));
-    }
-    for _ in 0..STREAMS {
-        busy(session.open(b"!").await.unwrap(), here.counter(), &mut tasks);
-        if let Some(end) = &mut end {
-            busy(end.accept().await, there.counter(), &mut tasks);
+    poll_fn(|cx| {
+        while let Poll::Ready(stream) = connection.poll_next_inbound(cx) {
+            let Some(Ok(stream)) = stream else { return Poll::Ready(()) };
+            traffic.run_plain(stream, &mut tasks);
+        }
+        match drain.poll_drain(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Two sessions over a relay, with bulk both ways on [`STREAMS`] streams.
+struct Bulk {
+    case: String,
+    relay: Relay,
+    /// Bytes that the pipes between a session and the relay hold.
+    capacity: usize,
+    session: Session,
+    unread: Arc<Unread>,
+    near: Traffic,
+    far: Traffic,
+    drivers: JoinSet<Ended>,
+    tasks: JoinSet<()>,
+    is_far_plain: bool,
+}
+
+impl Bulk {
+    /// Over duplexes of `capacity` bytes.
+    async fn over_duplexes(capacity: usize, is_far_plain: bool) -> Self {
+        let ((near, left), (right, far)) = (tokio::io::duplex(capacity), tokio::io::duplex(capacity));
+        let mut tasks = JoinSet::new();
+        let relay = Relay::between(left, right, &mut tasks);
+        let case = format!("over a pipe of {capacity} bytes");
+        if is_far_plain {
+            let far_traffic = Traffic::default();
+            tasks.spawn(plain_end(far, far_traffic.clone()));
+            Self::start(case, relay, capacity, Box::new(near), Err(far_traffic), tasks).await
+        } else {
+            Self::start(case, relay, capacity, Box::new(near), Ok(Box::new(far)), tasks).await
         }
     }
-    let mut before = vec![0; 2 * STREAMS];
-    for seconds in (2..=30).step_by(2) {
-        sleep(Duration::from_secs(2)).await;
-        let streams = [here.all(), there.all()].concat();
-        assert_eq!(streams.len(), 2 * STREAMS);
-        let case = format!("after {seconds} s over a pipe of {capacity} bytes");
-        if seconds % 10 == 0 {
-            assert!(
-                before.iter().zip(&streams).all(|(before, now)| before < now),
-                "{case}: {before:?}, now {streams:?}"
-            );
-            before = streams;
+
+    /// Over TCP, with buffers of so many bytes in the kernel, or as large as it wants.
+    async fn over_tcp(buffers: Option<u32>) -> Self {
+        let ((near, left), (right, far)) = (connected(buffers).await, connected(buffers).await);
+        let mut tasks = JoinSet::new();
+        let relay = Relay::between(left, right, &mut tasks);
+        // What the kernel takes with default buffers is its own affair.
+        let capacity = if buffers.is_some() { 256 * 1024 } else { 16 * 1024 * 1024 };
+        Self::start(format!("over TCP, {buffers:?}"), relay, capacity, Box::new(near), Ok(Box::new(far)), tasks).await
+    }
+
+    async fn start(
+        case: String,
+        relay: Relay,
+        capacity: usize,
+        near: Box<dyn Pipe>,
+        far: Result<Box<dyn Pipe>, Traffic>,
+        mut tasks: JoinSet<()>,
+    ) -> Self {
+        let config = MuxConfig { window_growth: 0, ..CONFIG };
+        let (unread, mut drivers) = (Unread::new(usize::MAX), JoinSet::new());
+        let (session, driver) = session_within(near, Side::Server, config, Arc::clone(&unread));
+        drivers.spawn(driver.run(Duration::from_secs(1), |_| ()));
+        let near = Traffic::default();
+        let is_far_plain = far.is_err();
+        let (mut agent, far) = match far {
+            Ok(far) => (Some(End::new(far, Side::Agent, config, &mut drivers)), Traffic::default()),
+            Err(traffic) => (None, traffic),
+        };
+        for _ in 0..STREAMS {
+            near.run(session.open(&[byte_at(0)]).await.unwrap(), 1, &mut tasks);
+            if let Some(agent) = &mut agent {
+                far.run(agent.accept().await, 0, &mut tasks);
+            }
         }
-        assert!(unread.bytes() <= HELD, "{case}: {} bytes wait to be read", unread.bytes());
+        Self { case, relay, capacity, session, unread, near, far, drivers, tasks, is_far_plain }
     }
-    for pings in pings {
-        let answered = pings.answered.load(Ordering::Relaxed);
-        assert!(answered >= 10, "{answered} pings were answered");
+
+    /// Runs for half a minute and looks all the time: what is held stays within bounds, and in each ten seconds something is
+    /// read on every stream at each end. Then everything that was written arrives.
+    async fn check(mut self) {
+        let case = self.case.clone();
+        let mut before = vec![0; 2 * STREAMS];
+        let (since, mut looked) = (Instant::now(), Duration::ZERO);
+        while since.elapsed() < Duration::from_secs(30) {
+            sleep(LOOK).await;
+            self.check_held();
+            if since.elapsed() - looked >= Duration::from_secs(10) {
+                looked = since.elapsed();
+                let streams = [self.near.read.each(), self.far.read.each()].concat();
+                assert_eq!(streams.len(), 2 * STREAMS);
+                let moves = before.iter().zip(&streams).all(|(before, now)| before < now);
+                assert!(moves, "{case}, after {looked:?}: {before:?}, now {streams:?}");
+                before = streams;
+            }
+        }
+        assert!(self.relay.answered() >= 10, "{case}: {} pings were answered", self.relay.answered());
+        self.near.stop.cancel();
+        self.far.stop.cancel();
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.near.written.each() != self.far.read.each() || self.far.written.each() != self.near.read.each() {
+            assert!(Instant::now() < until, "{case}: not everything arrives");
+            sleep(LOOK).await;
+        }
+        assert_eq!(self.near.wrong.load(Ordering::Relaxed), 0, "{case}");
+        assert!(!self.session.is_closed() && self.drivers.try_join_next().is_none());
+        self.tasks.abort_all();
     }
-    assert!(!session.is_closed() && drivers.try_join_next().is_none());
+
+    fn check_held(&self) {
+        let case = &self.case;
+        let queued = self.session.0.ledger.budget.queued();
+        assert!(queued <= MAX_QUEUED, "{case}: {queued} bytes are queued");
+        assert!(self.unread.bytes() <= HELD, "{case}: {} bytes wait to be read", self.unread.bytes());
+        let [there, back] = self.relay.carried.each_ref().map(|carried| carried.load(Ordering::Relaxed));
+        // What was written and has not passed the relay is in the queue, in the pipe or in the relay.
+        let most = MAX_QUEUED + MAX_CONTROL + self.capacity + RELAY_BUFFER;
+        let held = self.near.written.total().saturating_sub(there);
+        assert!(held <= most, "{case}: the near end holds {held} bytes, {most} at most");
+        if !self.is_far_plain {
+            let held = self.far.written.total().saturating_sub(back);
+            assert!(held <= most, "{case}: the far end holds {held} bytes, {most} at most");
+        }
+    }
+}
+
+/// A connection over loopback, with buffers of so many bytes at both ends.
+async fn connected(buffers: Option<u32>) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    if let Some(bytes) = buffers {
+        let listening = socket2::SockRef::from(&listener);
+        listening.set_send_buffer_size(bytes as usize).unwrap();
+        listening.set_recv_buffer_size(bytes as usize).unwrap();
+        socket.set_send_buffer_size(bytes).unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+    }
+    let (near, far) = tokio::join!(socket.connect(listener.local_addr().unwrap()), listener.accept());
+    let (near, (far, _)) = (near.unwrap(), far.unwrap());
+    for socket in [&near, &far] {
+        crate::link::write::socket::bound_unsent(socket);
+        socket.set_nodelay(true).unwrap();
+    }
+    (near, far)
 }
 
 #[tokio::test(start_paused = true)]
 async fn bulk_both_ways_goes_on_over_pipes_of_any_size() {
     for capacity in [1, 4, 16, 64, 256] {
-        goes_on(capacity * 1024, false).await;
+        Bulk::over_duplexes(capacity * 1024, false).await.check().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_end_that_answers_pings_itself_is_enough() {
     for capacity in [1, 4, 16, 64, 256] {
-        goes_on(capacity * 1024, true).await;
+        Bulk::over_duplexes(capacity * 1024, true).await.check().await;
     }
 }
 
-/// A pipe that carries so many bytes per second each way, and holds a second's worth.
-fn slow_pipe(per_second: usize, tasks: &mut JoinSet<()>) -> (DuplexStream, DuplexStream) {
-    async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, per_second: usize) {
-        let mut piece = vec![0; per_second / 50];
-        while let Ok(n @ 1..) = from.read(&mut piece).await {
-            sleep(Duration::from_secs(1) * n as u32 / per_second as u32).await;
-            if to.write_all(&piece[..n]).await.is_err() {
-                return;
-            }
-        }
-    }
-    let ((near, left), (right, far)) = (tokio::io::duplex(per_second / 2), tokio::io::duplex(per_second / 2));
-    let ((from_left, to_left), (from_right, to_right)) = (tokio::io::split(left), tokio::io::split(right));
-    tasks.spawn(carry(from_left, to_right, per_second));
-    tasks.spawn(carry(from_right, to_left, per_second));
-    (near, far)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_peer_is_not_lost_while_bulk_transfers_fill_a_slow_link() {
-    use super::super::silence::Silence;
-    use crate::link::handshake::{ControlReader, ControlWriter};
-
-    const BEAT: Duration = Duration::from_secs(10);
-    let mut tasks = JoinSet::new();
-    // A megabit per second; 64 downloads have 16 MiB under way, which take more than two minutes.
-    let (near, far) = slow_pipe(125_000, &mut tasks);
-    let mut drivers = JoinSet::new();
-    let mut server = End::new(Box::new(near), Side::Server, CONFIG, &mut drivers);
-    let agent = End::new(Box::new(far), Side::Agent, CONFIG, &mut drivers);
-    let control = agent.session.open(b"").await.unwrap();
-    let moved = Moved::default();
-    let (streams, mut started) = mpsc::unbounded_channel();
-    let mut agent = agent;
-    tasks.spawn(async move {
-        let mut writers = JoinSet::new();
-        loop {
-            let stream = agent.accept().await;
-            let writer = stream.clone();
-            drop(streams.send(stream));
-            writers.spawn(async move { while poll_fn(|cx| writer.poll_write(cx, &[7; 64 * 1024])).await.is_ok() {} });
-        }
-    });
-    let mut writer = ControlWriter::new(control);
-    writer.beat().unwrap();
-    let mut heard = ControlReader::new(server.accept().await);
-    for _ in 0..64 {
-        let stream = server.session.open(b"GET").await.unwrap();
-        let counter = moved.counter();
-        started.recv().await.unwrap();
-        tasks.spawn(async move {
-            while let Some(bytes) = poll_fn(|cx| stream.poll_read(cx)).await {
-                counter.fetch_add(bytes.len(), Ordering::Relaxed);
-            }
-        });
-    }
-    tasks.spawn(async move {
-        loop {
-            sleep(BEAT).await;
-            writer.beat().unwrap();
-        }
-    });
-    let mut silence = Silence::new(server.session.pulse(), BEAT);
-    let (since, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
-    while since.elapsed() < BEAT * 30 {
-        tokio::select! {
-            message = heard.receive() => {
-                message.unwrap();
-                longest = longest.max(last.elapsed());
-                last = Instant::now();
-            }
-            lost = silence.is_too_long() => panic!("{lost} after {:?}", since.elapsed()),
-            () = sleep(BEAT) => {}
-        }
-    }
-    // By its heartbeats alone it would have been.
-    assert!(longest.max(last.elapsed()) > BEAT * 3, "{longest:?}");
-    assert!(moved.all().into_iter().all(|bytes| bytes > 64 * 1024), "{:?}", moved.all());
+/// In real time, because the kernel's buffers know no other.
+#[tokio::test]
+async fn bulk_both_ways_goes_on_over_tcp() {
+    let (default, small) = tokio::join!(Bulk::over_tcp(None), Bulk::over_tcp(Some(8 * 1024)));
+    tokio::join!(default.check(), small.check());
 }

@@ -13,6 +13,7 @@ use futures_util::stream::Stream as _;
 use parking_lot::Mutex;
 
 use super::guard::{Held, Ledger};
+use crate::link::write::StreamSends;
 
 const READ_ENDED: u8 = 1;
 const WRITE_ENDED: u8 = 2;
@@ -21,6 +22,7 @@ const WRITE_ENDED: u8 = 2;
 struct Half {
     stream: Option<yamux::Stream>,
     held: Held,
+    sends: StreamSends,
 }
 
 pub(crate) struct Halves {
@@ -40,6 +42,7 @@ impl Halves {
         let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
         while half.held.is_some() && matches!(Pin::new(&mut stream).poll_next(&mut cx), Poll::Ready(Some(Ok(_)))) {}
         self.ledger.gone(self.id, &mut half.held);
+        self.ledger.budget.forget(&mut half.sends);
         Some(stream)
     }
 
@@ -51,6 +54,20 @@ impl Halves {
 
     pub(crate) fn cut(&self) {
         drop(self.take());
+    }
+
+    /// Gives admitted bytes to yamux, and those that it does not take back to the budget.
+    fn queue(
+        &self,
+        stream: &mut yamux::Stream,
+        sends: &mut StreamSends,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(stream).poll_write(cx, bytes);
+        let queued = if let Poll::Ready(Ok(queued)) = written { queued } else { 0 };
+        self.ledger.budget.give_back(sends, bytes.len(), queued);
+        written
     }
 }
 
@@ -71,7 +88,7 @@ pub struct MuxStream(pub(crate) Arc<Halves>);
 impl MuxStream {
     pub(crate) fn new(stream: yamux::Stream, ledger: &Arc<Ledger>) -> Self {
         let (id, ledger) = (stream.id().val(), Arc::clone(ledger));
-        let half = Mutex::new(Half { stream: Some(stream), held: Held::default() });
+        let half = Mutex::new(Half { stream: Some(stream), held: Held::default(), sends: StreamSends::default() });
         let halves = Arc::new(Halves { id, ledger, half, ends: AtomicU8::new(0) });
         halves.ledger.opened(id, &halves);
         Self(halves)
@@ -92,14 +109,36 @@ impl MuxStream {
         }
     }
 
-    /// Queues some of `bytes` (they are copied) and says how many. Waits for the peer's window.
+    /// Queues some of `bytes` (they are copied) and returns how many. Waits for room in the session's send queue
+    /// ([`SendBudget`]) and for the peer's window.
     ///
     /// # Errors
     /// The stream or its session is gone.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.0.half.lock().stream.as_mut() {
-            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Some(stream) => Pin::new(stream).poll_write(cx, bytes),
+        let Half { stream, sends, .. } = &mut *self.0.half.lock();
+        let Some(stream) = stream else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let granted = ready!(self.0.ledger.budget.poll_admit(sends, cx, bytes.len()));
+        self.0.queue(stream, sends, cx, &bytes[..granted])
+    }
+
+    /// Queues some of `bytes` without waiting, even if others wait, and returns how many.
+    ///
+    /// # Errors
+    /// The stream or its session is gone.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let Half { stream, sends, .. } = &mut *self.0.half.lock();
+        let stream = stream.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let Some(granted) = self.0.ledger.budget.admit_now(sends, bytes.len()) else { return Ok(0) };
+        let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
+        match self.0.queue(stream, sends, &mut cx, &bytes[..granted]) {
+            Poll::Ready(queued) => queued,
+            Poll::Pending => Ok(0),
         }
     }
 

@@ -8,8 +8,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, prometheus_text};
 use prometheus_client::registry::Registry;
 
-use crate::server::ingress::CODES;
 use crate::server::lifecycle::Lifecycle;
+use crate::server::metrics::failure_code::FailureCode;
 use crate::server::metrics::list::{self, Kind, Listed};
 use crate::server::metrics::meter::CLASSES;
 use crate::server::metrics::{LaneEnd, Limit, LoginMethod, LoginResult, Meter};
@@ -81,7 +81,7 @@ fn write_events(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
     sheet.histogram(&list::REQUEST_TIME, &metrics.totals.time)?;
     sheet.histogram(&list::WAITING, &metrics.totals.waiting)?;
     sheet.histogram(&list::LOCAL, &metrics.totals.local)?;
-    let failures = CODES.iter().zip(metrics.totals.failures.iter());
+    let failures = FailureCode::TEXTS.iter().zip(metrics.totals.failures.iter());
     sheet.write(&list::FAILURES, failures.map(|(code, count)| ([("code", *code)], Value::Whole(count))))?;
     sheet.one(&list::CUT, Value::Whole(metrics.totals.cut.get()))?;
     let limits = Limit::WORDS.iter().zip(metrics.limits.iter());

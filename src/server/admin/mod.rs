@@ -51,10 +51,8 @@ use tower_service::Service as _;
 
 use crate::auth::{AdminToken, PROOF_FIELD};
 use crate::limits::Permits;
-use crate::server::ingress::entry::ending::Ending;
-use crate::server::ingress::entry::lingering_close::Unread;
-use crate::server::ingress::entry::visitor_socket::{Turns, VisitorSocket};
-use crate::server::ingress::entry::wire::Wire;
+use crate::server::http_connection::maybe_tls::MaybeTlsStream;
+use crate::server::http_connection::socket::{ConnectionSignals, HttpSocket};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::runtime::until_cut;
 use crate::telemetry::LogLevel;
@@ -141,10 +139,10 @@ impl Admin {
     /// Serves one connection, with the timeouts of a visitor's.
     async fn serve(self: Arc<Self>, router: axum::Router, socket: TcpStream, peer: SocketAddr, place: Connection) {
         let (local, place) = (socket.local_addr().ok(), Arc::new(place));
-        let (lifecycle, turns, unread) = (Arc::clone(&self.lifecycle), Turns::default(), Unread::default());
+        let (lifecycle, signals) = (Arc::clone(&self.lifecycle), ConnectionSignals::default());
         let timeouts = lifecycle.settings().config.timeouts;
-        let signs = (Arc::new(Ending::default()), turns.clone(), unread.clone());
-        let socket = VisitorSocket::new(Wire::Plain(Bytes::new(), socket), signs, &timeouts);
+        let (turns, unread) = (signals.in_flight.clone(), signals.unread.clone());
+        let socket = HttpSocket::new(MaybeTlsStream::Plain(Bytes::new(), socket), signals, &timeouts);
         let held = Arc::clone(&place);
         let service = service_fn(move |request: Request<Incoming>| {
             let in_flight = held.begin(self.shows_token(&request));

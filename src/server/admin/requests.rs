@@ -71,7 +71,7 @@ pub(crate) async fn list(
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<RequestView>>, ApiError> {
     let (page, client) = query.split()?;
-    let live = &admin.lifecycle.ingress.live;
+    let live = &admin.lifecycle.ingress.observers.live;
     let ids = live.ids(|whose| client.as_ref().is_none_or(|client| client == whose));
     page.page(ids, RequestId::to_string, |id| live.get(id).map(RequestView::from))
 }
@@ -86,7 +86,7 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn cut(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
     let work = async |admin: Arc<Admin>, id: String| {
-        let cut = id.parse::<RequestId>().is_ok_and(|id| admin.lifecycle.ingress.live.cut(id));
+        let cut = id.parse::<RequestId>().is_ok_and(|id| admin.lifecycle.ingress.observers.live.cut(id));
         found("request", cut.then_some(()))
     };
     change.remove("request.cut", id, work).await

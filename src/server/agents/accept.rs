@@ -13,6 +13,7 @@ use crate::auth::LaneSecret;
 use crate::link::handshake::{MessageError, receive_hello, send, send_encoded};
 use crate::link::mux;
 use crate::link::mux::{MuxConfig, Side};
+use crate::link::write::socket::bound_unsent;
 use crate::protocol::json;
 use crate::protocol::login::{Answer, Hello, LaneGrant, LaneTerms, PublicService, Refusal, Refused, Welcome};
 use crate::protocol::requirements::CAPABILITIES;
@@ -223,6 +224,7 @@ impl Login<'_> {
         let (agents, peer) = (self.agents, self.peer);
         let is_first = matches!(admitted, Admitted::First(_));
         send_encoded(&mut pipe, &answer).await?;
+        bound_unsent(pipe.get_ref().0);
         let per_tunnel = &self.config.limits.per_tunnel;
         let max_streams = per_tunnel.streams_per_lane;
         let mux = MuxConfig { max_streams, yield_first: agents.multi_thread, window_growth: per_tunnel.lane_window };

@@ -1,8 +1,9 @@
-//! An exchange, as the server sees it: a request goes into a fresh stream, its answer comes back.
+//! Forwards a request through a tunnel and streams its response back.
 //!
-//! Here is its course and what comes back. `head` makes what goes first, `upload` sends the body after it, and `upgraded`
-//! is what an exchange goes on as that has become a connection.
+//! `head` encodes the request head, `upload` sends the body, `response_body` streams the response, and `upgraded` carries a
+//! request that has become a connection.
 
+pub(crate) mod abort_on_drop;
 mod head;
 pub(crate) mod response_body;
 mod upgraded;
@@ -17,118 +18,137 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
-use super::Visit;
-use super::headers;
 use crate::link::body::FrameBody;
 use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::decode::{Decoder, Event};
-use crate::protocol::exchange::{ResponseHead, Scheme};
+use crate::protocol::exchange::ResponseHead;
 use crate::protocol::frame::Status;
 use crate::routing::RoutingMode;
 use crate::server::directory::offered::Offered;
+use crate::server::directory::registry::Registry;
 use crate::server::ingress::error_page::{Failure, is_grpc};
-use crate::server::ingress::forward::response_body::{Delimited, ForwardedBody, Held};
-use crate::server::ingress::observe::exchange::{About, Asked, Entry, Path};
-use crate::server::ingress::pipeline::Reached;
+use crate::server::ingress::forward::abort_on_drop::AbortOnDrop;
+use crate::server::ingress::forward::response_body::{Delimited, ForwardedBody};
+use crate::server::ingress::headers;
+use crate::server::ingress::observe::exchange::HeldPermits;
+use crate::server::ingress::observe::forwarded::ForwardedExchange;
+use crate::server::ingress::observe::record::RequestSummary;
+use crate::server::ingress::pipeline::context::RequestContext;
 use crate::server::ingress::pipeline::request_body::RequestBody;
 use crate::server::ingress::upstream::failover::Failover;
-use crate::server::runtime::until_cut;
-use crate::server::settings::Settings;
-use crate::telemetry::RequestSpan;
-use crate::values::{Name, RequestId};
-use head::{opening, rewrite};
-use upgraded::{End, Upgraded};
+use crate::values::Name;
+use head::{encode_request, rewrite};
+use upgraded::Upgraded;
 
 /// The largest head of an answer, in bytes as it crosses the stream.
 const MAX_RESPONSE_HEAD: usize = 128 * 1024;
 
-/// Where a request goes, and on whose behalf.
+/// Where a request goes.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) offered: Arc<Offered>,
     pub(crate) mode: RoutingMode,
     pub(crate) authority: Option<Bytes>,
-    pub(crate) visitor: std::net::IpAddr,
-    pub(crate) scheme: Scheme,
-    pub(crate) request_id: RequestId,
 }
 
 impl Target {
-    /// The name that was taken off the path, if it was.
+    /// Returns the name that is removed from the path, if the route has one.
     fn prefix(&self) -> Option<&Name> {
         (self.mode == RoutingMode::Path).then_some(self.name())
     }
 
-    /// The name of the service.
+    /// Returns the name of the service.
     fn name(&self) -> &Name {
         self.offered.service.name()
     }
 }
 
-/// Takes a request to its agent and brings the answer back, its body still on the way.
+/// Forwards a request to its agent and returns the response, whose body still streams.
 pub(crate) async fn forward(
-    (visit, settings): (&Arc<Visit>, &Settings),
+    context: &mut RequestContext<'_>,
     target: Target,
     request: &mut Request<RequestBody>,
-    (reached, span): (&mut Reached, &mut RequestSpan),
 ) -> Result<Response<ForwardedBody>, Failure> {
-    let ingress = &visit.ingress;
-    let address = visit.stream(settings)?;
-    let server = ingress.directory.stream_for(target.offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?;
-    let turn = visit.turns.begin();
-    let entry = Entry::open(
-        About {
-            request_id: target.request_id,
-            visitor: target.visitor,
-            meter: Arc::clone(target.offered.service.meter()),
-            asked: Asked::Request(request.method().clone(), Path::of(request.uri(), settings.config.log.query)),
-            span: std::mem::take(span),
-        },
-        (server, address, Some(turn), ingress.runtime.tasks.exchanges.token()),
-        &ingress.live,
-    );
-    *reached = Reached::Ledger(None);
+    let ingress = &context.connection.ingress;
+    let permits = HeldPermits {
+        address: context.connection.stream_permit(context.settings)?,
+        server: ingress.directory.stream_for(target.offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?,
+        in_flight: Some(context.connection.signals.in_flight.begin()),
+        open: ingress.runtime.tasks.exchanges.token(),
+    };
+    let log_query = context.settings.config.log.query;
+    let exchange = context.exchange.forward(permits, || RequestSummary::of(request, log_query));
+    let exchange = exchange.ok_or(Failure::TunnelLost)?;
     let evicted = request.body().evicted();
     let answered = tokio::select! {
         biased;
-        answered = exchange((visit, settings), &target, request, &entry) => answered,
+        answered = run(context, &target, request, &exchange) => answered,
         () = upload::evicted(evicted) => Err(Failure::AccessBusy),
     };
     if let Err(failure) = &answered {
-        entry.fail(failure.clone());
-        entry.status(failure.status());
-        *reached = Reached::Ledger(Some(entry));
+        exchange.fail(failure.clone());
+        exchange.set_status(failure.status());
+        context.exchange.forwarding_failed(exchange);
     }
     answered
 }
 
-async fn exchange(
-    (visit, settings): (&Arc<Visit>, &Settings),
+/// A request that is ready to be sent.
+struct Prepared {
+    /// The preface and the head, with the end if nothing follows.
+    first: BytesMut,
+    /// The visitor's half of an upgrade.
+    upgrade: Option<OnUpgrade>,
+    is_extended_connect: bool,
+    has_body: bool,
+    /// Whether the body waits for `100 Continue`.
+    waits: bool,
+    method: Method,
+    version: Version,
+    /// How long the upload may be idle.
+    upload_idle: Duration,
+}
+
+fn prepare(
+    context: &RequestContext<'_>,
     target: &Target,
     request: &mut Request<RequestBody>,
-    entry: &Arc<Entry>,
-) -> Result<Response<ForwardedBody>, Failure> {
-    let ingress = &visit.ingress;
-    let timeouts = &settings.config.timeouts;
-    let asked = (request.method().clone(), request.version());
+    exchange: &ForwardedExchange,
+) -> Result<Prepared, Failure> {
+    let timeouts = &context.settings.config.timeouts;
+    let (method, version) = (request.method().clone(), request.version());
     let has_body = !request.body().is_end_stream();
-    // The caller of a gRPC stream may have nothing to say for long.
+    // A gRPC client may be silent for a long time.
     let upload_idle = if is_grpc(request.headers()) { timeouts.quiet_stream } else { timeouts.idle };
-    let waits = has_body && asked.1 == Version::HTTP_11 && headers::expects_continue(request.headers());
-    let upgrade = rewrite((visit, settings), target, request, has_body);
-    entry.about().span.pass_on(request.headers_mut());
+    let waits = has_body && version == Version::HTTP_11 && headers::expects_continue(request.headers());
+    let upgrade = rewrite(context, target, request, has_body);
+    exchange.propagate_trace(request.headers_mut());
     let protocol = request.extensions_mut().remove::<Protocol>();
-    let first = opening(visit, target, request, has_body, (upgrade.is_some(), protocol.as_ref()))?;
+    let first = encode_request(context, target, request, has_body, upgrade.is_some(), protocol.as_ref())?;
+    let is_extended_connect = protocol.is_some();
+    Ok(Prepared { first, upgrade, is_extended_connect, has_body, waits, method, version, upload_idle })
+}
+
+async fn run(
+    context: &RequestContext<'_>,
+    target: &Target,
+    request: &mut Request<RequestBody>,
+    exchange: &Arc<ForwardedExchange>,
+) -> Result<Response<ForwardedBody>, Failure> {
+    let (directory, timeouts) = (&*context.connection.ingress.directory.registry, &context.settings.config.timeouts);
+    let Prepared { first, upgrade, is_extended_connect, has_body, waits, method, version, upload_idle } =
+        prepare(context, target, request, exchange)?;
     let mut failover = Failover::new(&target.offered, timeouts.head);
-    let (mut stream, mut reader) = begin(visit, &mut failover, &first, entry).await?;
+    let (mut stream, mut reader) = open_stream(directory, &mut failover, &first, exchange).await?;
     let writer = FrameWriter::new(stream.0.clone());
-    let (mut sending, mut asks) = (None, None);
+    let (mut sending, mut ask) = (None, None);
     let writer = if has_body {
         let body = request.body_mut().take();
-        let (sent, asked) = upload::begin((visit, entry), body, waits, writer, upload_idle);
-        (sending, asks) = (Some(sent), asked);
+        let (sent, asked) = upload::begin(context.connection, exchange, body, waits, writer, upload_idle);
+        (sending, ask) = (Some(sent), asked);
         None
     } else {
         if upgrade.is_none() {
@@ -136,68 +156,74 @@ async fn exchange(
         }
         upgrade.is_some().then_some(writer)
     };
-    // All of such a request is in `first`. Of any other one nothing can be sent again.
+    // `first` is all of a short request. Any other request cannot be sent again.
     let is_short = !has_body && upgrade.is_none();
     let first = if is_short { first } else { BytesMut::new() };
     let head = loop {
-        match answered(response_head(&mut reader, asks.take()), sending.take(), timeouts.response_head).await {
+        match answered(response_head(&mut reader, ask.take()), sending.take(), timeouts.response_head).await {
             Ok(head) => break head,
-            Err(failure)
-                if is_short && !entry.is_cut() && failover.retry(&*ingress.directory.registry, &failure, &asked.0) =>
-            {
-                (stream, reader) = begin(visit, &mut failover, &first, entry).await?;
+            Err(failure) if is_short && !exchange.is_cut() && failover.retry(directory, &failure, &method) => {
+                (stream, reader) = open_stream(directory, &mut failover, &first, exchange).await?;
                 stream.0.write_ended();
             }
-            Err(failure) => return Err(entry.failure().unwrap_or(failure)),
+            Err(failure) => return Err(exchange.failure().unwrap_or(failure)),
         }
     };
-    entry.answered(head.status, head.local);
-    let (mut head, agreed) = strip(head);
-    if let Some(name) = target.prefix() {
-        headers::add_prefix(&mut head.headers, name, target.authority.as_deref());
-    }
-    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS || (protocol.is_some() && head.status.is_success());
-    match (switches, writer) {
-        (true, Some(writer)) => {
-            let Some(visitor) = upgrade else { return Err(Failure::LocalBroken) };
-            upgraded::agree(&mut head, agreed, protocol.is_some())?;
-            let (entry, quiet, idle) = (Arc::clone(entry), timeouts.quiet_stream, timeouts.idle);
-            let end = End::of(visit);
-            let exchange = Upgraded { reader, writer, stream, entry, quiet, idle, end };
-            ingress
-                .runtime
-                .tasks
-                .visitors
-                .spawn(until_cut(ingress.runtime.shutdown.cut.clone(), exchange.run(visitor, Arc::clone(visit))));
-            return Ok(response(head, ForwardedBody::empty()));
+    exchange.response_began(head.status, head.local);
+    let (head, agreed) = strip(target, head);
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS || (is_extended_connect && head.status.is_success());
+    match (switches, writer, upgrade) {
+        (true, Some(writer), Some(visitor)) => {
+            let upgraded = Upgraded {
+                reader,
+                writer,
+                stream,
+                exchange: Arc::clone(exchange),
+                quiet: timeouts.quiet_stream,
+                idle: timeouts.idle,
+            };
+            return upgraded.start(context.connection, visitor, head, agreed, is_extended_connect);
         }
-        (true, None) => return Err(Failure::LocalBroken),
-        // The application does not upgrade: then this was the whole request. An agent that has answered it whole does
-        // not wait to hear so.
-        (false, Some(mut writer)) => drop(writer.end().await),
-        (false, None) => {}
+        (true, ..) => return Err(Failure::LocalBroken),
+        // The application does not upgrade: then this was the whole request. An agent that has sent the whole response does
+        // not wait for the end.
+        (false, Some(mut writer), _) => drop(writer.end().await),
+        (false, None, _) => {}
     }
+    Ok(streamed_response(context, head, &method, version, reader, stream, exchange))
+}
+
+/// Returns a response whose body streams from the tunnel.
+fn streamed_response(
+    context: &RequestContext<'_>,
+    mut head: ResponseHead,
+    method: &Method,
+    version: Version,
+    reader: FrameReader,
+    stream: AbortOnDrop,
+    exchange: &Arc<ForwardedExchange>,
+) -> Response<ForwardedBody> {
+    let timeouts = &context.settings.config.timeouts;
     let idle = if is_quiet(&head.headers) { timeouts.quiet_stream } else { timeouts.idle };
-    let (body, delimited) = (FrameBody::new(reader, Some(idle)), delimited(&head, &asked));
+    let (body, delimited) = (FrameBody::new(reader, Some(idle)), delimited(&head, method, version));
     if delimited == Delimited::Close {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let body = (body, delimited);
-    let body = ForwardedBody::new(body, Arc::clone(entry), Arc::clone(visit), stream, timeouts.idle);
-    Ok(response(head, body))
+    let (exchange, connection) = (Arc::clone(exchange), Arc::clone(context.connection));
+    response(head, ForwardedBody::new(body, delimited, exchange, connection, stream, timeouts.idle))
 }
 
-/// Opens a stream for a request whose beginning is `first`. Leaving early cuts the stream.
-async fn begin(
-    visit: &Visit,
+/// Opens a stream for a request that begins with `first`. Dropping the stream early resets it.
+async fn open_stream(
+    directory: &Registry,
     failover: &mut Failover<Offered>,
     first: &[u8],
-    entry: &Entry,
-) -> Result<(Held, FrameReader), Failure> {
-    entry.let_go();
-    let (stream, permit) = failover.open(&*visit.ingress.directory.registry, first).await?;
-    entry.hold(&stream, permit);
-    let stream = Held(stream);
+    exchange: &ForwardedExchange,
+) -> Result<(AbortOnDrop, FrameReader), Failure> {
+    exchange.release();
+    let (stream, permit) = failover.open(directory, first).await?;
+    exchange.hold(&stream, permit);
+    let stream = AbortOnDrop(stream);
     let reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));
     Ok((stream, reader))
 }
@@ -223,19 +249,19 @@ async fn answered(
 }
 
 /// How the visitor can tell the end of this answer (RFC 9112, section 6.3).
-fn delimited(head: &ResponseHead, (method, version): &(Method, Version)) -> Delimited {
+fn delimited(head: &ResponseHead, method: &Method, version: Version) -> Delimited {
     let no_body = *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     match (no_body, length) {
         (true, _) => Delimited::Length(0),
         (false, Some(length)) => Delimited::Length(length),
-        (false, None) if *version == Version::HTTP_10 => Delimited::Close,
-        (false, None) if *version == Version::HTTP_2 && is_grpc(&head.headers) => Delimited::Grpc,
+        (false, None) if version == Version::HTTP_10 => Delimited::Close,
+        (false, None) if version == Version::HTTP_2 && is_grpc(&head.headers) => Delimited::Grpc,
         (false, None) => Delimited::Chunks,
     }
 }
 
-fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> {
+pub(super) fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
@@ -279,9 +305,12 @@ fn wants_body(status: StatusCode) -> bool {
 }
 
 /// Takes off what belongs to the connection between agent and application; gives the protocol of an upgrade back.
-fn strip(mut head: ResponseHead) -> (ResponseHead, Option<HeaderValue>) {
+fn strip(target: &Target, mut head: ResponseHead) -> (ResponseHead, Option<HeaderValue>) {
     let agreed = head.headers.get(UPGRADE).cloned();
     headers::strip_hop_by_hop(&mut head.headers);
+    if let Some(name) = target.prefix() {
+        headers::add_prefix(&mut head.headers, name, target.authority.as_deref());
+    }
     (head, agreed)
 }
 

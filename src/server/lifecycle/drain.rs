@@ -67,8 +67,8 @@ impl Lifecycle {
         if count == 0 {
             return;
         }
-        let open = self.ingress.live.ids(|_| true);
-        for request in open.iter().take(MAX_LOGGED).filter_map(|id| self.ingress.live.get(*id)) {
+        let open = self.ingress.observers.live.ids(|_| true);
+        for request in open.iter().take(MAX_LOGGED).filter_map(|id| self.ingress.observers.live.get(*id)) {
             let LiveRequest { id, client, name, method, path, visitor, started, received, sent, .. } = request;
             tracing::warn!(
                 request = %id, %client, %name, method, path, %visitor, %started, received, sent,

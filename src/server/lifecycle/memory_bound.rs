@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::limits::FREE_HEAD;
 use crate::limits::REMEMBERED_ADDRESSES;
-use crate::link::coalesce;
-use crate::link::mux::{MOST_QUEUED, SPARED};
+use crate::link::mux::{self, SPARED};
+use crate::link::write;
 use crate::protocol::frame::MAX_DATA;
 use crate::protocol::json;
 use crate::server::directory::tunnel::MAX_LANES;
@@ -35,7 +35,7 @@ const BASE: usize = 64 * 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBound {
     /// `limits.streams` requests, each with: its head as read and as forwarded, up to the size that is not counted against
-    /// `limits.held_heads`; data queued for the agent; a frame on its way to the visitor; and the part of an unread answer
+    /// `limits.held_heads`; a frame on its way to the visitor; and the part of an unread answer
     /// that is not counted against `limits.unread_answers`.
     pub requests: u64,
     /// `limits.connections` connections of visitors.
@@ -53,12 +53,12 @@ impl MemoryBound {
     pub fn of(config: &ServerOptions) -> Self {
         let limits = &config.limits;
         let span = if config.traces.endpoint.is_some() { SPAN } else { 0 };
-        let request =
-            2 * limits.head_size.min(FREE_HEAD) + MOST_QUEUED + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
+        let request = 2 * limits.head_size.min(FREE_HEAD) + MAX_DATA.max(HTTP2_SEND_BUFFER) + SPARED + span;
         // HTTP/1 reads and writes into buffers of a head's size; HTTP/2 into its window.
         let http1 = 2 * limits.head_size + MAX_DATA;
         let http2 = HTTP2_CONNECTION_WINDOW as usize + limits.head_size;
-        let lane = TLS + coalesce::LIMIT + MAX_DATA + 2 * json::MAX;
+        let lane =
+            TLS + write::held_at_most(mux::most_streams(limits.per_tunnel.streams_per_lane)) + MAX_DATA + 2 * json::MAX;
         let lanes = config.tunnel.max_tunnels.saturating_mul(MAX_LANES);
         Self {
             requests: product(limits.streams, request),
@@ -120,21 +120,21 @@ mod tests {
     #[test]
     fn the_ceiling_follows_from_the_configuration() {
         let default = bound("");
-        assert_eq!(default.requests, 16_384 * 848 * KIB);
+        assert_eq!(default.requests, 16_384 * 144 * KIB);
         assert_eq!(default.visitors, 16_384 * 1_248 * KIB);
-        assert_eq!(default.agents, 40_000 * 352 * KIB);
+        assert_eq!(default.agents, 40_000 * (672 * KIB + 2016 * 12));
         assert_eq!(default.held, (1024 + 64 + 2 * 32) * KIB * KIB);
-        assert_eq!(default.total().div_ceil(1 << 30), 49);
+        assert_eq!(default.total().div_ceil(1 << 30), 51);
         let small = "[tunnel]\nmax_tunnels = 50\n[limits]\nstreams = 256\nconnections = 256\nhead_size = 16384\n\
                      unread_answers = 67108864\nheld_heads = 16777216\nheld_bodies = 16777216\n";
         let small_is = bound(small);
-        assert_eq!(small_is.requests, 256 * 848 * KIB);
+        assert_eq!(small_is.requests, 256 * 144 * KIB);
         assert_eq!(small_is.visitors, 256 * 1_200 * KIB);
-        assert_eq!(small_is.agents, 200 * 352 * KIB);
+        assert_eq!(small_is.agents, 200 * (672 * KIB + 2016 * 12));
         assert_eq!(small_is.held, (64 + 16 + 2 * 16) * KIB * KIB);
         assert_eq!(small_is.rest, default.rest);
         let parts = [small_is.requests, small_is.visitors, small_is.agents, small_is.held, small_is.rest];
-        assert_eq!(small_is.total().div_ceil(KIB * KIB), 1_435);
+        assert_eq!(small_is.total().div_ceil(KIB * KIB), 1_327);
         assert_eq!(small_is.total(), parts.iter().sum::<u64>());
     }
 
@@ -157,7 +157,7 @@ mod tests {
     fn it_is_told_in_words() {
         let text = bound("").to_string();
         assert!(
-            text.starts_with("49 GiB if everybody means harm at once") && text.contains("agents' connections 14 GiB"),
+            text.starts_with("51 GiB if everybody means harm at once") && text.contains("agents' connections 27 GiB"),
             "{text}"
         );
     }

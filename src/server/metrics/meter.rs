@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::failure_code::FailureCode;
 use super::{Count, Counts};
 use crate::telemetry::Histogram;
 use crate::values::{ClientId, Name};
 
-/// The maximum number of failure codes.
-const MAX_FAILURE_CODES: usize = 40;
+/// The number of failure codes.
+const CODES: usize = FailureCode::TEXTS.len();
 
 /// The totals of all services.
 #[derive(Debug, Default)]
@@ -21,8 +22,8 @@ pub(crate) struct Totals {
     pub(crate) waiting: Histogram,
     /// The part of it from the agent's receipt of the request to its receipt of that head, as agents report.
     pub(crate) local: Histogram,
-    /// Failures by code number; ingress owns the list of codes.
-    pub(crate) failures: Counts<MAX_FAILURE_CODES>,
+    /// Failures by [`FailureCode`].
+    pub(crate) failures: Counts<CODES>,
     /// Answers that were incomplete, or that the visitor aborted.
     pub(crate) cut: Count,
 }

@@ -9,6 +9,7 @@
 //! more pointer; each would add work to every request.
 
 mod count;
+pub(crate) mod failure_code;
 pub(crate) mod list;
 pub(crate) mod meter;
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use adit::agent::options::AgentOptions;
-use adit::agent::{Agent, Changes, GivenUp, State};
+use adit::agent::{Agent, GivenUp, ServiceChanges, State};
 use adit::auth::Token;
 use adit::limits::{HeldHeads, SharedBudget};
 use adit::link::mux::Unread;
@@ -297,7 +297,7 @@ impl TestServer {
 /// An agent that runs.
 pub struct TestAgent {
     pub state: watch::Receiver<State>,
-    changes: Changes,
+    changes: ServiceChanges,
     /// What does not change.
     flags: Flags,
     stop: CancellationToken,
@@ -365,7 +365,7 @@ impl TestAgent {
         services: &[(&str, SocketAddr)],
     ) -> Self {
         let services = services.iter().map(|(name, local)| service(name, &local.to_string(), &[])).collect();
-        Self::start_as(servers, fingerprint, client, services, (Flags::new(), Agent::ending_if_refused))
+        Self::start_as(servers, fingerprint, client, services, (Flags::new(), Agent::exiting_if_refused))
     }
 
     fn start_as(
@@ -393,17 +393,17 @@ impl TestAgent {
 
     /// Has it offer `services` from now on. Says whether these are others than before.
     pub fn change(&self, services: Vec<ServiceEntry>) -> bool {
-        self.changes.make(&agent_config(&self.flags, services)).unwrap()
+        self.changes.apply(&agent_config(&self.flags, services)).unwrap()
     }
 
     /// As [`TestAgent::change`], with another token.
     pub fn change_token(&self, token: &str, services: Vec<ServiceEntry>) -> bool {
-        self.changes.make(&agent_config(&self.flags.clone().with("token", token), services)).unwrap()
+        self.changes.apply(&agent_config(&self.flags.clone().with("token", token), services)).unwrap()
     }
 
     /// Has it ask its servers at once, as after its configuration was read again.
-    pub fn ask_at_once(&self) {
-        self.changes.ask_at_once();
+    pub fn reconnect_now(&self) {
+        self.changes.reconnect_now();
     }
 
     /// Waits until it waits because of a refusal with this word; gives what it says.

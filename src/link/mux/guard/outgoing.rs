@@ -1,27 +1,38 @@
-//! Tracks outgoing frame boundaries, and queues the answers to the peer's pings.
+//! Follows what yamux writes, frame by frame.
 
-use super::{DATA, Frame, GO_AWAY, HEADER, PING};
+use std::io;
 
-/// Follows what yamux sends, frame by frame.
+use super::frame::{Frame, GO_AWAY, HEADER};
+
+/// Tells the control frames of yamux from data, and recognizes a GoAway.
 ///
-/// A GoAway from yamux means that the peer has violated the protocol; yamux would continue to read afterwards. This end
-/// sends no GoAway for other reasons.
+/// yamux sends a GoAway if the peer has violated the protocol, and would continue to read afterwards. This end sends none
+/// for other reasons.
 #[derive(Default)]
-pub(crate) struct Outgoing {
+pub(super) struct Outgoing {
     header: [u8; HEADER],
     have: usize,
-    /// The number of remaining bytes of a body.
+    /// Remaining bytes of a body.
     body: usize,
-    pub(crate) said_goodbye: bool,
+    pub(super) sent_go_away: bool,
 }
 
 impl Outgoing {
-    /// yamux has sent `bytes`.
-    pub(crate) fn sent(&mut self, mut bytes: &[u8]) {
+    /// Passes `bytes` on to `push`, in parts that belong to control frames (`true`) or to data frames (`false`). A header
+    /// that comes in parts is passed on as a whole.
+    ///
+    /// # Errors
+    /// Those of `push`.
+    pub(super) fn written(
+        &mut self,
+        mut bytes: &[u8],
+        mut push: impl FnMut(&[u8], bool) -> io::Result<()>,
+    ) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.body > 0 {
                 let n = self.body.min(bytes.len());
                 self.body -= n;
+                push(&bytes[..n], false)?;
                 bytes = &bytes[n..];
                 continue;
             }
@@ -31,55 +42,12 @@ impl Outgoing {
             bytes = &bytes[n..];
             if self.have == HEADER {
                 self.have = 0;
-                let Frame { kind, length, .. } = Frame::of(&self.header);
-                self.said_goodbye |= kind == GO_AWAY;
-                self.body = if kind == DATA { length } else { 0 };
+                let frame = Frame::of(&self.header);
+                self.sent_go_away |= frame.kind == GO_AWAY;
+                self.body = frame.body();
+                push(&self.header, self.body == 0)?;
             }
         }
+        Ok(())
     }
-
-    /// Returns whether no frame is half sent, so that the guard can insert its own frame.
-    pub(crate) fn is_between_frames(&self) -> bool {
-        self.have == 0 && self.body == 0
-    }
-}
-
-/// Maximum number of queued answers to pings. yamux sends the next ping only after the answer, so another adit causes at
-/// most one.
-pub(crate) const MAX_OWED: usize = 8;
-
-/// Pings that are not answered yet, the oldest first.
-#[derive(Default)]
-pub(crate) struct Owed {
-    pings: [u32; MAX_OWED],
-    count: usize,
-}
-
-impl Owed {
-    /// Queues the answer to a ping. Drops it if the queue is full: reading never waits for writing.
-    pub(crate) fn add(&mut self, ping: u32) {
-        if let Some(free) = self.pings.get_mut(self.count) {
-            *free = ping;
-            self.count += 1;
-        }
-    }
-
-    /// Returns the next answer.
-    pub(crate) fn next(&self) -> Option<[u8; HEADER]> {
-        self.pings[..self.count].first().map(|ping| pong(*ping))
-    }
-
-    /// Removes the next answer after it was sent.
-    pub(crate) fn sent(&mut self) {
-        if self.count > 0 {
-            self.pings.copy_within(1..self.count, 0);
-            self.count -= 1;
-        }
-    }
-}
-
-fn pong(ping: u32) -> [u8; HEADER] {
-    let [p0, p1, p2, p3] = ping.to_be_bytes();
-    let [f0, f1] = super::ACK.to_be_bytes();
-    [0, PING, f0, f1, 0, 0, 0, 0, p0, p1, p2, p3]
 }

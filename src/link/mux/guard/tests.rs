@@ -1,13 +1,19 @@
 //! A peer that speaks in frames of its own, against a session.
 
+use std::time::Duration;
+
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::super::super::testing::{CONFIG, GOODBYE, pattern, read, read_to_end, stays_pending, within, write};
 use super::super::{Driver, Ended, MuxConfig, MuxStream, Session, session_within};
+use super::frame::GO_AWAY;
+use super::ledger::{FRAME_COST, MAX_SMALL};
 use super::*;
+use crate::link::write::MAX_CONTROL;
 
 fn frame(kind: u8, flags: u16, stream: u32, length: u32) -> Vec<u8> {
     let mut frame = vec![0, kind];
@@ -150,11 +156,11 @@ async fn another_limit_of_what_may_wait_counts_from_the_next_frame_on() {
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_for_a_stream_that_is_gone_is_kept_by_nobody() {
-    // The peer takes nothing at all: yamux keeps the streams, because it cannot say that they are gone.
+    // The peer takes nothing at all, not even that streams are gone.
     let mut case = Case::new(Side::Server, CONFIG, usize::MAX, 64);
     let mut streams = Vec::new();
     for _ in 0..100 {
-        streams.push(within(case.session.open(&[7; 10_000])).await.unwrap());
+        streams.push(within(case.session.open(&[7; 500])).await.unwrap());
     }
     for at in 0..100 {
         case.say(&data(ACK, 2 + 2 * at, &[7; 1000])).await;
@@ -309,7 +315,7 @@ async fn answered(case: &mut Case) -> Vec<usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pings_are_answered_in_order_and_as_few_wait_as_may() {
+async fn pings_are_answered_in_order() {
     let mut case = Case::server();
     for ping in [7, 8, u32::MAX] {
         case.say(&frame(PING, SYN, 0, ping)).await;
@@ -323,23 +329,42 @@ async fn pings_are_answered_in_order_and_as_few_wait_as_may() {
         case.say(&frame(PING, SYN, 0, ping)).await;
     }
     case.settle().await;
-    assert_eq!(answered(&mut case).await, Vec::from_iter(0..outgoing::MAX_OWED));
+    assert_eq!(answered(&mut case).await, Vec::from_iter(0..1000));
     case.say(&frame(PING, SYN, 0, 4000)).await;
     assert_eq!(answered(&mut case).await, [4000]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_leaves_when_the_pipe_takes_bytes_again_and_there_is_nothing_else_to_say() {
-    let mut case = Case::new(Side::Server, CONFIG, usize::MAX, 64);
-    // Frames that end where the gathering limit is: what waits is whole.
-    let whole = crate::link::coalesce::LIMIT / HEADER;
-    for ping in 0..2 * whole as u32 {
+async fn pings_beyond_the_bound_on_control_frames_end_the_session() {
+    let pipe = 64;
+    let config = MuxConfig { max_streams: 8, ..CONFIG };
+    let mut case = Case::new(Side::Server, config, usize::MAX, pipe);
+    let stream = case.open().await;
+    // Until its buffer is full, nothing says how many of the answers the pipe has taken.
+    let bound = (MAX_CONTROL + (2 * 8 + 16) * HEADER) / HEADER;
+    for ping in 0..bound as u32 - 1 {
         case.say(&frame(PING, SYN, 0, ping)).await;
     }
     case.settle().await;
-    let answers = answered(&mut case).await;
-    assert!(answers.len() > whole && answers.len() <= whole + 64, "{}", answers.len());
-    assert!(answers.iter().copied().eq(0..answers.len()));
+    assert!(!case.session.is_closed(), "as many as may wait");
+    let since = Instant::now();
+    let _ = within(case.peer.write_all(&frame(PING, SYN, 0, 5).repeat(2 + pipe / HEADER))).await;
+    within(case.session.ended()).await;
+    assert!(stream.is_closed() && since.elapsed() < Duration::from_millis(1), "{:?}", since.elapsed());
+    let why = case.broken().await;
+    assert!(why.contains("too many answers"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_leaves_when_the_pipe_takes_bytes_again_and_there_is_nothing_else_to_say() {
+    let mut case = Case::new(Side::Server, CONFIG, usize::MAX, 64);
+    // More than one buffer of them.
+    let many = 64 * 1024 / HEADER + 100;
+    for ping in 0..many as u32 {
+        case.say(&frame(PING, SYN, 0, ping)).await;
+    }
+    case.settle().await;
+    assert_eq!(answered(&mut case).await, Vec::from_iter(0..many));
     case.say(&frame(PING, SYN, 0, 5)).await;
     assert_eq!(answered(&mut case).await, [5]);
 }
@@ -395,7 +420,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Whatever the peer takes meanwhile, in whatever pieces its pings and data come: all data arrives, and every ping is
-    /// answered that came while fewer than [`outgoing::MAX_OWED`] waited.
+    /// answered.
     #[test]
     fn pings_between_data_are_answered_and_all_data_arrives(
         parts in prop::collection::vec(prop_oneof![Just(None), (0..500_usize).prop_map(Some)], 1..40),
@@ -433,8 +458,7 @@ proptest! {
             }
             assert!(got == sent);
             if !takes {
-                let most = (pings as usize).min(outgoing::MAX_OWED);
-                assert_eq!(answered(&mut case).await, Vec::from_iter(0..most));
+                assert_eq!(answered(&mut case).await, Vec::from_iter(0..pings as usize));
             }
             assert!(!case.session.is_closed());
         });

@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, Uri};
 const MOST: usize = 2048;
 
 /// Copies what is left of the head in its buffer, so that the buffer can be used again.
-pub(crate) fn copy_head<B>(request: &mut Request<B>) {
+pub(crate) fn detach<B>(request: &mut Request<B>) {
     let target = origin_form(request.uri()).map_or(0, |target| target.as_str().len());
     let size = request.headers().values().map(HeaderValue::len).sum::<usize>() + target;
     if size > MOST {
@@ -71,7 +71,7 @@ mod tests {
         for target in ["/", "/a%20b?c=d&e=%ff", "*", "/only/a/path"] {
             let (buffer, mut request) = request(target, &[b"one".to_vec(), Vec::new(), b"t\xfcr".to_vec()]);
             assert!(!buffer.is_unique());
-            copy_head(&mut request);
+            detach(&mut request);
             assert!(buffer.is_unique(), "{target}");
             assert_eq!((request.uri().to_string().as_str(), request.headers().len()), (target, 3));
         }
@@ -85,7 +85,7 @@ mod tests {
         ) {
             let (_, mut request) = request(&target, &values);
             let (uri, headers) = (request.uri().clone(), request.headers().clone());
-            copy_head(&mut request);
+            detach(&mut request);
             prop_assert_eq!((request.uri(), request.headers()), (&uri, &headers));
         }
     }

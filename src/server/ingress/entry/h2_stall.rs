@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::server::ingress::entry::visitor_socket::Turns;
+use crate::server::http_connection::in_flight::InFlight;
 
 /// How often a connection is looked at in the time that it may stand still.
 const LOOKS: u32 = 4;
 
 /// What is known of the answers on one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Stalls {
+pub(crate) struct StallDetector {
     /// Answers of which a piece, or the head, is with the visitor, and that were not asked for more since.
     with_visitor: AtomicU64,
     /// Counts how often one was asked for more.
     asked: AtomicU64,
 }
 
-impl Stalls {
+impl StallDetector {
     /// An answer has given its head or a piece away.
     pub(crate) fn give(&self) {
         self.with_visitor.fetch_add(1, Ordering::Relaxed);
@@ -36,13 +36,13 @@ impl Stalls {
 
     /// Ready when, for `limit` and up to half as long again, the visitor has asked for nothing of any of its requests,
     /// though there was something of each of them for it.
-    pub(crate) async fn standstill(&self, turns: &Turns, limit: Duration) {
+    pub(crate) async fn stalled(&self, in_flight: &InFlight, limit: Duration) {
         let mut clock = interval(limit / LOOKS);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut seen, mut quiet) = (0, 0);
         while quiet <= LOOKS {
             clock.tick().await;
-            let (asked, open) = (self.asked.load(Ordering::Relaxed), turns.under_way());
+            let (asked, open) = (self.asked.load(Ordering::Relaxed), in_flight.count());
             let stands = open > 0 && self.with_visitor.load(Ordering::Relaxed) >= open && asked == seen;
             quiet = if stands { quiet + 1 } else { 0 };
             seen = asked;
@@ -60,28 +60,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_stands_still_when_all_of_its_answers_do() {
-        let (stalls, turns) = (Stalls::default(), Turns::default());
-        let standstill = || tokio::time::timeout(10 * LIMIT, stalls.standstill(&turns, LIMIT));
-        assert!(standstill().await.is_err(), "nothing is open");
-        let _one = turns.begin();
-        assert!(standstill().await.is_err(), "the application is to say something");
-        stalls.give();
+        let (stall, in_flight) = (StallDetector::default(), InFlight::default());
+        let stalled = || tokio::time::timeout(10 * LIMIT, stall.stalled(&in_flight, LIMIT));
+        assert!(stalled().await.is_err(), "nothing is open");
+        let _one = in_flight.begin();
+        assert!(stalled().await.is_err(), "the application is to say something");
+        stall.give();
         let since = Instant::now();
-        assert!(standstill().await.is_ok());
+        assert!(stalled().await.is_ok());
         assert!((LIMIT..=LIMIT * 3 / 2).contains(&since.elapsed()), "{:?}", since.elapsed());
-        let two = turns.begin();
-        assert!(standstill().await.is_err(), "another one waits for the application");
+        let two = in_flight.begin();
+        assert!(stalled().await.is_err(), "another one waits for the application");
         drop(two);
         let moves = async {
             for _ in 0..20 {
                 tokio::time::sleep(LIMIT / 2).await;
-                stalls.take_back();
-                stalls.give();
+                stall.take_back();
+                stall.give();
             }
         };
         tokio::select! {
             () = moves => {}
-            () = stalls.standstill(&turns, LIMIT) => panic!("it moves"),
+            () = stall.stalled(&in_flight, LIMIT) => panic!("it moves"),
         }
     }
 }

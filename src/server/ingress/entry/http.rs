@@ -14,11 +14,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::server::http_connection::socket::HttpSocket;
 use crate::server::ingress::Ingress;
+use crate::server::ingress::connection::ConnectionContext;
 use crate::server::ingress::entry::detach_head;
-use crate::server::ingress::entry::visitor_socket::VisitorSocket;
-use crate::server::ingress::{Visit, pipeline};
-use crate::server::runtime::boxed_until_cut;
+use crate::server::ingress::pipeline;
+use crate::server::runtime::{Runtime, boxed_until_cut};
 use crate::transport::streams::{self, CloseOnDrop};
 
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
@@ -34,32 +35,28 @@ pub(crate) const HTTP2_SEND_BUFFER: usize = 64 * 1024;
 
 /// Runs the tasks of an HTTP/2 connection, one for each request, where they are counted and can be cut.
 #[derive(Debug, Clone)]
-struct Visits(Arc<Ingress>);
+struct ConnectionTasks(Arc<Ingress>);
 
-impl<F> Executor<F> for Visits
+impl<F> Executor<F> for ConnectionTasks
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        let ingress = &self.0;
-        ingress
-            .runtime
-            .tasks
-            .visitors
-            .spawn(boxed_until_cut(ingress.runtime.shutdown.cut.clone(), streams::run(task, streams::announced())));
+        let Runtime { tasks, shutdown, .. } = &*self.0.runtime;
+        tasks.visitors.spawn(boxed_until_cut(shutdown.cut.clone(), streams::run(task, streams::announced())));
     }
 }
 
 /// Serves HTTP/1.1 and 1.0, with heads of up to `head_size` bytes.
-pub(crate) async fn serve_http1(visit: Arc<Visit>, mut socket: VisitorSocket, head_size: usize) {
-    let ingress = Arc::clone(&visit.ingress);
+pub(crate) async fn serve_http1(context: Arc<ConnectionContext>, mut socket: HttpSocket, head_size: usize) {
+    let ingress = Arc::clone(&context.ingress);
     let (first_bad, requests) = (socket.watch_http1(), AtomicU64::new(0));
     let service = service_fn(move |mut request| {
         let has_fragment = first_bad.includes(requests.fetch_add(1, Ordering::Relaxed));
         // Now: before the future runs, hyper wants its buffer back to listen for the visitor's leaving.
-        detach_head::copy_head(&mut request);
-        pipeline::serve(Arc::clone(&visit), request, has_fragment)
+        detach_head::detach(&mut request);
+        pipeline::serve(Arc::clone(&context), request, has_fragment)
     });
     let connection = http1::Builder::new()
         // The socket watches over both: the head, and the time before it.
@@ -84,11 +81,15 @@ pub(crate) async fn serve_http1(visit: Arc<Visit>, mut socket: VisitorSocket, he
 }
 
 /// Polls an HTTP/2 connection once. Notifies its requests when everything that they queued was written.
-fn pass<T>(visit: &Visit, connection: Pin<&mut impl Future<Output = T>>, cx: &mut Context<'_>) -> Poll<T> {
-    let asked = visit.passes.begin(cx);
+fn poll_connection<T>(
+    context: &ConnectionContext,
+    connection: Pin<&mut impl Future<Output = T>>,
+    cx: &mut Context<'_>,
+) -> Poll<T> {
+    let asked = context.passes.begin(cx);
     let polled = connection.poll(cx);
-    if !visit.ending.is_full() {
-        visit.passes.end(asked);
+    if !context.signals.close.is_full() {
+        context.passes.end(asked);
     }
     polled
 }
@@ -96,19 +97,20 @@ fn pass<T>(visit: &Visit, connection: Pin<&mut impl Future<Output = T>>, cx: &mu
 /// Serves HTTP/2, with heads of up to `head_size` bytes, to a visitor that takes something of its answers within
 /// `patience`.
 pub(crate) async fn serve_http2(
-    visit: Arc<Visit>,
-    mut socket: VisitorSocket,
-    (head_size, patience): (usize, Duration),
+    context: Arc<ConnectionContext>,
+    mut socket: HttpSocket,
+    head_size: usize,
+    patience: Duration,
 ) {
-    let ingress = Arc::clone(&visit.ingress);
+    let ingress = Arc::clone(&context.ingress);
     let idle = socket.announce_idle();
-    let watched = Arc::clone(&visit);
+    let watched = Arc::clone(&context);
     let marks = socket.watch_http2();
     let service = service_fn(move |request: Request<Incoming>| {
         let has_fragment = marks.include(request.headers());
-        pipeline::serve(Arc::clone(&visit), request, has_fragment)
+        pipeline::serve(Arc::clone(&context), request, has_fragment)
     });
-    let connection = http2::Builder::new(Visits(Arc::clone(&ingress)))
+    let connection = http2::Builder::new(ConnectionTasks(Arc::clone(&ingress)))
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(HTTP2_STREAMS)
@@ -122,25 +124,25 @@ pub(crate) async fn serve_http2(
         let _closed = CloseOnDrop(&watched.passes);
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
-            result = poll_fn(|cx| pass(&watched, connection.as_mut(), cx)) => result,
+            result = poll_fn(|cx| poll_connection(&watched, connection.as_mut(), cx)) => result,
             () = async { tokio::select! { () = ingress.runtime.shutdown.stop.cancelled() => {} () = idle.cancelled() => {} } } => {
                 // The visitor is told which of its requests were taken, and sends others elsewhere.
                 connection.as_mut().graceful_shutdown();
-                poll_fn(|cx| pass(&watched, connection.as_mut(), cx)).await
+                poll_fn(|cx| poll_connection(&watched, connection.as_mut(), cx)).await
             }
         };
         if let Err(error) = result {
             tracing::trace!(%error, "a visitor's connection ended early");
         }
     };
-    let standstill = async {
-        match &watched.stalls {
-            Some(stalls) => stalls.standstill(&watched.turns, patience).await,
+    let stalled = async {
+        match &watched.http2 {
+            Some(http2) => http2.stall.stalled(&watched.signals.in_flight, patience).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         () = serve => {}
-        () = standstill => tracing::debug!(peer = %watched.peer, "a visitor takes nothing of what it has asked for"),
+        () = stalled => tracing::debug!(peer = %watched.peer, "a visitor takes nothing of what it has asked for"),
     }
 }

@@ -1,12 +1,9 @@
-//! Entry points for visitors: what a new connection speaks, and how HTTP and raw connections are served.
+//! Entry: admits connections, detects their protocol, and serves HTTP/1, HTTP/2 and raw connections.
 
+pub(crate) mod accept;
+pub(crate) mod admission;
 pub(crate) mod detach_head;
-pub(crate) mod ending;
 pub(crate) mod h2_stall;
 pub(crate) mod http;
-pub(crate) mod lingering_close;
 pub(crate) mod preamble;
 pub(crate) mod raw;
-pub(crate) mod request_target;
-pub(crate) mod visitor_socket;
-pub(crate) mod wire;

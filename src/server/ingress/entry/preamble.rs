@@ -23,7 +23,7 @@ const MOST_OF_A_HELLO: usize = 16 * 1024;
 
 /// A connection of which some was read, to see what it is.
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Preamble {
     socket: TcpStream,
     ahead: BytesMut,
 }
@@ -38,7 +38,7 @@ pub(crate) struct TlsHello {
     pub(crate) ahead: Bytes,
 }
 
-impl Arrival {
+impl Preamble {
     /// Of a fresh connection.
     pub(crate) fn new(socket: TcpStream) -> Self {
         Self { socket, ahead: BytesMut::with_capacity(FIRST_READ) }

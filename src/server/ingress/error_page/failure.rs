@@ -6,43 +6,8 @@ use crate::limits::RetryAfter;
 use crate::protocol::frame::{Reset, Status};
 use crate::server::directory::tunnel::OpenFailure;
 use crate::server::metrics::Limit;
+use crate::server::metrics::failure_code::FailureCode;
 use crate::values::Name;
-
-/// The codes of all failures, each in its place: what is counted of them is kept by number.
-pub(crate) const CODES: [&str; 27] = [
-    "other",
-    "unknown_name",
-    "not_found",
-    "method_not_allowed",
-    "wrong_kind",
-    "tunnel_offline",
-    "tunnel_busy",
-    "tunnel_stalled",
-    "tunnel_lost",
-    "service_gone",
-    "local_unreachable",
-    "local_timeout",
-    "local_broken",
-    "response_timeout",
-    "request_timeout",
-    "bad_request",
-    "head_too_large",
-    "rate_limited",
-    "site_rate_limited",
-    "forbidden",
-    "unauthorized",
-    "bad_signature",
-    "body_too_large",
-    "access_busy",
-    "cut_by_operator",
-    "address_busy",
-    "heads_busy",
-];
-
-/// The place of a failure's code. Only failures look for it.
-pub(crate) fn code_number(code: &str) -> usize {
-    CODES.iter().position(|known| *known == code).unwrap_or(0)
-}
 
 /// Why a visitor does not get what it asked for. `docs/errors.md` lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +54,7 @@ pub(crate) enum Failure {
     AddressBusy,
     /// The memory for large request heads is used up: in all, of this address or of this client.
     HeadsBusy,
-    /// The service does not let this visitor in: not from this address, or not without its ingress secret.
+    /// The service does not let this visitor in: not from this address, or not without its shared secret.
     Forbidden,
     /// The service of this name asks for a name and a password, and these are not the right ones.
     Unauthorized(Name),
@@ -140,105 +105,115 @@ impl Failure {
     }
 
     /// The HTTP status, the stable code, and what a person reads.
-    pub(crate) fn facts(&self) -> (StatusCode, &'static str, &'static str) {
+    pub(crate) fn facts(&self) -> (StatusCode, FailureCode, &'static str) {
         match self {
-            Self::UnknownName => (StatusCode::NOT_FOUND, "unknown_name", "There is nothing at this address."),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such page here."),
+            Self::UnknownName => (StatusCode::NOT_FOUND, FailureCode::UnknownName, "There is nothing at this address."),
+            Self::NotFound => (StatusCode::NOT_FOUND, FailureCode::NotFound, "There is no such page here."),
             Self::FrontPage => (
                 StatusCode::NOT_FOUND,
-                "not_found",
+                FailureCode::NotFound,
                 "This is a tunnel server, and it works. There is no page here: the sites are at names below this address.",
             ),
             Self::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This page can only be read.")
+                (StatusCode::METHOD_NOT_ALLOWED, FailureCode::MethodNotAllowed, "This page can only be read.")
             }
-            Self::WrongKind => (StatusCode::MISDIRECTED_REQUEST, "wrong_kind", "This name is not served over HTTP."),
+            Self::WrongKind => {
+                (StatusCode::MISDIRECTED_REQUEST, FailureCode::WrongKind, "This name is not served over HTTP.")
+            }
             Self::TunnelOffline => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "tunnel_offline",
+                FailureCode::TunnelOffline,
                 "This site is not connected at the moment. Try again soon.",
             ),
             Self::TunnelBusy => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "tunnel_busy",
+                FailureCode::TunnelBusy,
                 "This site is very busy at the moment. Try again in a second.",
             ),
             Self::TunnelStalled => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "tunnel_stalled",
+                FailureCode::TunnelStalled,
                 "The connection to this site has stalled. Try again soon.",
             ),
             Self::TunnelLost => (
                 StatusCode::BAD_GATEWAY,
-                "tunnel_lost",
+                FailureCode::TunnelLost,
                 "The connection to this site broke before it answered. Try again.",
             ),
-            Self::ServiceGone => (StatusCode::BAD_GATEWAY, "service_gone", "This site is not offered any more."),
+            Self::ServiceGone => {
+                (StatusCode::BAD_GATEWAY, FailureCode::ServiceGone, "This site is not offered any more.")
+            }
             Self::LocalUnreachable => (
                 StatusCode::BAD_GATEWAY,
-                "local_unreachable",
+                FailureCode::LocalUnreachable,
                 "The way to this site is open, but its application cannot be reached.",
             ),
             Self::LocalTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
-                "local_timeout",
+                FailureCode::LocalTimeout,
                 "The application behind this site does not take connections in time.",
             ),
             Self::LocalBroken => (
                 StatusCode::BAD_GATEWAY,
-                "local_broken",
+                FailureCode::LocalBroken,
                 "The application behind this site broke off before it answered.",
             ),
             Self::ResponseTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
-                "response_timeout",
+                FailureCode::ResponseTimeout,
                 "The application behind this site did not answer in time.",
             ),
-            Self::RequestTimeout => {
-                (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request did not arrive in time.")
-            }
-            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad_request", "The request cannot be understood."),
-            Self::HeadTooLarge => {
-                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The head of the request is too large.")
-            }
-            Self::RateLimited(_) => {
-                (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests from your address. Wait a moment.")
-            }
+            Self::RequestTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                FailureCode::RequestTimeout,
+                "The request did not serve_connection in time.",
+            ),
+            Self::BadRequest => (StatusCode::BAD_REQUEST, FailureCode::BadRequest, "The request cannot be understood."),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                FailureCode::HeadTooLarge,
+                "The head of the request is too large.",
+            ),
+            Self::RateLimited(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                FailureCode::RateLimited,
+                "Too many requests from your address. Wait a moment.",
+            ),
             Self::SiteRateLimited(_) => (
                 StatusCode::TOO_MANY_REQUESTS,
-                "site_rate_limited",
+                FailureCode::SiteRateLimited,
                 "This site gets more requests than it may. Wait a moment.",
             ),
             Self::AddressBusy => (
                 StatusCode::TOO_MANY_REQUESTS,
-                "address_busy",
+                FailureCode::AddressBusy,
                 "Too many requests from your address are open at the moment. Try again in a second.",
             ),
             Self::HeadsBusy => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "heads_busy",
+                FailureCode::HeadsBusy,
                 "Too many requests with large header fields are waiting. Try again in a second.",
             ),
-            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This site does not let you in."),
+            Self::Forbidden => (StatusCode::FORBIDDEN, FailureCode::Forbidden, "This site does not let you in."),
             Self::Unauthorized(_) => {
-                (StatusCode::UNAUTHORIZED, "unauthorized", "This site asks for a name and a password.")
+                (StatusCode::UNAUTHORIZED, FailureCode::Unauthorized, "This site asks for a name and a password.")
             }
             Self::BadSignature(_) => (
                 StatusCode::UNAUTHORIZED,
-                "bad_signature",
+                FailureCode::BadSignature,
                 "The signature of the request is missing, wrong, too old, or was used before.",
             ),
             Self::BodyTooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body of the request is too large.")
+                (StatusCode::PAYLOAD_TOO_LARGE, FailureCode::BodyTooLarge, "The body of the request is too large.")
             }
             Self::AccessBusy => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "access_busy",
+                FailureCode::AccessBusy,
                 "Too many visitors are being let in at the moment. Try again in a second.",
             ),
             Self::CutByOperator => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "cut_by_operator",
+                FailureCode::CutByOperator,
                 "The operator of this server has ended the request.",
             ),
         }
@@ -261,8 +236,14 @@ impl Failure {
         self.facts().0
     }
 
+    /// Returns the stable code.
     pub(crate) fn code(&self) -> &'static str {
-        self.facts().1
+        self.facts().1.as_str()
+    }
+
+    /// Returns the place of the code, by which it is counted.
+    pub(crate) fn number(&self) -> usize {
+        self.facts().1 as usize
     }
 }
 
@@ -280,10 +261,16 @@ impl From<OpenFailure> for Failure {
 mod tests {
     use super::*;
 
+    const CODES: &[&str] = FailureCode::TEXTS;
+
+    fn code_number(code: &str) -> usize {
+        CODES.iter().position(|known| *known == code).unwrap_or(0)
+    }
+
     #[test]
     fn an_application_that_is_not_reached_may_be_running() {
         let (_, code, words) = Failure::of_reset(Reset::LocalUnreachable).facts();
-        assert_eq!(code, "local_unreachable");
+        assert_eq!(code.as_str(), "local_unreachable");
         assert!(words.contains("cannot be reached") && !words.contains("running"), "{words}");
     }
 

@@ -13,8 +13,7 @@ use http_body_util::Full;
 use super::headers::REQUEST_ID;
 use crate::transport::delivery::Piece;
 use crate::values::RequestId;
-pub(crate) use failure::CODES;
-pub(crate) use failure::{Failure, code_number};
+pub(crate) use failure::Failure;
 
 /// The header with the stable code of a failure.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-adit-error");
@@ -101,6 +100,7 @@ impl Failure {
     /// The whole answer, in the form that the visitor understands best.
     pub(crate) fn answer(&self, request_id: RequestId, form: Form) -> Response<Full<Piece>> {
         let (status, code, message) = self.facts();
+        let code = code.as_str();
         let (kind, body) = match form {
             Form::Page if *self == Self::FrontPage => {
                 ("text/html; charset=utf-8", page(("", "It works"), (code, message), request_id))

@@ -6,8 +6,6 @@ use http::{Method, Request, Version};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 
-use super::super::Visit;
-use super::super::headers::{self, Forwarding};
 use super::Target;
 use crate::limits::FREE_HEAD;
 use crate::protocol::WireError;
@@ -18,13 +16,14 @@ use crate::protocol::login::ServiceKind;
 use crate::protocol::preface::Preface;
 use crate::routing;
 use crate::server::ingress::error_page::Failure;
+use crate::server::ingress::headers::{self, Forwarding};
+use crate::server::ingress::pipeline::context::RequestContext;
 use crate::server::ingress::pipeline::request_body::RequestBody;
-use crate::server::settings::Settings;
 
 /// Makes the visitor's head the one that the application gets. Gives back the visitor's half of an upgrade, or of an
 /// extended CONNECT.
 pub(crate) fn rewrite(
-    (visit, settings): (&Visit, &Settings),
+    context: &RequestContext<'_>,
     target: &Target,
     request: &mut Request<RequestBody>,
     has_body: bool,
@@ -42,14 +41,15 @@ pub(crate) fn rewrite(
     if request.version() == Version::HTTP_2 {
         headers::join_cookies(request.headers_mut());
     }
+    let (connection, settings) = (context.connection, context.settings);
     let forwarding = Forwarding {
-        visitor: target.visitor,
-        peer: (visit.peer.ip(), &visit.peer_text),
-        peer_is_trusted: visit.peer_is_trusted(settings),
-        scheme: target.scheme,
+        visitor: context.visitor,
+        peer: (connection.peer.ip(), &connection.peer_value),
+        peer_is_trusted: connection.peer_is_trusted(settings),
+        scheme: connection.scheme,
         authority: target.authority.as_ref(),
         prefix: target.prefix(),
-        request_id: target.request_id,
+        request_id: context.request_id,
         forwarded: settings.config.public.forwarded,
     };
     headers::add_forwarding(request.headers_mut(), &forwarding);
@@ -58,12 +58,13 @@ pub(crate) fn rewrite(
 
 /// Preface and head in one piece, so that they leave in one frame; with the end, if nothing follows. Takes the fields
 /// and the target out of the request: nobody needs them afterwards.
-pub(crate) fn opening(
-    visit: &Visit,
+pub(crate) fn encode_request(
+    context: &RequestContext<'_>,
     target: &Target,
     request: &mut Request<RequestBody>,
     has_body: bool,
-    (upgrades, protocol): (bool, Option<&Protocol>),
+    upgrades: bool,
+    protocol: Option<&Protocol>,
 ) -> Result<BytesMut, Failure> {
     if let Some(name) = target.prefix()
         && request.headers().contains_key(DESTINATION)
@@ -80,14 +81,14 @@ pub(crate) fn opening(
     let slash = if path.starts_with('?') { "/" } else { "" };
     let preface = Preface {
         service: target.name().clone(),
-        visitor: (target.visitor, visit.peer.port()).into(),
-        server: visit.local,
+        visitor: (context.visitor, context.connection.peer.port()).into(),
+        server: context.connection.local,
         kind: ServiceKind::Http,
-        request_id: target.request_id,
+        request_id: context.request_id,
     };
     let head = RequestHead {
         method: request.method().clone(),
-        scheme: target.scheme,
+        scheme: context.connection.scheme,
         authority: target.authority.clone(),
         target: if slash.is_empty() {
             Bytes::copy_from_slice(path.as_bytes())

@@ -11,29 +11,16 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
 use crate::link::body::{BodyError, FrameBody, Idle};
-use crate::link::mux::MuxStream;
 use crate::protocol::fields::{clean_answer_trailers, with_clean_trailers};
-use crate::server::ingress::Visit;
+use crate::server::ingress::connection::ConnectionContext;
 use crate::server::ingress::error_page::Failure;
-use crate::server::ingress::observe::exchange::Entry;
-use crate::server::runtime::until_cut;
+use crate::server::ingress::forward::abort_on_drop::AbortOnDrop;
+use crate::server::ingress::observe::forwarded::ForwardedExchange;
 use crate::transport::delivery::{Piece, Queued};
 use crate::transport::streams::BEFORE_RESET;
 
 /// How long the end of an answer may take that the visitor has in full already.
 const LAST_FRAME: Duration = Duration::from_secs(10);
-
-/// The answer's side of a stream: dropped before the answer has ended, it cuts the stream for the upload too.
-#[derive(Debug)]
-pub(crate) struct Held(pub(crate) MuxStream);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.0.is_read_ended() {
-            self.0.abort();
-        }
-    }
-}
 
 /// How the visitor can tell that it has the whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,15 +54,15 @@ enum State {
 struct Open {
     body: FrameBody,
     delimited: Delimited,
-    entry: Arc<Entry>,
-    visit: Arc<Visit>,
+    exchange: Arc<ForwardedExchange>,
+    connection: Arc<ConnectionContext>,
     /// Over HTTP/2: its head or a piece of it is with the visitor.
     given: bool,
     /// Over HTTP/2: what of it the library holds.
     queued: Option<Arc<Queued>>,
     /// How long the visitor may take nothing.
     idle: Duration,
-    stream: Held,
+    stream: AbortOnDrop,
 }
 
 /// An incomplete body: the visitor gets the data before the error, and then the error. The HTTP library alone would
@@ -106,17 +93,18 @@ impl ForwardedBody {
 
     /// What comes as `body` over `stream`. A visitor that takes nothing for `idle` is given up.
     pub(crate) fn new(
-        (body, delimited): (FrameBody, Delimited),
-        entry: Arc<Entry>,
-        visit: Arc<Visit>,
-        stream: Held,
+        body: FrameBody,
+        delimited: Delimited,
+        exchange: Arc<ForwardedExchange>,
+        connection: Arc<ConnectionContext>,
+        stream: AbortOnDrop,
         idle: Duration,
     ) -> Self {
         if delimited == Delimited::Close {
-            visit.ending.set_cut(true);
+            connection.signals.close.set_cut(true);
         }
-        let queued = visit.is_http2().then(Arc::default);
-        let mut open = Open { body, delimited, entry, visit, given: false, queued, idle, stream };
+        let queued = connection.is_http2().then(Arc::default);
+        let mut open = Open { body, delimited, exchange, connection, given: false, queued, idle, stream };
         open.give();
         Self(State::Open(open))
     }
@@ -127,15 +115,15 @@ impl ForwardedBody {
         if !open.is_whole() {
             return;
         }
-        open.entry.complete();
+        open.exchange.complete();
         if open.delimited == Delimited::Close {
-            open.visit.ending.set_cut(false);
+            open.connection.signals.close.set_cut(false);
         }
         if !open.body.is_end_stream() {
             // Whoever counts bytes does not ask for the end. It must be read all the same: a request that is still
             // being sent would be cut with the stream.
-            let ingress = Arc::clone(&open.visit.ingress);
-            ingress.runtime.tasks.visitors.spawn(until_cut(ingress.runtime.shutdown.cut.clone(), open.read_end()));
+            let ingress = Arc::clone(&open.connection.ingress);
+            ingress.spawn(open.read_end());
         }
     }
 }
@@ -143,16 +131,16 @@ impl ForwardedBody {
 impl Open {
     /// Something of it is with the visitor now.
     fn give(&mut self) {
-        if let Some(stalls) = self.visit.stalls.as_ref().filter(|_| !self.given) {
-            stalls.give();
+        if let Some(stall) = self.connection.http2.as_ref().map(|http2| &http2.stall).filter(|_| !self.given) {
+            stall.give();
             self.given = true;
         }
     }
 
     /// The visitor asks for more, or does not need to.
     fn take_back(&mut self) {
-        if let Some(stalls) = self.visit.stalls.as_ref().filter(|_| self.given) {
-            stalls.take_back();
+        if let Some(stall) = self.connection.http2.as_ref().map(|http2| &http2.stall).filter(|_| self.given) {
+            stall.take_back();
             self.given = false;
         }
     }
@@ -170,7 +158,7 @@ impl Open {
     }
 
     fn count(&mut self, sent: usize) {
-        self.entry.sent(sent);
+        self.exchange.sent(sent);
         if let Delimited::Length(left) = &mut self.delimited {
             *left = left.saturating_sub(sent as u64);
         }
@@ -180,12 +168,12 @@ impl Open {
     fn break_off(mut self, error: BodyError) -> Breaking {
         self.stream.0.abort();
         // Release its share of the tunnel, too, however long the visitor takes.
-        self.entry.let_go();
+        self.exchange.release();
         // Now it is the visitor's turn.
         self.give();
         let sent = match self.queued.take() {
             None => Sent::Flushed,
-            Some(queued) => Sent::Passed(queued, self.visit.passes.ask(), Idle::new(self.idle)),
+            Some(queued) => Sent::Passed(queued, self.connection.passes.ask(), Idle::new(self.idle)),
         };
         Breaking { error, sent, open: self }
     }
@@ -269,7 +257,7 @@ impl Breaking {
     /// Yields the error when the visitor has the data before it.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
         if let Sent::Passed(queued, pass, idle) = &mut self.sent {
-            if queued.poll_empty(cx).is_pending() || self.open.visit.passes.poll_done(*pass, cx).is_pending() {
+            if queued.poll_empty(cx).is_pending() || self.open.connection.passes.poll_done(*pass, cx).is_pending() {
                 // Its window is closed, and may stay closed.
                 ready!(idle.poll(cx));
             }
@@ -277,7 +265,7 @@ impl Breaking {
         }
         match &mut self.sent {
             Sent::Reading(pause) => ready!(pause.poll(cx)),
-            _ => ready!(self.open.visit.ending.poll_sent(cx)),
+            _ => ready!(self.open.connection.signals.close.poll_sent(cx)),
         }
         Poll::Ready(Some(Err(self.error)))
     }

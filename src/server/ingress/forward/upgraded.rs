@@ -7,24 +7,26 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 
-use super::super::Visit;
 use crate::link::copy::both_ways;
 use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::exchange::ResponseHead;
-use crate::server::ingress::entry::ending::Ending;
+use crate::server::http_connection::close::CloseState;
+use crate::server::ingress::connection::ConnectionContext;
 use crate::server::ingress::error_page::Failure;
-use crate::server::ingress::forward::response_body::Held;
-use crate::server::ingress::observe::exchange::Entry;
+use crate::server::ingress::forward::abort_on_drop::AbortOnDrop;
+use crate::server::ingress::forward::response;
+use crate::server::ingress::forward::response_body::ForwardedBody;
+use crate::server::ingress::observe::forwarded::ForwardedExchange;
 use crate::transport::streams::UpgradeTask;
 
 /// Makes of a head that agrees to become a connection the one that the visitor gets; `agreed` is the protocol, in answer
 /// to an upgrade.
-pub(crate) fn agree(head: &mut ResponseHead, agreed: Option<HeaderValue>, is_connect: bool) -> Result<(), Failure> {
+fn agree(head: &mut ResponseHead, agreed: Option<HeaderValue>, is_connect: bool) -> Result<(), Failure> {
     match (head.status, agreed) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(agreed)) if !is_connect => {
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -41,28 +43,27 @@ pub(crate) fn agree(head: &mut ResponseHead, agreed: Option<HeaderValue>, is_con
 pub(crate) struct Upgraded {
     pub(crate) reader: FrameReader,
     pub(crate) writer: FrameWriter,
-    pub(crate) stream: Held,
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) stream: AbortOnDrop,
+    pub(crate) exchange: Arc<ForwardedExchange>,
     /// How long nothing may move, and how long the visitor may take nothing of what came before a break.
     pub(crate) quiet: Duration,
     pub(crate) idle: Duration,
-    pub(crate) end: End,
 }
 
-/// How the visitor is told that the connection broke off: an orderly end would say that all was sent.
+/// How the visitor learns that the connection broke off: a normal close would make it look complete.
 #[derive(Debug, Clone)]
-pub(crate) enum End {
+enum BreakOff {
     /// Its connection ends with a reset.
-    Connection(Arc<Ending>),
+    Connection(Arc<CloseState>),
     /// Over HTTP/2 others share the connection: the stream is reset.
     Stream(Arc<UpgradeTask>),
 }
 
-impl End {
+impl BreakOff {
     /// For an upgrade that is agreed to now: the HTTP library starts its task before the connection's task waits again.
-    pub(crate) fn of(visit: &Visit) -> Self {
-        if !visit.is_http2() {
-            return Self::Connection(Arc::clone(&visit.ending));
+    fn of(connection: &ConnectionContext) -> Self {
+        if !connection.is_http2() {
+            return Self::Connection(Arc::clone(&connection.signals.close));
         }
         let task = Arc::new(UpgradeTask::default());
         task.announce();
@@ -71,31 +72,46 @@ impl End {
 }
 
 /// Says so when it is dropped, whoever drops it.
-struct CutUnlessWhole(Option<End>);
+struct CutUnlessWhole(Option<BreakOff>);
 
 impl Drop for CutUnlessWhole {
     fn drop(&mut self) {
         match &self.0 {
-            Some(End::Connection(ending)) => ending.set_cut(true),
-            Some(End::Stream(task)) => task.cut_now(),
+            Some(BreakOff::Connection(close)) => close.set_cut(true),
+            Some(BreakOff::Stream(task)) => task.cut_now(),
             None => {}
         }
     }
 }
 
 impl Upgraded {
-    pub(crate) async fn run(self, visitor: OnUpgrade, visit: Arc<Visit>) {
-        let Self { reader, writer, stream, entry, quiet, idle, end } = self;
+    /// Agrees to the upgrade with `head` and carries the connection in a task. `agreed` is the protocol of the upgrade.
+    pub(crate) fn start(
+        self,
+        connection: &Arc<ConnectionContext>,
+        visitor: OnUpgrade,
+        mut head: ResponseHead,
+        agreed: Option<HeaderValue>,
+        is_connect: bool,
+    ) -> Result<Response<ForwardedBody>, Failure> {
+        agree(&mut head, agreed, is_connect)?;
+        let end = BreakOff::of(connection);
+        connection.ingress.spawn(self.run(visitor, Arc::clone(connection), end));
+        Ok(response(head, ForwardedBody::empty()))
+    }
+
+    async fn run(self, visitor: OnUpgrade, connection: Arc<ConnectionContext>, end: BreakOff) {
+        let Self { reader, writer, stream, exchange, quiet, idle } = self;
         if let Ok(visitor) = visitor.await {
             let mut visitor = TokioIo::new(visitor);
             // Dropped before the connection is.
             let mut cut = CutUnlessWhole(Some(end.clone()));
-            let carried = both_ways(&mut visitor, reader, writer, quiet, |way, bytes| entry.moved(way, bytes)).await;
+            let carried = both_ways(&mut visitor, reader, writer, quiet, |way, bytes| exchange.moved(way, bytes)).await;
             if carried.is_ok() {
-                entry.complete();
+                exchange.complete();
                 cut.0 = None;
             } else {
-                break_off(&mut visitor, &end, &visit, idle).await;
+                break_off(&mut visitor, &end, &connection, idle).await;
             }
         }
         drop(stream);
@@ -103,18 +119,23 @@ impl Upgraded {
 }
 
 /// Breaks a connection off, after everything that was written on it.
-async fn break_off(visitor: &mut (impl AsyncWrite + Unpin), end: &End, visit: &Visit, idle: Duration) {
+async fn break_off(
+    visitor: &mut (impl AsyncWrite + Unpin),
+    end: &BreakOff,
+    connection: &ConnectionContext,
+    idle: Duration,
+) {
     match end {
-        End::Connection(ending) => {
-            ending.set_cut(true);
+        BreakOff::Connection(close) => {
+            close.set_cut(true);
             let flushed = poll_fn(|cx| {
-                let sent = ending.poll_sent(cx);
+                let sent = close.poll_sent(cx);
                 let flushed = Pin::new(&mut *visitor).poll_flush(cx);
                 if sent.is_ready() { Poll::Ready(Ok(())) } else { flushed }
             });
             // A visitor that takes nothing for so long does not get the rest.
             let _ = tokio::time::timeout(idle, flushed).await;
         }
-        End::Stream(task) => task.cut(&[&visit.passes], idle).await,
+        BreakOff::Stream(task) => task.cut(&[&connection.passes], idle).await,
     }
 }

@@ -8,16 +8,15 @@ use http_body::Body;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::super::Visit;
 use crate::link::body::{SendError, send_body};
 use crate::link::copy::Way;
 use crate::link::framed::FrameWriter;
 use crate::link::mux::MuxStream;
 use crate::protocol::frame::Reset;
+use crate::server::ingress::connection::ConnectionContext;
 use crate::server::ingress::error_page::Failure;
-use crate::server::ingress::observe::exchange::Entry;
+use crate::server::ingress::observe::forwarded::ForwardedExchange;
 use crate::server::ingress::pipeline::request_body::RequestBody;
-use crate::server::runtime::until_cut;
 
 /// How long a request that waits to be asked for its body (`Expect: 100-continue`) is held back. The agent asks sooner;
 /// an application may do without asking (RFC 9110, section 10.1.1).
@@ -29,7 +28,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Begins to send `body` after its head, in a task of its own; if it `waits`, not before the application asks for it.
 /// Gives back what is dropped when it is through, and where to say that it is asked for.
 pub(crate) fn begin(
-    (visit, entry): (&Arc<Visit>, &Arc<Entry>),
+    connection: &Arc<ConnectionContext>,
+    exchange: &Arc<ForwardedExchange>,
     body: RequestBody,
     waits: bool,
     writer: FrameWriter,
@@ -37,17 +37,17 @@ pub(crate) fn begin(
 ) -> (oneshot::Receiver<Infallible>, Option<oneshot::Sender<()>>) {
     let (sender, sent) = oneshot::channel();
     let (asks, asked_for) = waits.then(oneshot::channel).unzip();
-    let (unread, request_id) = (visit.unread.clone(), entry.about().request_id);
-    let (visitor, entry) = (Arc::clone(visit), Arc::clone(entry));
+    let (unread, request_id) = (connection.signals.unread.clone(), exchange.request_id());
+    let (visitor, exchange) = (Arc::clone(connection), Arc::clone(exchange));
     let upload = async move {
         let mut body = body;
-        if upload(&mut body, asked_for, writer, idle, entry, sender).await {
+        if upload(&mut body, asked_for, writer, idle, exchange, sender).await {
             unread.read(request_id);
         } else {
-            visitor.throw_away(body);
+            visitor.discard_body(body);
         }
     };
-    visit.ingress.runtime.tasks.visitors.spawn(until_cut(visit.ingress.runtime.shutdown.cut.clone(), upload));
+    connection.ingress.spawn(upload);
     (sent, asks)
 }
 
@@ -59,7 +59,7 @@ async fn upload(
     asked_for: Option<oneshot::Receiver<()>>,
     mut writer: FrameWriter,
     idle: Duration,
-    entry: Arc<Entry>,
+    exchange: Arc<ForwardedExchange>,
     sending: oneshot::Sender<Infallible>,
 ) -> bool {
     let _sending = sending;
@@ -74,11 +74,11 @@ async fn upload(
     let sent = tokio::select! {
         biased;
         () = evicted => {
-            entry.fail(Failure::AccessBusy);
+            exchange.fail(Failure::AccessBusy);
             writer.reset(Reset::RequestBroken);
             return false;
         }
-        sent = send_body(body.as_mut(), &mut writer, Some(idle), |bytes| entry.moved(Way::In, bytes)) => sent,
+        sent = send_body(body.as_mut(), &mut writer, Some(idle), |bytes| exchange.moved(Way::In, bytes)) => sent,
         () = unwanted(&stream) => return false,
     };
     let (failure, reason) = match sent {
@@ -88,7 +88,7 @@ async fn upload(
         Err(SendError::Body(_) | SendError::Trailers) => (Failure::BadRequest, Reset::RequestBroken),
         Err(SendError::Idle) => (Failure::RequestTimeout, Reset::Idle),
     };
-    entry.fail_unless_complete(failure);
+    exchange.fail_unless_complete(failure);
     // After what came before.
     tokio::select! {
         biased;

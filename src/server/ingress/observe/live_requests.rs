@@ -1,4 +1,4 @@
-//! What visitors have open at the moment, for the operator to see and to end.
+//! The exchanges in flight, which the operator can list and end.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -7,64 +7,60 @@ use dashmap::DashMap;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::server::ingress::observe::exchange::Entry;
+use crate::server::ingress::observe::Observer;
+use crate::server::ingress::observe::forwarded::ForwardedExchange;
+use crate::server::ingress::observe::record::ExchangeRecord;
 use crate::values::{ClientId, Name, RequestId};
 
-/// The open entries of the ledger. Each is in it from when it is opened until it is dropped, so there are no more of them
-/// than `limits.streams`.
+/// The forwarded exchanges in flight: at most `limits.streams`.
 #[derive(Debug, Default)]
-pub(crate) struct LiveRequests(DashMap<RequestId, Weak<Entry>>);
+pub(crate) struct LiveRequests(DashMap<RequestId, Weak<ForwardedExchange>>);
 
-/// One request, or connection, that is being served.
+/// One request or connection in flight.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveRequest {
     pub(crate) id: RequestId,
     pub(crate) client: ClientId,
     pub(crate) name: Name,
-    /// The method of a request, the kind of a connection.
+    /// The method of a request, or the kind of a connection.
     pub(crate) method: String,
-    /// Without the query, which may hold what nobody else should see. Empty for a connection.
+    /// The path without the query, which may contain secrets. Empty for a connection.
     pub(crate) path: String,
     pub(crate) visitor: IpAddr,
     pub(crate) started: Timestamp,
     /// Once it is known.
     pub(crate) status: Option<StatusCode>,
-    /// Bytes of bodies that came from the visitor, and that went to it.
+    /// Bytes of bodies received from the visitor, and sent to it.
     pub(crate) received: u64,
     pub(crate) sent: u64,
 }
 
 impl LiveRequests {
-    pub(crate) fn add(&self, entry: &Arc<Entry>) {
-        self.0.insert(entry.about().request_id, Arc::downgrade(entry));
-    }
-
-    pub(crate) fn remove(&self, id: RequestId) {
-        self.0.remove(&id);
-    }
-
-    /// The ids of those whose client is `wanted`, in no order. Walks the whole map.
+    /// Returns the ids of those whose client is `wanted`, in no order. Walks the whole map.
     pub(crate) fn ids(&self, wanted: impl Fn(&ClientId) -> bool) -> Vec<RequestId> {
-        // No entry may be dropped while the map is locked: collect first, look afterwards.
-        let entries: Vec<_> = self.0.iter().map(|entry| Weak::clone(&entry)).collect();
-        let entries = entries.iter().filter_map(Weak::upgrade);
-        entries.filter(|entry| wanted(entry.about().meter.client())).map(|entry| entry.about().request_id).collect()
+        // Dropping an exchange locks the map: collect first, upgrade afterwards.
+        let exchanges: Vec<_> = self.0.iter().map(|exchange| Weak::clone(&exchange)).collect();
+        let exchanges = exchanges.iter().filter_map(Weak::upgrade);
+        let is_wanted =
+            |record: &ExchangeRecord| record.service.as_ref().is_some_and(|service| wanted(service.client()));
+        exchanges.filter(|exchange| is_wanted(exchange.record())).map(|exchange| exchange.request_id()).collect()
     }
 
-    /// The request as it is now, if it is still being served.
+    /// Returns the request as it is now, if it is in flight.
     pub(crate) fn get(&self, id: RequestId) -> Option<LiveRequest> {
-        let entry = self.entry(id)?;
-        let about = entry.about();
-        let (status, received, sent) = entry.so_far();
-        let (method, path) = about.asked.words();
-        let age = SignedDuration::try_from(entry.started().elapsed()).unwrap_or_default();
+        let exchange = self.exchange(id)?;
+        let record = exchange.record();
+        let (status, received, sent) = exchange.so_far();
+        let (method, path) = record.method_and_path();
+        let service = record.service.as_ref()?;
+        let age = SignedDuration::try_from(record.elapsed()).unwrap_or_default();
         Some(LiveRequest {
             id,
-            client: about.meter.client().clone(),
-            name: about.meter.name().clone(),
+            client: service.client().clone(),
+            name: service.name().clone(),
             method: method.to_owned(),
             path: path.to_owned(),
-            visitor: about.visitor,
+            visitor: record.visitor,
             started: Timestamp::now().checked_sub(age).unwrap_or_default(),
             status,
             received,
@@ -72,15 +68,27 @@ impl LiveRequests {
         })
     }
 
-    /// Ends a request now: the application and the agent see a reset, and the visitor an answer that broke off, or a
-    /// failure if none had begun. Says whether it was still being served.
+    /// Ends a request now. The application and the agent see a reset; the visitor sees a broken response, or a failure page
+    /// if no response had begun. Returns whether the request was in flight.
     pub(crate) fn cut(&self, id: RequestId) -> bool {
-        self.entry(id).map(|entry| entry.cut()).is_some()
+        self.exchange(id).map(|exchange| exchange.cut()).is_some()
     }
 
-    fn entry(&self, id: RequestId) -> Option<Arc<Entry>> {
-        // The guard of the map is gone before the entry can be: dropping the last handle takes it out of the map.
-        let entry = self.0.get(&id).map(|entry| Weak::clone(&entry))?;
-        entry.upgrade()
+    fn exchange(&self, id: RequestId) -> Option<Arc<ForwardedExchange>> {
+        // Dropping the last handle locks the map: release the map's guard first.
+        let exchange = self.0.get(&id).map(|exchange| Weak::clone(&exchange))?;
+        exchange.upgrade()
+    }
+}
+
+impl Observer for LiveRequests {
+    fn forwarded(&self, exchange: &Arc<ForwardedExchange>) {
+        self.0.insert(exchange.request_id(), Arc::downgrade(exchange));
+    }
+
+    fn ended(&self, record: &mut ExchangeRecord) {
+        if record.end.was_forwarded {
+            self.0.remove(&record.request_id);
+        }
     }
 }

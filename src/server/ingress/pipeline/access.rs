@@ -1,6 +1,4 @@
-//! What a service asks of its visitors, before a stream is opened for them.
-
-use std::net::IpAddr;
+//! Applies a service's access rules before a stream is opened.
 
 use http::header::{EXPECT, UPGRADE};
 use http::{Method, Request};
@@ -9,24 +7,23 @@ use http_body::Body;
 use crate::access::{Decision, NotLetIn, Signed, Verifier};
 use crate::limits::{AddressKey, Owner, Portion};
 use crate::server::directory::offered::Offered;
-use crate::server::ingress::Visit;
 use crate::server::ingress::error_page::Failure;
-use crate::server::ingress::pipeline::min_rate::Pace;
+use crate::server::ingress::pipeline::context::RequestContext;
+use crate::server::ingress::pipeline::min_rate::MinRate;
 use crate::server::ingress::pipeline::request_body::{HoldError, RequestBody};
 use crate::server::settings::Settings;
 use crate::values::unix_now;
 
-/// Lets `visitor` through to the service that is `offered`, or not. From a request that is let through, what it was let in
-/// with is taken off; if its body had to be read first, it goes on with the same bytes.
+/// Applies the access rules of the service that is `offered`. Removes the credentials from an admitted request. If its body
+/// had to be read first, the request goes on with the same bytes.
 pub(crate) async fn check(
-    (visit, settings): (&Visit, &Settings),
+    context: &RequestContext<'_>,
     offered: &Offered,
     request: &mut Request<RequestBody>,
-    visitor: IpAddr,
 ) -> Result<(), Failure> {
-    let ingress = &visit.ingress;
+    let RequestContext { connection, settings, visitor, .. } = context;
     let (name, access) = (offered.service.name(), offered.service.access());
-    if !access.allows_address(visitor) {
+    if !access.allows_address(*visitor) {
         return Err(Failure::Forbidden);
     }
     match access.check_head(request.headers()) {
@@ -34,9 +31,8 @@ pub(crate) async fn check(
         Decision::WrongHeader => return Err(Failure::Forbidden),
         Decision::NoCredential => return Err(Failure::Unauthorized(name.clone())),
         Decision::Compare(credential) => {
-            let head = settings.config.timeouts.head;
-            let compared =
-                ingress.limits.passwords.check(offered.tunnel.client(), access, &credential, visitor, head).await;
+            let (passwords, head) = (&connection.ingress.limits.passwords, settings.config.timeouts.head);
+            let compared = passwords.check(offered.tunnel.client(), access, &credential, *visitor, head).await;
             compared.map_err(|why| match why {
                 NotLetIn::Wrong => Failure::Unauthorized(name.clone()),
                 NotLetIn::TooOften(wait) => Failure::RateLimited(wait),
@@ -45,20 +41,21 @@ pub(crate) async fn check(
         }
     }
     if let Some(signed) = access.signed() {
-        check_signature((visit, settings), (offered, signed), request, visitor).await?;
+        check_signature(context, offered, signed, request).await?;
     }
     access.strip(request.headers_mut());
     Ok(())
 }
 
 async fn check_signature(
-    (visit, settings): (&Visit, &Settings),
-    (offered, signed): (&Offered, &Signed),
+    context: &RequestContext<'_>,
+    offered: &Offered,
+    signed: &Signed,
     request: &mut Request<RequestBody>,
-    visitor: IpAddr,
 ) -> Result<(), Failure> {
+    let settings = context.settings;
     let bad_signature = || Failure::BadSignature(offered.service.name().clone());
-    // Nobody signs what an upgraded connection carries. Not upgrading is always allowed (RFC 9110, section 7.8).
+    // No signature covers what an upgraded connection carries. Not upgrading is always allowed (RFC 9110, section 7.8).
     if request.method() == Method::CONNECT {
         return Err(bad_signature());
     }
@@ -68,30 +65,31 @@ async fn check_signature(
         let holder = Owner {
             client: offered.tunnel.client().clone(),
             service: offered.service.name().clone(),
-            address: AddressKey::new(visitor, settings.config.limits.per_ip.ipv6_prefix),
+            address: AddressKey::new(context.visitor, settings.config.limits.per_ip.ipv6_prefix),
         };
-        let portion = visit.ingress.limits.held_bodies.portion(holder);
-        hold(settings, portion, request.body_mut(), (signed.max_body(), &mut verifier)).await?;
+        let portion = context.connection.ingress.limits.held_bodies.portion(holder);
+        hold(settings, portion, request.body_mut(), signed.max_body(), &mut verifier).await?;
         // The visitor was asked for its body already.
         request.headers_mut().remove(EXPECT);
     }
     if verifier.finish(unix_now()) { Ok(()) } else { Err(bad_signature()) }
 }
 
-/// Reads a body of `most` bytes at most to its end, past its verifier.
+/// Buffers a body of at most `most` bytes and passes it through the verifier.
 async fn hold(
     settings: &Settings,
     portion: Portion,
     body: &mut RequestBody,
-    (most, verifier): (usize, &mut Verifier<'_>),
+    most: usize,
+    verifier: &mut Verifier<'_>,
 ) -> Result<(), Failure> {
     let announced = body.size_hint();
     if announced.lower() > most as u64 {
         return Err(Failure::BodyTooLarge);
     }
     let timeouts = &settings.config.timeouts;
-    let pace = Pace::new(announced.upper().unwrap_or(most as u64), timeouts.head, timeouts.idle);
-    let held = body.hold(most, portion, pace, |piece| verifier.update(piece)).await;
+    let min_rate = MinRate::new(announced.upper().unwrap_or(most as u64), timeouts.head, timeouts.idle);
+    let held = body.hold(most, portion, min_rate, |piece| verifier.update(piece)).await;
     held.map_err(|why| match why {
         HoldError::TooLarge => Failure::BodyTooLarge,
         HoldError::NoRoom => Failure::AccessBusy,

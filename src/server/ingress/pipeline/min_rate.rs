@@ -14,14 +14,14 @@ const RATE: u64 = 256 * 1024;
 
 /// The deadlines of one body: for its next bytes, and for all of it.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct MinRate {
     window: Duration,
     since: Instant,
     came: usize,
     end: Instant,
 }
 
-impl Pace {
+impl MinRate {
     /// Begins now. A body of `length` bytes has `head` and a second for each 256 KiB, and is never silent for longer than
     /// `idle`.
     pub(crate) fn new(length: u64, head: Duration, idle: Duration) -> Self {
@@ -56,10 +56,10 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(300);
 
     /// How long a body of `length` lasts of which `bytes` come each `pause`.
-    async fn lasts(mut pace: Pace, bytes: usize, pause: Duration) -> Duration {
+    async fn lasts(mut min_rate: MinRate, bytes: usize, pause: Duration) -> Duration {
         let start = Instant::now();
-        while pace.watch(sleep(pause)).await.is_some() {
-            pace.moved(bytes);
+        while min_rate.watch(sleep(pause)).await.is_some() {
+            min_rate.moved(bytes);
         }
         start.elapsed()
     }
@@ -67,11 +67,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_sender_is_given_up_at_once_and_not_at_its_deadline() {
         for length in [0, 1 << 20, 25 << 20] {
-            let mut pace = Pace::new(length, HEAD, IDLE);
+            let mut min_rate = MinRate::new(length, HEAD, IDLE);
             // All but the last bytes, at once.
-            pace.moved(length as usize);
+            min_rate.moved(length as usize);
             let start = Instant::now();
-            assert!(pace.watch(pending::<()>()).await.is_none());
+            assert!(min_rate.watch(pending::<()>()).await.is_none());
             assert!(start.elapsed() <= WINDOW, "{length}");
         }
     }
@@ -80,7 +80,7 @@ mod tests {
     async fn a_sender_that_drips_is_given_up_after_a_window() {
         let drips = [(1, Duration::from_millis(1)), (1, Duration::from_secs(1)), (1_500, Duration::from_secs(1))];
         for (bytes, pause) in drips {
-            let lasted = lasts(Pace::new(25 << 20, HEAD, IDLE), bytes, pause).await;
+            let lasted = lasts(MinRate::new(25 << 20, HEAD, IDLE), bytes, pause).await;
             assert!(lasted <= 2 * WINDOW, "{bytes} each {pause:?}: {lasted:?}");
         }
     }
@@ -89,19 +89,23 @@ mod tests {
     async fn a_slow_line_has_until_the_deadline() {
         let deadline = HEAD + Duration::from_secs(4);
         for (bytes, pause) in [(1_700, Duration::from_secs(1)), (8_192, Duration::from_millis(4_900))] {
-            assert_eq!(lasts(Pace::new(1 << 20, HEAD, IDLE), bytes, pause).await, deadline, "{bytes} each {pause:?}");
+            assert_eq!(
+                lasts(MinRate::new(1 << 20, HEAD, IDLE), bytes, pause).await,
+                deadline,
+                "{bytes} each {pause:?}"
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shorter_idle_time_counts_from_the_last_byte() {
-        let mut pace = Pace::new(1 << 20, HEAD, Duration::from_millis(200));
+        let mut min_rate = MinRate::new(1 << 20, HEAD, Duration::from_millis(200));
         for _ in 0..20 {
             advance(Duration::from_millis(100)).await;
-            pace.moved(1);
+            min_rate.moved(1);
         }
         let start = Instant::now();
-        assert!(pace.watch(pending::<()>()).await.is_none());
+        assert!(min_rate.watch(pending::<()>()).await.is_none());
         assert_eq!(start.elapsed(), Duration::from_millis(200));
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::Portion;
 use crate::protocol::fields::{clean_request_trailers, with_clean_trailers};
-use crate::server::ingress::pipeline::min_rate::Pace;
+use crate::server::ingress::pipeline::min_rate::MinRate;
 use crate::transport::whole::{IncompleteError, WholeBody};
 
 /// The size of the first piece of a held body, and of the largest, in bytes.
@@ -109,7 +109,7 @@ impl RequestBody {
     }
 
     /// Reads the body to its end and keeps it, trailers included; `look` sees each piece. Reading it is what asks a
-    /// visitor for it that waits (`Expect: 100-continue`). It has to come at a [`Pace`].
+    /// visitor for it that waits (`Expect: 100-continue`). It has to come at a [`MinRate`].
     ///
     /// # Errors
     /// It is not held, and what was read of it is lost.
@@ -117,7 +117,7 @@ impl RequestBody {
         &mut self,
         most: usize,
         portion: Portion,
-        mut pace: Pace,
+        mut min_rate: MinRate,
         mut look: impl FnMut(&[u8]),
     ) -> Result<(), HoldError> {
         let evicted = portion.evicted().clone();
@@ -126,12 +126,12 @@ impl RequestBody {
             let frame = tokio::select! {
                 biased;
                 () = evicted.cancelled() => return Err(HoldError::NoRoom),
-                frame = pace.watch(self.frame()) => frame.ok_or(HoldError::Slow)?,
+                frame = min_rate.watch(self.frame()) => frame.ok_or(HoldError::Slow)?,
             };
             let Some(frame) = frame else { break };
             match frame.map_err(|_| HoldError::Broken)?.into_data() {
                 Ok(data) => {
-                    pace.moved(data.len());
+                    min_rate.moved(data.len());
                     look(&data);
                     held.push(data, most)?;
                 }

@@ -1,0 +1,157 @@
+//! The heads of requests and responses between visitor and backend.
+
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::ext::Protocol;
+
+use crate::agent::backend::body::RequestBody;
+use crate::agent::backend::error::BackendError;
+use crate::agent::backend::websocket::{self, Handshake};
+use crate::agent::options::{HeaderRules, HostHeader, Service};
+use crate::protocol::exchange::RequestHead;
+use crate::protocol::fields::remove_identity;
+use crate::protocol::frame::Reset;
+
+/// How a request may upgrade the connection, if the backend agrees.
+#[derive(Debug)]
+pub(in crate::agent) enum UpgradeMode {
+    /// It may not.
+    No,
+    /// By 101, whatever the protocol.
+    Upgrade,
+    /// By 2xx: the visitor and the backend both use an extended CONNECT.
+    Connect,
+    /// The visitor uses an extended CONNECT, and the backend knows upgrades.
+    ConnectByUpgrade(Handshake),
+    /// The visitor uses an upgrade with this key, and the backend knows extended CONNECTs.
+    UpgradeByConnect(Option<HeaderValue>),
+}
+
+const MALFORMED: Reset = Reset::Protocol;
+
+/// Rewrites the heads of one backend's requests and responses, as its service says.
+#[derive(Debug)]
+pub(in crate::agent) struct HeadRewriter {
+    /// The backend's own `Host`.
+    authority: HeaderValue,
+    host_header: HostHeader,
+    removes_identity: bool,
+    request_headers: HeaderRules,
+    response_headers: HeaderRules,
+}
+
+impl HeadRewriter {
+    /// Creates the rewriter of a backend at `authority`. Returns `None` if no request can name that.
+    pub(in crate::agent) fn new(service: &Service, authority: &str) -> Option<Self> {
+        Authority::try_from(authority).ok()?;
+        Some(Self {
+            authority: HeaderValue::try_from(authority).ok()?,
+            host_header: service.host_header.clone(),
+            removes_identity: service.remove_identity_headers,
+            request_headers: service.request_headers.clone(),
+            response_headers: service.response_headers.clone(),
+        })
+    }
+
+    /// Turns a visitor's request into the one that the backend receives. Returns how that may upgrade the connection.
+    pub(in crate::agent) fn request(
+        &self,
+        mut head: RequestHead,
+        body: RequestBody,
+        over_http2: bool,
+    ) -> Result<(Request<RequestBody>, UpgradeMode), Reset> {
+        if self.removes_identity {
+            remove_identity(&mut head.headers);
+        }
+        self.request_headers.apply(&mut head.headers);
+        let host = self.host(&head)?;
+        let RequestHead { mut method, target, protocol, mut headers, .. } = head;
+        let mut extended = None;
+        let upgrade = match (protocol, over_http2) {
+            (Some(protocol), true) => {
+                let protocol = std::str::from_utf8(&protocol).map_err(|_| MALFORMED)?;
+                extended = Some(Protocol::from(protocol));
+                UpgradeMode::Connect
+            }
+            (Some(protocol), false) if protocol.eq_ignore_ascii_case(websocket::WEBSOCKET.as_bytes()) => {
+                method = Method::GET;
+                UpgradeMode::ConnectByUpgrade(Handshake::ask(&mut headers).map_err(|_| Reset::LocalBroken)?)
+            }
+            // Only WebSockets are the same in both.
+            (Some(_), false) => return Err(Reset::LocalBroken),
+            (None, true) if websocket::is_asked_for(&headers) => {
+                method = Method::CONNECT;
+                extended = Some(Protocol::from_static(websocket::WEBSOCKET));
+                UpgradeMode::UpgradeByConnect(websocket::take_key(&mut headers))
+            }
+            (None, true) => {
+                headers.remove(UPGRADE);
+                UpgradeMode::No
+            }
+            (None, false) if headers.contains_key(UPGRADE) => {
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                UpgradeMode::Upgrade
+            }
+            (None, false) => UpgradeMode::No,
+        };
+        headers.insert(HOST, host);
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = PathAndQuery::from_maybe_shared(target).map_err(|_| MALFORMED)?.into();
+        *request.headers_mut() = headers;
+        if over_http2 {
+            *request.version_mut() = Version::HTTP_2;
+        }
+        if let Some(protocol) = extended {
+            request.extensions_mut().insert(protocol);
+        }
+        Ok((request, upgrade))
+    }
+
+    fn host(&self, head: &RequestHead) -> Result<HeaderValue, Reset> {
+        let asked = || head.authority.clone().and_then(|asked| HeaderValue::from_maybe_shared(asked).ok());
+        let own = || Ok(self.authority.clone());
+        match &self.host_header {
+            HostHeader::Preserve => asked().map_or_else(own, Ok),
+            HostHeader::Local => own(),
+            HostHeader::Value(value) => HeaderValue::from_str(value).map_err(|_| MALFORMED),
+        }
+    }
+
+    /// Turns the backend's response into the visitor's. Returns whether the connection is upgraded.
+    pub(in crate::agent) fn response<B>(
+        &self,
+        response: &mut Response<B>,
+        upgrade: &UpgradeMode,
+    ) -> Result<bool, BackendError> {
+        let (status, headers) = (response.status(), response.headers_mut());
+        self.response_headers.apply(headers);
+        let switches = match upgrade {
+            UpgradeMode::No if status == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(BackendError::broken("it upgrades the connection, which nobody has asked for"));
+            }
+            UpgradeMode::No => false,
+            UpgradeMode::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,
+            UpgradeMode::Connect => status.is_success(),
+            UpgradeMode::ConnectByUpgrade(handshake) => {
+                let agreed = status == StatusCode::SWITCHING_PROTOCOLS && handshake.is_agreed(headers);
+                if !agreed && (status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS) {
+                    return Err(BackendError::broken("it was asked for a WebSocket and answered with something else"));
+                }
+                if agreed {
+                    *response.status_mut() = StatusCode::OK;
+                }
+                agreed
+            }
+            UpgradeMode::UpgradeByConnect(key) => {
+                if status.is_success() {
+                    websocket::agree(headers, key.as_ref());
+                    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                }
+                status.is_success()
+            }
+        };
+        Ok(switches)
+    }
+}

@@ -1,0 +1,357 @@
+//! HTTP/2 to a local application: few connections, many requests on each.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, Connection, SendRequest};
+use hyper::ext::Protocol;
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use super::dial::{Dialler, OnBehalfOf, Stream};
+use crate::agent::backend::body::RequestBody;
+use crate::agent::backend::error::{BackendError, Hint};
+use crate::agent::backend::local::dedicated_stream::DedicatedStream;
+use crate::agent::backend::local::idle_check::IdleCheckedSocket;
+use crate::agent::backend::local::replay::{ReplayableBody, was_not_processed};
+use crate::limits::{Permit, Permits};
+
+/// Requests on one connection, unless the application allows fewer. With more, they wait for each other too long.
+const STREAMS: usize = 100;
+
+/// Bytes of an answer that may be on their way unread, for each request and for a connection.
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// Bytes of a request's body that are taken from the tunnel before the connection has sent them.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// How often a request is sent that the application refuses unseen. Each time others get through: it may take few
+/// requests on a connection.
+const ATTEMPTS: usize = 16;
+
+/// How long the application may take to greet, and to say what it can do. It does so first of all (RFC 9113, section 3.4).
+const SETTINGS: Duration = Duration::from_secs(5);
+
+/// A connection.
+struct SharedConnection {
+    sender: SendRequest<ReplayableBody>,
+    permits: Permits,
+    settings: Arc<PeerSettings>,
+    /// Has `said` brought up to date.
+    ask: Arc<Notify>,
+    /// It has refused a request because it is on its way out.
+    is_ending: AtomicBool,
+}
+
+/// What the application has said of a connection, in its settings.
+#[derive(Debug)]
+struct PeerSettings {
+    /// How many requests it lets in at once.
+    most: AtomicUsize,
+    /// Whether an extended CONNECT is welcome (RFC 8441, section 3).
+    extended_connect: AtomicBool,
+    /// The connection has ended, and it has said nothing.
+    ended_silently: AtomicBool,
+}
+
+impl Default for PeerSettings {
+    /// Until it has said something.
+    fn default() -> Self {
+        let (extended_connect, ended_silently) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { most: AtomicUsize::new(STREAMS), extended_connect, ended_silently }
+    }
+}
+
+impl SharedConnection {
+    fn is_usable(&self) -> bool {
+        !self.sender.is_closed() && !self.is_ending.load(Ordering::Relaxed)
+    }
+
+    fn slot(&self) -> Option<Permit> {
+        let room = self.permits.in_use() < self.settings.most.load(Ordering::Relaxed);
+        if room { self.permits.try_acquire() } else { None }
+    }
+
+    /// Whether a WebSocket may be asked for. The application says so after it was connected to, and nobody tells when:
+    /// so it is looked for, less and less often.
+    async fn takes_extended_connect(&self) -> bool {
+        let mut wait = Duration::from_millis(1);
+        while wait < SETTINGS {
+            self.ask.notify_one();
+            tokio::task::yield_now().await;
+            if self.settings.extended_connect.load(Ordering::Acquire) {
+                return true;
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+        false
+    }
+}
+
+/// Runs a connection to its end.
+async fn drive(
+    connection: Connection<TokioIo<IdleCheckedSocket<Stream>>, ReplayableBody, TrackedExecutor>,
+    settings: Arc<PeerSettings>,
+    ask: Arc<Notify>,
+) {
+    let mut connection = std::pin::pin!(connection);
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = ask.notified() => {
+                // Before its settings have come, it lets nobody in.
+                let most = match connection.current_max_send_streams() {
+                    0 => STREAMS,
+                    most => most.min(STREAMS),
+                };
+                settings.most.store(most, Ordering::Relaxed);
+                settings.extended_connect.store(connection.is_extended_connect_protocol_enabled(), Ordering::Release);
+            }
+        }
+    };
+    // Requests on it learn of the end only when it is dropped.
+    settings.ended_silently.store(connection.current_max_send_streams() == 0, Ordering::Release);
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to a local application ended");
+    }
+}
+
+/// Runs the connections' tasks where they can be counted and awaited.
+#[derive(Debug, Clone)]
+struct TrackedExecutor {
+    tasks: TaskTracker,
+    /// The one stream of the connection, if it is to become a connection itself.
+    dedicated: Option<Arc<DedicatedStream>>,
+}
+
+impl<F> Executor<F> for TrackedExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        match &self.dedicated {
+            None => drop(self.tasks.spawn(task)),
+            Some(dedicated) => drop(self.tasks.spawn(dedicated.run(task))),
+        }
+    }
+}
+
+/// The connection of a stream that becomes one itself.
+#[derive(Clone)]
+pub(in crate::agent) struct Dedicated {
+    pub(in crate::agent) stream: Arc<DedicatedStream>,
+    /// Ends when nobody can send on it.
+    _connection: Arc<SharedConnection>,
+}
+
+/// What keeps a request's place on its connection, until its answer has been read.
+pub(in crate::agent) type StreamSlot = Permit;
+
+/// Why a request was not answered.
+pub(in crate::agent) enum SendError {
+    /// The application does not speak HTTP/2. Nothing was sent.
+    NotSpoken(Box<Request<RequestBody>>),
+    /// It was not answered.
+    Local(BackendError),
+}
+
+impl<E: Into<BackendError>> From<E> for SendError {
+    fn from(error: E) -> Self {
+        Self::Local(error.into())
+    }
+}
+
+/// The connections of one service.
+pub(super) struct Http2 {
+    dialler: Dialler,
+    tls: Option<Arc<ClientConfig>>,
+    open: Mutex<Vec<Arc<SharedConnection>>>,
+    /// Those who find no connection take turns, and use what the first of them has opened.
+    dialling: tokio::sync::Mutex<()>,
+    /// The application has chosen HTTP/1.1.
+    not_spoken: AtomicBool,
+    tasks: TaskTracker,
+}
+
+impl Http2 {
+    /// Without `tls`, by prior knowledge (RFC 9113, section 3.3). Connections' tasks run on `tasks`.
+    pub(super) fn new(dialler: Dialler, tls: Option<Arc<ClientConfig>>, tasks: TaskTracker) -> Self {
+        let (open, dialling) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { dialler, tls, open, dialling, not_spoken: AtomicBool::new(false), tasks }
+    }
+
+    /// Sends a request, written for HTTP/1.1, and waits for the head of its answer. `body_wanted` is told when the application
+    /// asks for the body.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        on_behalf_of: OnBehalfOf,
+        body_wanted: Option<&Arc<Notify>>,
+    ) -> Result<(Response<Incoming>, StreamSlot), SendError> {
+        let mut request = match self.not_spoken.load(Ordering::Relaxed) {
+            true => return Err(SendError::NotSpoken(Box::new(request))),
+            false => request,
+        };
+        for attempt in 1.. {
+            // What becomes a connection has one of its own.
+            let dedicated = request.extensions().get::<Protocol>().is_some().then(Arc::<DedicatedStream>::default);
+            let Some((connection, slot)) = self.connection(on_behalf_of, dedicated.as_ref()).await? else {
+                self.not_spoken.store(true, Ordering::Relaxed);
+                return Err(SendError::NotSpoken(Box::new(request)));
+            };
+            if dedicated.is_some() && !connection.takes_extended_connect().await {
+                let text = "the local application does not take WebSockets over HTTP/2 (RFC 8441)";
+                return Err(SendError::Local(BackendError::broken(text)));
+            }
+            let (head, body) = rewrite(request, self.tls.is_some())?.into_parts();
+            let (body, recall) = ReplayableBody::new(body);
+            let mut sent = Request::from_parts(head.clone(), body);
+            if let Some(body_wanted) = body_wanted {
+                tell_when_asked(&mut sent, Arc::clone(body_wanted));
+            }
+            match connection.sender.clone().try_send_request(sent).await {
+                Ok(mut response) => {
+                    if let Some(dedicated) = dedicated {
+                        response.extensions_mut().insert(Dedicated { stream: dedicated, _connection: connection });
+                        return Ok((response, slot));
+                    }
+                    // By now it has said how many it takes.
+                    connection.ask.notify_one();
+                    return Ok((response, slot));
+                }
+                Err(error) => {
+                    // Nothing of it was sent, or nothing was done with it. The next one goes on another connection.
+                    let was_not_processed = error.message().is_some() || was_not_processed(error.error());
+                    connection.is_ending.fetch_or(was_not_processed, Ordering::Relaxed);
+                    match recall.take().filter(|_| was_not_processed && attempt < ATTEMPTS) {
+                        Some(body) => request = Request::from_parts(head, body),
+                        None if connection.settings.ended_silently.load(Ordering::Acquire) => {
+                            return Err(no_http2().into());
+                        }
+                        None => return Err(error.into_error().into()),
+                    }
+                }
+            }
+        }
+        Err(SendError::Local(BackendError::broken("it refuses every request")))
+    }
+
+    /// A connection with room on it; `None` if the application speaks HTTP/1.1.
+    async fn connection(
+        &self,
+        on_behalf_of: OnBehalfOf,
+        dedicated: Option<&Arc<DedicatedStream>>,
+    ) -> Result<Option<(Arc<SharedConnection>, StreamSlot)>, BackendError> {
+        if self.dialler.tells_the_visitor() {
+            return self.connect(Some(on_behalf_of), dedicated).await;
+        }
+        if dedicated.is_some() {
+            return self.connect(None, dedicated).await;
+        }
+        if let Some(found) = self.find() {
+            return Ok(Some(found));
+        }
+        let _turn = self.dialling.lock().await;
+        if let Some(found) = self.find() {
+            return Ok(Some(found));
+        }
+        let connected = self.connect(None, None).await?;
+        if let Some((connection, _)) = &connected {
+            self.open.lock().push(Arc::clone(connection));
+        }
+        Ok(connected)
+    }
+
+    fn find(&self) -> Option<(Arc<SharedConnection>, StreamSlot)> {
+        let mut open = self.open.lock();
+        open.retain(|connection| connection.is_usable());
+        let found = open.iter().find_map(|connection| Some((Arc::clone(connection), connection.slot()?)));
+        // Of those that nobody uses, one is enough.
+        let mut idle = 0;
+        open.retain(|connection| {
+            idle += usize::from(connection.permits.in_use() == 0);
+            connection.permits.in_use() > 0 || idle <= 1
+        });
+        found
+    }
+
+    async fn connect(
+        &self,
+        on_behalf_of: Option<OnBehalfOf>,
+        dedicated: Option<&Arc<DedicatedStream>>,
+    ) -> Result<Option<(Arc<SharedConnection>, StreamSlot)>, BackendError> {
+        let dialled = match &self.tls {
+            Some(tls) => self.dialler.dial_tls(on_behalf_of, tls).await,
+            None => self.dialler.dial(on_behalf_of).await,
+        };
+        let stream = dialled.map_err(|error| BackendError::dial(&error))?;
+        if self.tls.is_some() && !stream.speaks_http2() {
+            return Ok(None);
+        }
+        let handshake =
+            http2::Builder::new(TrackedExecutor { tasks: self.tasks.clone(), dedicated: dedicated.cloned() })
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
+                // Nothing is sent before the application has said how much it takes: it would refuse what is too much.
+                .initial_max_send_streams(0)
+                .handshake(TokioIo::new(IdleCheckedSocket::new(stream, dedicated.cloned())));
+        let handshake = timeout(SETTINGS, handshake).await;
+        let (sender, connection) = handshake.map_err(|_| no_http2())??;
+        let (settings, ask) = (Arc::new(PeerSettings::default()), Arc::new(Notify::new()));
+        self.tasks.spawn(drive(connection, Arc::clone(&settings), Arc::clone(&ask)));
+        let connection = SharedConnection {
+            sender,
+            permits: Permits::new(STREAMS),
+            settings,
+            ask,
+            is_ending: AtomicBool::new(false),
+        };
+        let slot = connection.slot().ok_or_else(|| BackendError::broken("it takes no requests"))?;
+        Ok(Some((Arc::new(connection), slot)))
+    }
+}
+
+fn no_http2() -> BackendError {
+    BackendError::broken("it does not speak HTTP/2").with(Hint::SpeaksNoHttp2)
+}
+
+fn tell_when_asked(request: &mut Request<ReplayableBody>, body_wanted: Arc<Notify>) {
+    hyper::ext::on_informational(request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            body_wanted.notify_one();
+        }
+    });
+}
+
+/// The same request in the words of HTTP/2: what it is for stands in the target (RFC 9113, section 8.3.1), and there are no
+/// fields of the connection.
+fn rewrite(mut request: Request<RequestBody>, over_tls: bool) -> Result<Request<RequestBody>, BackendError> {
+    let headers = request.headers_mut();
+    let host = headers.remove(HOST);
+    headers.remove(CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(host) = host {
+        let authority = Authority::try_from(host.as_bytes());
+        uri.authority = Some(authority.map_err(|_| BackendError::broken("the host is none for HTTP/2"))?);
+    }
+    uri.scheme = Some(if over_tls { Scheme::HTTPS } else { Scheme::HTTP });
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| BackendError::broken("the target is none for HTTP/2"))?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(request)
+}

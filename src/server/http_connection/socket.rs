@@ -1,0 +1,330 @@
+//! The socket of an HTTP connection, with the deadlines that the HTTP library lacks.
+//!
+//! - **Head**: a request head must arrive within `timeouts.head` on a new connection, and within that time after its
+//!   first byte on any. A kept-alive connection may wait `timeouts.keep_alive` for that byte. Over HTTP/2, where bytes
+//!   are not only heads, a connection without requests gets the same times: it is told to close (GOAWAY), then closed.
+//! - **Write**: a peer that reads nothing for `timeouts.idle` while data waits is dropped. The HTTP library would not
+//!   notice: it does not poll a body while the socket is full.
+//! - **Lingering close**: a peer that was answered before it sent its whole request may go on sending for a while, so
+//!   that it receives the response (`lingering_close`).
+//! - **Reset**: a response without length or chunks (HTTP/1.0) and an upgraded connection end with the connection. If
+//!   they break off, a normal close would make them look complete, so the socket ends with a reset.
+//! - Data written before a response broke off is sent before the connection ends (`close`).
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+use tokio_util::sync::CancellationToken;
+
+use crate::link::body::Idle;
+use crate::server::http_connection::close::CloseState;
+use crate::server::http_connection::in_flight::InFlight;
+use crate::server::http_connection::lingering_close::{Linger, UnreadBody};
+use crate::server::http_connection::maybe_tls::MaybeTlsStream;
+use crate::server::http_connection::request_target::{FirstBad, Http1Targets, Http2Targets, Marks};
+use crate::server::options::TimeoutOptions;
+use crate::transport::delivery::AllSent;
+use crate::transport::streams::ResetCodes;
+
+/// Unsent bytes that the kernel may hold. Without a bound it holds megabytes, and reports the socket writable again only
+/// when a third of them is sent: a slow reader would look like one that reads nothing.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 * 1024;
+
+/// Bounds the unsent bytes in the kernel.
+///
+/// # Errors
+/// The system refuses the option.
+#[cfg(target_os = "linux")]
+pub(crate) fn bound_unsent(socket: &TcpStream) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)
+}
+
+/// Other systems have their own bounds.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn bound_unsent(_: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
+/// The deadline of the next head.
+#[derive(Debug)]
+struct HeadDeadline {
+    in_flight: InFlight,
+    /// The counter when last read: any change restarts the deadline.
+    seen: u64,
+    /// Part of the head has arrived.
+    begun: bool,
+    head: Duration,
+    keep_alive: Duration,
+    idle: Idle,
+    /// HTTP/2: bytes need not belong to a head, and the close is announced first.
+    announce: Option<CancellationToken>,
+}
+
+impl HeadDeadline {
+    /// Returns whether the connection waits for a head.
+    fn is_running(&mut self) -> bool {
+        let (now, is_idle) = self.in_flight.snapshot();
+        if now != self.seen {
+            self.seen = now;
+            self.begun = false;
+            self.idle.moved();
+        }
+        is_idle
+    }
+
+    /// Returns whether part of a head has arrived that is no request yet.
+    fn is_in_a_head(&mut self) -> bool {
+        self.is_running() && self.begun
+    }
+
+    /// Records that bytes have arrived.
+    fn read(&mut self) {
+        if self.announce.is_none() && self.is_running() && !self.begun {
+            self.begun = true;
+            self.idle.moved();
+        }
+    }
+
+    /// Ready when the head has taken too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_running() {
+            // Nothing wakes this task when the last request ends, so it polls; the timeout may take up to twice as long.
+            self.idle.set_limit(self.keep_alive);
+            while self.idle.poll(cx).is_ready() {
+                self.idle.moved();
+            }
+            return Poll::Pending;
+        }
+        let is_first = self.seen == 0;
+        let announced = self.announce.as_ref().is_some_and(CancellationToken::is_cancelled);
+        self.idle.set_limit(if is_first || self.begun || announced { self.head } else { self.keep_alive });
+        ready!(self.idle.poll(cx));
+        let Some(announce) = self.announce.as_ref().filter(|_| !announced) else { return Poll::Ready(()) };
+        announce.cancel();
+        self.idle.moved();
+        self.idle.set_limit(self.head);
+        self.idle.poll(cx)
+    }
+}
+
+/// What the requests of a connection tell its socket.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConnectionSignals {
+    /// How the connection must end.
+    pub(crate) close: Arc<CloseState>,
+    /// Which requests are in flight.
+    pub(crate) in_flight: InFlight,
+    /// Whether the peer may still be sending a body.
+    pub(crate) unread: UnreadBody,
+}
+
+/// A socket that HTTP is served on.
+#[derive(Debug)]
+pub(crate) struct HttpSocket {
+    stream: MaybeTlsStream,
+    close: Arc<CloseState>,
+    clock: HeadDeadline,
+    /// Runs while data waits to be sent.
+    stuck: Idle,
+    unread: UnreadBody,
+    /// Set when everything was sent.
+    linger: Option<Linger>,
+    targets: Targets,
+    /// Over HTTP/2: normalizes reset codes.
+    codes: Option<ResetCodes>,
+    /// Delays a reset until the data before it is sent.
+    all_sent: Option<AllSent>,
+}
+
+/// The reader that inspects incoming bytes.
+#[derive(Debug)]
+enum Targets {
+    None,
+    Http1(Http1Targets),
+    Http2(Box<Http2Targets>),
+}
+
+impl HttpSocket {
+    /// Wraps `stream`. The requests of the connection report through `signals`.
+    pub(crate) fn new(stream: MaybeTlsStream, signals: ConnectionSignals, timeouts: &TimeoutOptions) -> Self {
+        let ConnectionSignals { close, in_flight, unread } = signals;
+        let TimeoutOptions { head, keep_alive, idle, .. } = *timeouts;
+        let clock =
+            HeadDeadline { in_flight, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
+        let stuck = Idle::new(idle);
+        Self { stream, close, clock, stuck, unread, linger: None, targets: Targets::None, codes: None, all_sent: None }
+    }
+
+    /// Applies the write deadline to a pending write.
+    fn unless_stuck<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck.moved();
+            self.close.set_full(false);
+            return written;
+        }
+        self.close.set_full(true);
+        self.stuck.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Switches to HTTP/2: an idle connection is announced through the returned token before it is closed.
+    pub(crate) fn announce_idle(&mut self) -> CancellationToken {
+        self.codes = Some(ResetCodes::of_client());
+        self.clock.announce.get_or_insert_default().clone()
+    }
+
+    /// Switches to HTTP/1.1 and inspects the targets of its requests.
+    pub(crate) fn watch_http1(&mut self) -> FirstBad {
+        let targets = Http1Targets::new();
+        let first_bad = targets.first_bad();
+        self.targets = Targets::Http1(targets);
+        first_bad
+    }
+
+    /// Inspects the targets of HTTP/2 requests.
+    pub(crate) fn watch_http2(&mut self) -> Marks {
+        let targets = Box::new(Http2Targets::new());
+        let marks = targets.marks();
+        self.targets = Targets::Http2(targets);
+        marks
+    }
+
+    /// Reads from the stream through the target inspection.
+    fn poll_stream(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, targets, .. } = self;
+        let targets = match targets {
+            Targets::None => return Pin::new(stream).poll_read(cx, buffer),
+            Targets::Http1(targets) => {
+                let before = buffer.filled().len();
+                ready!(Pin::new(stream).poll_read(cx, buffer))?;
+                targets.read(&buffer.filled()[before..]);
+                return Poll::Ready(Ok(()));
+            }
+            Targets::Http2(targets) => targets,
+        };
+        loop {
+            if !targets.ready.is_empty() {
+                let length = targets.ready.len().min(buffer.remaining());
+                buffer.put_slice(&targets.ready.split_to(length));
+                return Poll::Ready(Ok(()));
+            }
+            if targets.held.is_empty() {
+                let before = buffer.filled().len();
+                ready!(Pin::new(&mut *stream).poll_read(cx, buffer))?;
+                let upto = targets.read(&mut buffer.filled_mut()[before..]);
+                let has_ended = buffer.filled().len() == before;
+                buffer.set_filled(before + upto);
+                if upto > 0 || has_ended {
+                    return Poll::Ready(Ok(()));
+                }
+            } else if !targets.read_held() && ready!(poll_read_buf(Pin::new(&mut *stream), cx, &mut targets.held))? == 0
+            {
+                targets.end();
+            }
+        }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.close.is_cut()
+    }
+
+    /// Ready when all written data will reach the visitor and the connection is ended. If a normal close already shows that
+    /// data is missing, it is used; otherwise waits until the kernel has sent everything, and resets the connection.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_cut() {
+            return Pin::new(self).poll_shutdown(cx);
+        }
+        if self.all_sent.is_none() {
+            // Without a descriptor to watch it by, the reset comes at once.
+            self.all_sent = AllSent::of(self.stream.tcp()).ok();
+        }
+        let sent = self.all_sent.as_ref().map_or(Poll::Ready(()), |sent| sent.poll(cx));
+        self.unless_stuck(cx, sent.map(Ok))
+    }
+}
+
+impl Drop for HttpSocket {
+    fn drop(&mut self) {
+        if self.is_cut() {
+            // If the system refuses, the peer sees a normal close; there is no alternative.
+            let _ = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for HttpSocket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match self.poll_stream(cx, buffer) {
+            Poll::Ready(read) => {
+                if buffer.filled().len() > before {
+                    self.clock.read();
+                    if let Some(codes) = &mut self.codes {
+                        codes.pass(&mut buffer.filled_mut()[before..]);
+                    }
+                }
+                Poll::Ready(read)
+            }
+            Poll::Pending => {
+                ready!(self.clock.poll(cx));
+                // As if the peer had closed; the rest of its head is not awaited.
+                self.clock.begun = false;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for HttpSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_stuck(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.unless_stuck(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TLS holds what the socket did not take.
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.unless_stuck(cx, flushed))?;
+        if self.close.is_asked() {
+            ready!(self.poll_last_words(cx))?;
+            self.close.sent();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Shutting down would say "complete" before the reset can say "cut".
+        if self.is_cut() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.linger.is_none() {
+            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.unless_stuck(cx, shut))?;
+        }
+        if !self.unread.is_some() && !self.clock.is_in_a_head() {
+            return Poll::Ready(Ok(()));
+        }
+        let Self { stream, linger, .. } = &mut *self;
+        linger.get_or_insert_with(Linger::new).poll(cx, stream.tcp_mut())
+    }
+}

@@ -1,0 +1,21 @@
+//! What every step of one request needs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::server::ingress::connection::ConnectionContext;
+use crate::server::ingress::observe::exchange::Exchange;
+use crate::server::settings::Settings;
+use crate::values::RequestId;
+
+/// One request in the pipeline.
+#[derive(Debug)]
+pub(crate) struct RequestContext<'a> {
+    pub(crate) connection: &'a Arc<ConnectionContext>,
+    /// The settings when the request arrived, which apply to all of it.
+    pub(crate) settings: &'a Settings,
+    pub(crate) request_id: RequestId,
+    /// The visitor's address, as trusted proxies report it.
+    pub(crate) visitor: IpAddr,
+    pub(crate) exchange: Exchange<'a>,
+}
