@@ -1,14 +1,14 @@
-//! What can be wrong with certificates, said so that an operator knows what to do.
+//! The errors of certificates, with messages that tell the operator what to do.
 
 use std::path::{Path, PathBuf};
 
-/// Why there is no certificate to show. Each message names the file and the way out.
+/// Why no certificate could be loaded or issued. Each message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum CertError {
     /// A file or directory cannot be read or written; the message names it.
     #[error(transparent)]
     File(#[from] std::io::Error),
-    /// A file that the configuration names is not there.
+    /// A file that the configuration names does not exist.
     #[error("there is no file {}: correct the path in the configuration, or put the file there", .0.display())]
     Missing(PathBuf),
     /// A file holds no certificate in PEM form.
@@ -17,13 +17,13 @@ pub enum CertError {
     /// A file holds no private key in PEM form.
     #[error("there is no private key in {}: it should hold `-----BEGIN PRIVATE KEY-----` (not an encrypted one)", .0.display())]
     NoKey(PathBuf),
-    /// A certificate cannot be read.
+    /// A certificate cannot be parsed.
     #[error("a certificate in {0} cannot be read: {1}")]
     Unreadable(String, String),
-    /// The key is of a kind that cannot be used.
+    /// The algorithm or size of the key is not supported.
     #[error("the key in {} cannot be used: {}; use ECDSA (P-256, P-384), Ed25519 or RSA of 2048 bits and more", .0.display(), .1)]
     UnusableKey(PathBuf, String),
-    /// Key and certificate are not a pair.
+    /// The key does not match the certificate.
     #[error("the key in {} does not belong to the first certificate in {}: bring the two that were made together", .key.display(), .cert.display())]
     NotAPair {
         /// The file of the certificate.
@@ -31,24 +31,24 @@ pub enum CertError {
         /// The file of the key.
         key: PathBuf,
     },
-    /// A file of the authority is missing or wrong while the other one is there.
+    /// One file of the local CA is missing or broken while the other one exists.
     #[error(
         "{} {problem}. Agents trust this authority, so it is not replaced unasked: put the file back from a backup, \
          or delete ca.pem and ca.key to start over (each agent then needs the new ca.pem or fingerprint)", .file.display()
     )]
     Authority {
-        /// The file that is missing or wrong.
+        /// The missing or broken file.
         file: PathBuf,
-        /// What is the matter with it.
+        /// What is wrong with the file.
         problem: &'static str,
     },
-    /// There is nothing yet that could be renewed.
+    /// There is no local CA that could renew a certificate.
     #[error(
         "there is no authority in {} (tunnel.tls.dir) that could make a certificate: start `adit server` once, which makes \
          both, or name the server's configuration with --config", .0.display()
     )]
     NothingToRenew(PathBuf),
-    /// The authority has come to its end.
+    /// The local CA has expired.
     #[error("{} has expired: delete ca.pem and ca.key to start over (each agent then needs the new ca.pem or fingerprint)", .0.display())]
     AuthorityExpired(PathBuf),
     /// A name for the certificate is neither a host name nor an IP address.
@@ -56,7 +56,7 @@ pub enum CertError {
         "`{0}` cannot be in a certificate: use a host name (`tunnel.example.com`, `*.example.com`) or an IP address"
     )]
     Name(String),
-    /// A key or certificate could not be made.
+    /// A key or certificate could not be created.
     #[error("a certificate could not be made: {0}")]
     Making(String),
 }
