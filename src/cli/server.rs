@@ -161,11 +161,11 @@ fn visitors(server: &Server, public: &PublicOptions) -> io::Result<Vec<String>> 
         let behind = format!("(public.url; behind it http on {http}{listens})");
         return Ok(vec![url.replace("{name}", "NAME"), behind]);
     }
-    let https = https.map(|https| visitor_url(("https", 443), &public.domain, https));
-    Ok(std::iter::once(visitor_url(("http", 80), &public.domain, http)).chain(https).collect())
+    let https = https.map(|https| visitor_url("https", 443, &public.domain, https));
+    Ok(std::iter::once(visitor_url("http", 80, &public.domain, http)).chain(https).collect())
 }
 
-fn visitor_url((scheme, own_port): (&str, u16), domain: &str, listens: SocketAddr) -> String {
+fn visitor_url(scheme: &str, own_port: u16, domain: &str, listens: SocketAddr) -> String {
     match listens.port() {
         port if port == own_port => format!("{scheme}://NAME.{domain}/"),
         port => format!("{scheme}://NAME.{domain}:{port}/"),

@@ -94,6 +94,15 @@ impl fmt::Display for Ended {
     }
 }
 
+/// Who waits for a session to move.
+#[derive(Default)]
+struct Wakers {
+    driver: AtomicWaker,
+    /// The opener whose turn it is. yamux wakes it for an acknowledgement, but neither for an unacknowledged stream
+    /// that is gone nor for the end of the session.
+    opener: AtomicWaker,
+}
+
 struct Shared {
     id: SessionId,
     /// Taken out when the driver ends, which wakes every stream's reader and writer.
@@ -102,10 +111,7 @@ struct Shared {
     pulse: Arc<Pulse>,
     /// yamux keeps a single waker for openers: they take turns.
     turn: tokio::sync::Mutex<()>,
-    driver: AtomicWaker,
-    /// The opener whose turn it is. yamux wakes it for an acknowledgement, but neither for an unacknowledged stream
-    /// that is gone nor for the end of the session.
-    opener: AtomicWaker,
+    wakers: Wakers,
     /// What an opener broke: yamux tells the driver only that it is over.
     broken: OnceLock<String>,
     /// Asked to end, politely.
@@ -161,8 +167,7 @@ pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread
         ledger,
         pulse,
         turn: tokio::sync::Mutex::new(()),
-        driver: AtomicWaker::new(),
-        opener: AtomicWaker::new(),
+        wakers: Wakers::default(),
         broken: OnceLock::new(),
         closing: AtomicBool::new(false),
         ended: CancellationToken::new(),
@@ -197,14 +202,14 @@ impl Session {
         // Nobody else tells the driver of a stream that it has not polled yet: neither what is written on it later
         // nor its end would reach the driver.
         if first.is_empty() {
-            self.0.driver.wake();
+            self.0.wakers.driver.wake();
         }
         // A new stream has its window: the first write waits at most for room in the send queue.
         let mut sent = 0;
         while sent < first.len() {
             let written = poll_fn(|cx| {
                 let written = stream.poll_write(cx, &first[sent..]);
-                self.0.driver.wake();
+                self.0.wakers.driver.wake();
                 written
             });
             sent += written.await.map_err(|_| OpenError::Closed)?;
@@ -220,12 +225,12 @@ impl Session {
         let opened = connection.poll_new_outbound(cx);
         if opened.is_pending() {
             // Under the lock, so that nothing the driver changes goes unnoticed.
-            self.0.opener.register(cx.waker());
+            self.0.wakers.opener.register(cx.waker());
         }
         opened.map_ok(|stream| MuxStream::new(stream, &self.0.ledger)).map_err(|error| {
             // That was the end of the whole session, and only the driver can finish it.
             let _ = self.0.broken.set(error.to_string());
-            self.0.driver.wake();
+            self.0.wakers.driver.wake();
             OpenError::Closed
         })
     }
@@ -243,8 +248,8 @@ impl Session {
     /// Asks the driver to say goodbye and end. Streams that are still open are cut.
     pub fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
-        self.0.opener.wake();
-        self.0.driver.wake();
+        self.0.wakers.opener.wake();
+        self.0.wakers.driver.wake();
     }
 
     /// Whether the session is over, or about to be.
@@ -278,7 +283,7 @@ impl Driver {
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>, inbound: &mut impl FnMut(MuxStream)) -> Poll<Ended> {
-        self.shared.driver.register(cx.waker());
+        self.shared.wakers.driver.register(cx.waker());
         if self.shared.closing.load(Ordering::Acquire) {
             return Poll::Ready(Ended::Closed);
         }
@@ -304,7 +309,7 @@ impl Driver {
                 Poll::Pending => break,
             }
         }
-        self.shared.opener.wake();
+        self.shared.wakers.opener.wake();
         match self.drain.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Ended::Broken(error.to_string())),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
@@ -338,7 +343,7 @@ impl Drop for Driver {
         let connection = self.shared.connection.lock().take();
         drop(connection);
         self.shared.ledger.budget.close();
-        self.shared.opener.wake();
+        self.shared.wakers.opener.wake();
         self.shared.ended.cancel();
     }
 }

@@ -143,7 +143,6 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Starts to describe a tunnel to `server` (`host` or `host:port`), as `client` with its token.
-    #[expect(clippy::new_ret_no_self, reason = "the tunnel exists once `Builder::serve` has connected it")]
     pub fn connect(server: impl Into<String>, client: impl Into<String>, token: impl Into<String>) -> Builder {
         Builder {
             servers: vec![server.into()],

@@ -109,13 +109,13 @@ fn of_two_logins_that_race_the_agent_that_was_started_last_has_won() {
 #[test]
 fn a_name_that_another_client_claimed_in_between_is_taken() {
     let fixture = Fixture::of(10);
-    let alice = fixture.register(login("alice", &["alice", "lifecycle"])).unwrap();
-    let bob = fixture.up(login("bob", &["lifecycle"]));
-    let taken = RegisterError::NameTaken(Name::new("lifecycle").unwrap());
+    let alice = fixture.register(login("alice", &["alice", "shared"])).unwrap();
+    let bob = fixture.up(login("bob", &["shared"]));
+    let taken = RegisterError::NameTaken(Name::new("shared").unwrap());
     assert_eq!(alice.activate(lane()).expect_err("the name is bob's"), taken);
-    assert_eq!(fixture.refusal(login("alice", &["alice", "lifecycle"])), taken);
+    assert_eq!(fixture.refusal(login("alice", &["alice", "shared"])), taken);
     assert_eq!((fixture.holder("alice"), fixture.0.len()), (None, 1));
-    assert_eq!(fixture.holder("lifecycle"), Some(bob.tunnel().id()));
+    assert_eq!(fixture.holder("shared"), Some(bob.tunnel().id()));
 }
 
 #[test]

@@ -104,118 +104,95 @@ impl Failure {
         )
     }
 
-    /// The HTTP status, the stable code, and what a person reads.
-    pub(crate) fn facts(&self) -> (StatusCode, FailureCode, &'static str) {
+    /// Returns the HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownName => (StatusCode::NOT_FOUND, FailureCode::UnknownName, "There is nothing at this address."),
-            Self::NotFound => (StatusCode::NOT_FOUND, FailureCode::NotFound, "There is no such page here."),
-            Self::FrontPage => (
-                StatusCode::NOT_FOUND,
-                FailureCode::NotFound,
-                "This is a tunnel server, and it works. There is no page here: the sites are at names below this address.",
-            ),
-            Self::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, FailureCode::MethodNotAllowed, "This page can only be read.")
+            Self::UnknownName | Self::NotFound | Self::FrontPage => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WrongKind => StatusCode::MISDIRECTED_REQUEST,
+            Self::TunnelOffline
+            | Self::TunnelBusy
+            | Self::TunnelStalled
+            | Self::HeadsBusy
+            | Self::AccessBusy
+            | Self::CutByOperator => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TunnelLost | Self::ServiceGone | Self::LocalUnreachable | Self::LocalBroken => {
+                StatusCode::BAD_GATEWAY
             }
-            Self::WrongKind => {
-                (StatusCode::MISDIRECTED_REQUEST, FailureCode::WrongKind, "This name is not served over HTTP.")
+            Self::LocalTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::RateLimited(_) | Self::SiteRateLimited(_) | Self::AddressBusy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Unauthorized(_) | Self::BadSignature(_) => StatusCode::UNAUTHORIZED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        }
+    }
+
+    fn failure_code(&self) -> FailureCode {
+        match self {
+            Self::UnknownName => FailureCode::UnknownName,
+            Self::NotFound | Self::FrontPage => FailureCode::NotFound,
+            Self::MethodNotAllowed => FailureCode::MethodNotAllowed,
+            Self::WrongKind => FailureCode::WrongKind,
+            Self::TunnelOffline => FailureCode::TunnelOffline,
+            Self::TunnelBusy => FailureCode::TunnelBusy,
+            Self::TunnelStalled => FailureCode::TunnelStalled,
+            Self::TunnelLost => FailureCode::TunnelLost,
+            Self::ServiceGone => FailureCode::ServiceGone,
+            Self::LocalUnreachable => FailureCode::LocalUnreachable,
+            Self::LocalTimeout => FailureCode::LocalTimeout,
+            Self::LocalBroken => FailureCode::LocalBroken,
+            Self::ResponseTimeout => FailureCode::ResponseTimeout,
+            Self::RequestTimeout => FailureCode::RequestTimeout,
+            Self::BadRequest => FailureCode::BadRequest,
+            Self::HeadTooLarge => FailureCode::HeadTooLarge,
+            Self::RateLimited(_) => FailureCode::RateLimited,
+            Self::SiteRateLimited(_) => FailureCode::SiteRateLimited,
+            Self::AddressBusy => FailureCode::AddressBusy,
+            Self::HeadsBusy => FailureCode::HeadsBusy,
+            Self::Forbidden => FailureCode::Forbidden,
+            Self::Unauthorized(_) => FailureCode::Unauthorized,
+            Self::BadSignature(_) => FailureCode::BadSignature,
+            Self::BodyTooLarge => FailureCode::BodyTooLarge,
+            Self::AccessBusy => FailureCode::AccessBusy,
+            Self::CutByOperator => FailureCode::CutByOperator,
+        }
+    }
+
+    /// Returns the message that the visitor reads.
+    pub(crate) fn message(&self) -> &'static str {
+        match self {
+            Self::UnknownName => "There is nothing at this address.",
+            Self::NotFound => "There is no such page here.",
+            Self::FrontPage => {
+                "This is a tunnel server, and it works. There is no page here: the sites are at names below this address."
             }
-            Self::TunnelOffline => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                FailureCode::TunnelOffline,
-                "This site is not connected at the moment. Try again soon.",
-            ),
-            Self::TunnelBusy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                FailureCode::TunnelBusy,
-                "This site is very busy at the moment. Try again in a second.",
-            ),
-            Self::TunnelStalled => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                FailureCode::TunnelStalled,
-                "The connection to this site has stalled. Try again soon.",
-            ),
-            Self::TunnelLost => (
-                StatusCode::BAD_GATEWAY,
-                FailureCode::TunnelLost,
-                "The connection to this site broke before it answered. Try again.",
-            ),
-            Self::ServiceGone => {
-                (StatusCode::BAD_GATEWAY, FailureCode::ServiceGone, "This site is not offered any more.")
-            }
-            Self::LocalUnreachable => (
-                StatusCode::BAD_GATEWAY,
-                FailureCode::LocalUnreachable,
-                "The way to this site is open, but its application cannot be reached.",
-            ),
-            Self::LocalTimeout => (
-                StatusCode::GATEWAY_TIMEOUT,
-                FailureCode::LocalTimeout,
-                "The application behind this site does not take connections in time.",
-            ),
-            Self::LocalBroken => (
-                StatusCode::BAD_GATEWAY,
-                FailureCode::LocalBroken,
-                "The application behind this site broke off before it answered.",
-            ),
-            Self::ResponseTimeout => (
-                StatusCode::GATEWAY_TIMEOUT,
-                FailureCode::ResponseTimeout,
-                "The application behind this site did not answer in time.",
-            ),
-            Self::RequestTimeout => (
-                StatusCode::REQUEST_TIMEOUT,
-                FailureCode::RequestTimeout,
-                "The request did not serve_connection in time.",
-            ),
-            Self::BadRequest => (StatusCode::BAD_REQUEST, FailureCode::BadRequest, "The request cannot be understood."),
-            Self::HeadTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                FailureCode::HeadTooLarge,
-                "The head of the request is too large.",
-            ),
-            Self::RateLimited(_) => (
-                StatusCode::TOO_MANY_REQUESTS,
-                FailureCode::RateLimited,
-                "Too many requests from your address. Wait a moment.",
-            ),
-            Self::SiteRateLimited(_) => (
-                StatusCode::TOO_MANY_REQUESTS,
-                FailureCode::SiteRateLimited,
-                "This site gets more requests than it may. Wait a moment.",
-            ),
-            Self::AddressBusy => (
-                StatusCode::TOO_MANY_REQUESTS,
-                FailureCode::AddressBusy,
-                "Too many requests from your address are open at the moment. Try again in a second.",
-            ),
-            Self::HeadsBusy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                FailureCode::HeadsBusy,
-                "Too many requests with large header fields are waiting. Try again in a second.",
-            ),
-            Self::Forbidden => (StatusCode::FORBIDDEN, FailureCode::Forbidden, "This site does not let you in."),
-            Self::Unauthorized(_) => {
-                (StatusCode::UNAUTHORIZED, FailureCode::Unauthorized, "This site asks for a name and a password.")
-            }
-            Self::BadSignature(_) => (
-                StatusCode::UNAUTHORIZED,
-                FailureCode::BadSignature,
-                "The signature of the request is missing, wrong, too old, or was used before.",
-            ),
-            Self::BodyTooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, FailureCode::BodyTooLarge, "The body of the request is too large.")
-            }
-            Self::AccessBusy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                FailureCode::AccessBusy,
-                "Too many visitors are being let in at the moment. Try again in a second.",
-            ),
-            Self::CutByOperator => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                FailureCode::CutByOperator,
-                "The operator of this server has ended the request.",
-            ),
+            Self::MethodNotAllowed => "This page can only be read.",
+            Self::WrongKind => "This name is not served over HTTP.",
+            Self::TunnelOffline => "This site is not connected at the moment. Try again soon.",
+            Self::TunnelBusy => "This site is very busy at the moment. Try again in a second.",
+            Self::TunnelStalled => "The connection to this site has stalled. Try again soon.",
+            Self::TunnelLost => "The connection to this site broke before it answered. Try again.",
+            Self::ServiceGone => "This site is not offered any more.",
+            Self::LocalUnreachable => "The way to this site is open, but its application cannot be reached.",
+            Self::LocalTimeout => "The application behind this site does not take connections in time.",
+            Self::LocalBroken => "The application behind this site broke off before it answered.",
+            Self::ResponseTimeout => "The application behind this site did not answer in time.",
+            Self::RequestTimeout => "The request did not arrive in time.",
+            Self::BadRequest => "The request cannot be understood.",
+            Self::HeadTooLarge => "The head of the request is too large.",
+            Self::RateLimited(_) => "Too many requests from your address. Wait a moment.",
+            Self::SiteRateLimited(_) => "This site gets more requests than it may. Wait a moment.",
+            Self::AddressBusy => "Too many requests from your address are open at the moment. Try again in a second.",
+            Self::HeadsBusy => "Too many requests with large header fields are waiting. Try again in a second.",
+            Self::Forbidden => "This site does not let you in.",
+            Self::Unauthorized(_) => "This site asks for a name and a password.",
+            Self::BadSignature(_) => "The signature of the request is missing, wrong, too old, or was used before.",
+            Self::BodyTooLarge => "The body of the request is too large.",
+            Self::AccessBusy => "Too many visitors are being let in at the moment. Try again in a second.",
+            Self::CutByOperator => "The operator of this server has ended the request.",
         }
     }
 
@@ -232,18 +209,14 @@ impl Failure {
         }
     }
 
-    pub(crate) fn status(&self) -> StatusCode {
-        self.facts().0
-    }
-
     /// Returns the stable code.
     pub(crate) fn code(&self) -> &'static str {
-        self.facts().1.as_str()
+        self.failure_code().as_str()
     }
 
     /// Returns the place of the code, by which it is counted.
     pub(crate) fn number(&self) -> usize {
-        self.facts().1 as usize
+        self.failure_code() as usize
     }
 }
 
@@ -269,8 +242,9 @@ mod tests {
 
     #[test]
     fn an_application_that_is_not_reached_may_be_running() {
-        let (_, code, words) = Failure::of_reset(Reset::LocalUnreachable).facts();
-        assert_eq!(code.as_str(), "local_unreachable");
+        let failure = Failure::of_reset(Reset::LocalUnreachable);
+        let words = failure.message();
+        assert_eq!(failure.code(), "local_unreachable");
         assert!(words.contains("cannot be reached") && !words.contains("running"), "{words}");
     }
 

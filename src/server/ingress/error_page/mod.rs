@@ -41,7 +41,7 @@ impl Failure {
     /// The same for a gRPC client: status and message, as trailers. Which status stands for which of HTTP is what gRPC
     /// itself says ("HTTP to gRPC Status Code Mapping").
     pub(crate) fn grpc_trailers(&self) -> HeaderMap {
-        let (status, _, message) = self.facts();
+        let (status, message) = (self.status(), self.message());
         let number = match status {
             StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => GRPC_INTERNAL,
             StatusCode::UNAUTHORIZED => GRPC_UNAUTHENTICATED,
@@ -99,15 +99,15 @@ impl Failure {
 
     /// The whole answer, in the form that the visitor understands best.
     pub(crate) fn answer(&self, request_id: RequestId, form: Form) -> Response<Full<Piece>> {
-        let (status, code, message) = self.facts();
-        let code = code.as_str();
+        let (status, code, message) = (self.status(), self.code(), self.message());
+        let code = code;
         let (kind, body) = match form {
             Form::Page if *self == Self::FrontPage => {
-                ("text/html; charset=utf-8", page(("", "It works"), (code, message), request_id))
+                ("text/html; charset=utf-8", page("", "It works", code, message, request_id))
             }
             Form::Page => {
                 let reason = status.canonical_reason().unwrap_or_default();
-                ("text/html; charset=utf-8", page((status.as_str(), reason), (code, message), request_id))
+                ("text/html; charset=utf-8", page(status.as_str(), reason, code, message, request_id))
             }
             Form::Line => {
                 let facts =
@@ -173,7 +173,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// A page with a number above its heading, if there is one.
-fn page((number, heading): (&str, &str), (code, message): (&str, &str), request_id: RequestId) -> String {
+fn page(number: &str, heading: &str, code: &str, message: &str, request_id: RequestId) -> String {
     let title = format!("{number} {heading}");
     let title = title.trim();
     format!(

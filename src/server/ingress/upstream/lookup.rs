@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_route_leads_to_an_upstream_of_any_directory() {
         let (directory, clients) = (directory(), clients());
-        let router = Router::new("tunnel.example", &[RoutingMode::Subdomain]);
+        let router = Router::new("tunnel.example", [RoutingMode::Subdomain]);
         let found = |host: &str| {
             let route = router.route(Asked { authority: Some(host), path: "/", header: None });
             find(&directory, &clients, &route).map(|upstream| upstream.client().to_string())
