@@ -5,15 +5,13 @@
 //!   stranger spend the server's memory and time
 //! - `ticket`: [`TicketKey`] and [`Ticket`], a short-lived proof of an earlier login, cheap to check
 //! - `invite`: [`InviteCode`], which buys a token once
-//! - `clients`: [`Clients`], who may log in, what is theirs, and who is invited; `on_disk`: [`ClientsOnDisk`], the file
-//!   behind it
 //! - `lane_secret`: [`LaneSecret`], by which further lanes join a tunnel
 //! - `admin_token`: [`AdminToken`], which the admin API asks for; `admin_proof`: [`AdminNonce`], by which a server shows that
 //!   it has it
 //!
 //! A login with a token costs some 19 MiB and tens of milliseconds on purpose; a login with a ticket costs microseconds.
-//! Both are bound to the client's current token hash, so rotating or revoking the token ends both. This room knows
-//! `values`, `files` and `config`.
+//! Both are bound to the client's current token hash, so rotating or revoking the token ends both. The list
+//! of clients is in [`tenants`](crate::tenants).
 
 mod admin_proof;
 mod admin_token;

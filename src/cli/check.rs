@@ -13,8 +13,8 @@ use crate::schema::{ConfigErrors, Flags, Problem};
 use crate::server::lifecycle::memory_bound::MemoryBound;
 use crate::server::options::ServerOptions;
 use crate::telemetry::check_log_file;
-use crate::tenants::edit::look_at_beginning;
 use crate::tenants::entry::ClientsFile;
+use crate::tenants::file_store::edit_file::dry_run_create;
 use crate::tenants::file_store::load_clients;
 use crate::{agent, server};
 
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// One that the server would begin, and may, is as good as there.
 fn clients_of(config: &ServerOptions, file: &Path) -> Result<ClientsFile, ConfigErrors> {
     match begins_clients(config, file) {
-        true => look_at_beginning(&config.clients).map(|()| ClientsFile::default()),
+        true => dry_run_create(&config.clients).map(|()| ClientsFile::default()),
         false => load_clients(&config.clients),
     }
 }

@@ -1,5 +1,6 @@
 //! How a command fails: what it says, and its exit code.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anstream::eprintln;
@@ -9,7 +10,7 @@ use crate::agent::{GivenUp, SetUpError};
 use crate::certs::CertError;
 use crate::schema::ConfigErrors;
 use crate::server::StartError;
-use crate::tenants::edit::EditError;
+use crate::tenants::edit_error::EditError;
 use crate::transport::tls::TlsError;
 use crate::values::harmless_text;
 
@@ -45,6 +46,15 @@ impl Failure {
     /// For errors that need no words of their own.
     pub fn other(error: impl std::fmt::Display) -> Self {
         Self::Other(error.to_string())
+    }
+
+    /// Creates one for a refused change to the clients file at `file`.
+    pub(super) fn edit(file: &Path, error: EditError) -> Self {
+        match error {
+            // They name the file themselves.
+            EditError::Invalid(_) | EditError::Refused(_) | EditError::Io(_) => Self::Edit(error),
+            about_an_entry => Self::Other(format!("{}: {about_an_entry}", file.display())),
+        }
     }
 
     /// 77: refused for good. 78: configuration. 1: everything else.

@@ -6,6 +6,7 @@ mod invitation;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anstream::print;
 use anstyle::Style;
@@ -23,9 +24,9 @@ use crate::server::options::{
 };
 use crate::telemetry::start_logs;
 use crate::tenants::clients::Clients;
-use crate::tenants::edit::begin_clients_file;
 use crate::tenants::entry::ClientsFile;
-use crate::tenants::file_store::load_clients;
+use crate::tenants::file_store::edit_file::create_clients_file;
+use crate::tenants::file_store::{FileStore, load_clients};
 use crate::transport::inherited::Inherited;
 use invitation::Unsaid;
 
@@ -58,8 +59,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     warnings.extend(advice::System::look(runtime::raise_file_limit()).advice(&config));
     runtime::for_server()?.block_on(async {
         let (public, token_file) = (config.public.clone(), config.admin.token_file.clone());
-        let server =
-            Server::bind_with(config, Clients::new(clients), &mut inherited)?.with_log(logs.level(), logs.state());
+        let store = FileStore::new(config.clients.clone(), Arc::new(Clients::new(clients)));
+        let server = Server::bind_with(config, Arc::new(store), &mut inherited)?.with_log(logs.level(), logs.state());
         let left = inherited.left().into_iter();
         warnings.extend(left.map(|address| {
             format!("the service manager listens on {address}, which is nobody's port in the configuration")
@@ -96,7 +97,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 /// Who may log in. At the very first start the clients file is begun.
 fn clients_of(config: &ServerOptions, file: Option<&Path>) -> Result<ClientsFile, Failure> {
     if begins_clients(config, file.unwrap_or(Path::new(DEFAULT_SERVER_FILE))) {
-        begin_clients_file(&config.clients)?;
+        create_clients_file(&config.clients)?;
     }
     Ok(load_clients(&config.clients)?)
 }

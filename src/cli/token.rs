@@ -20,8 +20,9 @@ use crate::auth::{Token, hash};
 use crate::certs::authority_fingerprint;
 use crate::server::options::ServerOptions;
 use crate::tenants::claim::Claim;
-use crate::tenants::edit::{EditError, NewClient, add_client, revoke_client, revoke_invite, rotate_token};
-use crate::tenants::entry::{port_range, port_text};
+use crate::tenants::edit_error::EditError;
+use crate::tenants::entry::ClientEntry;
+use crate::tenants::list_change::ListItem as _;
 use crate::values::{ClientId, Domain, Secret};
 use applied::wait_until_applied;
 use files::{Files, Site};
@@ -49,7 +50,7 @@ enum Command {
         #[arg(long, value_name = "DOMAINS", value_delimiter = ',', value_parser = |text: &str| Domain::new(text))]
         domains: Vec<Domain>,
         /// The public ports its services may have, e.g. `20000-20010,25565` [default: none]
-        #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = port_range)]
+        #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = RangeInclusive::<u16>::parse)]
         tcp_ports: Vec<RangeInclusive<u16>>,
         /// When it may no longer log in: `2027-01-01T00:00:00Z`, or `30d` from now [default: never]
         #[arg(long, value_name = "WHEN", value_parser = end)]
@@ -87,7 +88,7 @@ enum Command {
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::New { id, files, names, domains, tcp_ports, expires } => {
-            let client = NewClient { names, domains, tcp_ports, expires, ..NewClient::default() };
+            let client = ClientEntry { names, domains, tcp_ports, expires, ..ClientEntry::default() };
             new(&files.site()?, &id, client)
         }
         Command::Set(args) => set::run(args),
@@ -98,15 +99,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-fn new(site: &Site, id: &ClientId, client: NewClient) -> Result<(), Failure> {
+fn new(site: &Site, id: &ClientId, client: ClientEntry) -> Result<(), Failure> {
     let (token, token_hash) = fresh_token()?;
     let asked = Asked {
         id: Some(id.clone()),
-        names: typed(&client.names, Claim::to_string),
-        domains: typed(&client.domains, Domain::to_string),
-        tcp_ports: typed(&client.tcp_ports, port_text),
+        names: typed(&client.names),
+        domains: typed(&client.domains),
+        tcp_ports: typed(&client.tcp_ports),
     };
-    add_client(&site.clients, id, &NewClient { token_hash, ..client }).map_err(|error| asked.name(error))?;
+    let client = ClientEntry { token_hash: token_hash.into(), ..client };
+    site.edit(|file| file.add_client(id, &client)).map_err(|error| asked.failure(&site.clients, error))?;
     done("added", &format!("the client `{id}` to {}", site.clients.display()));
     print_secret(token.as_secret());
     eprintln!("This is the only time the token is shown. At home, where `adit login` asks for it:");
@@ -130,7 +132,8 @@ fn pin_flag(server: Option<&ServerOptions>) -> String {
 fn rotate(site: &Site, id: &ClientId, overlap: Duration) -> Result<(), Failure> {
     let file = &site.clients;
     let (token, token_hash) = fresh_token()?;
-    let until = rotate_token(file, id, &token_hash, Some(overlap))?;
+    let rotated = site.edit(|clients| clients.rotate_token(id, &token_hash, Some(overlap)));
+    let until = rotated.map_err(|error| Failure::edit(file, error))?;
     done("rotated", &format!("the token of `{id}` in {}", file.display()));
     print_secret(token.as_secret());
     eprintln!("This is the only time the token is shown.");
@@ -143,17 +146,17 @@ fn rotate(site: &Site, id: &ClientId, overlap: Duration) -> Result<(), Failure> 
 
 fn revoke(site: &Site, id: &str) -> Result<(), Failure> {
     let file = &site.clients;
-    let client = ClientId::new(id).ok().map(|id| revoke_client(file, &id));
+    let client = ClientId::new(id).ok().map(|id| site.edit(|clients| clients.revoke_client(&id)));
     match client {
         Some(Ok(())) => {
             done("revoked", &format!("the client `{id}` in {}: its token holds no more", file.display()));
             return wait_until_applied(site);
         }
-        Some(Err(EditError::NoClient { .. })) | None => {}
+        Some(Err(EditError::NoClient(_))) | None => {}
         Some(Err(error)) => return Err(error.into()),
     }
-    match revoke_invite(file, id) {
-        Err(EditError::NoInvite { .. }) => Err(Failure::Other(format!(
+    match site.edit(|clients| clients.revoke_invite(id)) {
+        Err(EditError::NoInvite(_)) => Err(Failure::Other(format!(
             "{}: there is no client and no invitation `{id}`; `adit token list` shows what there is",
             file.display()
         ))),

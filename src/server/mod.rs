@@ -53,7 +53,8 @@ use crate::server::runtime::{Runtime, Shutdown};
 use crate::server::settings::Settings;
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::tenants::clients::Clients;
-use crate::tenants::file_store::ClientsOnDisk;
+use crate::tenants::file_store::FileStore;
+use crate::tenants::store::ClientStore;
 use crate::transport::inherited::Inherited;
 use crate::transport::listen::{self, ListenError};
 use crate::transport::tls::{self, TlsError};
@@ -131,13 +132,13 @@ impl Listeners {
 /// Creates the components, lowest first; each knows only those below it.
 fn components(
     config: ServerOptions,
-    clients: Arc<Clients>,
+    client_store: Arc<dyn ClientStore>,
     certificates: Certificates,
     tickets: TicketKey,
     listeners: &Listeners,
 ) -> Result<Lifecycle, StartError> {
     let (limits, budget) = (config.limits.clone(), FdBudget::of(&config.limits));
-    let directory = Arc::new(Directory::new(&config, clients, listeners.public()?));
+    let directory = Arc::new(Directory::new(&config, Arc::clone(client_store.clients()), listeners.public()?));
     let traces = Traces::start(&config.traces).map_err(StartError::Traces)?;
     let public_tls = certificates.https().filter(|_| listeners.https.is_some()).map(tls::public_server).transpose()?;
     let runtime = Arc::new(Runtime::new(Settings::new(config, None)?)?);
@@ -152,7 +153,8 @@ fn components(
     });
     let port_server = Arc::new(PublicPorts(Arc::clone(&ingress)));
     let login = LoginLimits::new(&limits.per_ip, budget.logins)?;
-    let agents = Arc::new(Agents::new(Arc::clone(&runtime), Arc::clone(&directory), login, tickets, port_server));
+    let agents =
+        Arc::new(Agents::new(Arc::clone(&runtime), Arc::clone(&directory), client_store, login, tickets, port_server));
     let per_ip = &limits.per_ip;
     Ok(Lifecycle {
         runtime,
@@ -175,21 +177,27 @@ impl Server {
     /// # Errors
     /// A port, the certificate or the ticket key cannot be had; the message says what to do.
     pub fn bind(config: ServerOptions, clients: Clients) -> Result<Self, StartError> {
-        Self::bind_with(config, clients, &mut Inherited::default())
+        let store = FileStore::new(config.clients.clone(), Arc::new(clients));
+        Self::bind_with(config, Arc::new(store), &mut Inherited::default())
     }
 
-    /// As [`Server::bind`]; listeners that the service manager has opened already are taken from `inherited`.
+    /// Like [`Server::bind`], with any store of clients, and with the listeners in `inherited` that the service manager
+    /// has opened already.
     ///
     /// # Errors
     /// As [`Server::bind`].
-    pub fn bind_with(config: ServerOptions, clients: Clients, inherited: &mut Inherited) -> Result<Self, StartError> {
+    pub fn bind_with(
+        config: ServerOptions,
+        client_store: Arc<dyn ClientStore>,
+        inherited: &mut Inherited,
+    ) -> Result<Self, StartError> {
         let listeners = Listeners::open(&config, inherited)?;
         let (certificates, certificate) = Certificates::load(Sources::configured(&config))?;
         let agent_tls = TlsAcceptor::from(tls::tunnel_server(certificates.tunnel())?);
         let tickets = TicketKey::load_or_create(&config.tunnel.tls.dir.join(TICKET_KEY))?;
         let admin_token =
             listeners.admin.as_ref().map(|_| AdminToken::load_or_create(&config.admin.token_file)).transpose()?;
-        let lifecycle = Arc::new(components(config, Arc::new(clients), certificates, tickets, &listeners)?);
+        let lifecycle = Arc::new(components(config, client_store, certificates, tickets, &listeners)?);
         Ok(Self { lifecycle, listeners, agent_tls, admin_token, certificate, log: None })
     }
 
@@ -252,14 +260,9 @@ impl Server {
         Arc::clone(&self.lifecycle.directory.registry)
     }
 
-    /// Who may log in. The list can be exchanged while the server runs.
+    /// Returns the list of clients in force. It can be replaced while the server runs.
     pub fn clients(&self) -> Arc<Clients> {
         Arc::clone(&self.lifecycle.directory.clients)
-    }
-
-    /// The file of those who may log in. It is read again whenever it changes.
-    pub fn clients_file(&self) -> Arc<ClientsOnDisk> {
-        Arc::clone(&self.lifecycle.agents.clients_file)
     }
 
     /// What has come from agents and waits for visitors.
@@ -303,7 +306,7 @@ impl Server {
         tasks.spawn(Arc::clone(agents).enforce_clients_file());
         tasks.spawn(Arc::clone(&directory.registry).release_reservations(stopping.clone()));
         tasks.spawn(certificates.clone().maintain(stopping.clone()));
-        tasks.spawn(Arc::clone(&agents.clients_file).keep_up(stopping.clone()));
+        tasks.spawn(Arc::clone(&agents.client_store).watch(stopping.clone()));
         stop.cancelled().await;
         lifecycle.drain().await
     }

@@ -3,15 +3,25 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::values::{LabelError, Name};
+use crate::values::{ClientId, LabelError, Name};
 
 /// One entry of `names`: a name, or all hosts below one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Claim {
     /// `alice`: the name itself.
     Name(Name),
-    /// `*.alice`: the name's service may also answer for every host below it. The name itself is not in it.
+    /// `*.alice`: the name's service may also answer for every host below it. The name itself is not included.
     Below(Name),
+}
+
+impl Claim {
+    /// Returns the name, unless the claim is for the hosts below it.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Below(_) => None,
+        }
+    }
 }
 
 impl FromStr for Claim {
@@ -34,8 +44,12 @@ impl fmt::Display for Claim {
     }
 }
 
-/// As `names` lists them: the names first.
-pub(crate) fn claims_of(names: &[Name], wildcards: &[Name]) -> Vec<Claim> {
-    let names = names.iter().cloned().map(Claim::Name);
-    names.chain(wildcards.iter().cloned().map(Claim::Below)).collect()
+/// Returns the names among `claims`, without those for the hosts below one.
+pub fn names_of(claims: &[Claim]) -> Vec<Name> {
+    claims.iter().filter_map(Claim::name).cloned().collect()
+}
+
+/// Returns what a client may claim by default: its own id.
+pub(crate) fn default_names(id: &ClientId) -> Vec<Claim> {
+    vec![Claim::Name(id.clone().into())]
 }

@@ -1,5 +1,4 @@
-//! The client store: who may log in, what is theirs, and who is invited. Read by every login and by visitors of names
-//! that nobody serves at the moment.
+//! The list of clients in force, indexed. Every login reads it, and so do visitors of names that no tunnel serves.
 
 #[cfg(test)]
 mod tests;
@@ -15,11 +14,12 @@ use tokio::sync::watch;
 
 use crate::auth::{InviteCode, check_hash};
 use crate::schema::Problem;
+use crate::tenants::claim::{Claim, names_of};
 use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry, invite_key};
 use crate::values::{ClientId, Domain, Name, Secret};
 
-/// What is wrong with the token hashes of `file`, each under its key path.
-pub fn hash_problems(file: &ClientsFile) -> Vec<Problem> {
+/// Returns the problems with the token hashes of `file`, each under its key path.
+pub fn check_hashes(file: &ClientsFile) -> Vec<Problem> {
     let hashes = file.clients.iter().flat_map(|(id, entry)| {
         let previous = entry.previous.iter().map(move |previous| (id, "previous.", &previous.token_hash));
         std::iter::once((id, "", &entry.token_hash)).chain(previous)
@@ -31,11 +31,11 @@ pub fn hash_problems(file: &ClientsFile) -> Vec<Problem> {
     hashes.filter_map(problem).collect()
 }
 
-/// The clients as the operator listed them. Can be exchanged as a whole while everybody reads.
+/// The list of clients in force. It can be replaced atomically while it is read.
 #[derive(Debug)]
 pub struct Clients {
     current: RwLock<Current>,
-    /// Those that were taken off the list, and when; the latest at the end.
+    /// Clients that were removed, and when; the latest at the end.
     removed: Mutex<VecDeque<(ClientId, Timestamp)>>,
     changes: watch::Sender<()>,
 }
@@ -43,20 +43,20 @@ pub struct Clients {
 /// The current list, and the change that introduced it.
 #[derive(Debug)]
 struct Current {
-    listed: Arc<Listed>,
+    index: Arc<Index>,
     change: Change,
-    /// The latest change of each client, of the latest [`RECENT`] changes.
+    /// The latest change of each client, among the latest [`RECENT`] changes.
     of_client: HashMap<ClientId, Change>,
 }
 
 impl Current {
-    fn change_to(&mut self, listed: &Arc<Listed>, by_command: bool) {
-        let before = std::mem::replace(&mut self.listed, Arc::clone(listed));
+    fn change_to(&mut self, index: &Arc<Index>, by_command: bool) {
+        let before = std::mem::replace(&mut self.index, Arc::clone(index));
         self.change = Change { revision: self.change.revision.wrapping_add(1), by_command };
         let oldest = self.change.revision.saturating_sub(RECENT);
         self.of_client.retain(|_, change| change.revision > oldest);
-        let ids = before.clients.keys().chain(listed.clients.keys());
-        let changed = ids.filter(|id| before.clients.get(*id) != listed.clients.get(*id));
+        let ids = before.clients.keys().chain(index.clients.keys());
+        let changed = ids.filter(|id| before.clients.get(*id) != index.clients.get(*id));
         self.of_client.extend(changed.map(|id| (id.clone(), self.change)));
     }
 }
@@ -66,36 +66,36 @@ impl Current {
 pub struct Change {
     /// The number of this change, counted from the start of the server.
     pub revision: u64,
-    /// Whether a command or the API made it, which write the file in one step. An edit by hand may be incomplete.
+    /// Whether a command or the API made it, which write the list in one step. An edit by hand may be incomplete.
     pub by_command: bool,
 }
 
-/// So many changes are remembered client by client. Whoever looks after each of them needs no more.
+/// How many changes are remembered client by client. The revocation of tunnels reads each change soon after it is made.
 const RECENT: u64 = 64;
 
-/// How many clients are remembered that were taken off the list: whoever reads the log asks about the latest.
+/// How many removed clients are remembered, for the log.
 const REMEMBERED: usize = 256;
 
-/// How a client stands, for the operator: whoever logs in is not told.
+/// Whether a client may log in, for the operator: agents are not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ClientStatus {
     /// It may log in.
-    Listed,
-    /// It is listed, and has expired at that moment.
+    Active,
+    /// It is listed and has expired at that time.
     Expired(Timestamp),
-    /// It was taken off the list at that moment.
+    /// It was removed from the list at that time.
     Removed(Timestamp),
-    /// Nobody remembers it.
+    /// It is not known.
     Unknown,
 }
 
-/// A token hash that holds at present.
+/// A token hash that is valid at present.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     /// The argon2id hash in PHC form.
     pub hash: Arc<str>,
-    /// From when on it holds no more by itself, because the client expires or, for a token that was rotated, because
-    /// the overlap ends. `None`: until the clients file changes.
+    /// When it expires, because the client does or because the overlap of a rotated token ends. `None`: when the list
+    /// changes.
     pub until: Option<Timestamp>,
 }
 
@@ -105,33 +105,34 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// What an invitation is good for.
+/// What an invitation offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invited {
-    /// By what it is known in the clients file.
+    /// The invitation's key.
     pub key: String,
-    /// Who is meant; `None`: whoever has the code chooses an id.
+    /// The id of the new client; `None` lets it choose one.
     pub id: Option<ClientId>,
     /// The names the new client may claim; none if it chooses its id, which is then its name.
     pub names: Vec<Name>,
 }
 
+/// The list by what is looked up in it.
 #[derive(Debug)]
-struct Listed {
+struct Index {
     clients: BTreeMap<ClientId, Arc<ClientEntry>>,
     invites: BTreeMap<String, InviteEntry>,
     names: HashMap<Name, ClientId>,
     /// Domains that are no wildcards.
     hosts: HashMap<Domain, ClientId>,
-    /// The wildcards, by what their hosts are below.
+    /// The wildcards, by the domain that their hosts are below.
     below: HashMap<Box<str>, ClientId>,
-    /// When something stops to hold by itself, in order.
+    /// When something expires, in order.
     ends: Vec<Timestamp>,
 }
 
-impl Listed {
+impl Index {
     fn new(file: ClientsFile) -> Arc<Self> {
-        let mut listed = Self {
+        let mut index = Self {
             clients: BTreeMap::new(),
             names: HashMap::new(),
             hosts: HashMap::new(),
@@ -140,22 +141,22 @@ impl Listed {
             invites: file.invites,
         };
         for (id, entry) in file.clients {
-            listed.names.extend(entry.names.iter().map(|name| (name.clone(), id.clone())));
+            index.names.extend(entry.names.iter().filter_map(Claim::name).map(|name| (name.clone(), id.clone())));
             for domain in &entry.domains {
                 match domain.is_wildcard() {
-                    true => drop(listed.below.insert(domain.host().into(), id.clone())),
-                    false => drop(listed.hosts.insert(domain.clone(), id.clone())),
+                    true => drop(index.below.insert(domain.host().into(), id.clone())),
+                    false => drop(index.hosts.insert(domain.clone(), id.clone())),
                 }
             }
-            listed.ends.extend(entry.expires);
-            listed.ends.extend(entry.previous.as_ref().map(|previous| previous.until));
-            listed.clients.insert(id, Arc::new(entry));
+            index.ends.extend(entry.expires);
+            index.ends.extend(entry.previous.as_ref().map(|previous| previous.until));
+            index.clients.insert(id, Arc::new(entry));
         }
-        listed.ends.sort_unstable();
-        Arc::new(listed)
+        index.ends.sort_unstable();
+        Arc::new(index)
     }
 
-    /// The client whose wildcard `host`, or something above it, is directly below.
+    /// Returns the owner of the wildcard that `host` is below, at any depth.
     fn owner_above(&self, mut host: &str) -> Option<&ClientId> {
         while let Some((_, parent)) = host.split_once('.') {
             if let Some(owner) = self.below.get(parent) {
@@ -168,28 +169,27 @@ impl Listed {
 }
 
 impl Clients {
-    /// The store of what `file` lists.
+    /// Creates a list in force from `file`.
     pub fn new(file: ClientsFile) -> Self {
-        let current = Current { listed: Listed::new(file), change: Change::default(), of_client: HashMap::new() };
-        let current = RwLock::new(current);
-        Self { current, removed: Mutex::default(), changes: watch::Sender::new(()) }
+        let current = Current { index: Index::new(file), change: Change::default(), of_client: HashMap::new() };
+        Self { current: RwLock::new(current), removed: Mutex::default(), changes: watch::Sender::new(()) }
     }
 
-    /// Takes over another list: from the next login and the next request on, it alone counts.
+    /// Replaces the list, for every login and request from now on.
     pub fn replace(&self, file: ClientsFile) {
         self.replace_by(file, false);
     }
 
     /// Like [`Clients::replace`], and records whether a command or the API made the change.
     pub fn replace_by(&self, file: ClientsFile, by_command: bool) {
-        let listed = Listed::new(file);
+        let index = Index::new(file);
         let mut current = self.current.write();
-        let before = Arc::clone(&current.listed);
-        current.change_to(&listed, by_command);
+        let before = Arc::clone(&current.index);
+        current.change_to(&index, by_command);
         drop(current);
         let now = Timestamp::now();
         let mut removed = self.removed.lock();
-        let gone = before.clients.keys().filter(|id| !listed.clients.contains_key(*id)).take(REMEMBERED);
+        let gone = before.clients.keys().filter(|id| !index.clients.contains_key(*id)).take(REMEMBERED);
         removed.extend(gone.map(|id| (id.clone(), now)));
         let too_many = removed.len().saturating_sub(REMEMBERED);
         drop(removed.drain(..too_many));
@@ -197,16 +197,12 @@ impl Clients {
         self.changes.send_replace(());
     }
 
-    /// Whether this is what `file` lists.
+    /// Returns whether `file` is the same list.
     pub fn lists(&self, file: &ClientsFile) -> bool {
-        let listed = self.listed();
-        let is_same =
-            |((id, entry), (other_id, other)): ((&ClientId, &Arc<ClientEntry>), (&ClientId, &ClientEntry))| {
-                id == other_id && **entry == *other
-            };
-        listed.invites == file.invites
-            && listed.clients.len() == file.clients.len()
-            && listed.clients.iter().zip(&file.clients).all(is_same)
+        let index = self.index();
+        index.invites == file.invites
+            && index.clients.len() == file.clients.len()
+            && file.clients.iter().all(|(id, entry)| index.clients.get(id).is_some_and(|listed| **listed == *entry))
     }
 
     /// Returns the latest change of the list.
@@ -214,7 +210,7 @@ impl Clients {
         self.current.read().change
     }
 
-    /// The latest change of what is listed of `client`, unless that was long ago.
+    /// Returns the latest change of `client`, unless that was long ago.
     pub fn last_change_of(&self, client: &ClientId) -> Option<Change> {
         self.current.read().of_client.get(client).copied()
     }
@@ -230,39 +226,38 @@ impl Clients {
         self.changes.send_replace(());
     }
 
-    /// Ticks each time the list was replaced, after it was.
+    /// Returns a receiver that is notified after each change of the list.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 
-    /// The next moment after `now` at which something stops to hold by itself: a client, a token that was rotated, an
-    /// invitation.
+    /// Returns the next time after `now` at which a client, an old token or an invitation expires.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let listed = self.listed();
-        listed.ends.get(listed.ends.partition_point(|end| *end <= now)).copied()
+        let index = self.index();
+        index.ends.get(index.ends.partition_point(|end| *end <= now)).copied()
     }
 
-    fn listed(&self) -> Arc<Listed> {
-        Arc::clone(&self.current.read().listed)
+    fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.current.read().index)
     }
 
-    /// The client as it is listed, expired or not.
+    /// Returns the client, expired or not.
     pub fn entry(&self, client: &ClientId) -> Option<Arc<ClientEntry>> {
-        self.listed().clients.get(client).cloned()
+        self.index().clients.get(client).cloned()
     }
 
-    /// Every client that is listed, in alphabetical order.
+    /// Returns the ids of all clients, in alphabetical order.
     pub fn ids(&self) -> Vec<ClientId> {
-        self.listed().clients.keys().cloned().collect()
+        self.index().clients.keys().cloned().collect()
     }
 
-    /// Every invitation that is listed, expired or not, by its key.
+    /// Returns all invitations by key, expired or not.
     pub fn invites(&self) -> BTreeMap<String, InviteEntry> {
-        self.listed().invites.clone()
+        self.index().invites.clone()
     }
 
-    /// The token hashes that hold now: the current one, and behind it the previous one while its overlap lasts. Empty
-    /// if the client is not listed or has expired.
+    /// Returns the valid token hashes of a client: the current one, and after it the previous one while its overlap
+    /// lasts. Empty if the client is unknown or has expired.
     pub fn credentials(&self, client: &ClientId) -> Vec<Credential> {
         self.credentials_at(client, Timestamp::now())
     }
@@ -277,92 +272,90 @@ impl Clients {
         std::iter::once(current).chain(previous).collect()
     }
 
-    /// How a client stands at `now`.
-    pub fn standing(&self, client: &ClientId, now: Timestamp) -> Standing {
+    /// Returns whether a client may log in at `now`, and if not, why.
+    pub fn status(&self, client: &ClientId, now: Timestamp) -> ClientStatus {
         if let Some(entry) = self.entry(client) {
-            return entry.expires.filter(|end| *end <= now).map_or(Standing::Listed, Standing::Expired);
+            return entry.expires.filter(|end| *end <= now).map_or(ClientStatus::Active, ClientStatus::Expired);
         }
         let removed = self.removed.lock();
         let last = removed.iter().rev().find(|(id, _)| id == client);
-        last.map_or(Standing::Unknown, |(_, when)| Standing::Removed(*when))
+        last.map_or(ClientStatus::Unknown, |(_, when)| ClientStatus::Removed(*when))
     }
 
-    /// The names that a client may claim.
+    /// Returns the names that a client may claim.
     pub fn names(&self, client: &ClientId) -> Vec<Name> {
-        self.entry(client).map(|entry| entry.names.clone()).unwrap_or_default()
+        self.entry(client).map(|entry| names_of(&entry.names)).unwrap_or_default()
     }
 
-    /// The public ports that a client's `tcp` services may have.
+    /// Returns the public ports that the `tcp` services of a client may have.
     pub fn tcp_ports(&self, client: &ClientId) -> Vec<RangeInclusive<u16>> {
         self.entry(client).map(|entry| entry.tcp_ports.clone()).unwrap_or_default()
     }
 
-    /// Whose name it is.
+    /// Returns the owner of a name.
     pub fn owner_of_name(&self, name: &Name) -> Option<ClientId> {
-        self.listed().names.get(name).cloned()
+        self.index().names.get(name).cloned()
     }
 
-    /// Whose domain `host` is: listed itself, or below a wildcard that is listed, at any depth. `host` is in lower
-    /// case, without a final dot.
+    /// Returns the owner of `host`, which is listed itself or is below a wildcard at any depth. `host` is in lower case,
+    /// without a trailing dot.
     pub fn owner_of_domain(&self, host: &str) -> Option<ClientId> {
-        let listed = self.listed();
-        listed.hosts.get(host).or_else(|| listed.owner_above(host)).cloned()
+        let index = self.index();
+        index.hosts.get(host).or_else(|| index.owner_above(host)).cloned()
     }
 
-    /// Whether a service of `client` may be called `name`.
+    /// Returns whether a service of `client` may be called `name`.
     pub fn may_claim(&self, client: &ClientId, name: &Name) -> bool {
-        self.listed().names.get(name) == Some(client)
+        self.index().names.get(name) == Some(client)
     }
 
-    /// Whether the service `name` of `client` may also answer for every host below it.
+    /// Returns whether the service `name` of `client` may also answer for every host below it.
     pub fn may_be_wildcard(&self, client: &ClientId, name: &Name) -> bool {
-        self.entry(client).is_some_and(|entry| entry.wildcards.contains(name))
+        let is_it = |claim: &Claim| matches!(claim, Claim::Below(below) if below == name);
+        self.entry(client).is_some_and(|entry| entry.names.iter().any(is_it))
     }
 
-    /// Whether a service of `client` may have `domain`: it is listed, or below a wildcard that is listed.
+    /// Returns whether a service of `client` may have `domain`: it is listed, or below a wildcard that is listed.
     pub fn may_have_domain(&self, client: &ClientId, domain: &Domain) -> bool {
-        let listed = self.listed();
+        let index = self.index();
         let itself = match domain.is_wildcard() {
-            true => listed.below.get(domain.host()),
-            false => listed.hosts.get(domain),
+            true => index.below.get(domain.host()),
+            false => index.hosts.get(domain),
         };
-        itself.or_else(|| listed.owner_above(domain.host())) == Some(client)
+        itself.or_else(|| index.owner_above(domain.host())) == Some(client)
     }
 
-    /// What the invitation with this code is good for, if there is one and it has not expired.
+    /// Returns what the invitation with this code offers, unless there is none or it has expired.
     pub fn invite(&self, code: &Secret) -> Option<Invited> {
         self.invite_at(code, Timestamp::now())
     }
 
     fn invite_at(&self, code: &Secret, now: Timestamp) -> Option<Invited> {
-        // Whoever shows a code cannot steer its digest towards the one it is compared with.
+        // Needs no comparison in constant time: the caller cannot choose the digest of a code.
         let digest = InviteCode::parse(code.expose()).ok()?.digest();
         let key = invite_key(&digest);
-        let listed = self.listed();
-        let invite =
-            listed.invites.get(&key).filter(|invite| invite.code_hash == digest && !invite.has_expired(now))?;
-        Some(Invited { key, id: invite.id.clone(), names: invite.names.clone() })
+        let index = self.index();
+        let invite = index.invites.get(&key).filter(|invite| invite.code_hash == digest && !invite.has_expired(now))?;
+        Some(Invited { key, id: invite.id.clone(), names: names_of(&invite.names) })
     }
 
-    /// Whether a client is called `id`, will be by another invitation than the one with this key, or may claim that name.
+    /// Returns whether `id` is a client, is invited by another invitation than `key`, or is a name that belongs to either.
     pub fn is_taken(&self, id: &ClientId, key: &str) -> bool {
-        let listed = self.listed();
+        let (index, now) = (self.index(), Timestamp::now());
         let name = Name::from(id.clone());
-        let takes = |invite: &InviteEntry| invite.id.as_ref() == Some(id) || invite.names.contains(&name);
-        listed.clients.contains_key(id)
-            || listed.names.contains_key(&name)
-            || listed
-                .invites
-                .iter()
-                .any(|(other, invite)| other != key && !invite.has_expired(Timestamp::now()) && takes(invite))
+        let takes = |invite: &InviteEntry| {
+            invite.id.as_ref() == Some(id) || invite.names.iter().any(|claim| claim.name() == Some(&name))
+        };
+        let others = || index.invites.iter().filter(|(other, invite)| *other != key && !invite.has_expired(now));
+        index.clients.contains_key(id) || index.names.contains_key(&name) || others().any(|(_, invite)| takes(invite))
     }
 
-    /// How many clients there are.
+    /// Returns the number of clients.
     pub fn len(&self) -> usize {
-        self.listed().clients.len()
+        self.index().clients.len()
     }
 
-    /// Whether there are none: then nobody can log in.
+    /// Returns whether there are no clients.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,252 +1,164 @@
-//! Changes to `clients.toml` that leave every comment and line of the operator where it was.
-//!
-//! Each is one step: a reader sees the old file or the new one, two writers take turns by a lock file beside it, and
-//! what would not load is not written. The digest of what was written is noted in that lock file, so that the server can
-//! tell a change by command from a file that somebody is still editing ([`was_written_by_command`]). They block while another one writes. Owner and mode of the file stay: an
-//! operator who is root must not lock the server out of its own file.
+//! The changes that can be made to the list of clients, whatever store it is kept in. Whether a changed list is valid is
+//! checked when it is stored.
 
-mod error;
-mod places;
-#[cfg(test)]
-mod properties;
-mod set;
-#[cfg(test)]
-mod tests;
-mod text;
-
-use std::io;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::files::{self, Lock, Readers};
+use crate::tenants::claim::{Claim, default_names, names_of};
+use crate::tenants::edit_error::{EditError, RedeemError};
+use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry, PreviousToken, invite_key};
+use crate::tenants::list_change::{ListChange, ListItem, distinct};
 use crate::values::{ClientId, Domain, Fingerprint, Name, is_reserved_for_operator};
 
-pub use error::{EditError, RedeemError};
-pub use set::{ClientChange, Listing, listing, set_client};
-
-use self::text::{Comments, NotThere, add, inline, insert_after, list, quoted, remove, set};
-use crate::schema::ConfigErrors;
-use crate::schema::FileText;
-use crate::tenants::claim::{Claim, claims_of};
-use crate::tenants::entry::{ClientsFile, digest_of, invite_key, port_text};
-
-/// What is left in the file when the last client has gone. A file without a byte is what an editor leaves while it
-/// writes, so a running server does not believe it ([`ClientsFile::load_again`]).
-const NOBODY: &str = "# Nobody may log in.\n";
-
-/// A client to add.
-#[derive(Clone, Default)]
-pub struct NewClient {
-    /// The argon2id hash of its token.
-    pub token_hash: String,
-    /// What it may claim; nothing: its own id.
-    pub names: Vec<Claim>,
-    /// The domains that its services may have.
-    pub domains: Vec<Domain>,
-    /// The public ports that its services may have.
-    pub tcp_ports: Vec<RangeInclusive<u16>>,
-    /// When it may no longer log in.
-    pub expires: Option<Timestamp>,
+/// Changes to what a client owns. `None` leaves a property as it is.
+#[derive(Debug, Clone, Default)]
+pub struct ClientChange {
+    /// What it may claim; by default its own id.
+    pub names: Option<ListChange<Claim>>,
+    /// The domains that its services may have; by default none.
+    pub domains: Option<ListChange<Domain>>,
+    /// The public ports that its services may have; by default none.
+    pub tcp_ports: Option<ListChange<RangeInclusive<u16>>>,
+    /// When its logins end; an inner `None` means never.
+    pub expires: Option<Option<Timestamp>>,
 }
 
-/// An invitation to add.
-#[derive(Debug, Clone)]
-pub struct NewInvite {
-    /// The SHA-256 of its code.
-    pub code_hash: Fingerprint,
-    /// Who is invited; `None`: whoever has the code chooses.
-    pub id: Option<ClientId>,
-    /// What the new client may claim; nothing: its own id. Only together with `id`.
-    pub names: Vec<Claim>,
-    /// When it holds no more.
-    pub expires: Timestamp,
-}
-
-/// An invitation that another one has taken the place of.
+/// An invitation that another one has replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced {
     /// Its key.
     pub key: String,
-    /// The names that the new one has from it, because it names none itself; nothing: the id alone.
+    /// The names that the new invitation keeps, because it names none itself. Empty if it keeps the id alone.
     pub kept: Vec<Claim>,
 }
 
-/// What an invitation has bought.
+/// The client that a redeemed invitation has become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redeemed {
-    /// The new client.
+    /// Its id.
     pub id: ClientId,
     /// The names it may claim.
     pub names: Vec<Name>,
 }
 
-/// Adds a client to the clients file at `path`, and makes the file (0600) if there is none, and the folder that it is to be
-/// in. Invitations that have expired go, so that none of them is in the way.
-///
-/// # Errors
-/// The client or an invitation for it is there already, something of it belongs to somebody else, or the file cannot
-/// be used or written; it is then as it was.
-pub fn add_client(path: &Path, id: &ClientId, client: &NewClient) -> Result<(), EditError> {
-    change(path, Missing::MakeOne, |draft| {
-        draft.remove_expired_invites(Timestamp::now())?;
-        draft.refuse_taken(path, id)?;
-        draft.add_client(id, client)
-    })
-}
+impl ClientsFile {
+    /// Adds a client; without names it may claim its own id. Removes expired invitations, so that none is in the way.
+    ///
+    /// # Errors
+    /// The id is a client or is invited.
+    pub fn add_client(&mut self, id: &ClientId, entry: &ClientEntry) -> Result<(), EditError> {
+        self.remove_expired_invites(Timestamp::now());
+        self.refuse_taken(id)?;
+        let names = if entry.names.is_empty() { default_names(id) } else { distinct(&entry.names) };
+        let (domains, tcp_ports) = (distinct(&entry.domains), distinct(&entry.tcp_ports));
+        self.clients.insert(id.clone(), ClientEntry { names, domains, tcp_ports, ..entry.clone() });
+        Ok(())
+    }
 
-/// Begins a clients file at `path`, as [`add_client`] makes one, in which nobody is. One that is there stays as it is.
-///
-/// # Errors
-/// The file cannot be used or written.
-pub fn begin_clients_file(path: &Path) -> Result<(), EditError> {
-    change(path, Missing::MakeOne, |_| Ok(()))
-}
+    /// Changes what a client owns.
+    ///
+    /// # Errors
+    /// There is no such client.
+    pub fn set_client(&mut self, id: &ClientId, changes: &ClientChange) -> Result<(), EditError> {
+        let entry = self.client_mut(id)?;
+        apply(changes.names.as_ref(), &mut entry.names);
+        if entry.names.is_empty() {
+            entry.names = default_names(id);
+        }
+        apply(changes.domains.as_ref(), &mut entry.domains);
+        apply(changes.tcp_ports.as_ref(), &mut entry.tcp_ports);
+        entry.expires = changes.expires.unwrap_or(entry.expires);
+        Ok(())
+    }
 
-/// What [`begin_clients_file`] would stumble over. Makes nothing.
-///
-/// # Errors
-/// As there.
-pub fn look_at_beginning(path: &Path) -> Result<(), ConfigErrors> {
-    let directory = files::directory_of(path);
-    let look = files::refuse_foreign(path).and_then(|()| Lock::look(directory));
-    look.and_then(|()| files::look_at_place(directory))
-        .map_err(|error| ConfigErrors::one(Some(path.to_owned()), "", format!("cannot be made: {error}")))
-}
-
-/// Gives the client `id` another token. The one it has now holds on for `overlap`, in whole seconds, and the answer says
-/// until when; the one before that ends at once.
-///
-/// # Errors
-/// There is no such client, or the file cannot be used or written; it is then as it was.
-pub fn rotate_token(
-    path: &Path,
-    id: &ClientId,
-    new_hash: &str,
-    overlap: Option<Duration>,
-) -> Result<Option<Timestamp>, EditError> {
-    change(path, Missing::Refuse, |draft| {
-        let no_client = || EditError::NoClient { file: path.to_owned(), id: id.clone() };
-        let entry = draft.file.clients.get(id).ok_or_else(no_client)?;
-        let (old_hash, has_previous) = (quoted(&entry.token_hash), entry.previous.is_some());
-        let client = ["clients", id.as_str()];
-        let [hash, previous] = ["token_hash", "previous"].map(|key| [client[0], client[1], key]);
+    /// Replaces the token of a client. The current token stays valid for `overlap`, in whole seconds; the one before it
+    /// becomes invalid. Returns when the overlap ends.
+    ///
+    /// # Errors
+    /// There is no such client.
+    pub fn rotate_token(
+        &mut self,
+        id: &ClientId,
+        new_hash: &str,
+        overlap: Option<Duration>,
+    ) -> Result<Option<Timestamp>, EditError> {
+        let entry = self.client_mut(id)?;
         let until = overlap.filter(|overlap| overlap.as_secs() > 0).map(|overlap| after(Timestamp::now(), overlap));
-        match until {
-            Some(until) if has_previous => {
-                draft.edit(|text| set(text, &[&previous[..], &["token_hash"]].concat(), &old_hash))?;
-                draft.edit(|text| set(text, &[&previous[..], &["until"]].concat(), &until.to_string()))?;
-            }
-            Some(until) => {
-                let value = inline(&[("token_hash", old_hash), ("until", until.to_string())]);
-                draft.edit(|text| insert_after(text, &hash, "previous", &value))?;
-            }
-            None if has_previous => draft.edit(|text| remove(text, &previous, Comments::Stay))?,
-            None => {}
-        }
-        draft.edit(|text| set(text, &hash, &quoted(new_hash)))?;
+        let token_hash = std::mem::replace(&mut entry.token_hash, new_hash.into());
+        entry.previous = until.map(|until| PreviousToken { token_hash, until });
         Ok(until)
-    })
-}
+    }
 
-/// Removes the client `id` with the comments that belong to it: those on its lines and between them, and those
-/// directly above or below without a blank line.
-///
-/// # Errors
-/// There is no such client, or the file cannot be used or written; it is then as it was.
-pub fn revoke_client(path: &Path, id: &ClientId) -> Result<(), EditError> {
-    change(path, Missing::Refuse, |draft| {
-        if !draft.file.clients.contains_key(id) {
-            return Err(EditError::NoClient { file: path.to_owned(), id: id.clone() });
-        }
-        draft.edit(|text| remove(text, &["clients", id.as_str()], Comments::Go))
-    })
-}
+    /// Removes a client.
+    ///
+    /// # Errors
+    /// There is no such client.
+    pub fn revoke_client(&mut self, id: &ClientId) -> Result<(), EditError> {
+        self.clients.remove(id).map(drop).ok_or_else(|| EditError::NoClient(id.clone()))
+    }
 
-/// Adds an invitation, as [`add_client`] adds a client, and gives its key.
-///
-/// # Errors
-/// As [`add_client`].
-pub fn add_invite(path: &Path, invite: &NewInvite) -> Result<String, EditError> {
-    invite_with(path, invite, |_| Ok(invite.names.clone()))
-}
-
-/// As [`add_invite`], in place of an invitation of the same id that nobody has used, whose names stay if `invite` has none.
-/// Gives the key, and the one before.
-///
-/// # Errors
-/// As [`add_client`], but for that invitation.
-pub fn replace_invite(path: &Path, invite: &NewInvite) -> Result<(String, Option<Replaced>), EditError> {
-    let mut before = None;
-    let key = invite_with(path, invite, |draft| {
-        let unused = invite.id.as_ref().and_then(|id| draft.invite_of(id)).cloned();
-        if let Some(key) = &unused {
-            draft.edit(|text| remove(text, &["invites", key], Comments::Go))?;
-        }
-        let unused = unused.and_then(|key| draft.file.invites.remove_entry(&key));
-        let of_it = unused.as_ref().filter(|_| invite.names.is_empty());
-        let kept = of_it.map(|(_, entry)| claims_of(&entry.names, &entry.wildcards)).unwrap_or_default();
-        let kept = if names_field(invite.id.as_ref(), &kept).is_some() { kept } else { Vec::new() };
-        before = unused.map(|(key, _)| Replaced { key, kept: kept.clone() });
-        Ok(if kept.is_empty() { invite.names.clone() } else { kept })
-    })?;
-    Ok((key, before))
-}
-
-fn invite_with(
-    path: &Path,
-    invite: &NewInvite,
-    names: impl FnOnce(&mut Draft) -> Result<Vec<Claim>, EditError>,
-) -> Result<String, EditError> {
-    change(path, Missing::MakeOne, |draft| {
-        draft.remove_expired_invites(Timestamp::now())?;
-        let names = names(draft)?;
+    /// Adds an invitation and returns its key. With an id and without names, the new client may claim its id. Removes
+    /// expired invitations.
+    ///
+    /// # Errors
+    /// The id is a client or is invited, or another invitation has the same key.
+    pub fn add_invite(&mut self, invite: &InviteEntry) -> Result<String, EditError> {
+        self.remove_expired_invites(Timestamp::now());
         if let Some(id) = &invite.id {
-            draft.refuse_taken(path, id)?;
+            self.refuse_taken(id)?;
         }
         let key = invite_key(&invite.code_hash);
-        if draft.file.invites.contains_key(&key) {
-            return Err(EditError::InviteExists { file: path.to_owned(), key });
+        if self.invites.contains_key(&key) {
+            return Err(EditError::InviteExists(key));
         }
-        let mut fields = vec![("code_hash", quoted(&invite.code_hash.to_string()))];
-        fields.extend(invite.id.iter().map(|id| ("id", quoted(id.as_str()))));
-        fields.extend(names_field(invite.id.as_ref(), &names));
-        fields.push(("expires", invite.expires.to_string()));
-        draft.edit(|text| add(text, "invites", &key, &fields))?;
+        let by_default = || invite.id.as_ref().map(default_names).unwrap_or_default();
+        let names = if invite.names.is_empty() { by_default() } else { distinct(&invite.names) };
+        self.invites.insert(key.clone(), InviteEntry { names, ..invite.clone() });
         Ok(key)
-    })
-}
+    }
 
-/// Removes an invitation, as [`revoke_client`] removes a client.
-///
-/// # Errors
-/// There is no such invitation, or the file cannot be used or written; it is then as it was.
-pub fn revoke_invite(path: &Path, key: &str) -> Result<(), EditError> {
-    change(path, Missing::Refuse, |draft| {
-        if !draft.file.invites.contains_key(key) {
-            return Err(EditError::NoInvite { file: path.to_owned(), key: key.to_owned() });
-        }
-        draft.edit(|text| remove(text, &["invites", key], Comments::Go))
-    })
-}
+    /// Adds an invitation in place of one for the same id that is not used yet; without names, it keeps those of that
+    /// invitation. Returns its key, and the invitation that it replaces.
+    ///
+    /// # Errors
+    /// As [`ClientsFile::add_invite`], except for that invitation.
+    pub fn replace_invite(&mut self, invite: &InviteEntry) -> Result<(String, Option<Replaced>), EditError> {
+        self.remove_expired_invites(Timestamp::now());
+        let unused = invite.id.as_ref().and_then(|id| self.invite_of(id)).cloned();
+        let before = unused.and_then(|key| self.invites.remove_entry(&key)).map(|(key, before)| {
+            let keeps =
+                invite.names.is_empty() && !invite.id.as_ref().is_some_and(|id| before.names == default_names(id));
+            Replaced { key, kept: if keeps { before.names } else { Vec::new() } }
+        });
+        let kept = before.iter().flat_map(|before| &before.kept).cloned();
+        let names = kept.chain(invite.names.iter().cloned()).collect();
+        let key = self.add_invite(&InviteEntry { names, ..invite.clone() })?;
+        Ok((key, before))
+    }
 
-/// Turns the invitation whose code has this digest into a client with this token, in one step: whoever comes second
-/// finds no invitation. `id` is what the invited one chose; it may be left out if the invitation says who is meant.
-///
-/// # Errors
-/// A [`RedeemError`]; the file is then as it was.
-pub fn redeem_invite(
-    path: &Path,
-    code_digest: &Fingerprint,
-    id: Option<&ClientId>,
-    token_hash: &str,
-) -> Result<Redeemed, RedeemError> {
-    change(path, Missing::Refuse, |draft| {
-        let key = invite_key(code_digest);
-        let invite = draft.file.invites.remove(&key).filter(|invite| invite.code_hash == *code_digest);
-        let invite = invite.ok_or(RedeemError::NoSuchInvite)?;
+    /// Removes an invitation.
+    ///
+    /// # Errors
+    /// There is no such invitation.
+    pub fn revoke_invite(&mut self, key: &str) -> Result<(), EditError> {
+        self.invites.remove(key).map(drop).ok_or_else(|| EditError::NoInvite(key.to_owned()))
+    }
+
+    /// Turns the invitation whose code has this digest into a client with this token. `id` is the id that the invited
+    /// person chose; it may be left out if the invitation names one.
+    ///
+    /// # Errors
+    /// The invitation cannot be redeemed, or not for this id.
+    pub fn redeem_invite(
+        &mut self,
+        code_digest: &Fingerprint,
+        id: Option<&ClientId>,
+        token_hash: &str,
+    ) -> Result<Redeemed, RedeemError> {
+        let invite = self.invites.remove(&invite_key(code_digest));
+        let invite = invite.filter(|invite| invite.code_hash == *code_digest).ok_or(RedeemError::NoSuchInvite)?;
         let now = Timestamp::now();
         if invite.has_expired(now) {
             return Err(RedeemError::Expired);
@@ -254,169 +166,59 @@ pub fn redeem_invite(
         let id = match (invite.id, id) {
             (Some(invited), Some(chosen)) if invited != *chosen => return Err(RedeemError::OtherId(chosen.clone())),
             (Some(invited), _) => invited,
-            (None, chosen) => chosen.filter(|id| !is_reserved_for_operator(id.as_str())).cloned().ok_or_else(|| {
-                chosen.map_or(RedeemError::IdNeeded, |reserved| RedeemError::IdReserved(reserved.clone()))
-            })?,
+            (None, None) => return Err(RedeemError::IdNeeded),
+            (None, Some(id)) if is_reserved_for_operator(id.as_str()) => {
+                return Err(RedeemError::IdReserved(id.clone()));
+            }
+            (None, Some(id)) => id.clone(),
         };
-        draft.edit(|text| remove(text, &["invites", &key], Comments::Go))?;
-        draft.remove_expired_invites(now)?;
-        let names = claims_of(&invite.names, &invite.wildcards);
-        if draft.is_taken(&id) {
+        self.remove_expired_invites(now);
+        if self.is_taken(&id) {
             return Err(RedeemError::IdTaken(id));
         }
-        let client = NewClient { token_hash: token_hash.to_owned(), names, ..NewClient::default() };
-        draft.add_client(&id, &client)?;
-        let names = if invite.names.is_empty() { vec![id.clone().into()] } else { invite.names };
+        let entry = ClientEntry { token_hash: token_hash.into(), names: invite.names, ..ClientEntry::default() };
+        self.add_client(&id, &entry)?;
+        let names = names_of(&self.client_mut(&id)?.names);
         Ok(Redeemed { id, names })
-    })
-}
-
-/// What a change does where there is no file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    MakeOne,
-    Refuse,
-}
-
-/// The file while it is changed.
-struct Draft {
-    text: FileText,
-    /// What was in it before the change.
-    file: ClientsFile,
-}
-
-/// Makes a change to the file at `path`, or none.
-fn change<T, E: From<EditError>>(
-    path: &Path,
-    missing: Missing,
-    edit: impl FnOnce(&mut Draft) -> Result<T, E>,
-) -> Result<T, E> {
-    // The file behind a link is the one to change, and its directory the one to write in.
-    files::refuse_foreign(path).map_err(EditError::Io)?;
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let lock = lock_beside(&target, missing).map_err(EditError::Io)?;
-    let hint = format!("make one with `adit token new ID --clients {}`", path.display());
-    let text = match FileText::read(&target, &hint) {
-        Err(_) if missing == Missing::MakeOne && !target.exists() => FileText { path: target, text: String::new() },
-        read => read.map_err(EditError::Invalid)?,
-    };
-    let file = ClientsFile::from_file(&text).map_err(EditError::Invalid)?;
-    let before = digest_of(&text.text);
-    let mut draft = Draft { text, file };
-    if draft.text.text == NOBODY {
-        // What comes now would make a lie of it.
-        draft.text.text.clear();
-    }
-    let outcome = edit(&mut draft)?;
-    let mut text = draft.text;
-    if text.text.is_empty() {
-        NOBODY.clone_into(&mut text.text);
-    }
-    ClientsFile::from_file(&text).map_err(EditError::Refused)?;
-    // Without the note the server treats the change as an edit by hand, which it may delay.
-    let mut note = digest_of(&text.text).to_string();
-    if was_written_by_command(&text.path, &before) {
-        // The server may be about to read the text from before.
-        note = format!("{note} {before}");
-    }
-    let _ = lock.note(&note);
-    files::replace(&text.path, text.text.as_bytes(), Readers::Owner).map_err(EditError::Io)?;
-    Ok(outcome)
-}
-
-/// Returns whether a command or the API wrote the version with this digest to the clients file at `path`, in one step.
-/// Blocks.
-pub fn was_written_by_command(path: &Path, digest: &Fingerprint) -> bool {
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let digest = digest.to_string();
-    Lock::noted(files::directory_of(&target)).is_some_and(|note| note.split(' ').any(|noted| noted == digest))
-}
-
-/// The folder is made with the file, like `config` in a new place. A longer path that is not there is more likely mistyped.
-fn lock_beside(file: &Path, missing: Missing) -> io::Result<Lock> {
-    let directory = files::directory_of(file);
-    if missing == Missing::MakeOne && !directory.exists() && files::directory_of(directory).is_dir() {
-        files::make_folder(directory)?;
-    }
-    directory.metadata().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
-    Lock::wait(directory)
-}
-
-impl Draft {
-    fn edit(&mut self, edit: impl FnOnce(&str) -> Result<String, NotThere>) -> Result<(), EditError> {
-        self.text.text = edit(&self.text.text).map_err(|NotThere| {
-            let message = "is written in a way that cannot be changed here; change it by hand";
-            ConfigErrors::one(Some(self.text.path.clone()), "", message)
-        })?;
-        Ok(())
     }
 
-    fn add_client(&mut self, id: &ClientId, client: &NewClient) -> Result<(), EditError> {
-        let mut fields = vec![("token_hash", quoted(&client.token_hash))];
-        fields.extend(names_field(Some(id), &client.names));
-        let domains = distinct(&client.domains, PartialEq::eq);
-        fields.extend((!domains.is_empty()).then(|| ("domains", list(&domains))));
-        let ports: Vec<_> = distinct(&client.tcp_ports, contains).into_iter().map(port_text).collect();
-        fields.extend((!ports.is_empty()).then(|| ("tcp_ports", list(&ports))));
-        fields.extend(client.expires.map(|expires| ("expires", expires.to_string())));
-        self.edit(|text| add(text, "clients", id.as_str(), &fields))
+    fn client_mut(&mut self, id: &ClientId) -> Result<&mut ClientEntry, EditError> {
+        self.clients.get_mut(id).ok_or_else(|| EditError::NoClient(id.clone()))
     }
 
-    fn remove_expired_invites(&mut self, now: Timestamp) -> Result<(), EditError> {
-        for (key, _) in self.file.invites.extract_if(.., |_, invite| invite.has_expired(now)).collect::<Vec<_>>() {
-            self.edit(|text| remove(text, &["invites", &key], Comments::Go))?;
+    fn remove_expired_invites(&mut self, now: Timestamp) {
+        self.invites.retain(|_, invite| !invite.has_expired(now));
+    }
+
+    fn refuse_taken(&self, id: &ClientId) -> Result<(), EditError> {
+        if self.clients.contains_key(id) {
+            return Err(EditError::ClientExists(id.clone()));
         }
-        Ok(())
+        let invited = |key: &String| EditError::Invited { id: id.clone(), key: key.clone() };
+        self.invite_of(id).map_or(Ok(()), |key| Err(invited(key)))
     }
 
-    fn refuse_taken(&self, path: &Path, id: &ClientId) -> Result<(), EditError> {
-        let file = || path.to_owned();
-        if self.file.clients.contains_key(id) {
-            return Err(EditError::ClientExists { file: file(), id: id.clone() });
-        }
-        match self.invite_of(id) {
-            Some(key) => Err(EditError::Invited { file: file(), id: id.clone(), key: key.clone() }),
-            None => Ok(()),
-        }
-    }
-
-    /// The key of the invitation for `id`, if there is one.
+    /// Returns the key of the invitation for `id`.
     fn invite_of(&self, id: &ClientId) -> Option<&String> {
-        let mut invites = self.file.invites.iter();
-        invites.find(|(_, invite)| invite.id.as_ref() == Some(id)).map(|(key, _)| key)
+        self.invites.iter().find(|(_, invite)| invite.id.as_ref() == Some(id)).map(|(key, _)| key)
     }
 
-    /// Whether somebody is called `id`, will be, or may claim that name.
+    /// Returns whether `id` is a client, is invited, or is a name that belongs to another client or invitation.
     fn is_taken(&self, id: &ClientId) -> bool {
-        let claims = |names: &[Name]| names.iter().any(|name| name.as_str() == id.as_str());
-        self.file.clients.contains_key(id)
-            || self.file.clients.values().any(|client| claims(&client.names))
-            || self.file.invites.values().any(|invite| invite.id.as_ref() == Some(id) || claims(&invite.names))
+        let claims = |names: &[Claim]| names.iter().filter_map(Claim::name).any(|name| name.as_str() == id.as_str());
+        self.clients.contains_key(id)
+            || self.clients.values().any(|client| claims(&client.names))
+            || self.invites.values().any(|invite| invite.id.as_ref() == Some(id) || claims(&invite.names))
     }
 }
 
-/// `names`, unless they are what they would be anyway.
-fn names_field(id: Option<&ClientId>, names: &[Claim]) -> Option<(&'static str, String)> {
-    let names = distinct(names, PartialEq::eq);
-    let by_default = |id: &ClientId| matches!(&*names, [Claim::Name(name)] if name.as_str() == id.as_str());
-    (!names.is_empty() && !id.is_some_and(by_default)).then(|| ("names", list(&names)))
+fn apply<T: ListItem>(change: Option<&ListChange<T>>, list: &mut Vec<T>) {
+    if let Some(change) = change {
+        change.apply(list);
+    }
 }
 
-/// `items` without those that another one covers; of two that are alike, the first.
-fn distinct<T>(items: &[T], covers: impl Fn(&T, &T) -> bool) -> Vec<&T> {
-    let is_covered = |at: usize, item: &T| {
-        let mut others = items.iter().enumerate().filter(|(other_at, _)| *other_at != at);
-        others.any(|(other_at, other)| covers(other, item) && (other_at < at || !covers(item, other)))
-    };
-    items.iter().enumerate().filter(|(at, item)| !is_covered(*at, item)).map(|(_, item)| item).collect()
-}
-
-/// Whether every port of `inner` is one of `outer`.
-fn contains(outer: &RangeInclusive<u16>, inner: &RangeInclusive<u16>) -> bool {
-    outer.contains(inner.start()) && outer.contains(inner.end())
-}
-
-/// `duration` after `now`, in whole seconds.
+/// Returns the time `duration` after `now`, in whole seconds.
 fn after(now: Timestamp, duration: Duration) -> Timestamp {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     Timestamp::from_second(now.as_second().saturating_add(seconds)).unwrap_or(Timestamp::MAX)

@@ -1,4 +1,13 @@
-//! The clients file: read again when it changes, and taken over only if all of it is right.
+//! The clients file as a [`ClientStore`]: reloaded atomically when it changes.
+
+pub mod edit_file;
+mod file_version;
+mod rewrite;
+pub mod server_status;
+#[cfg(test)]
+mod tests;
+mod toml_layout;
+mod toml_text;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,176 +18,151 @@ use tokio::sync::{MutexGuard, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::applied::{Outcome, Sayer};
-use super::stamp::Stamp;
 use crate::files::Watch;
 use crate::schema::{ConfigErrors, Problem};
-use crate::tenants::clients::{Clients, hash_problems};
-use crate::tenants::edit::was_written_by_command;
+use crate::tenants::clients::{Clients, check_hashes};
+use crate::tenants::edit_error::EditError;
 use crate::tenants::entry::ClientsFile;
+use crate::tenants::store::{ClientStore, Edit, LoadedClients, StoreFuture};
 use crate::values::Fingerprint;
+use edit_file::{edit_file, was_written_by_command};
+use file_version::FileVersion;
+use server_status::{LoadResult, StatusFile};
 
-/// How long nobody looks when the system cannot tell of changes, and how soon a watch that broke is tried again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How often the file is read if the system cannot report changes, and how soon a failed watch is set up again.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A change is considered complete when the file has not changed for this long; [`RESTLESS`] bounds the wait.
-const QUIET: Duration = Duration::from_millis(200);
-const RESTLESS: Duration = Duration::from_secs(2);
+/// A change is considered complete when the file has not changed for this long; [`MAX_SETTLE_TIME`] bounds the wait.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+const MAX_SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// Reads a clients file and looks at its hashes too. Blocks.
+/// Reads a clients file and checks its hashes too. Blocks.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// All problems.
 pub fn load_clients(path: &Path) -> Result<ClientsFile, ConfigErrors> {
-    with_good_hashes(path, ClientsFile::load(path)?)
+    load_version(path, false).map(|(clients, _)| clients)
 }
 
-/// Like [`load_clients`], for a running server, with the digest of the file. `is_empty`: the current list has no clients.
-fn load_again(path: &Path, is_empty: bool) -> Result<(ClientsFile, Fingerprint), ConfigErrors> {
-    let (clients, digest) = match is_empty {
-        true => ClientsFile::load_digested(path)?,
-        false => ClientsFile::load_again(path)?,
-    };
-    Ok((with_good_hashes(path, clients)?, digest))
-}
-
-fn with_good_hashes(path: &Path, clients: ClientsFile) -> Result<ClientsFile, ConfigErrors> {
-    match hash_problems(&clients) {
-        problems if problems.is_empty() => Ok(clients),
+/// Like [`load_clients`], with the digest of the file, and optionally without accepting an empty one.
+fn load_version(path: &Path, refuse_empty: bool) -> Result<(ClientsFile, Fingerprint), ConfigErrors> {
+    let (clients, digest) = ClientsFile::load_version(path, refuse_empty)?;
+    match check_hashes(&clients) {
+        problems if problems.is_empty() => Ok((clients, digest)),
         problems => Err(ConfigErrors { file: Some(path.to_owned()), problems }),
     }
 }
 
-/// The file behind [`Clients`].
+/// Keeps the list of clients in a file.
 #[derive(Debug)]
-pub struct ClientsOnDisk {
+pub struct FileStore {
     path: PathBuf,
     clients: Arc<Clients>,
-    /// What is wrong with the file as it is now; then the list from before stays.
+    /// The problems of the file as it is now; with any, the previous list stays in force.
     problems: watch::Sender<Option<ConfigErrors>>,
-    /// One reads at a time, and the last one to begin sees the newest file.
+    /// Serializes reads, so that the last one to begin sees the newest file.
     reading: tokio::sync::Mutex<()>,
     /// The result of the last load.
-    outcome: watch::Sender<Option<Outcome>>,
+    result: watch::Sender<Option<LoadResult>>,
     /// Reports that result to commands.
-    sayer: Mutex<Sayer>,
-    /// The stamp of the version that was applied or refused last.
-    stamp: Mutex<Option<Stamp>>,
+    status: Mutex<StatusFile>,
+    /// The version that was applied or refused last.
+    version: Mutex<Option<FileVersion>>,
     /// Held by the one login that waits for a file to be written; other logins wait for the lock.
-    catching_up: tokio::sync::Mutex<()>,
+    refreshing: tokio::sync::Mutex<()>,
 }
 
-/// What the file says, read and right, and not taken over yet. Until this is dropped, nobody else reads the file.
-#[derive(Debug)]
-#[must_use = "what is not taken over changes nothing"]
-pub struct ReadClients<'a> {
-    of: &'a ClientsOnDisk,
-    file: ClientsFile,
+/// A valid version of the file that is not in force yet. Until this is dropped, nothing else reads the file.
+struct LoadedFile<'a> {
     digest: Fingerprint,
     by_command: bool,
-    stamp: Option<Stamp>,
+    version: Option<FileVersion>,
+    store: &'a FileStore,
     _turn: MutexGuard<'a, ()>,
 }
 
-impl ReadClients<'_> {
-    /// What it says.
-    pub fn file(&self) -> &ClientsFile {
-        &self.file
-    }
-
-    /// Lets it count from now on. Gives the numbers of clients before and now, if anything has changed.
-    pub fn take_over(self) -> Option<(usize, usize)> {
-        let ClientsOnDisk { clients, problems, outcome, stamp, .. } = self.of;
-        let is_new = !clients.lists(&self.file);
-        let counts = is_new.then(|| (clients.len(), self.file.clients.len()));
+impl LoadedFile<'_> {
+    /// Puts `file` in force. Returns the numbers of clients before and now, if anything has changed.
+    fn apply(self, file: ClientsFile) -> Option<(usize, usize)> {
+        let FileStore { clients, problems, result, version, .. } = self.store;
+        let is_new = !clients.lists(&file);
+        let counts = is_new.then(|| (clients.len(), file.clients.len()));
         if is_new {
-            clients.replace_by(self.file, self.by_command);
+            clients.replace_by(file, self.by_command);
         } else if self.by_command && !clients.last_change().by_command {
             clients.was_changed_by_command();
         }
-        // Set last: a login that sees the new stamp relies on the new list.
-        *stamp.lock() = self.stamp;
+        // Set last: a login that sees the new version relies on the new list.
+        *version.lock() = self.version;
         problems.send_replace(None);
-        outcome.send_replace(Some(Outcome::Applied(self.digest)));
+        result.send_replace(Some(LoadResult::Applied(self.digest)));
         counts
     }
 }
 
-impl ClientsOnDisk {
-    /// The file at `path`, which `clients` was read from. Blocks for a moment.
+impl FileStore {
+    /// Creates the store of the file at `path`, which `clients` was read from. Blocks briefly.
     pub fn new(path: PathBuf, clients: Arc<Clients>) -> Self {
         Self {
-            sayer: Mutex::new(Sayer::of(&path)),
-            stamp: Mutex::new(Stamp::of(&path)),
+            status: Mutex::new(StatusFile::new(&path)),
+            version: Mutex::new(FileVersion::of(&path)),
             path,
             clients,
             problems: watch::Sender::new(None),
             reading: tokio::sync::Mutex::default(),
-            outcome: watch::Sender::new(None),
-            catching_up: tokio::sync::Mutex::default(),
+            result: watch::Sender::new(None),
+            refreshing: tokio::sync::Mutex::default(),
         }
     }
 
-    /// What is wrong with the file; nothing, if what it says is what counts.
-    pub fn problems(&self) -> watch::Receiver<Option<ConfigErrors>> {
+    /// Returns a receiver of the problems of the file, which changes with every load.
+    pub fn watch_problems(&self) -> watch::Receiver<Option<ConfigErrors>> {
         self.problems.subscribe()
     }
 
-    /// Reads the file now, for whoever takes it over together with something else. One without a byte is refused while
-    /// anybody may log in.
-    ///
-    /// # Errors
-    /// Everything that is wrong, at once.
-    pub async fn read(&self) -> Result<ReadClients<'_>, ConfigErrors> {
-        self.read_news().await.map_err(|(errors, _)| errors)
+    /// Reads the file and puts it in force if it is valid, as when it was changed by hand.
+    pub async fn reload_changed(&self) {
+        self.reload_by(false).await;
     }
 
-    /// The same; an error comes with whether it is another one than before.
-    async fn read_news(&self) -> Result<ReadClients<'_>, (ConfigErrors, bool)> {
+    /// Reads the file. An empty one is refused unless the list in force is empty. An error comes with whether it differs
+    /// from the previous one.
+    async fn read(&self) -> Result<(ClientsFile, LoadedFile<'_>), (ConfigErrors, bool)> {
         let turn = self.reading.lock().await;
-        let (path, is_empty) = (self.path.clone(), self.clients.is_empty());
+        let (path, refuse_empty) = (self.path.clone(), !self.clients.is_empty());
         let load = move || {
-            // Before it is read: what is written meanwhile is a change.
-            let stamp = Stamp::of(&path);
-            let loaded = load_again(&path, is_empty).map(|(file, digest)| {
+            // Before the file is read: what is written meanwhile is another version.
+            let version = FileVersion::of(&path);
+            let loaded = load_version(&path, refuse_empty).map(|(file, digest)| {
                 let by_command = was_written_by_command(&path, &digest);
                 (file, digest, by_command)
             });
-            (stamp, loaded)
+            (version, loaded)
         };
-        let (stamp, loaded) = tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
+        let (version, loaded) = tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
             // Only when the runtime ends.
             let problem = Problem { key: String::new(), message: format!("was not read: {error}") };
             (None, Err(ConfigErrors { file: Some(self.path.clone()), problems: vec![problem] }))
         });
         match loaded {
             Ok((file, digest, by_command)) => {
-                Ok(ReadClients { of: self, file, digest, by_command, stamp, _turn: turn })
+                Ok((file, LoadedFile { digest, by_command, version, store: self, _turn: turn }))
             }
             Err(errors) => {
-                *self.stamp.lock() = stamp;
-                self.outcome.send_replace(Some(Outcome::Refused(errors.clone())));
+                *self.version.lock() = version;
+                self.result.send_replace(Some(LoadResult::Refused(errors.clone())));
                 let is_new = self.problems.send_replace(Some(errors.clone())).as_ref() != Some(&errors);
                 Err((errors, is_new))
             }
         }
     }
 
-    /// Reads the file now, and takes it over. A broken one changes nothing.
-    pub async fn reload(&self) {
-        self.reload_by(false).await;
-    }
-
-    /// As [`ClientsOnDisk::reload`], after a command or the API has changed the file.
-    pub async fn reload_by_command(&self) {
-        self.reload_by(true).await;
-    }
-
-    async fn reload_by(&self, command: bool) {
-        match self.read_news().await {
-            Ok(mut read) => {
-                read.by_command |= command;
-                if let Some((before, now)) = read.take_over() {
+    /// Reads the file and puts it in force if it is valid. `by_command`: a command or the API has changed it.
+    async fn reload_by(&self, by_command: bool) {
+        match self.read().await {
+            Ok((file, mut loaded)) => {
+                loaded.by_command |= by_command;
+                if let Some((before, now)) = loaded.apply(file) {
                     tracing::info!(before, now, "the clients file has changed and counts from now on");
                 }
             }
@@ -191,90 +175,125 @@ impl ClientsOnDisk {
         }
     }
 
-    /// Makes sure that the list is as new as the file: if the file has changed, waits until it is no longer being written,
-    /// and reloads it. So a login always sees the operator's last change. Waits for two seconds at most. Cancel-safe.
-    pub async fn catch_up(&self) {
-        if self.is_read().await {
+    /// If the file has changed, waits until it is no longer being written and reloads it. Cancel-safe.
+    async fn refresh_within(&self, limit: Duration) {
+        if self.is_current().await {
             return;
         }
-        let until = Instant::now() + RESTLESS;
-        let Ok(_turn) = tokio::time::timeout(RESTLESS, self.catching_up.lock()).await else { return };
-        let mut before = self.look().await;
-        while !self.is_read().await && Instant::now() < until {
-            tokio::time::sleep(QUIET).await;
-            let now = self.look().await;
+        let until = Instant::now() + limit;
+        let Ok(_turn) = tokio::time::timeout(limit, self.refreshing.lock()).await else { return };
+        let mut before = self.version_on_disk().await;
+        while !self.is_current().await && Instant::now() < until {
+            tokio::time::sleep(SETTLE_TIME).await;
+            let now = self.version_on_disk().await;
             if now == before {
-                return self.reload().await;
+                return self.reload_changed().await;
             }
             before = now;
         }
     }
 
-    async fn is_read(&self) -> bool {
-        let now = self.look().await;
-        now == *self.stamp.lock()
+    async fn is_current(&self) -> bool {
+        let now = self.version_on_disk().await;
+        now == *self.version.lock()
     }
 
-    async fn look(&self) -> Option<Stamp> {
+    async fn version_on_disk(&self) -> Option<FileVersion> {
         let path = self.path.clone();
         // It fails only when the runtime ends.
-        tokio::task::spawn_blocking(move || Stamp::of(&path)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || FileVersion::of(&path)).await.unwrap_or_default()
     }
 
-    /// Reads it whenever it changes, until `stop`.
-    pub async fn keep_up(self: Arc<Self>, stop: CancellationToken) {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.follow() => {}
-            () = self.say_what_counts() => {}
-        }
-        // No change is applied any more.
-        *self.sayer.lock() = Sayer::default();
-    }
-
-    /// Reports the result of the load to the commands that change the file.
-    async fn say_what_counts(self: &Arc<Self>) {
-        let mut outcomes = self.outcome.subscribe();
-        outcomes.mark_changed();
+    /// Writes the result of each load to the status file.
+    async fn publish_results(self: &Arc<Self>) {
+        let mut results = self.result.subscribe();
+        results.mark_changed();
         // The sender lives in `self`.
-        while outcomes.changed().await.is_ok() {
-            let Some(outcome) = outcomes.borrow_and_update().clone() else { continue };
+        while results.changed().await.is_ok() {
+            let Some(result) = results.borrow_and_update().clone() else { continue };
             let this = Arc::clone(self);
             // It fails only when the runtime ends.
-            let _ = tokio::task::spawn_blocking(move || this.sayer.lock().say(&this.path, &outcome)).await;
+            let _ = tokio::task::spawn_blocking(move || this.status.lock().write(&this.path, &result)).await;
         }
     }
 
-    async fn follow(&self) {
-        let mut watch = self.watch();
-        // It may have changed since it was read, before anybody watched.
+    async fn reload_on_change(&self) {
+        let mut watch = self.watch_file();
+        // It may have changed before it was watched.
         if tokio::fs::try_exists(&self.path).await.unwrap_or(true) {
-            self.reload().await;
+            self.reload_changed().await;
         }
         loop {
-            let changed = async {
-                match &mut watch {
-                    Some(watch) => {
-                        // The operator's port reads it as well, and a list is compared before it counts.
-                        watch.forget();
-                        watch.changed().await;
-                    }
-                    None => tokio::time::sleep(LOOK_AGAIN).await,
+            match &mut watch {
+                Some(watch) => {
+                    // The admin API reads the file as well, and a list is compared before it is put in force.
+                    watch.forget();
+                    watch.changed().await;
                 }
-            };
-            changed.await;
-            self.reload().await;
+                None => tokio::time::sleep(POLL_INTERVAL).await,
+            }
+            self.reload_changed().await;
             if watch.is_none() {
-                watch = self.watch();
+                watch = self.watch_file();
             }
         }
     }
 
-    fn watch(&self) -> Option<Watch> {
-        Watch::new(&self.path)
-            .inspect_err(
-                |error| tracing::warn!(%error, "changes of the clients file are looked for every {LOOK_AGAIN:?} only"),
-            )
-            .ok()
+    fn watch_file(&self) -> Option<Watch> {
+        let warn = |error: &_| {
+            tracing::warn!(%error, "changes of the clients file are looked for every {POLL_INTERVAL:?} only");
+        };
+        Watch::new(&self.path).inspect_err(warn).ok()
+    }
+}
+
+impl ClientStore for FileStore {
+    fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+
+    fn problems(&self) -> Option<ConfigErrors> {
+        self.problems.borrow().clone()
+    }
+
+    fn transact(&self, mut edit: Edit) -> StoreFuture<'_, Result<(), EditError>> {
+        Box::pin(async move {
+            let path = self.path.clone();
+            // `None` leaves the file as it is; whoever makes the change knows why.
+            let edit = move || edit_file(&path, |file| if edit(file) { Ok(()) } else { Err(None) });
+            match tokio::task::spawn_blocking(edit).await.map_err(std::io::Error::other)? {
+                Ok(()) => self.reload_by(true).await,
+                Err(None) => {}
+                Err(Some(error)) => return Err(error),
+            }
+            Ok(())
+        })
+    }
+
+    fn refresh(&self) -> StoreFuture<'_, ()> {
+        Box::pin(self.refresh_within(MAX_SETTLE_TIME))
+    }
+
+    fn reload(&self) -> StoreFuture<'_, ()> {
+        Box::pin(self.reload_by(true))
+    }
+
+    fn load(&self) -> StoreFuture<'_, Result<LoadedClients<'_>, ConfigErrors>> {
+        Box::pin(async {
+            let (file, loaded) = self.read().await.map_err(|(errors, _)| errors)?;
+            Ok(LoadedClients::new(file, move |file| loaded.apply(file).is_some()))
+        })
+    }
+
+    fn watch(self: Arc<Self>, stop: CancellationToken) -> StoreFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.reload_on_change() => {}
+                () = self.publish_results() => {}
+            }
+            // No change is applied from now on.
+            *self.status.lock() = StatusFile::default();
+        })
     }
 }

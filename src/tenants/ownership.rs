@@ -1,15 +1,15 @@
-//! Names, domains and ports belong to one client each. Sorted or looked up, never each compared with each: there may
-//! be many thousands.
+//! Checks that every name, domain and port belongs to one client. Takes O(n log n) time: there may be many thousands.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-
-use crate::values::{ClientId, Domain, Name};
+use std::ops::RangeInclusive;
 
 use crate::schema::Report;
+use crate::tenants::claim::Claim;
 use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry};
+use crate::values::{ClientId, Domain, Name};
 
-/// Writes down everything that belongs to two.
+/// Reports everything that belongs to two clients or invitations.
 pub(crate) fn check(file: &ClientsFile, report: &Report) {
     check_names(file, report);
     check_domains(&file.clients, report);
@@ -23,7 +23,7 @@ enum Owner<'f> {
 }
 
 impl<'f> Owner<'f> {
-    /// Who it is, or will be.
+    /// The client, or the one that the invitation is for.
     fn id(self) -> Option<&'f ClientId> {
         match self {
             Self::Client(id) => Some(id),
@@ -57,28 +57,29 @@ impl fmt::Display for Owner<'_> {
 }
 
 fn check_names(file: &ClientsFile, report: &Report) {
-    let clients = file.clients.iter().map(|(id, entry)| (Owner::Client(id), &entry.names, &entry.wildcards));
-    let invites = file.invites.iter().map(|(key, entry)| (Owner::Invite(key, entry), &entry.names, &entry.wildcards));
+    let clients = file.clients.iter().map(|(id, entry)| (Owner::Client(id), &entry.names));
+    let invites = file.invites.iter().map(|(key, entry)| (Owner::Invite(key, entry), &entry.names));
     let mut owners: HashMap<&Name, Owner<'_>> = HashMap::new();
-    for (owner, names, wildcards) in clients.chain(invites) {
-        for name in names {
+    for (owner, claims) in clients.chain(invites) {
+        for name in claims.iter().filter_map(Claim::name) {
             let Some(other) = owners.insert(name, owner) else { continue };
             if other.is(owner) {
                 report.problem(owner.path(), format!("`{name}` is listed twice; remove one"));
             } else if owner.id() != other.id() {
-                // Of two that are for the same id, `check_invited` tells.
+                // `check_invited` reports two that are for the same id.
                 let advice = "a name belongs to one client: remove it from one of them";
                 report.problem(owner.path(), format!("the name `{name}` of {owner} belongs to {other}, too; {advice}"));
             }
         }
         let mut seen = HashSet::new();
-        for name in wildcards {
+        for claim in claims {
+            let Claim::Below(name) = claim else { continue };
             let path = || format!("{}.names", owner.path());
             if !seen.insert(name) {
-                report.problem(path(), format!("`*.{name}` is listed twice; remove one"));
+                report.problem(path(), format!("`{claim}` is listed twice; remove one"));
             } else if !owners.get(name).is_some_and(|other| other.is(owner)) {
                 let message =
-                    format!("`*.{name}` is for the service `{name}`, which {owner} may not claim; add `{name}`");
+                    format!("`{claim}` is for the service `{name}`, which {owner} may not claim; add `{name}`");
                 report.problem(path(), message);
             }
         }
@@ -136,24 +137,21 @@ fn check_ports(clients: &BTreeMap<ClientId, ClientEntry>, report: &Report) {
     let ranges = clients.iter().flat_map(|(id, entry)| entry.tcp_ports.iter().map(move |range| (range, id)));
     let mut ranges: Vec<_> = ranges.collect();
     ranges.sort_by_key(|(range, id)| (*range.start(), *range.end(), *id));
-    let mut ranges = ranges.into_iter();
-    // The one that reaches furthest among those before.
-    let Some(mut furthest) = ranges.next() else { return };
+    // The range with the highest end so far.
+    let mut furthest: Option<(&RangeInclusive<u16>, &ClientId)> = None;
     for range in ranges {
-        if range.0.start() <= furthest.0.end() {
-            let ((later, id), (_, owner)) =
-                if range.1 >= furthest.1 { (&range, &furthest) } else { (&furthest, &range) };
-            let (path, text) = (format!("clients.{id}.tcp_ports"), format!("{}-{}", later.start(), later.end()));
-            report.problem(
-                path,
-                match id == owner {
-                    true => format!("ports of {text} are listed twice; remove one"),
-                    false => format!("ports of {text} of {id} belong to {owner}, too; a port belongs to one client"),
-                },
-            );
+        if let Some(other) = furthest.filter(|other| range.0.start() <= other.0.end()) {
+            // The client that comes later in the alphabet gets the message.
+            let ((later, id), (_, owner)) = if range.1 >= other.1 { (range, other) } else { (other, range) };
+            let text = format!("{}-{}", later.start(), later.end());
+            let message = match id == owner {
+                true => format!("ports of {text} are listed twice; remove one"),
+                false => format!("ports of {text} of {id} belong to {owner}, too; a port belongs to one client"),
+            };
+            report.problem(format!("clients.{id}.tcp_ports"), message);
         }
-        if range.0.end() > furthest.0.end() {
-            furthest = range;
+        if furthest.is_none_or(|other| range.0.end() > other.0.end()) {
+            furthest = Some(range);
         }
     }
 }

@@ -305,11 +305,11 @@ async fn a_changed_clients_file_counts_and_a_broken_one_does_not() {
     let mut changes = server.clients.changes();
     replace_file(&file, &more_for_alice("limits = { streams = 5 }"));
     soon("the new file", changes.changed()).await.unwrap();
-    let mut problems = server.clients_file.problems();
+    let mut problems = server.clients_file.watch_problems();
     assert_eq!(*problems.borrow_and_update(), None);
 
     replace_file(&file, "[clients.alice]\ntoken_hash = 7\nnaems = []\n");
-    server.clients_file.reload().await;
+    server.clients_file.reload_changed().await;
     let broken = soon("the problems", problems.wait_for(Option::is_some)).await.unwrap().clone().unwrap();
     assert_eq!(broken.problems.len(), 2, "{broken}");
     assert_eq!(fetch(server.public, "bob", "/").await.text(), "bob");

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use adit::agent::{GivenUp, State};
 use adit::protocol::login::Refusal;
+use adit::tenants::file_store::edit_file::edit_file;
 use adit::values::TunnelId;
 
 use crate::harness::apps;
@@ -87,9 +88,10 @@ async fn what_is_removed_by_command_is_closed_at_once() {
     // Most tunnels are alice's.
     let more = Puppet::connect(&crowd.server, &hello("alice", &["shop"])).await;
     replace_file(&file, &clients());
-    crowd.server.clients_file.reload().await;
+    crowd.server.clients_file.reload_changed().await;
     let began = Instant::now();
-    tokio::task::spawn_blocking(move || adit::tenants::edit::revoke_client(&file, &"alice".parse().unwrap()).unwrap())
+    let alice = "alice".parse().unwrap();
+    tokio::task::spawn_blocking(move || edit_file(&file, |clients| clients.revoke_client(&alice)).unwrap())
         .await
         .unwrap();
     for agent in [&crowd.agents[0], &crowd.agents[1], &more] {
@@ -106,9 +108,10 @@ async fn what_is_removed_by_command_is_closed_at_once_while_the_rest_has_time() 
     let expired = clients().replace("]\ntoken_hash", "]\nexpires = 2026-01-01T00:00:00Z\ntoken_hash");
     assert_ne!(expired, clients());
     replace_file(&file, &expired);
-    crowd.server.clients_file.reload().await;
+    crowd.server.clients_file.reload_changed().await;
     let began = Instant::now();
-    tokio::task::spawn_blocking(move || adit::tenants::edit::revoke_client(&file, &"alice".parse().unwrap()).unwrap())
+    let alice = "alice".parse().unwrap();
+    tokio::task::spawn_blocking(move || edit_file(&file, |clients| clients.revoke_client(&alice)).unwrap())
         .await
         .unwrap();
     for agent in &crowd.agents[..2] {

@@ -7,8 +7,8 @@ use anstream::eprintln;
 use super::files::Site;
 use crate::cli::Failure;
 use crate::cli::admin::AdminPort;
-use crate::tenants::applied::Applied;
 use crate::tenants::entry::ClientsFile;
+use crate::tenants::file_store::server_status::ServerStatus;
 
 /// How long the server may take, and how often its state is checked.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,19 +42,21 @@ fn by_file(site: &Site) -> Result<(), Failure> {
         Ok(())
     };
     while began.elapsed() < PATIENCE {
-        match Applied::look(&site.clients) {
-            Ok(Applied::Is(digest)) if ClientsFile::load_digested(&site.clients)?.1 == digest => return applied(),
-            Ok(Applied::Is(_) | Applied::NotYet) => {}
+        match ServerStatus::read(&site.clients) {
+            Ok(ServerStatus::Applied(digest)) if ClientsFile::load_version(&site.clients, false)?.1 == digest => {
+                return applied();
+            }
+            Ok(ServerStatus::Applied(_) | ServerStatus::Starting) => {}
             // It may have refused an earlier version of the file.
-            Ok(Applied::Refused(problems)) if began.elapsed() > PATIENCE / 2 => {
+            Ok(ServerStatus::Refused(problems)) if began.elapsed() > PATIENCE / 2 => {
                 return Err(refused_by_server(&problems));
             }
-            Ok(Applied::Refused(_)) => {}
-            Ok(Applied::NoServer) => {
+            Ok(ServerStatus::Refused(_)) => {}
+            Ok(ServerStatus::NoServer) => {
                 eprintln!("No server is running: the change applies when the server starts.");
                 return Ok(());
             }
-            Ok(Applied::Unknown) => {
+            Ok(ServerStatus::Unknown) => {
                 eprintln!(
                     "No running server is known to use this file. A server that does use it reloads it when it changes."
                 );

@@ -7,6 +7,9 @@ use crate::cli::server::begins_clients;
 use crate::files::directory_of;
 use crate::schema::{ConfigErrors, Flags};
 use crate::server::options::{DEFAULT_SERVER_FILE, ServerOptions};
+use crate::tenants::edit_error::EditError;
+use crate::tenants::entry::ClientsFile;
+use crate::tenants::file_store::edit_file::edit_file;
 
 /// Where it is looked for when nothing is named.
 const DEFAULT_CLIENTS_FILE: &str = "config/clients.toml";
@@ -60,6 +63,14 @@ impl Files {
 }
 
 impl Site {
+    /// Changes the clients file.
+    ///
+    /// # Errors
+    /// The change is refused, or the file cannot be read or written.
+    pub(super) fn edit<T>(&self, edit: impl FnMut(&mut ClientsFile) -> Result<T, EditError>) -> Result<T, EditError> {
+        edit_file(&self.clients, edit)
+    }
+
     /// The server, if it can be told and has no problems.
     pub(super) fn server(&self) -> Option<&ServerOptions> {
         self.server.as_ref()?.as_ref().ok()

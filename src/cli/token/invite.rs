@@ -16,7 +16,9 @@ use crate::cli::Failure;
 use crate::files::is_ours;
 use crate::server::lifecycle::certificate;
 use crate::tenants::claim::Claim;
-use crate::tenants::edit::{NewInvite, Replaced, begin_clients_file, replace_invite};
+use crate::tenants::edit::Replaced;
+use crate::tenants::entry::InviteEntry;
+use crate::tenants::file_store::edit_file::create_clients_file;
 use crate::values::{ClientId, Fingerprint};
 
 #[derive(Debug, clap::Args)]
@@ -48,9 +50,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
     let code = InviteCode::generate(pin.ok(), args.id.as_ref()).map_err(Failure::other)?;
     let (id, names) = (args.id.clone(), args.names);
-    let invite = NewInvite { code_hash: code.digest(), id, names, expires: args.expires };
-    let asked = Asked { id: args.id.clone(), names: typed(&invite.names, Claim::to_string), ..Asked::default() };
-    let (key, before) = replace_invite(&site.clients, &invite).map_err(|error| asked.name(error))?;
+    let invite = InviteEntry { code_hash: code.digest(), id, names, expires: args.expires };
+    let asked = Asked { id: args.id.clone(), names: typed(&invite.names), ..Asked::default() };
+    let replaced = site.edit(|file| file.replace_invite(&invite));
+    let (key, before) = replaced.map_err(|error| asked.failure(&site.clients, error))?;
     let whom = args.id.map_or_else(|| "whoever has the code".to_owned(), |id| format!("`{id}`"));
     done("invited", &format!("{whom}, as {key} in {}, until {}", site.clients.display(), args.expires));
     if let Some(before) = before {
@@ -98,7 +101,7 @@ fn pin_of(site: &Site) -> Result<Result<Fingerprint, String>, Failure> {
         );
         return Ok(Err(why));
     }
-    begin_clients_file(&site.clients)?;
+    create_clients_file(&site.clients)?;
     Ok(match certificate::load(config) {
         Ok(made) => {
             done("made", &format!("the server's authority and certificate in {dir}, by which agents know it"));

@@ -11,9 +11,9 @@ use super::files::Site;
 use crate::cli::Failure;
 use crate::cli::admin::AdminPort;
 use crate::cli::table::{Cell, table};
-use crate::tenants::claim::Claim;
-use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry, port_text};
-use crate::values::{ClientId, Name};
+use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry};
+use crate::tenants::list_change::ListItem;
+use crate::values::ClientId;
 
 const COLUMNS: usize = 5;
 const HEADER: [&str; COLUMNS] = ["ID", "NAMES", "DOMAINS AND PORTS", "EXPIRES", "STATE"];
@@ -84,15 +84,15 @@ fn rows(file: &ClientsFile, now: Timestamp) -> Vec<Row> {
 }
 
 fn client(id: &ClientId, entry: &ClientEntry, now: Timestamp) -> Row {
-    let domains = entry.domains.iter().map(ToString::to_string);
-    let ports = entry.tcp_ports.iter().map(port_text);
+    let domains = entry.domains.iter().map(ListItem::text);
+    let ports = entry.tcp_ports.iter().map(ListItem::text);
     let expires = entry.expires.map_or_else(|| "never".to_owned(), |expires| expires.to_string());
     let (state, colour) = match entry.overlapping(now) {
         _ if entry.has_expired(now) => ("expired".to_owned(), AnsiColor::Red),
         Some(previous) => (format!("rotating until {}", previous.until), AnsiColor::Yellow),
         None => ("active".to_owned(), AnsiColor::Green),
     };
-    let names = names(&entry.names, &entry.wildcards);
+    let names = joined(entry.names.iter().map(ListItem::text));
     Row { cells: [id.to_string(), names, joined(domains.chain(ports)), expires, state], colour, is_client: true }
 }
 
@@ -102,13 +102,8 @@ fn invite(key: &str, entry: &InviteEntry, now: Timestamp) -> Row {
         true => (format!("expired invitation for {whom}"), AnsiColor::Red),
         false => (format!("invitation for {whom}"), AnsiColor::Cyan),
     };
-    let names = names(&entry.names, &entry.wildcards);
+    let names = joined(entry.names.iter().map(ListItem::text));
     Row { cells: [key.to_owned(), names, joined([]), entry.expires.to_string(), state], colour, is_client: false }
-}
-
-fn names(names: &[Name], wildcards: &[Name]) -> String {
-    let wildcards = wildcards.iter().cloned().map(|name| Claim::Below(name).to_string());
-    joined(names.iter().map(ToString::to_string).chain(wildcards))
 }
 
 fn joined(words: impl IntoIterator<Item = String>) -> String {

@@ -1,10 +1,13 @@
-//! A change that cannot be, in the words of the command line.
+//! A refused change, reported in terms of the command line.
+
+use std::path::Path;
 
 use crate::cli::Failure;
-use crate::tenants::edit::EditError;
+use crate::tenants::edit_error::EditError;
+use crate::tenants::list_change::ListItem;
 use crate::values::ClientId;
 
-/// What was asked for by which argument, as it is typed.
+/// The arguments that request the change, as they were typed.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     pub(super) id: Option<ClientId>,
@@ -14,9 +17,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Says which argument it was that the clients file does not allow; other errors stay as they are.
-    pub(super) fn name(&self, error: EditError) -> Failure {
-        let EditError::Refused(errors) = error else { return error.into() };
+    /// Returns the failure for a change to the clients file at `file`, which names the arguments that the file does not
+    /// allow.
+    pub(super) fn failure(&self, file: &Path, error: EditError) -> Failure {
+        let EditError::Refused(errors) = error else { return Failure::edit(file, error) };
         let complain = |key: &str, message: &str| match self.argument(key) {
             Some(argument) => format!("{argument}: {message}"),
             None => format!("{key}: {message}"),
@@ -25,8 +29,8 @@ impl Asked {
         Failure::Other(complaints.collect::<Vec<_>>().join("\n"))
     }
 
-    /// The argument that has led to the problem with this key. A problem with the client as a whole is one with its names,
-    /// and without any, its id is its name.
+    /// Returns the argument that has led to the problem with this key. A problem with the whole client concerns its names,
+    /// or its id if it has no others.
     fn argument(&self, key: &str) -> Option<String> {
         let (flag, given) = match key.rsplit('.').next() {
             Some("domains") => ("--domains", &self.domains),
@@ -38,7 +42,7 @@ impl Asked {
     }
 }
 
-/// Several values, as one argument has them.
-pub(super) fn typed<T>(values: &[T], text_of: impl Fn(&T) -> String) -> Option<String> {
-    (!values.is_empty()).then(|| values.iter().map(text_of).collect::<Vec<_>>().join(","))
+/// Returns several values as they are typed in one argument.
+pub(super) fn typed<T: ListItem>(values: &[T]) -> Option<String> {
+    (!values.is_empty()).then(|| values.iter().map(T::text).collect::<Vec<_>>().join(","))
 }

@@ -2,7 +2,6 @@
 //! behind, and each has a line in the audit log.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -12,7 +11,8 @@ use http::{Method, StatusCode};
 use crate::server::admin::error::ApiError;
 use crate::server::admin::{Admin, Peer};
 use crate::telemetry::AUDIT_LOG;
-use crate::tenants::edit::EditError;
+use crate::tenants::edit_error::EditError;
+use crate::tenants::entry::ClientsFile;
 
 /// Maximum number of characters of a caller's text that a line repeats.
 const MAX_TARGET: usize = 80;
@@ -85,15 +85,12 @@ impl Change {
 }
 
 impl Admin {
-    /// Edits the clients file and reloads it, so that the change is in effect when the caller gets the response.
+    /// Edits the list of clients. When this returns, the change is in effect.
     pub(crate) async fn edit<T: Send + 'static>(
         self: &Arc<Self>,
-        edit: impl FnOnce(&Path) -> Result<T, EditError> + Send + 'static,
+        edit: impl FnMut(&mut ClientsFile) -> Result<T, EditError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let path = self.lifecycle.settings().config.clients.clone();
-        let edited = tokio::task::spawn_blocking(move || edit(&path)).await;
-        let outcome = edited.map_err(|error| ApiError::failed(&error))??;
-        self.lifecycle.agents.clients_file.reload_by_command().await;
+        let outcome = self.lifecycle.agents.client_store.edit(edit).await?;
         self.lifecycle.agents.recheck_all();
         Ok(outcome)
     }

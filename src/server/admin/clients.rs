@@ -22,10 +22,10 @@ use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use crate::auth::{Token, TokenVerifier};
 use crate::limits::Allowance;
 use crate::schema::Problem;
-use crate::tenants::draft::EntryDraft;
-use crate::tenants::edit::{NewClient, add_client, revoke_client, rotate_token};
-use crate::tenants::entry::{ClientEntry, port_text};
-use crate::values::{ClientId, Name, Secret};
+use crate::tenants::entry::ClientEntry;
+use crate::tenants::entry_request::EntryRequest;
+use crate::tenants::list_change::ListItem;
+use crate::values::{ClientId, Secret};
 
 /// How long the previous token stays valid by default, as with `adit token rotate`.
 const OVERLAP_S: u64 = 24 * 60 * 60;
@@ -146,9 +146,9 @@ impl Admin {
         let (now, directory) = (Timestamp::now(), &self.lifecycle.directory);
         let Allowance { requests_per_second, burst, streams } = directory.allowance(&id, &self.lifecycle.settings());
         ClientView {
-            names: claims(&entry.names, &entry.wildcards),
-            domains: entry.domains.iter().map(ToString::to_string).collect(),
-            tcp_ports: entry.tcp_ports.iter().map(port_text).collect(),
+            names: texts(&entry.names),
+            domains: texts(&entry.domains),
+            tcp_ports: texts(&entry.tcp_ports),
             expires: entry.expires.map(|end| end.to_string()),
             expired: entry.has_expired(now),
             previous_until: entry.overlapping(now).map(|previous| previous.until.to_string()),
@@ -183,10 +183,9 @@ impl Admin {
     }
 }
 
-/// Names, and then those below which every host belongs to the client, too.
-pub(crate) fn claims(names: &[Name], wildcards: &[Name]) -> Vec<String> {
-    let below = wildcards.iter().map(|name| format!("*.{name}"));
-    names.iter().map(ToString::to_string).chain(below).collect()
+/// Returns the items of a list as they are written in the clients file.
+pub(crate) fn texts<T: ListItem>(items: &[T]) -> Vec<String> {
+    items.iter().map(T::text).collect()
 }
 
 /// Parses an id from a path. A text that cannot be an id is not found.
@@ -234,22 +233,15 @@ pub(crate) async fn add(change: Change, InBody(body): InBody<AddClient>) -> Resu
     let id = body.id.clone();
     let work = async move |admin: Arc<Admin>| {
         let AddClient { id, names, domains, tcp_ports, expires } = body;
-        let draft = EntryDraft { id: Some(id), names, domains, tcp_ports, expires };
-        let draft = draft.client(Timestamp::now()).map_err(ApiError::invalid)?;
+        let request = EntryRequest { id: Some(id), names, domains, tcp_ports, expires };
+        let (id, entry) = request.client(Timestamp::now()).map_err(ApiError::invalid)?;
         // Checked first, because hashing is expensive.
-        if admin.lifecycle.directory.clients.entry(&draft.id).is_some() {
-            return Err(ApiError::conflict(format!("the client `{}` exists already", draft.id)));
+        if admin.lifecycle.directory.clients.entry(&id).is_some() {
+            return Err(ApiError::conflict(format!("the client `{id}` exists already")));
         }
-        let (token, token_hash) = admin.fresh_token(&draft.id).await?;
-        let id = draft.id.clone();
-        let client = NewClient {
-            token_hash,
-            names: draft.names,
-            domains: draft.domains,
-            tcp_ports: draft.tcp_ports,
-            expires: draft.expires,
-        };
-        admin.edit(move |path| add_client(path, &draft.id, &client)).await?;
+        let (token, token_hash) = admin.fresh_token(&id).await?;
+        let (added, entry) = (id.clone(), ClientEntry { token_hash: token_hash.into(), ..entry });
+        admin.edit(move |file| file.add_client(&added, &entry)).await?;
         admin.with_token(id, token)
     };
     let added = change.run("client.add", &id, work).await?;
@@ -272,7 +264,7 @@ pub(crate) async fn add(change: Change, InBody(body): InBody<AddClient>) -> Resu
 pub(crate) async fn remove(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
     let work = async |admin: Arc<Admin>, id: String| {
         let id = parse_id(&id)?;
-        admin.edit(move |path| revoke_client(path, &id)).await
+        admin.edit(move |file| file.revoke_client(&id)).await
     };
     change.remove("client.remove", id, work).await
 }
@@ -306,7 +298,7 @@ pub(crate) async fn rotate(
         found("client", admin.lifecycle.directory.clients.entry(&id))?;
         let (token, token_hash) = admin.fresh_token(&id).await?;
         let (client, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
-        admin.edit(move |path| rotate_token(path, &client, &token_hash, Some(overlap))).await?;
+        admin.edit(move |file| file.rotate_token(&client, &token_hash, Some(overlap))).await?;
         admin.with_token(id, token)
     };
     change.run("token.rotate", &target, work).await.map(Json)

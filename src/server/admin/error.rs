@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::schema::{ConfigErrors, Problem};
-use crate::tenants::edit::EditError;
+use crate::tenants::edit_error::EditError;
 
 /// Why a request of the operator's was not done. `docs/admin.md` lists them.
 #[derive(Debug)]
@@ -158,13 +158,13 @@ impl IntoResponse for ApiError {
 impl From<EditError> for ApiError {
     fn from(error: EditError) -> Self {
         match error {
-            EditError::NoClient { .. } => Self::not_found("client"),
-            EditError::NoInvite { .. } => Self::not_found("invitation"),
-            EditError::ClientExists { id, .. } => Self::conflict(format!("the client `{id}` exists already")),
-            EditError::Invited { id, key, .. } => {
+            EditError::NoClient(_) => Self::not_found("client"),
+            EditError::NoInvite(_) => Self::not_found("invitation"),
+            EditError::ClientExists(id) => Self::conflict(format!("the client `{id}` exists already")),
+            EditError::Invited { id, key } => {
                 Self::conflict(format!("`{id}` is invited already, by the invitation {key}"))
             }
-            EditError::InviteExists { .. } => Self::conflict("there is such an invitation already; try again"),
+            EditError::InviteExists(_) => Self::conflict("there is such an invitation already; try again"),
             // What was asked for has passed by itself: it is what the file says beside it.
             EditError::Invalid(errors) | EditError::Refused(errors) => {
                 let problems = errors.problems.into_iter().map(ProblemView::from).collect();

@@ -95,7 +95,7 @@ pub(crate) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> 
 /// A line for each. What is wrong now comes before what a reload has found: that may have been mended since.
 fn problems(lifecycle: &Lifecycle) -> Vec<String> {
     let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
-    let clients = lifecycle.agents.clients_file.problems().borrow().as_ref().map(ToString::to_string);
+    let clients = lifecycle.agents.client_store.problems().map(|problems| problems.to_string());
     let certificates = lifecycle.certificates.problems().into_iter().map(|problem| problem.to_string());
     let mut problems: Vec<String> = clients.into_iter().chain(certificates).flat_map(lines).collect();
     problems.extend(lifecycle.log.get().map(LogState::problems).unwrap_or_default());

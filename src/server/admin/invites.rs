@@ -13,15 +13,14 @@ use utoipa::ToSchema;
 
 use super::Admin;
 use super::change::Change;
-use super::clients::{ClaimText, claims};
+use super::clients::{ClaimText, texts};
 use super::error::{ApiError, ErrorView};
 use super::extract::{InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use crate::auth::InviteCode;
-use crate::tenants::draft::EntryDraft;
-use crate::tenants::edit::{NewInvite, add_invite, revoke_invite};
 use crate::tenants::entry::InviteEntry;
+use crate::tenants::entry_request::EntryRequest;
 use crate::values::Secret;
 
 /// How long an invitation is valid by default, as with `adit token invite`.
@@ -74,7 +73,7 @@ fn view(key: String, entry: &InviteEntry) -> InviteView {
     InviteView {
         key,
         id: entry.id.as_ref().map(ToString::to_string),
-        names: claims(&entry.names, &entry.wildcards),
+        names: texts(&entry.names),
         expires: entry.expires.to_string(),
         expired: entry.has_expired(Timestamp::now()),
     }
@@ -115,13 +114,13 @@ pub(crate) async fn add(
     let target = id.clone().unwrap_or_default();
     let work = async move |admin: Arc<Admin>| {
         let now = Timestamp::now();
-        let draft = EntryDraft { id, names, expires, ..EntryDraft::default() };
-        let draft = draft.invite(now).map_err(ApiError::invalid)?;
         let end = now.as_second().saturating_add_unsigned(LIFETIME.as_secs());
-        let expires = draft.expires.or_else(|| Timestamp::from_second(end).ok()).unwrap_or(Timestamp::MAX);
-        let code = InviteCode::generate(admin.pin, draft.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
-        let invite = NewInvite { code_hash: code.digest(), id: draft.id, names: draft.names, expires };
-        let key = admin.edit(move |path| add_invite(path, &invite)).await?;
+        let by_default = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
+        let request = EntryRequest { id, names, expires, ..EntryRequest::default() };
+        let invite = request.invite(now, by_default).map_err(ApiError::invalid)?;
+        let code = InviteCode::generate(admin.pin, invite.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
+        let invite = InviteEntry { code_hash: code.digest(), ..invite };
+        let key = admin.edit(move |file| file.add_invite(&invite)).await?;
         let gone =
             || ApiError::conflict("the invitation was removed, or the clients file was broken, at the same time");
         let entry = admin.lifecycle.directory.clients.invites().remove(&key).ok_or_else(gone)?;
@@ -142,6 +141,6 @@ pub(crate) async fn add(
     ),
 )]
 pub(crate) async fn remove(change: Change, InPath(key): InPath<String>) -> Result<StatusCode, ApiError> {
-    let work = async |admin: Arc<Admin>, key: String| admin.edit(move |path| revoke_invite(path, &key)).await;
+    let work = async |admin: Arc<Admin>, key: String| admin.edit(move |file| file.revoke_invite(&key)).await;
     change.remove("invite.remove", key, work).await
 }

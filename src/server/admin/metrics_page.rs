@@ -140,7 +140,7 @@ fn write_guards(sheet: &mut Sheet<'_>, lifecycle: &Lifecycle) -> fmt::Result {
     sheet.write(&list::HASHES_WAITING, waiting)?;
     sheet.one(&list::HELD, Value::Whole(lifecycle.ingress.limits.held_bodies.in_use() as u64))?;
     sheet.one(&list::CLIENTS, Value::Whole(lifecycle.directory.clients.len() as u64))?;
-    let file_is_good = lifecycle.agents.clients_file.problems().borrow().is_none();
+    let file_is_good = lifecycle.agents.client_store.problems().is_none();
     sheet.one(&list::FILE_OK, Value::Whole(file_is_good.into()))?;
     sheet.one(&list::RELOAD_OK, Value::Whole(lifecycle.refused_reload.lock().is_none().into()))?;
     sheet.one(&list::CERTIFICATES_OK, Value::Whole(lifecycle.certificates.problems().is_empty().into()))?;

@@ -38,9 +38,9 @@ pub(crate) struct ReloadedView {
 pub(crate) async fn reload_clients(change: Change) -> Result<Json<ReloadedView>, ApiError> {
     let work = async |admin: Arc<Admin>| {
         let (agents, clients) = (&admin.lifecycle.agents, &admin.lifecycle.directory.clients);
-        agents.clients_file.reload_by_command().await;
+        agents.client_store.reload().await;
         agents.recheck_all();
-        if let Some(errors) = agents.clients_file.problems().borrow().clone() {
+        if let Some(errors) = agents.client_store.problems() {
             return Err(ApiError::unusable_file(errors));
         }
         let file = admin.lifecycle.settings().config.clients.display().to_string();

@@ -52,8 +52,8 @@ impl Agents {
         if let Some(join) = &hello.join {
             return self.check_join(hello, join, peer.ip()).map(LoginOutcome::Lane);
         }
-        // A login must see the latest version of the clients file.
-        self.clients_file.catch_up().await;
+        // A login must see the operator's latest change.
+        self.client_store.refresh().await;
         if let Some(Proof::Invite(code)) = &hello.proof {
             return self.redeem(code, &hello.client_id, peer.ip()).await.map(LoginOutcome::Known);
         }

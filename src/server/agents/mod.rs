@@ -26,7 +26,7 @@ use crate::server::directory::ports::PortServer;
 use crate::server::metrics::Limit;
 use crate::server::runtime::{Runtime, Shutdown, until_cut};
 use crate::server::settings::Settings;
-use crate::tenants::file_store::ClientsOnDisk;
+use crate::tenants::store::ClientStore;
 use crate::transport::listen;
 
 /// Refused logins that are logged within a second; in the long run one a second is. More than one, so that an operator who
@@ -38,7 +38,7 @@ const LOGGED_REFUSALS: NonZeroU32 = NonZeroU32::new(16).expect("16 is not zero")
 pub(crate) struct Agents {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) clients_file: Arc<ClientsOnDisk>,
+    pub(crate) client_store: Arc<dyn ClientStore>,
     pub(crate) login: LoginLimits,
     pub(crate) tickets: TicketKey,
     /// The order in which agents were started.
@@ -57,16 +57,15 @@ impl Agents {
     pub(crate) fn new(
         runtime: Arc<Runtime>,
         directory: Arc<Directory>,
+        client_store: Arc<dyn ClientStore>,
         login: LoginLimits,
         tickets: TicketKey,
         port_server: Arc<dyn PortServer>,
     ) -> Self {
-        let clients_file = runtime.settings().config.clients.clone();
-        let clients_file = Arc::new(ClientsOnDisk::new(clients_file, Arc::clone(&directory.clients)));
         Self {
             runtime,
             directory,
-            clients_file,
+            client_store,
             login,
             tickets,
             start_order: StartOrder::default(),

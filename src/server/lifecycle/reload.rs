@@ -127,7 +127,7 @@ impl Reloader {
         // The task fails by itself only when the runtime shuts down.
         let unread = |error: tokio::task::JoinError| NotReloaded(of_keys(vec![problem("", error.to_string())]));
         let Draft { renewed, settings, mut problems } = draft.map_err(unread)?;
-        let clients = lifecycle.agents.clients_file.read().await;
+        let clients = lifecycle.agents.client_store.load().await;
         let certificates = lifecycle.certificates.read(Sources::configured(&renewed.config)).await;
         match (settings, clients, certificates) {
             (Some(settings), Ok(clients), Ok(certificates)) if problems.is_empty() => {
@@ -139,7 +139,7 @@ impl Reloader {
                 }
                 // From here on nothing awaits and nothing can fail: the reload is atomic.
                 lifecycle.apply(settings);
-                let (clients, certificates) = (clients.take_over().is_some(), certificates.apply());
+                let (clients, certificates) = (clients.apply(), certificates.apply());
                 if (&config.log.level, config.log.access) != (&before.config.log.level, before.config.log.access)
                     && let Some(log) = &self.log
                 {

@@ -161,11 +161,11 @@ mod tests {
             meter.request_ended(status, took, outcome);
         }
         meter.request_ended(Some(StatusCode::SWITCHING_PROTOCOLS), None, Outcome::Whole);
-        meter.connection_ended(Outcome::Failed(MAX_FAILURE_CODES + 7));
+        meter.connection_ended(Outcome::Failed(CODES + 7));
         assert_eq!(meter.requests.iter().collect::<Vec<_>>(), [1, 1, 2, 0, 0, 1]);
         let totals = &meter.totals;
         assert_eq!((totals.time.observed().count, totals.cut.get(), meter.connections.get()), (4, 2, 1));
-        assert_eq!((totals.failures.at(3).get(), totals.failures.at(MAX_FAILURE_CODES - 1).get()), (1, 1));
+        assert_eq!((totals.failures.at(3).get(), totals.failures.at(CODES - 1).get()), (1, 1));
         assert_eq!(meter.micros.get(), 12_000);
     }
 }

@@ -26,7 +26,7 @@ fn a_hash_that_was_cut_is_named() {
         "[clients.alice]\ntoken_hash = \"{good}\"\n[clients.bob]\ntoken_hash = \"{cut}\"\n\
          [clients.carol]\ntoken_hash = \"{good}\"\nprevious = {{ token_hash = \"{cut}\", until = 2001-01-01T00:00:00Z }}\n"
     ));
-    let problems = hash_problems(&file);
+    let problems = check_hashes(&file);
     let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["clients.bob.token_hash", "clients.carol.previous.token_hash"]);
     assert!(!problems[0].message.contains(cut));
@@ -178,65 +178,6 @@ async fn whoever_waits_for_changes_sees_each_list_that_replaces_one() {
     assert!(changes.has_changed().unwrap(), "even by the same");
 }
 
-#[tokio::test]
-async fn a_file_that_an_editor_has_emptied_before_it_writes_sends_nobody_away() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("clients.toml");
-    let text = format!("[clients.alice]\ntoken_hash = '{}'\n", {
-        crate::auth::cheap_hash(&crate::values::Secret::new("x")).unwrap()
-    });
-    std::fs::write(&path, &text).unwrap();
-    let store = std::sync::Arc::new(Clients::new(crate::tenants::file_store::load_clients(&path).unwrap()));
-    let on_disk = crate::tenants::file_store::ClientsOnDisk::new(path.clone(), std::sync::Arc::clone(&store));
-    std::fs::write(&path, "").unwrap();
-    on_disk.reload().await;
-    let problem = on_disk.problems().borrow().as_ref().unwrap().to_string();
-    assert!(
-        problem.ends_with("clients.toml: is empty; to let nobody in any more, leave a comment in it, like `# nobody`")
-    );
-    assert_eq!(store.len(), 1);
-    std::fs::write(&path, &text).unwrap();
-    on_disk.reload().await;
-    assert!(on_disk.problems().borrow().is_none());
-    // The last client's end is not mistaken for that.
-    crate::tenants::edit::revoke_client(&path, &id("alice")).unwrap();
-    on_disk.reload().await;
-    assert!(store.is_empty() && on_disk.problems().borrow().is_none());
-    std::fs::write(&path, "").unwrap();
-    on_disk.reload().await;
-    assert!(on_disk.problems().borrow().is_none(), "there is nobody to send away");
-}
-
-#[tokio::test]
-async fn a_client_that_is_taken_away_right_after_it_was_added_is_not_overlooked() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("clients.toml");
-    let hash = crate::auth::cheap_hash(&crate::values::Secret::new("x")).unwrap();
-    let entry = |id: &str| format!("[clients.{id}]\ntoken_hash = '{hash}'\n");
-    std::fs::write(&path, entry("alice")).unwrap();
-    let store = std::sync::Arc::new(Clients::new(crate::tenants::file_store::load_clients(&path).unwrap()));
-    let mut changes = store.changes();
-    let on_disk = std::sync::Arc::new(crate::tenants::file_store::ClientsOnDisk::new(
-        path.clone(),
-        std::sync::Arc::clone(&store),
-    ));
-    let stop = tokio_util::sync::CancellationToken::new();
-    let keeping_up = std::sync::Arc::clone(&on_disk).keep_up(stop.clone());
-    let operator = async {
-        // As SIGHUP or the operator's port have it read at once, and the watch only after a while.
-        std::fs::write(&path, entry("alice") + &entry("bob")).unwrap();
-        on_disk.reload().await;
-        changes.changed().await.unwrap();
-        assert_eq!(store.len(), 2);
-        std::fs::write(&path, entry("alice")).unwrap();
-        changes.changed().await.unwrap();
-        assert_eq!(store.len(), 1);
-        stop.cancel();
-    };
-    let both = async { tokio::join!(keeping_up, operator) };
-    tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("bob may still log in");
-}
-
 #[test]
 fn the_operator_is_told_how_a_client_stands() {
     let one = |id: &str, more: &str| format!("[clients.{id}]\ntoken_hash = \"$argon2id$a\"\n{more}");
@@ -244,15 +185,15 @@ fn the_operator_is_told_how_a_client_stands() {
     let expired = one("zed", "expires = 2001-01-01T00:00:00Z\n");
     let store = Clients::new(clients(&(one("alice", "") + &one("bob", "") + &expired)));
     store.replace(clients(&(one("alice", "") + &expired)));
-    let standing = |client| store.standing(&id(client), now);
-    assert_eq!((standing("alice"), standing("nobody")), (Standing::Listed, Standing::Unknown));
-    assert_eq!(standing("zed"), Standing::Expired(end));
-    assert!(matches!(standing("bob"), Standing::Removed(when) if when >= now));
+    let standing = |client| store.status(&id(client), now);
+    assert_eq!((standing("alice"), standing("nobody")), (ClientStatus::Active, ClientStatus::Unknown));
+    assert_eq!(standing("zed"), ClientStatus::Expired(end));
+    assert!(matches!(standing("bob"), ClientStatus::Removed(when) if when >= now));
     // Only the latest are remembered.
     let crowd: String = (0..REMEMBERED).map(|number| one(&format!("c{number}"), "")).collect();
     store.replace(clients(&crowd));
     store.replace(clients(""));
-    assert_eq!(store.standing(&id("bob"), now), Standing::Unknown);
-    assert!(matches!(store.standing(&id("c7"), now), Standing::Removed(_)));
+    assert_eq!(store.status(&id("bob"), now), ClientStatus::Unknown);
+    assert!(matches!(store.status(&id("c7"), now), ClientStatus::Removed(_)));
     assert_eq!(store.removed.lock().len(), REMEMBERED);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tenants::claim::names_of;
 
 fn read(text: &str) -> Result<ClientsFile, ConfigErrors> {
     ClientsFile::from_text(Path::new("clients.toml"), text)
@@ -13,8 +14,8 @@ fn a_client_has_its_own_name_unless_it_lists_others() {
     let text = "[clients.alice]\ntoken_hash = '$argon2id$a'\n\
                 [clients.bob]\ntoken_hash = '$argon2id$b'\nnames = ['blog', 'shop']\nexpires = 2027-01-01T02:00:00+02:00";
     let file = read(text).unwrap();
-    let names = |id: &str| file.clients[id].names.iter().map(Name::as_str).collect::<Vec<_>>();
-    assert_eq!((names("alice"), names("bob")), (vec!["alice"], vec!["blog", "shop"]));
+    let names = |id: &str| file.clients[id].names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((names("alice"), names("bob")), (vec!["alice".to_owned()], vec!["blog".to_owned(), "shop".to_owned()]));
     assert_eq!(file.clients["alice"].expires, None);
     assert_eq!(file.clients["bob"].expires, Some("2027-01-01T00:00:00Z".parse().unwrap()));
     assert!(!format!("{file:?}").contains("argon2id"));
@@ -96,9 +97,8 @@ fn a_client_may_have_all_hosts_below_a_name_of_its_own() {
     let text = format!("[clients.alice]\n{HASH}\nnames = ['alice', '*.blog', 'blog']\n[clients.bob]\n{HASH}\n");
     let file = read(&text).unwrap();
     let alice = &file.clients["alice"];
-    let [names, wildcards] = [&alice.names, &alice.wildcards].map(|names| names.iter().map(Name::as_str).collect());
-    let (names, wildcards): (Vec<_>, Vec<_>) = (names, wildcards);
-    assert_eq!((names, wildcards), (vec!["alice", "blog"], vec!["blog"]));
+    let names: Vec<_> = alice.names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["alice", "blog", "*.blog"]);
     for (names, says) in [
         ("['alice', '*.blog']", "`*.blog` is for the service `blog`, which alice may not claim"),
         ("['alice', '*.bob']", "which alice may not claim"),
@@ -198,15 +198,14 @@ fn an_invitation_is_for_somebody_or_for_whoever_has_it() {
         invitation(0x3f, "id = 'bob'") + &invitation(0x4f, "") + &invitation(0x5f, "id = 'eve'\nnames = ['e', '*.e']");
     let file = read(&text).unwrap();
     let found = |key: &str| {
-        let InviteEntry { code_hash, id, names, wildcards, expires } = file.invites[key].clone();
+        let InviteEntry { code_hash, id, names, expires } = file.invites[key].clone();
         assert_eq!((invite_key(&code_hash).as_str(), expires.to_string().as_str()), (key, "2027-01-01T00:00:00Z"));
-        let texts = |names: Vec<Name>| names.into_iter().map(String::from).collect::<Vec<_>>();
-        (id.map(String::from), texts(names), texts(wildcards))
+        (id.map(String::from), names.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
-    let [bob, eve, e] = ["bob", "eve", "e"].map(str::to_owned);
-    assert_eq!(found("3f3f3f3f"), (Some(bob.clone()), vec![bob], vec![]));
-    assert_eq!(found("4f4f4f4f"), (None, vec![], vec![]));
-    assert_eq!(found("5f5f5f5f"), (Some(eve), vec![e.clone()], vec![e]));
+    let [bob, eve, e, below_e] = ["bob", "eve", "e", "*.e"].map(str::to_owned);
+    assert_eq!(found("3f3f3f3f"), (Some(bob.clone()), vec![bob]));
+    assert_eq!(found("4f4f4f4f"), (None, vec![]));
+    assert_eq!(found("5f5f5f5f"), (Some(eve), vec![e, below_e]));
 }
 
 #[test]
@@ -244,7 +243,7 @@ fn ten_thousand_clients_load() {
     let text = ten_thousand("");
     let file = read(&text).unwrap();
     assert_eq!(file.clients.len(), 10_000);
-    assert_eq!((file.clients["c9999"].names.len(), file.clients["c9999"].domains.len()), (3, 2));
+    assert_eq!((names_of(&file.clients["c9999"].names).len(), file.clients["c9999"].domains.len()), (3, 2));
     // As many mistakes as clients, each with what was meant.
     let errors = read(&text.replace("expires =", "expirse =")).unwrap_err();
     assert_eq!(errors.problems.len(), 10_000);

@@ -133,7 +133,7 @@ async fn what_is_asked_in_a_wrong_way_is_told_so() {
 async fn a_proxy_learns_for_which_hosts_it_may_get_a_certificate() {
     let operator = Operator::start(&[]);
     operator.write_file(&(super::clients() + "domains = [\"carol.example\", \"*.carol.example\"]\n"));
-    operator.server.clients_file.reload().await;
+    operator.server.clients_file.reload_changed().await;
     // Carol's domains count as soon as the file is read.
     let asks = async |host: &str| {
         let told = operator.ask_with(Method::GET, &format!("/ask?domain={host}"), &[("host", "localhost")], "").await;
@@ -173,8 +173,8 @@ async fn a_clients_file_that_cannot_be_used_is_no_good_health() {
     );
     let broken = operator.file().replace("[clients.bob]", "[clients.bob]\nnamse = []");
     operator.write_file(&broken);
-    operator.server.clients_file.reload().await;
-    let mut problems = operator.server.clients_file.problems();
+    operator.server.clients_file.reload_changed().await;
+    let mut problems = operator.server.clients_file.watch_problems();
     soon("a file that is found to be broken", problems.wait_for(Option::is_some)).await.unwrap();
     let health = operator.get("/healthz").await;
     assert_eq!((health.status, health.body["status"].as_str()), (200, Some("degraded")));

@@ -229,7 +229,7 @@ async fn the_state_of_the_server_is_there() {
     assert!(page["process_open_fds"] > 3.0 && page["process_resident_memory_bytes"] > 1e6, "{page:?}");
     assert_eq!((page["adit_draining"], page["adit_clients_file_ok"]), (0.0, 1.0));
     operator.write_file("nonsense");
-    operator.server.clients_file.reload().await;
+    operator.server.clients_file.reload_changed().await;
     assert_eq!(scrape(&operator).await["adit_clients_file_ok"], 0.0);
 }
 

@@ -2,6 +2,7 @@
 
 mod changes;
 mod doors;
+mod memory_store;
 mod metrics;
 mod requests;
 
@@ -61,7 +62,10 @@ impl Operator {
         let dir = Arc::new(TempDir::new().unwrap());
         std::fs::write(dir.path().join("clients.toml"), clients()).unwrap();
         let settings: Vec<_> = [("admin.listen", "127.0.0.1:0")].into_iter().chain(settings.iter().copied()).collect();
-        let server = TestServer::start_in(dir, &settings);
+        Self::of(TestServer::start_in(dir, &settings))
+    }
+
+    fn of(server: TestServer) -> Self {
         let address = server.admin.unwrap();
         let token = std::fs::read_to_string(server.dir().path().join("admin-token")).unwrap().trim().to_owned();
         Self { server, address, token }

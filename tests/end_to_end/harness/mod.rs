@@ -27,7 +27,9 @@ use adit::server::options::ServerOptions;
 use adit::server::{Drained, Server, StartError};
 use adit::tenants::clients::Clients;
 use adit::tenants::entry::ClientsFile;
-use adit::tenants::file_store::ClientsOnDisk;
+use adit::tenants::file_store::FileStore;
+use adit::tenants::store::ClientStore;
+use adit::transport::inherited::Inherited;
 use adit::values::{Fingerprint, Name};
 use argon2::PasswordHasher as _;
 use tempfile::TempDir;
@@ -138,7 +140,7 @@ pub struct TestServer {
     pub fingerprint: Fingerprint,
     pub registry: Arc<Registry>,
     pub clients: Arc<Clients>,
-    pub clients_file: Arc<ClientsOnDisk>,
+    pub clients_file: Arc<FileStore>,
     pub open: TaskTracker,
     /// What has come from agents and waits for visitors.
     pub unread: Arc<Unread>,
@@ -198,7 +200,21 @@ impl TestServer {
         Self::try_start(dir, "", settings)
     }
 
+    /// Starts a server that keeps its clients in `store`.
+    pub fn start_with_store(dir: Arc<TempDir>, settings: &[(&str, &str)], store: Arc<dyn ClientStore>) -> Self {
+        Self::try_start_with(dir, "", settings, Some(store)).unwrap()
+    }
+
     fn try_start(dir: Arc<TempDir>, text: &str, settings: &[(&str, &str)]) -> Result<Self, StartError> {
+        Self::try_start_with(dir, text, settings, None)
+    }
+
+    fn try_start_with(
+        dir: Arc<TempDir>,
+        text: &str,
+        settings: &[(&str, &str)],
+        store: Option<Arc<dyn ClientStore>>,
+    ) -> Result<Self, StartError> {
         // Both ends of everything are in this process, over all tests at once: the usual soft limit is 1,024.
         LazyLock::force(&FILES);
         let defaults = [
@@ -214,9 +230,13 @@ impl TestServer {
         let file = dir.path().join("server.toml");
         let config = server_config(&file, text, &flags).unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listed = Arc::new(Clients::new(clients_file(&clients())));
+        let file_store = Arc::new(FileStore::new(config.clients.clone(), listed));
+        let store = store.unwrap_or_else(|| Arc::<FileStore>::clone(&file_store));
         let bound = {
             let _on = runtime.enter();
-            Server::bind(config, Clients::new(clients_file(&clients())))
+            let inherited = &mut Inherited::default();
+            Server::bind_with(config, store, inherited)
         };
         let server = match bound {
             Ok(server) => server,
@@ -234,7 +254,7 @@ impl TestServer {
             fingerprint: server.fingerprint(),
             registry: server.registry(),
             clients: server.clients(),
-            clients_file: server.clients_file(),
+            clients_file: file_store,
             open: server.exchanges(),
             unread: server.unread(),
             held_heads: server.held_heads(),

@@ -8,7 +8,8 @@ use crate::protocol::login::{Known, Refusal, Refused};
 use crate::server::agents::Agents;
 use crate::server::agents::login::refusal::LoginRefusal;
 use crate::server::metrics::Limit;
-use crate::tenants::edit::{RedeemError, Redeemed, redeem_invite};
+use crate::tenants::edit::Redeemed;
+use crate::tenants::edit_error::RedeemError;
 use crate::tenants::entry::invite_key;
 use crate::values::{ClientId, Secret, is_reserved_for_operator};
 
@@ -65,20 +66,18 @@ impl Agents {
             return Err(LoginRefusal::with_reason(bad_invite(), self.reason_of_code(Some(known))));
         }
         let redeemed = {
-            let (path, digest, client) = (self.settings().config.clients.clone(), known.digest(), client.clone());
+            let (digest, client) = (known.digest(), client.clone());
             let hashed = TokenVerifier::hash_in(turn, token.as_secret()).await.map_err(|error| broken(&error))?;
-            tokio::task::spawn_blocking(move || redeem_invite(&path, &digest, Some(&client), &hashed)).await
+            self.client_store.edit(move |file| file.redeem_invite(&digest, Some(&client), &hashed)).await
         };
         let Redeemed { id, names } = match redeemed {
-            Ok(Ok(redeemed)) => redeemed,
-            Ok(Err(error @ (RedeemError::NoSuchInvite | RedeemError::Expired))) => {
+            Ok(redeemed) => redeemed,
+            Err(error @ (RedeemError::NoSuchInvite | RedeemError::Expired)) => {
                 return Err(LoginRefusal::with_reason(bad_invite(), error.to_string()));
             }
-            Ok(Err(RedeemError::Edit(error))) => return Err(broken(&error).into()),
-            Ok(Err(error)) => return Err(Refused::new(Refusal::NotAllowed, error.to_string()).into()),
-            Err(error) => return Err(broken(&error).into()),
+            Err(RedeemError::Edit(error)) => return Err(broken(&error).into()),
+            Err(error) => return Err(Refused::new(Refusal::NotAllowed, error.to_string()).into()),
         };
-        self.clients_file.reload().await;
         tracing::info!(client = %id, %from, "a new client has redeemed an invitation");
         Ok(Known { client_id: id, token: Some(token.into()), names })
     }

@@ -14,7 +14,7 @@ use crate::server::agents::limits::NotCompared;
 use crate::server::agents::login::refusal::LoginRefusal;
 use crate::server::directory::tunnel::{MAX_LANES, Tunnel};
 use crate::server::metrics::Limit;
-use crate::tenants::clients::{Credential, Standing};
+use crate::tenants::clients::{ClientStatus, Credential};
 use crate::values::{ClientId, Secret, unix_now};
 
 /// How long an agent may log in with a ticket instead of its token. The control stream refreshes it.
@@ -29,20 +29,20 @@ fn bad_token() -> Refused {
 }
 
 /// Returns why a proof of `client` is not valid, for the log.
-fn reason_of(client: &ClientId, proof: Option<&Proof>, standing: Standing) -> String {
-    match (standing, proof) {
-        (Standing::Unknown, _) => format!("there is no client `{client}` in the clients file"),
-        (Standing::Removed(when), _) => format!("the client `{client}` was revoked at {when:.0}"),
-        (Standing::Expired(end), _) => format!(
+fn reason_of(client: &ClientId, proof: Option<&Proof>, status: ClientStatus) -> String {
+    match (status, proof) {
+        (ClientStatus::Unknown, _) => format!("there is no client `{client}` in the clients file"),
+        (ClientStatus::Removed(when), _) => format!("the client `{client}` was revoked at {when:.0}"),
+        (ClientStatus::Expired(end), _) => format!(
             "the client `{client}` has expired since {end}; `adit token set {client} --expires WHEN` lets it in again"
         ),
-        (Standing::Listed, Some(Proof::Ticket(_))) => format!(
+        (ClientStatus::Active, Some(Proof::Ticket(_))) => format!(
             "the ticket of `{client}` holds no more: its token was changed, or it is too old; the agent shows its token next"
         ),
-        (Standing::Listed, Some(Proof::Token(_))) => {
+        (ClientStatus::Active, Some(Proof::Token(_))) => {
             format!("a wrong token for `{client}`; `adit token rotate {client}` makes a new one")
         }
-        (Standing::Listed, Some(Proof::Invite(_)) | None) => format!("no proof for `{client}`"),
+        (ClientStatus::Active, Some(Proof::Invite(_)) | None) => format!("no proof for `{client}`"),
     }
 }
 
@@ -84,8 +84,8 @@ impl Agents {
 
     fn bad_proof(&self, hello: &Hello) -> LoginRefusal {
         // The comparisons are complete, so the reason for the log does not affect the timing of the answer.
-        let standing = self.directory.clients.standing(&hello.client_id, Timestamp::now());
-        LoginRefusal::with_reason(bad_token(), reason_of(&hello.client_id, hello.proof.as_ref(), standing))
+        let status = self.directory.clients.status(&hello.client_id, Timestamp::now());
+        LoginRefusal::with_reason(bad_token(), reason_of(&hello.client_id, hello.proof.as_ref(), status))
     }
 
     fn verify_ticket(&self, hello: &Hello, ticket: &Secret, credentials: Vec<Credential>) -> Option<Credential> {
@@ -197,10 +197,10 @@ mod tests {
         let token = Proof::Token(Secret::new("adit_secret"));
         let whole = "2026-01-01T00:00:00Z".parse().unwrap();
         for (standing, said) in [
-            (Standing::Unknown, "there is no client `bob`"),
-            (Standing::Removed(moment), "was revoked at 2026-01-01T00:00:00Z"),
-            (Standing::Expired(whole), "has expired since 2026-01-01T00:00:00Z; `adit token set bob"),
-            (Standing::Listed, "a wrong token for `bob`"),
+            (ClientStatus::Unknown, "there is no client `bob`"),
+            (ClientStatus::Removed(moment), "was revoked at 2026-01-01T00:00:00Z"),
+            (ClientStatus::Expired(whole), "has expired since 2026-01-01T00:00:00Z; `adit token set bob"),
+            (ClientStatus::Active, "a wrong token for `bob`"),
         ] {
             let declined = LoginRefusal::with_reason(bad_token(), reason_of(&client, Some(&token), standing));
             assert!(declined.reason().contains(said), "{}", declined.reason());
@@ -208,7 +208,7 @@ mod tests {
             assert_eq!(declined.refused.message, bad_token().message);
         }
         let ticket = Proof::Ticket(Secret::new("t"));
-        assert!(reason_of(&client, Some(&ticket), Standing::Listed).contains("the ticket of `bob`"));
+        assert!(reason_of(&client, Some(&ticket), ClientStatus::Active).contains("the ticket of `bob`"));
         assert_eq!(LoginRefusal::from(bad_token()).reason(), bad_token().message);
     }
 }

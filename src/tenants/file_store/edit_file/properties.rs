@@ -2,10 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::tenants::edit::ClientChange;
+use crate::tenants::entry::{ClientEntry, InviteEntry, invite_key};
+use crate::tenants::list_change::ListChange;
+use crate::values::ClientId;
 
 const HASH: &str = "$argon2id$x";
 
@@ -107,30 +114,40 @@ fn make(path: &Path, edit: &Edit) -> Option<u8> {
     let expires = Timestamp::from_second(Timestamp::now().as_second() + 3600).unwrap();
     match *edit {
         Edit::Add(who) => {
-            let client = NewClient { token_hash: HASH.to_owned(), ..NewClient::default() };
-            drop(add_client(path, &id(who), &client));
+            let client = ClientEntry { token_hash: HASH.into(), ..ClientEntry::default() };
+            drop(edit_file(path, |file| file.add_client(&id(who), &client)));
         }
         Edit::Rotate(who, overlap) => {
-            drop(rotate_token(path, &id(who), HASH, overlap.then_some(Duration::from_secs(60))));
+            let overlap = overlap.then_some(Duration::from_secs(60));
+            drop(edit_file(path, |file| file.rotate_token(&id(who), HASH, overlap)));
         }
-        Edit::Revoke(who) => return revoke_client(path, &id(who)).is_ok().then_some(who),
+        Edit::Revoke(who) => return edit_file(path, |file| file.revoke_client(&id(who))).is_ok().then_some(who),
         Edit::Invite(who, named) => {
-            let invite =
-                NewInvite { code_hash: Fingerprint([who; 32]), id: named.then(|| id(who)), names: Vec::new(), expires };
-            drop(add_invite(path, &invite));
+            let invite = InviteEntry {
+                code_hash: Fingerprint([who; 32]),
+                id: named.then(|| id(who)),
+                names: Vec::new(),
+                expires,
+            };
+            drop(edit_file(path, |file| file.add_invite(&invite)));
         }
-        Edit::RevokeInvite(who) => drop(revoke_invite(path, &invite_key(&Fingerprint([who; 32])))),
+        Edit::RevokeInvite(who) => {
+            drop(edit_file(path, |file| file.revoke_invite(&invite_key(&Fingerprint([who; 32])))));
+        }
         Edit::Set(who, more) => {
             let names = if more { format!("+x{who}") } else { String::new() };
             let changes = ClientChange {
-                names: listing(&names, str::parse).ok(),
-                tcp_ports: Some(Listing::Add(vec![u16::from(who) + 1..=u16::from(who) + 1])),
+                names: ListChange::parse(&names).ok(),
+                tcp_ports: Some(ListChange::Add(vec![u16::from(who) + 1..=u16::from(who) + 1])),
                 expires: Some(more.then_some(expires)),
                 ..ClientChange::default()
             };
-            drop(set_client(path, &id(who), &changes));
+            drop(edit_file(path, |file| file.set_client(&id(who), &changes)));
         }
-        Edit::Redeem(invite, who) => drop(redeem_invite(path, &Fingerprint([invite; 32]), Some(&id(who)), HASH)),
+        Edit::Redeem(invite, who) => {
+            let digest = Fingerprint([invite; 32]);
+            drop(edit_file(path, |file| file.redeem_invite(&digest, Some(&id(who)), HASH)));
+        }
     }
     None
 }

@@ -1,23 +1,22 @@
-//! Changes to a TOML text, of which every byte that is not part of the change stays what and where it was.
+//! Changes to a TOML text that preserve every byte outside of the change.
 //!
-//! The text is changed rather than a document that is printed afterwards: printing would move dotted keys together and
-//! take line ends for its own.
+//! Printing a changed `toml_edit` document would move dotted keys together and normalize line ends.
 
 use toml_edit::{Document, Item, Value};
 
-use super::places::{Element, comma, elements, entries, is_blank, is_comment, line_end, line_start};
+use super::toml_layout::{Element, comma, elements, entries, is_blank, is_comment, line_end, line_start};
 
-/// What becomes of the comments at something that is removed.
+/// What happens to the comments at something that is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Comments {
-    /// Those that belong to it go: on its lines, between them, and directly above or below it without a blank line.
-    /// One that is directly between two things belongs to the second.
+    /// Comments that belong to it go: on its lines, between them, and directly above or below it without a blank line. A
+    /// comment directly between two elements belongs to the second.
     Go,
-    /// All stay.
+    /// All comments stay.
     Stay,
 }
 
-/// The text cannot be read any more, or what was to be changed is not in it: whoever asks has looked before.
+/// The text is invalid, or does not contain what is to be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotThere;
 
@@ -29,30 +28,30 @@ fn at<'d>(document: &'d Document<&str>, path: &[&str]) -> Option<&'d Item> {
     path.iter().try_fold(document.as_item(), |item, key| item.get(key))
 }
 
-/// `text` as TOML.
+/// Returns `text` as TOML.
 pub(crate) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// A list of texts as TOML.
-pub(crate) fn list<T: ToString>(texts: &[T]) -> String {
-    Value::from_iter(texts.iter().map(ToString::to_string)).to_string()
+/// Returns a list of texts as TOML.
+pub(crate) fn list(texts: &[String]) -> String {
+    Value::from_iter(texts).to_string()
 }
 
-/// `fields` as an inline table.
+/// Returns `fields` as an inline table.
 pub(crate) fn inline(fields: &[(&str, String)]) -> String {
     let fields: Vec<_> = fields.iter().map(|(key, value)| format!("{key} = {value}")).collect();
     format!("{{ {} }}", fields.join(", "))
 }
 
-/// Puts `value` in place of the value at `path`.
+/// Replaces the value at `path`.
 pub(crate) fn set(text: &str, path: &[&str], value: &str) -> Result<String, NotThere> {
     let document = parse(text)?;
     let span = at(&document, path).and_then(Item::as_value).and_then(Value::span).ok_or(NotThere)?;
     Ok(format!("{}{value}{}", &text[..span.start], &text[span.end..]))
 }
 
-/// Adds `values` to the list at `path`, behind its last one; the list has one at least.
+/// Adds `values` to the end of the list at `path`, which must not be empty.
 pub(crate) fn append(text: &str, path: &[&str], values: &[String]) -> Result<String, NotThere> {
     let document = parse(text)?;
     let last = at(&document, path).and_then(Item::as_array).and_then(|list| list.iter().last());
@@ -60,7 +59,7 @@ pub(crate) fn append(text: &str, path: &[&str], values: &[String]) -> Result<Str
     Ok(format!("{}, {}{}", &text[..end], values.join(", "), &text[end..]))
 }
 
-/// Writes `key = value` after what is at `sibling`, in the way that is written.
+/// Writes `key = value` after the key at `sibling`, in the same style.
 pub(crate) fn insert_after(text: &str, sibling: &[&str], key: &str, value: &str) -> Result<String, NotThere> {
     let document = parse(text)?;
     let mut within = elements(&document);
@@ -82,14 +81,14 @@ pub(crate) fn insert_after(text: &str, sibling: &[&str], key: &str, value: &str)
     }
 }
 
-/// The entries of the inline table among `elements` that `path` leads into.
+/// Returns the entries of the inline table among `elements` that contains `path`.
 fn inside<'d>(elements: &[Element<'d>], path: &[&str]) -> Option<Vec<Element<'d>>> {
     let leads_in = |element: &&Element<'_>| element.value.is_some_and(Value::is_inline_table);
     let outer = elements.iter().filter(leads_in).find(|element| path.starts_with(&element.path))?;
     Some(entries(outer.value?.as_inline_table()?, &outer.path))
 }
 
-/// Adds `fields` as `[section.key]` at the end, or where `section` is an inline table, as an entry of it.
+/// Adds `fields` as `[section.key]` at the end, or as an entry of `section` if that is an inline table.
 pub(crate) fn add(text: &str, section: &str, key: &str, fields: &[(&str, String)]) -> Result<String, NotThere> {
     let document = parse(text)?;
     if let Some(table) = document.get(section).and_then(Item::as_inline_table) {
@@ -163,8 +162,8 @@ fn remove_with_comments(text: &str, elements: &[Element<'_>], path: &[&str]) -> 
     kept
 }
 
-/// The lines from `start` to `end` with the comments at them, and without leaving two blank lines behind. Nothing
-/// before `bound` is touched.
+/// Returns the range from `start` to `end` extended by the comments that belong to it, and by blank lines of which two
+/// would be left. It does not begin before `bound`.
 fn with_comments(text: &str, bound: usize, mut start: usize, mut end: usize) -> (usize, usize) {
     let before = |at: usize| (at > bound).then(|| line_start(text, at - 1));
     while let Some(line) = before(start).filter(|line| is_comment(text, *line)) {
@@ -214,7 +213,7 @@ fn remove_entry(text: &str, entries: &[Element<'_>], at: usize) -> String {
     format!("{}{}{}", &text[..before], between.trim_end_matches([' ', '\t']), &text[span.end..])
 }
 
-/// Whether the line before `at`, where a line begins, is blank.
+/// Returns whether the line before `at`, the beginning of a line, is blank.
 fn ends_blank(text: &str, at: usize) -> bool {
     at.checked_sub(1).is_some_and(|newline| is_blank(text, line_start(text, newline)))
 }

@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 /// Metadata of a file that changes whenever the file is written or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct FileVersion {
     length: u64,
     modified: Option<SystemTime>,
     /// Device, inode, and when the inode changed, in seconds and nanoseconds.
     inode: (u64, u64, i64, i64),
 }
 
-impl Stamp {
-    /// Returns the stamp of the file at `path`, following links; `None` if the metadata cannot be read, which then stands for
+impl FileVersion {
+    /// Returns the version of the file at `path`, following links; `None` if the metadata cannot be read, which then stands for
     /// the file's state. Blocks.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let metadata: io::Result<_> = std::fs::metadata(path);
