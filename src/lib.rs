@@ -1,31 +1,33 @@
-//! adit: a self-hosted, multi-tenant tunnel. A home server's *agent* dials out to a *server* on a public machine and
-//! logs in; *visitors* ask the server for a name, and each request gets a fresh stream to the agent, which asks the
-//! *local* application. This page is the map of the house; `docs/architecture.md` tells more.
+//! adit: a self-hosted, multi-tenant tunnel. A home server's *agent* dials out to a *server* on a public machine and logs in.
+//! *Visitors* ask the server for a name; each request gets a fresh stream to the agent, which passes it to the *local*
+//! application. `docs/architecture.md` has more than this overview.
 //!
-//! | room | what is in it |
+//! | module | contents |
 //! | --- | --- |
-//! | [`cli`] | one file for each sub-command; the only room that knows both sides |
-//! | [`sdk`] | a tower service of this process, served through a tunnel |
-//! | [`server`] | the public side: agents in, visitors in, requests across |
-//! | [`agent`] | the home side: dial, log in, serve streams from the local application |
-//! | [`telemetry`] | logs, histograms, the figures of the process |
-//! | [`transport`] | byte pipes and what is laid over them: TLS, coalescing, streams, frames, bodies |
-//! | [`access`] | which visitors get to a service |
-//! | [`auth`] | tokens, tickets, and who may log in |
-//! | [`certs`] | the server's certificate and its fingerprint |
-//! | [`config`] | files, environment and flags, resolved with every problem at once |
-//! | [`limits`] | rates per address, permits for what runs at once |
-//! | [`routing`] | from what a visitor asks for to a name, pure |
-//! | [`protocol`] | what crosses the wire, as values and bytes, without I/O |
-//! | [`files`] | small files, written whole |
+//! | [`cli`] | the sub-commands |
+//! | [`sdk`] | serves a tower service of this process through a tunnel |
+//! | [`config`] | `adit check` and the reference of all keys |
+//! | [`server`] | the public side: agents, visitors, the admin port |
+//! | [`agent`] | the home side: dials, logs in, serves streams from backends |
+//! | [`telemetry`] | logs, histograms, process figures, traces |
+//! | [`link`] | sessions and streams between agent and server, and what crosses a stream |
+//! | [`transport`] | sockets, TLS, the PROXY protocol, helpers for HTTP bodies |
+//! | [`access`] | which visitors may use a service |
+//! | [`tenants`] | which clients may log in, and what they own |
+//! | [`auth`] | tokens, tickets, invitations |
+//! | [`certs`] | certificate sources and fingerprints |
+//! | [`limits`] | rates, permits, byte budgets, fair queues |
+//! | [`schema`] | the framework for configuration files |
+//! | [`routing`] | from a request to a name; pure |
+//! | [`protocol`] | the wire format as values and bytes, without I/O |
+//! | [`files`] | atomic writes, locks, watching |
 //! | [`values`] | ids, names, secrets |
 //!
-//! Imports go from the top of this table to its bottom, and the server and the agent never know each other;
-//! `tests/layering.rs` holds us to it.
+//! Imports go downward only, and `server` and `agent` never import each other; `tests/layering` enforces it.
 //!
-//! To follow one request: [`server::public`] accepts the visitor and reads its head, [`routing`] finds the name,
-//! [`server::registry`] the tunnel, [`server::tunnel`] a lane, [`link::mux`] opens the stream; on the other side
-//! [`agent`] takes it to the local application, and the answer comes back the same way, piece by piece.
+//! To follow one request: [`server::ingress`] accepts the visitor and reads the head, [`routing`] finds the name,
+//! [`server::directory`] the tunnel, and [`link::mux`] opens a stream; on the other side [`agent`] passes the request to a
+//! backend, and the response comes back the same way, piece by piece.
 
 pub mod access;
 pub mod agent;

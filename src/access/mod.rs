@@ -7,8 +7,8 @@
 //! - `webhook`: [`Signed`], a signature that the body must bear, and its [`Verifier`]
 //! - `seen`: signatures that were used already
 //!
-//! Nothing here opens a socket or reads a body; the clock is the caller's. This room knows `values`, `protocol`,
-//! `limits` and `auth`.
+//! Nothing here opens a socket or reads a body; the clock is the caller's. This module imports only `values`,
+//! `protocol`, `limits` and `auth`.
 
 mod error;
 mod gate;

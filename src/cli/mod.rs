@@ -1,4 +1,4 @@
-//! The command line: one file for each sub-command. The only room that knows both the server and the agent.
+//! The command line: one file for each sub-command. The only module that knows both the server and the agent.
 
 mod admin;
 mod agent;

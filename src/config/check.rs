@@ -39,7 +39,7 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
-/// How the rooms above look at what the files lead to; nothing is made by looking.
+/// How the server and the agent check what the files refer to, without creating anything.
 #[derive(Clone, Copy)]
 pub struct Looks<'a> {
     /// Reads a clients file, and looks at its hashes.

@@ -3,7 +3,7 @@
 //! [`replace`] writes one so that no reader ever sees half of it; [`Lock`] keeps two processes from making the same
 //! file at once; [`make_folder`] makes the folder for both. All block: they are for start-up and for the command line.
 //! [`Presence`] makes a running process known to others. `owner` sees to it that root leaves nothing behind which the server cannot read, and `links` that nobody leads root to
-//! what is not theirs. [`Watch`] tells when a file has changed, and does not block. No room above is imported.
+//! what is not theirs. [`Watch`] tells when a file has changed, and does not block. This module imports no other.
 
 mod folder;
 mod links;

@@ -15,7 +15,7 @@
 //! - `log_throttle`: [`LogThrottle`], log lines that visitors and agents can cause
 //!
 //! Nothing here does I/O, and only the queue waits: a limit answers at once, and its caller decides what to tell the
-//! visitor. No room above is imported.
+//! visitor. This module imports only `values`.
 
 mod address;
 mod budget;

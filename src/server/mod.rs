@@ -1,9 +1,8 @@
-//! The public side: takes agents in on one port and visitors on another, and brings them together. The operator has a
-//! port of its own (`admin`).
+//! The public side: accepts agents and visitors and connects them. The operator has a port of its own (`admin`).
 //!
-//! [`Server::bind`] opens the listeners, [`Server::run`] serves until it is told to stop and then drains.
-//! An agent's connection goes through [`accept`], [`login`], [`registry`] and [`lane`]; a visitor's request through
-//! [`public`]. [`reload`] takes over another configuration while all of that goes on.
+//! [`Server::bind`] opens the listeners and creates the components, [`Server::run`] serves until it is told to stop and then
+//! drains. Each component is a submodule that owns its fields: [`agents`] (connections of agents), [`ingress`] (visitors),
+//! [`directory`] (where a name is served) and [`lifecycle`] (reload, drain, certificates).
 
 mod admin;
 pub mod agents;

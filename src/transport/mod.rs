@@ -1,10 +1,10 @@
-//! Byte pipes, and what is laid over them: from a TCP socket up to a stream that carries an exchange.
+//! Sockets and what is layered directly on them.
 //!
-//! [`listen`] accepts, [`tls`] encrypts, [`coalesce`] gathers small writes, [`mux`] splits one pipe into streams,
-//! [`framed`] reads and writes the frames of a stream, and [`body`] turns them into HTTP bodies and back.
-//! [`copy`] carries what is no exchange, [`pieces`] writes little ones as one, [`whole`] reads HTTP bodies that end only
-//! when their message has ended, [`delivery`] knows when sent bytes have left, [`streams`] breaks streams of HTTP/2 off,
-//! [`login`] carries the messages that come before the multiplexer, [`silence`] tells when a peer says nothing any more.
+//! - [`listen`]: accepts connections; [`inherited`]: listeners that the service manager has opened
+//! - [`tls`]: TLS for agents, visitors and local applications; [`proxy_protocol`]: the PROXY protocol header
+//! - [`write_vectored`]: writes several buffers with one call
+//! - [`whole`], [`delivery`], [`streams`]: detect incomplete HTTP messages, deliver buffered data before an abort, and
+//!   reset HTTP/2 streams
 
 pub mod delivery;
 pub mod inherited;

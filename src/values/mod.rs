@@ -1,6 +1,6 @@
-//! The small words of the house as types, so that no room passes bare strings around.
+//! Small domain types, so that no module passes bare strings around.
 //!
-//! Each one is checked once, in its constructor, and needs no second look afterwards. This room imports nobody.
+//! Each one is validated once, in its constructor. This module imports no other.
 
 mod address;
 mod clock;
