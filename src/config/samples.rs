@@ -101,7 +101,7 @@ fn the_agent_sample_shows_the_defaults() {
 fn the_clients_sample_lets_nobody_in_until_it_is_in_force() {
     let read = |text| ClientsFile::from_text(Path::new("config/clients.toml"), text).unwrap();
     assert_eq!(read(CLIENTS), ClientsFile::default());
-    assert_eq!(read(&in_force(CLIENTS)).clients["alice"].names.len(), 2);
+    assert_eq!(read(&in_force(CLIENTS)).clients["alice"].names.len(), 3, "two names and a wildcard");
 }
 
 #[test]
