@@ -34,7 +34,7 @@ use crate::agent::routes::Offer;
 use crate::limits::HeldHeads;
 use crate::protocol::login::{Proof, PublicService, Refusal, Refused};
 use crate::schema::Problem;
-use crate::telemetry::STATUS_LOG;
+use crate::telemetry::{STATUS_LOG, check_log_file};
 use crate::transport::tls::{self, TlsError};
 use crate::values::ServerAddress;
 use crate::values::{InstanceId, Secret};
@@ -143,7 +143,9 @@ pub fn check(config: &AgentOptions) -> Vec<Problem> {
         let error = Offer::prepare(0, vec![service.clone()]).err()?;
         Some(problem(format!("services[{at}].ca"), error))
     });
-    server.into_iter().chain(services).collect()
+    let log = check_log_file(&config.log).err();
+    let log = log.map(|error| Problem { key: "log.file".to_owned(), message: error.to_string() });
+    server.into_iter().chain(services).chain(log).collect()
 }
 
 /// What an agent should be from the next occasion on.

@@ -42,7 +42,7 @@ use crate::server::directory::registry::Registry;
 use crate::server::ingress::Door;
 use crate::server::ingress::observe::live_requests::LiveRequests;
 use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate};
-pub use crate::server::lifecycle::check::check;
+pub use crate::server::lifecycle::check::{check, creates_clients_file};
 pub use crate::server::lifecycle::drain::Drained;
 use crate::server::lifecycle::drain::{boxed_until_cut, until_cut};
 use crate::server::lifecycle::fd_budget::Room;

@@ -7,5 +7,6 @@ pub mod draft;
 pub mod edit;
 pub mod entry;
 pub mod file_store;
+pub mod limits;
 pub mod ownership;
 pub mod stamp;

@@ -7,7 +7,7 @@ use dashmap::DashMap;
 
 use crate::limits::{Allowance, ClientUse, Permit};
 use crate::server::Shared;
-use crate::tenants::entry::ClientLimits;
+use crate::tenants::limits::ClientLimits;
 use crate::values::ClientId;
 
 /// How many of `limits.streams` a client may have in any case, as long as any are left.

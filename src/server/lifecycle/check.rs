@@ -5,6 +5,7 @@ use std::path::Path;
 use super::certificate;
 use super::settings::Settings;
 use crate::auth::{AdminToken, TicketKey};
+use crate::certs::authority_fingerprint;
 use crate::schema::Problem;
 use crate::server::options::ServerOptions;
 use crate::telemetry::check_log_file;
@@ -30,6 +31,14 @@ pub fn check(config: &ServerOptions) -> Vec<Problem> {
     add("log.file", check_log_file(&config.log).err().map(|error| error.to_string()));
     add("public.domain_proof", Settings::new(config.clone(), None).err());
     problems
+}
+
+/// Whether a server with this configuration, from `file`, creates its clients file: on the first start, in its usual place.
+/// Later, or in another place, a file that is missing was more likely lost, or is mistyped.
+pub fn creates_clients_file(config: &ServerOptions, file: &Path) -> bool {
+    let tls = &config.tunnel.tls;
+    let is_first_start = || tls.own.is_none() && matches!(authority_fingerprint(&tls.dir), Ok(None));
+    config.clients == file.with_file_name("clients.toml") && !config.clients.exists() && is_first_start()
 }
 
 fn look_at_token(file: &Path) -> Option<String> {
