@@ -3,12 +3,7 @@
 //!     <!-- keys of agent.toml -->
 //!     <!-- keys of agent.toml below services[].rules[] -->
 //!
-//! and a key is in the table that names most of its path. Key, default and bounds are the program's; the last column and the
-//! order of the rows are the document's own.
-
-use std::fs;
-use std::io;
-use std::path::Path;
+//! and a key is in the table that names most of its path. The rows are the program's; their order is the document's own.
 
 use adit::config::{Kind, every_key};
 use adit::schema::KeyReference;
@@ -21,49 +16,35 @@ const HEAD: [&str; 2] = ["| key | default | bounds | what |", "| --- | --- | ---
 /// The keys of each file, as the program has them.
 pub(crate) type Keys = Vec<(&'static str, Vec<KeyReference>)>;
 
-/// Reads the samples below `top`, and asks the program for the facts of every key in them.
-pub(crate) fn keys(top: &Path) -> io::Result<Keys> {
-    let files = [("server.toml", Kind::Server), ("agent.toml", Kind::Agent), ("clients.toml", Kind::Clients)];
-    let facts = |(file, kind)| {
-        let sample = fs::read_to_string(top.join("config").join(file))?;
-        Ok((file, every_key(kind, &sample).map_err(|errors| io::Error::other(errors.to_string()))?))
-    };
-    files.into_iter().map(facts).collect()
+/// Returns every key of each file.
+pub(crate) fn keys() -> Keys {
+    [("server.toml", Kind::Server), ("agent.toml", Kind::Agent), ("clients.toml", Kind::Clients)]
+        .map(|(file, kind)| (file, every_key(kind)))
+        .into()
 }
 
-/// A document with its tables brought up to date.
-pub(crate) struct Rewritten {
-    /// All of it.
-    pub(crate) text: String,
-    /// The keys whose last column is empty.
-    pub(crate) unexplained: Vec<String>,
-}
-
-/// Brings the tables in `text` up to date.
-pub(crate) fn rewrite(text: &str, keys: &Keys) -> Rewritten {
+/// Returns `text` with its tables brought up to date.
+pub(crate) fn rewrite(text: &str, keys: &Keys) -> String {
     let marks: Vec<(&str, &str)> = text.lines().filter_map(mark).collect();
-    let mut rewritten = Rewritten { text: String::new(), unexplained: Vec::new() };
+    let mut rewritten = String::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        rewritten.text += &format!("{line}\n");
+        rewritten += &format!("{line}\n");
         let Some((file, below)) = mark(line) else { continue };
         while lines.next_if(|line| line.is_empty()).is_some() {}
         let mut rows = Vec::new();
         while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
-            rows.extend(key_and_last(row));
+            rows.extend(name_of(row));
         }
         let others: Vec<&str> = marks.iter().filter(|mark| mark.0 == file).map(|mark| mark.1).collect();
         let all = keys.iter().filter(|(name, _)| *name == file).flat_map(|(_, keys)| keys);
         let own: Vec<(&str, &KeyReference)> =
             all.filter(|key| place(&key.path, &others) == below).map(|key| (name_in(key, below), key)).collect();
-        rewritten.text += &format!("\n{}\n", HEAD.join("\n"));
+        rewritten += &format!("\n{}\n", HEAD.join("\n"));
         for (name, key) in in_order(&own, &rows) {
-            let what = rows.iter().find(|(row, _)| *row == name).map_or("", |(_, what)| what.as_str());
-            if what.is_empty() {
-                rewritten.unexplained.push(key.path.clone());
-            }
-            let cells = [&format!("`{name}`"), &key.default, &key.bounds, what].map(|cell| cell.replace('|', "\\|"));
-            rewritten.text += &format!("| {} |\n", cells.join(" | ")).replace("|  |", "| |");
+            let cells = [&format!("`{name}`"), &key.default, &key.bounds, &key.meaning];
+            let cells = cells.map(|cell| cell.replace('|', "\\|"));
+            rewritten += &format!("| {} |\n", cells.join(" | "));
         }
     }
     rewritten
@@ -75,13 +56,9 @@ fn mark(line: &str) -> Option<(&str, &str)> {
     Some(whose.split_once(" below ").unwrap_or((whose, "")))
 }
 
-/// The key in a row's first cell, and its last cell.
-fn key_and_last(row: &str) -> Option<(String, String)> {
-    const NO_END: &str = "\0";
-    let row = row.replace("\\|", NO_END);
-    let (first, rest) = row.strip_prefix('|')?.strip_suffix('|')?.split_once('|')?;
-    let key = first.trim().strip_prefix('`')?.strip_suffix('`')?;
-    Some((key.to_owned(), rest.rsplit('|').next()?.trim().replace(NO_END, "|")))
+/// The key in a row's first cell.
+fn name_of(row: &str) -> Option<&str> {
+    row.strip_prefix('|')?.split('|').next()?.trim().strip_prefix('`')?.strip_suffix('`')
 }
 
 /// The longest of `tables` that `path` is below.
@@ -96,8 +73,8 @@ fn name_in<'k>(key: &'k KeyReference, table: &str) -> &'k str {
 }
 
 /// The keys in the order of the rows that are there; each new one comes behind its predecessor in the program.
-fn in_order<'k>(keys: &[(&'k str, &'k KeyReference)], rows: &[(String, String)]) -> Vec<(&'k str, &'k KeyReference)> {
-    let there = |name: &str| rows.iter().position(|(row, _)| *row == name);
+fn in_order<'k>(keys: &[(&'k str, &'k KeyReference)], rows: &[&str]) -> Vec<(&'k str, &'k KeyReference)> {
+    let there = |name: &str| rows.iter().position(|row| *row == name);
     let mut ordered: Vec<_> = keys.iter().filter(|(name, _)| there(name).is_some()).copied().collect();
     ordered.sort_by_key(|(name, _)| there(name));
     for (at, new) in keys.iter().enumerate().filter(|(_, (name, _))| there(name).is_none()) {

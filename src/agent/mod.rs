@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::options::AgentOptions;
 use crate::limits::HeldHeads;
 use crate::schema::Problem;
+use crate::telemetry::check_log_file;
 use crate::transport::tls::{self, TlsError};
 use crate::values::{InstanceId, Name};
 use backend::in_process::InProcessServices;
@@ -60,7 +61,9 @@ pub fn check(config: &AgentOptions) -> Vec<Problem> {
         let error = Offer::prepare(0, vec![service.clone()]).err()?;
         Some(problem(format!("services[{at}].ca"), error))
     });
-    server.into_iter().chain(services).collect()
+    let log = check_log_file(&config.log).err();
+    let log = log.map(|error| Problem { key: "log.file".to_owned(), message: error.to_string() });
+    server.into_iter().chain(services).chain(log).collect()
 }
 
 /// An agent. It does nothing until it runs.

@@ -16,8 +16,8 @@ use tokio_util::task::TaskTracker;
 use super::runtime::Hangups;
 use super::server_file::{flags, setting};
 use super::{Failure, manager, runtime};
-use crate::certs::authority_fingerprint;
 use crate::server::Server;
+use crate::server::creates_clients_file;
 use crate::server::lifecycle::certificate::Origin;
 use crate::server::options::{
     DEFAULT_SERVER_FILE, PublicOptions, ServerOptions, open_admin_warning, shared_origin_warning,
@@ -96,18 +96,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
 /// Who may log in. At the very first start the clients file is begun.
 fn clients_of(config: &ServerOptions, file: Option<&Path>) -> Result<ClientsFile, Failure> {
-    if begins_clients(config, file.unwrap_or(Path::new(DEFAULT_SERVER_FILE))) {
+    if creates_clients_file(config, file.unwrap_or(Path::new(DEFAULT_SERVER_FILE))) {
         create_clients_file(&config.clients)?;
     }
     Ok(load_clients(&config.clients)?)
-}
-
-/// Whether a server with this configuration, from `file`, begins its clients file: with nothing made yet, in its usual
-/// place. Later, or in another place, one that is not there was more likely lost, or is mistyped.
-pub(super) fn begins_clients(config: &ServerOptions, file: &Path) -> bool {
-    let tls = &config.tunnel.tls;
-    let is_first_start = || tls.own.is_none() && matches!(authority_fingerprint(&tls.dir), Ok(None));
-    config.clients == file.with_file_name("clients.toml") && !config.clients.exists() && is_first_start()
 }
 
 /// Invitations that can still be used.

@@ -1,13 +1,18 @@
 //! `adit check FILE`: which of the three files is it, and is it right?
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use toml_edit::Item;
 
-use crate::agent::options::{self as agent, AgentOptions, SavedLogin};
+use super::reference::every_key;
+use crate::agent::options::{AgentOptions, SavedLogin};
 use crate::schema::{ConfigErrors, Environment, FileText, Flags, Problem, check_syntax};
-use crate::server::options::{self as server, ServerOptions, open_admin_warning, shared_origin_warning};
-use crate::tenants::entry::{self, ClientsFile};
+use crate::server::options::{ServerOptions, open_admin_warning, shared_origin_warning};
+use crate::tenants::entry::ClientsFile;
+use crate::tenants::file_store::edit_file::dry_run_create;
+use crate::tenants::file_store::load_clients;
+use crate::{agent, server};
 
 /// What a configuration file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,91 +44,108 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
-/// How the server and the agent check what the files refer to, without creating anything.
-#[derive(Clone, Copy)]
-pub struct Looks<'a> {
-    /// Reads a clients file, and looks at its hashes.
-    pub clients: &'a dyn Fn(&Path) -> Result<ClientsFile, ConfigErrors>,
-    /// The same for the one that a server with this configuration, from a file of this name, would use.
-    pub clients_of: &'a dyn Fn(&ServerOptions, &Path) -> Result<ClientsFile, ConfigErrors>,
-    /// What would keep a server with this configuration from starting.
-    pub server: &'a dyn Fn(&ServerOptions) -> Vec<Problem>,
-    /// What would keep an agent with this configuration from starting.
-    pub agent: &'a dyn Fn(&AgentOptions) -> Vec<Problem>,
-}
-
-/// Validates the file at `path` wholly, with the process's environment over it and a kept login under it, as it would be
-/// in use, and looks at what it names.
+/// Validates the file at `path` as it would be used, with the process's environment above it and a saved login below it,
+/// and the files that it names. Creates nothing. Must be called on a tokio runtime.
 ///
-/// A server file brings the clients file it names along.
+/// With a server file, it validates the clients file that the server would use.
 ///
 /// # Errors
-/// Everything that is wrong, at once; or that nothing tells which kind of file it is.
-pub fn check(path: &Path, looks: &Looks<'_>) -> Result<Checked, ConfigErrors> {
-    check_over(path, &Environment::of_process(), SavedLogin::folder().as_deref(), looks)
+/// Everything that is wrong, at once; or that the kind of the file cannot be determined.
+pub fn check(path: &Path) -> Result<Checked, ConfigErrors> {
+    check_over(path, &Environment::of_process(), SavedLogin::folder().as_deref(), Scope::NamedFiles)
 }
 
-/// Like [`check`], with an environment of the caller's choice, without a kept login, and without a look at files that are
-/// named, but for a clients file that is there.
+/// Like [`check`], with an environment of the caller's choice, without a saved login, and without the files that are
+/// named, except for a clients file that exists.
 ///
 /// # Errors
 /// As [`check`].
 pub fn check_with(path: &Path, environment: &Environment) -> Result<Checked, ConfigErrors> {
-    let clients = |path: &Path| if path.exists() { ClientsFile::load(path) } else { Ok(ClientsFile::default()) };
-    let clients_of = |server: &ServerOptions, _: &Path| clients(&server.clients);
-    let looks = Looks { clients: &clients, clients_of: &clients_of, server: &|_| Vec::new(), agent: &|_| Vec::new() };
-    check_over(path, environment, None, &looks)
+    check_over(path, environment, None, Scope::Text)
+}
+
+/// What is checked beside the configuration itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// The files that it names.
+    NamedFiles,
+    /// A clients file that exists, without its hashes.
+    Text,
 }
 
 fn check_over(
     path: &Path,
     environment: &Environment,
     saved: Option<&Path>,
-    looks: &Looks<'_>,
+    scope: Scope,
 ) -> Result<Checked, ConfigErrors> {
     let file = FileText::read(path, "name a server, agent or clients file")?;
     let kind = kind(&file)?;
     let mut warnings = Vec::new();
     match kind {
-        Kind::Server => warnings.extend(check_server(&file, environment, looks)?),
+        Kind::Server => warnings.extend(check_server(&file, environment, scope)?),
         Kind::Agent => {
-            let agent = AgentOptions::from_file(&file, environment, &Flags::new(), saved)?;
-            right(&file, (looks.agent)(&agent))?;
+            let options = AgentOptions::from_file(&file, environment, &Flags::new(), saved)?;
+            if scope == Scope::NamedFiles {
+                none(&file, agent::check(&options))?;
+            }
         }
-        Kind::Clients => drop((looks.clients)(path)?),
+        Kind::Clients => drop(clients(path, scope)?),
     }
     Ok(Checked { kind, warnings })
 }
 
-fn right(file: &FileText, problems: Vec<Problem>) -> Result<(), ConfigErrors> {
+fn none(file: &FileText, problems: Vec<Problem>) -> Result<(), ConfigErrors> {
     if problems.is_empty() { Ok(()) } else { Err(ConfigErrors { file: Some(file.path.clone()), problems }) }
 }
 
-fn check_server(file: &FileText, environment: &Environment, looks: &Looks<'_>) -> Result<Vec<String>, ConfigErrors> {
-    // With mistakes in the file, what it names is still looked at, so that nothing comes to light only later.
-    let (server, mut problems) = ServerOptions::draft(file, environment)?;
-    problems.extend((looks.server)(&server));
-    let clients = (looks.clients_of)(&server, &file.path).map_err(|errors| {
-        problems.extend(errors.problems.into_iter().map(|problem| Problem {
-            key: "clients".to_owned(),
-            message: format!("{}: {problem}", server.clients.display()),
-        }));
-    });
-    right(file, problems)?;
-    let shared_origin = clients.ok().and_then(|clients| shared_origin_warning(&server, &clients));
-    Ok(shared_origin.into_iter().chain(open_admin_warning(&server)).collect())
+fn clients(path: &Path, scope: Scope) -> Result<ClientsFile, ConfigErrors> {
+    match scope {
+        Scope::NamedFiles => load_clients(path),
+        Scope::Text if path.exists() => ClientsFile::load(path),
+        Scope::Text => Ok(ClientsFile::default()),
+    }
 }
 
-/// The kind whose keys the file has most of; without a winner, the kind its name tells.
+fn check_server(file: &FileText, environment: &Environment, scope: Scope) -> Result<Vec<String>, ConfigErrors> {
+    // Files that are named are checked even if there are mistakes in this one, so that all come at once.
+    let (options, mut problems) = ServerOptions::draft(file, environment)?;
+    let clients = match scope {
+        Scope::NamedFiles => {
+            problems.extend(server::check(&options));
+            // One that the server would create, and may, is as good as there.
+            match server::creates_clients_file(&options, &file.path) {
+                true => dry_run_create(&options.clients).map(|()| ClientsFile::default()),
+                false => clients(&options.clients, scope),
+            }
+        }
+        Scope::Text => clients(&options.clients, scope),
+    };
+    let clients = clients.map_err(|errors| {
+        problems.extend(errors.problems.into_iter().map(|problem| Problem {
+            key: "clients".to_owned(),
+            message: format!("{}: {problem}", options.clients.display()),
+        }));
+    });
+    none(file, problems)?;
+    let shared_origin = clients.ok().and_then(|clients| shared_origin_warning(&options, &clients));
+    Ok(shared_origin.into_iter().chain(open_admin_warning(&options)).collect())
+}
+
+/// Returns the kind whose keys the file has most of; on a tie, the kind that its name says.
 fn kind(file: &FileText) -> Result<Kind, ConfigErrors> {
     let document = check_syntax(file)?;
     let keys: Vec<&str> = document.iter().map(|(key, _)| key).filter(|key| *key != "log").collect();
     let clients_key = document.get("clients");
-    let count = |known: &[&str]| keys.iter().filter(|key| known.contains(key)).count();
+    let count = |kind| {
+        let paths = every_key(kind);
+        let known: BTreeSet<_> = paths.iter().filter_map(|key| key.path.split(['.', '[']).next()).collect();
+        keys.iter().filter(|key| known.contains(*key)).count()
+    };
     let counts = [
-        (Kind::Server, if clients_key.is_some_and(Item::is_table_like) { 0 } else { count(server::TOP_LEVEL) }),
-        (Kind::Agent, count(agent::TOP_LEVEL)),
-        (Kind::Clients, if clients_key.is_none_or(Item::is_table_like) { count(entry::TOP_LEVEL) } else { 0 }),
+        (Kind::Server, if clients_key.is_some_and(Item::is_table_like) { 0 } else { count(Kind::Server) }),
+        (Kind::Agent, count(Kind::Agent)),
+        (Kind::Clients, if clients_key.is_none_or(Item::is_table_like) { count(Kind::Clients) } else { 0 }),
     ];
     let most = counts.iter().map(|(_, count)| *count).max().unwrap_or_default();
     let mut winners = counts.iter().filter(|(_, count)| *count == most && most > 0);

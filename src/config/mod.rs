@@ -10,5 +10,5 @@ mod reference;
 #[cfg(test)]
 mod samples;
 
-pub use check::{Checked, Kind, Looks, check, check_with};
+pub use check::{Checked, Kind, check, check_with};
 pub use reference::every_key;

@@ -42,7 +42,7 @@ use crate::server::ingress::{Entrypoint, Ingress, PublicPorts};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate, Sources};
 use crate::server::lifecycle::check::TICKET_KEY;
-pub use crate::server::lifecycle::check::check;
+pub use crate::server::lifecycle::check::{check, creates_clients_file};
 pub use crate::server::lifecycle::drain::Drained;
 use crate::server::lifecycle::fd_budget::FdBudget;
 pub use crate::server::lifecycle::fd_budget::connections_within;

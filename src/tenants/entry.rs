@@ -5,7 +5,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,18 +14,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::values::{ClientId, Domain, Fingerprint};
 
-use crate::schema::ConfigErrors;
-use crate::schema::{Entry, Report, Table};
-use crate::schema::{FileText, file_layer};
+use crate::schema::{ConfigErrors, Entry, FileText, Key, Report, Section as _, Table, file_layer, key};
 use crate::tenants::claim::{Claim, default_names};
+use crate::tenants::limits::ClientLimits;
 use crate::tenants::list_change::ListItem as _;
-
-/// The sections and keys at the top of the file.
-pub(crate) const TOP_LEVEL: &[&str] = &["clients", "invites"];
-
-/// The most a client's own limits may be.
-const MOST_REQUESTS: usize = 1_000_000_000;
-const MOST_STREAMS: usize = 1_000_000;
 
 /// Every client and every invitation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,17 +54,6 @@ pub struct PreviousToken {
     pub token_hash: Arc<str>,
     /// When it expires.
     pub until: Timestamp,
-}
-
-/// Limits of one client, over all its tunnels. What is `None` is as the server's configuration says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ClientLimits {
-    /// Requests a second in the long run.
-    pub requests_per_second: Option<NonZeroU32>,
-    /// Requests at once before that rate counts; only together with it.
-    pub burst: Option<NonZeroU32>,
-    /// Requests being served at once.
-    pub streams: Option<usize>,
 }
 
 /// An invitation: its code can be exchanged for a new client, once.
@@ -191,21 +171,19 @@ pub(crate) fn read(path: &Path) -> Result<FileText, ConfigErrors> {
 pub(crate) fn resolve(mut root: Table<'_>) -> ClientsFile {
     let report = root.report();
     let mut file = ClientsFile::default();
-    let mut clients = root.section("clients");
-    for key in clients.names("ID") {
-        let id = ClientId::new(&key).map_err(|error| report.problem(clients.key(&key), error.to_string())).ok();
-        let Some(section) = clients.take(&key).and_then(Entry::table) else { continue };
+    for (key, section) in root.section("clients").named_sections("ID") {
+        let id = ClientId::new(&key).map_err(|error| report.problem(format!("clients.{key}"), error.to_string())).ok();
         let entry = client(section, id.as_ref());
         file.clients.extend(id.map(|id| (id, entry)));
     }
-    let mut invites = root.section("invites");
-    for key in invites.names("KEY") {
-        let Some(section) = invites.take(&key).and_then(Entry::table) else { continue };
+    for (key, section) in root.section("invites").named_sections("KEY") {
         let entry = invite(section);
         if entry.code_hash != UNKNOWN && invite_key(&entry.code_hash) != key {
             let right = invite_key(&entry.code_hash);
-            report
-                .problem(invites.key(&key), format!("must be called {right}, after the first digits of its code_hash"));
+            report.problem(
+                format!("invites.{key}"),
+                format!("must be called {right}, after the first digits of its code_hash"),
+            );
         }
         file.invites.insert(key, entry);
     }
@@ -215,39 +193,50 @@ pub(crate) fn resolve(mut root: Table<'_>) -> ClientsFile {
 
 /// Reads a client. After a problem the entry is incomplete, but what it owns can still be compared with others.
 fn client(mut table: Table<'_>, id: Option<&ClientId>) -> ClientEntry {
-    let token_hash = token_hash(&mut table);
-    let previous = table.take("previous").and_then(Entry::table).and_then(previous);
-    let names = names(&mut table, id);
-    let domains = table.within("domains; `*.` before one is every host below").list("domains", Domain::new);
-    let domains = domains.unwrap_or_default();
-    let tcp_ports =
-        table.within("ports, and ranges of them").take("tcp_ports").and_then(Entry::list).unwrap_or_default();
-    let tcp_ports = tcp_ports.into_iter().filter_map(|entry| entry.parse_or_number(RangeInclusive::parse)).collect();
-    let expires = table.by_default("never").within(MOMENT).parse("expires", moment);
-    let limits = limits(table.section("limits"));
+    let token_hash = token_hash(&mut table, "The argon2id hash of the token.");
+    let previous = table.take("previous", &key::any("").of_section()).and_then(Entry::table).and_then(previous);
+    let doc = "The names that the client may claim; no name belongs to two clients. `\"*.alice\"` lets its service `alice` \
+               answer for every host below that name, too; `\"alice\"` itself has to be listed beside it.";
+    let names = names(&mut table, id, doc);
+    let domains = key::list("domains; `*.` before one is every host below", Domain::new).doc(
+        "The client's own domains, `[\"blog.alice.example\", \"*.alice.example\"]`; `*.` is every host below, at any depth. \
+         None belongs to two clients, and none is below another client's `*.`.",
+    );
+    let domains = table.get("domains", domains);
+    let tcp_ports = Key::new("ports, and ranges of them", |entry| {
+        Some(entry.list()?.into_iter().filter_map(|entry| entry.parse_or_number(RangeInclusive::parse)).collect())
+    });
+    let tcp_ports = tcp_ports.or("none", Vec::new()).doc(
+        "Ranges and single ports, `[\"20000-20010\", 25565]`, for the client's `tcp` services; none belongs to two clients.",
+    );
+    let tcp_ports = table.get("tcp_ports", tcp_ports);
+    let expires = key::text(MOMENT, moment).without("never");
+    let expires = table.get("expires", expires.doc("When the client's logins end: `2027-01-01T00:00:00Z`."));
+    let limits = ClientLimits::read(&mut table.section("limits"));
     let token_hash = token_hash.unwrap_or_default();
     ClientEntry { token_hash, previous, names, domains, tcp_ports, expires, limits }
 }
 
-fn token_hash(table: &mut Table<'_>) -> Option<Arc<str>> {
+fn token_hash(table: &mut Table<'_>, doc: &'static str) -> Option<Arc<str>> {
     let advice = "it is what `adit token new` writes and starts with $argon2id$; the token itself does not belong here";
-    let hash = required(table.within("`$argon2id$…`"), "token_hash", advice)?;
-    hash.parse(|text| match text.starts_with("$argon2id$") {
+    let hash = key::text("`$argon2id$…`", move |text| match text.starts_with("$argon2id$") {
         true => Ok(text.into()),
         false => Err(format!("is not an argon2id hash; {advice}")),
-    })
+    });
+    table.get("token_hash", hash.required(advice).doc(doc))
 }
 
 fn previous(mut table: Table<'_>) -> Option<PreviousToken> {
-    let token_hash = token_hash(&mut table);
-    let until =
-        required(table.within(MOMENT), "until", "until when does the previous token hold? 2027-01-01T00:00:00Z");
-    Some(PreviousToken { token_hash: token_hash?, until: until?.parse(moment)? })
+    let doc = "The hash of the token before that, which `adit token rotate` keeps valid for a while.";
+    let token_hash = token_hash(&mut table, doc);
+    let until = key::text(MOMENT, moment).required("until when does the previous token hold? 2027-01-01T00:00:00Z");
+    let until = table.get("until", until.doc("When the previous token stops working."));
+    Some(PreviousToken { token_hash: token_hash?, until: until? })
 }
 
-fn names(table: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Claim> {
-    table.by_default("`[\"ID\"]`").within("at least one; `*.` before one is every host below");
-    let Some(entries) = table.take("names").map(Entry::list) else {
+fn names(table: &mut Table<'_>, id: Option<&ClientId>, doc: &'static str) -> Vec<Claim> {
+    let key = key::any("at least one; `*.` before one is every host below").without("`[\"ID\"]`").doc(doc);
+    let Some(entries) = table.take("names", &key).map(Entry::list) else {
         return id.map(default_names).unwrap_or_default();
     };
     if entries.as_ref().is_some_and(Vec::is_empty) {
@@ -259,48 +248,30 @@ fn names(table: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Claim> {
     names
 }
 
-pub(crate) fn limits(mut table: Table<'_>) -> ClientLimits {
-    let positive = |number: Option<usize>| number.and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?));
-    let requests_per_second = positive(table.some_number("requests_per_second", 1..=MOST_REQUESTS));
-    table.by_default("a second's worth").within(", only beside `requests_per_second`");
-    let burst = positive(table.some_number("burst", 1..=MOST_REQUESTS));
-    let streams = table.some_number("streams", 1..=MOST_STREAMS);
-    if burst.is_some() && requests_per_second.is_none() {
-        let message = "needs requests_per_second beside it: it is what may come at once before that rate counts";
-        table.report().problem(table.key("burst"), message);
-    }
-    ClientLimits { requests_per_second, burst, streams }
-}
-
 /// Stands for a code_hash that could not be read.
 const UNKNOWN: Fingerprint = Fingerprint([0; 32]);
 
 /// Reads an invitation; incomplete after a problem, like [`client`].
 fn invite(mut table: Table<'_>) -> InviteEntry {
-    table.within("`sha256:` and 64 digits");
-    let hash = required(&mut table, "code_hash", "`adit token invite` writes it: sha256: and 64 hexadecimal digits");
     let read = |text: &str| text.parse().map_err(|_| "is not `sha256:` and 64 hexadecimal digits");
-    let code_hash = hash.and_then(|entry| entry.parse(read)).unwrap_or(UNKNOWN);
-    let [has_id, has_names] = ["id", "names"].map(|wanted| table.keys().iter().any(|key| key == wanted));
-    let id = table.by_default("whoever has the code chooses").within("an id").parse("id", ClientId::new);
-    let mut names = names(&mut table, id.as_ref());
+    let hash = key::text("`sha256:` and 64 digits", read)
+        .required("`adit token invite` writes it: sha256: and 64 hexadecimal digits")
+        .doc("The SHA-256 of an invitation's code. `KEY` is the first 8 of its digits.");
+    let code_hash = table.get("code_hash", hash).unwrap_or(UNKNOWN);
+    let [has_id, has_names] = ["id", "names"].map(|key| table.has(key));
+    let id = key::text("an id", ClientId::new).without("the new client chooses");
+    let id =
+        table.get("id", id.doc("The client that is invited. It is not a client yet, and has no other invitation."));
+    let doc = "The names that the new client may claim, as above. Requires `id`.";
+    let mut names = names(&mut table, id.as_ref(), doc);
     if has_names && !has_id {
         let message = "needs an id beside it: whoever chooses an id may claim that and nothing else";
         table.report().problem(table.key("names"), message);
         names.clear();
     }
-    let expires =
-        required(table.within(MOMENT), "expires", "until when does the invitation hold? 2027-01-01T00:00:00Z");
-    let expires = expires.and_then(|entry| entry.parse(moment)).unwrap_or(Timestamp::MAX);
+    let expires = key::text(MOMENT, moment).required("until when does the invitation hold? 2027-01-01T00:00:00Z");
+    let expires = table.get("expires", expires.doc("When the code stops working.")).unwrap_or(Timestamp::MAX);
     InviteEntry { code_hash, id, names, expires }
-}
-
-fn required<'r>(table: &mut Table<'r>, key: &str, advice: &str) -> Option<Entry<'r>> {
-    let entry = table.by_default("required").take(key);
-    if entry.is_none() {
-        table.report().problem(table.key(key), format!("is missing; {advice}"));
-    }
-    entry
 }
 
 /// What [`moment`] reads.

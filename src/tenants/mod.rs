@@ -14,6 +14,7 @@ pub mod edit_error;
 pub mod entry;
 pub mod entry_request;
 pub mod file_store;
+pub mod limits;
 pub mod list_change;
 pub mod ownership;
 pub mod store;

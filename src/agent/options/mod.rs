@@ -6,37 +6,22 @@ mod local_url;
 mod saved_login;
 mod secret_file;
 mod service;
+mod token;
 
 pub use local_url::{LocalScheme, LocalUrl, Place};
 pub use saved_login::SavedLogin;
 pub use service::{HeaderCondition, HeaderRules, HostHeader, ProxyProtocol, Rule, Service};
 
 use crate::schema::{
-    ConfigErrors, Entry, Environment, FileText, Flags, Origin, Problem, Report, TOKEN_VARIABLE, Table, merge,
+    ConfigErrors, Entry, Environment, FileText, Flags, Key, Problem, Report, TOKEN_VARIABLE, Table, key, merge,
 };
-use crate::telemetry::options::{self as log, LogOptions};
+use crate::telemetry::options::LogOptions;
 use crate::transport::tls::Trust;
 use crate::values::{ClientId, Secret, ServerAddress};
+use token::FoundToken;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_AGENT_FILE: &str = "config/agent.toml";
-
-/// More than any token has, and less than would not fit a login, in bytes.
-const MAX_TOKEN: usize = 1024;
-
-/// The sections and keys at the top of the file.
-pub(crate) const TOP_LEVEL: &[&str] = &[
-    "ca",
-    "client_id",
-    "exit_when_replaced",
-    "fingerprint",
-    "log",
-    "max_streams",
-    "servers",
-    "services",
-    "token",
-    "token_file",
-];
 
 /// Everything an agent needs to know.
 #[derive(Debug, Clone)]
@@ -99,7 +84,12 @@ impl AgentOptions {
     /// Everything else that is wrong, at once.
     pub fn load_awaiting_token(file: Option<&Path>, flags: &Flags) -> Result<Self, ConfigErrors> {
         let saved = SavedLogin::folder();
-        from_layers(Some(&read_file(file)?), &Environment::of_process(), flags, (saved.as_deref(), TokenFile::MayCome))
+        from_layers(
+            Some(&read_file(file)?),
+            &Environment::of_process(),
+            flags,
+            Beside { saved: saved.as_deref(), token_file: TokenFile::MayCome },
+        )
     }
 
     /// Like [`AgentOptions::load`], with an environment of the caller's choice, and the folder of a kept login.
@@ -112,7 +102,7 @@ impl AgentOptions {
         flags: &Flags,
         saved: Option<&Path>,
     ) -> Result<Self, ConfigErrors> {
-        from_layers(Some(&read_file(file)?), environment, flags, (saved, TokenFile::MustBeThere))
+        from_layers(Some(&read_file(file)?), environment, flags, Beside::saved(saved))
     }
 
     /// Like [`AgentOptions::load`], without a file.
@@ -121,7 +111,7 @@ impl AgentOptions {
     /// Everything that is wrong, at once.
     pub fn from_command_line(flags: &Flags) -> Result<Self, ConfigErrors> {
         let saved = SavedLogin::folder();
-        from_layers(None, &Environment::of_process(), flags, (saved.as_deref(), TokenFile::MustBeThere))
+        from_layers(None, &Environment::of_process(), flags, Beside::saved(saved.as_deref()))
     }
 
     /// Resolves environment and flags alone, without a file or a kept login.
@@ -129,7 +119,7 @@ impl AgentOptions {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn from_flags(environment: &Environment, flags: &Flags) -> Result<Self, ConfigErrors> {
-        from_layers(None, environment, flags, (None, TokenFile::MustBeThere))
+        from_layers(None, environment, flags, Beside::saved(None))
     }
 
     /// Resolves `text` as if it had been read from `file`. Only files that hold secrets are read from the disk.
@@ -146,7 +136,20 @@ impl AgentOptions {
         flags: &Flags,
         saved: Option<&Path>,
     ) -> Result<Self, ConfigErrors> {
-        from_layers(Some(file), environment, flags, (saved, TokenFile::MustBeThere))
+        from_layers(Some(file), environment, flags, Beside::saved(saved))
+    }
+}
+
+/// What an agent reads beside its configuration.
+struct Beside<'a> {
+    /// The folder of a saved login, if that may be used.
+    saved: Option<&'a Path>,
+    token_file: TokenFile,
+}
+
+impl<'a> Beside<'a> {
+    fn saved(saved: Option<&'a Path>) -> Self {
+        Self { saved, token_file: TokenFile::MustBeThere }
     }
 }
 
@@ -166,16 +169,16 @@ fn from_layers(
     file: Option<&FileText>,
     environment: &Environment,
     flags: &Flags,
-    (saved, token_file): (Option<&Path>, TokenFile),
+    beside: Beside<'_>,
 ) -> Result<AgentOptions, ConfigErrors> {
     let values = merge(file, environment, flags)?;
     let path = file.map(|file| file.path.as_path());
     let base = path.and_then(Path::parent).unwrap_or(Path::new(""));
-    let report = match token_file {
+    let report = match beside.token_file {
         TokenFile::MustBeThere => Report::new(path, base),
         TokenFile::MayCome => Report::new(path, base).deferring(),
     };
-    let (saved, broken) = match saved.map(SavedLogin::read) {
+    let (saved, broken) = match beside.saved.map(SavedLogin::read) {
         Some(Ok(saved)) => (saved, None),
         Some(Err(broken)) => (None, Some(broken)),
         None => (None, None),
@@ -192,9 +195,6 @@ fn from_layers(
         errors
     })
 }
-
-/// A token, and the file it was read from.
-type FoundToken = (Secret, Option<PathBuf>);
 
 /// What of a login was given, for each of its parts: nothing, or what came of it.
 struct Given {
@@ -216,25 +216,53 @@ impl Given {
     }
 }
 
+/// Reads the whole file. `saved` fills in what is missing of a login.
 pub(crate) fn resolve(
     mut root: Table<'_>,
     token_variable: Option<&str>,
     saved: Option<&SavedLogin>,
 ) -> Option<AgentOptions> {
-    let report = root.report();
+    let Login { servers, client_id, token, token_is_saved, trust } = login(&mut root, token_variable, saved);
+    let (token, token_file) = token.unzip();
+    let services = service::resolve_all(&mut root, client_id.as_ref());
+    let most = key::number(4_096, 1..=100_000);
+    let max_streams = root.get("max_streams", most.doc("Requests served at once."));
+    let exit = key::boolean(false).doc(
+        "Whether the agent exits with code 77, instead of standing by, when an agent of the same client that was started \
+         later has all of its names ([operate.md](operate.md#13-several-agents-of-one-tenant)). `--exit-when-replaced`",
+    );
+    let exit_when_replaced = root.get("exit_when_replaced", exit);
+    let log = LogOptions::read_for_agent(&mut root.section("log"));
+    Some(AgentOptions {
+        servers: servers?,
+        client_id: client_id?,
+        token: token?,
+        token_is_saved,
+        awaited: None,
+        token_file: token_file.flatten(),
+        trust,
+        services,
+        max_streams,
+        exit_when_replaced,
+        log,
+    })
+}
+
+/// A login, with what a saved one has filled in. `None`: missing or wrong, which was reported.
+struct Login {
+    servers: Option<Vec<ServerAddress>>,
+    client_id: Option<ClientId>,
+    token: Option<FoundToken>,
+    token_is_saved: bool,
+    trust: Trust,
+}
+
+fn login(root: &mut Table<'_>, token_variable: Option<&str>, saved: Option<&SavedLogin>) -> Login {
     let given = Given {
-        servers: root
-            .by_default("required, or a saved login")
-            .within("at least one: `host`, `host:port` or `[v6]:port`")
-            .take("servers")
-            .map(servers),
-        client_id: root
-            .by_default("required, or a saved login")
-            .within("an id")
-            .take("client_id")
-            .map(|entry| entry.parse(ClientId::new)),
-        token: token(&mut root, token_variable),
-        trust: trust(&mut root),
+        servers: root.take("servers", &servers_key()).map(servers),
+        client_id: root.take("client_id", &client_id_key()).map(|entry| entry.parse(ClientId::new)),
+        token: token::read(root, token_variable),
+        trust: trust(root),
     };
     let fits = saved.filter(|saved| given.may_be_completed_by(saved));
     let unfit = match saved.filter(|_| fits.is_none()) {
@@ -257,30 +285,21 @@ pub(crate) fn resolve(
         ("token", token.is_some(), "give --token, ADIT_TOKEN or token_file"),
     ] {
         if !is_there {
-            report.problem(key, format!("is missing; {advice}{unfit}"));
+            root.problem(key, format!("is missing; {advice}{unfit}"));
         }
     }
     let trust = given.trust.or(fits.map(|saved| saved.trust.clone())).unwrap_or(Trust::System);
-    let (client_id, (token, token_file)) = (client_id.flatten(), token.flatten().unzip());
-    let services = service::resolve_all(&mut root, client_id.as_ref());
-    let max_streams = root.number("max_streams", 4_096, 1..=100_000);
-    let exit_when_replaced = root.boolean("exit_when_replaced", false);
-    let log = log::resolve_agent(root.section("log"));
-    let token_file = token_file.flatten();
-    let (servers, client_id, token) = (servers?, client_id?, token?);
-    Some(AgentOptions {
-        servers,
-        client_id,
-        token,
-        token_is_saved,
-        awaited: None,
-        token_file,
-        trust,
-        services,
-        max_streams,
-        exit_when_replaced,
-        log,
-    })
+    Login { servers, client_id: client_id.flatten(), token: token.flatten(), token_is_saved, trust }
+}
+
+fn servers_key() -> Key<Option<()>> {
+    key::any("at least one: `host`, `host:port` or `[v6]:port`").without("required, or a saved login").doc(
+        "The server's address; the port defaults to 8080. Several are tried in order. See [saved logins](#adit-login).",
+    )
+}
+
+fn client_id_key() -> Key<Option<()>> {
+    key::any("an id").without("required, or a saved login").doc("The id that the operator chose.")
 }
 
 fn servers(entry: Entry<'_>) -> Vec<ServerAddress> {
@@ -292,87 +311,23 @@ fn servers(entry: Entry<'_>) -> Vec<ServerAddress> {
     entries.into_iter().flatten().filter_map(|entry| entry.parse(str::parse)).collect()
 }
 
-/// How the server is to be known, if that is said.
-pub(crate) fn trust(root: &mut Table<'_>) -> Option<Trust> {
-    let ca = root.by_default("the system's authorities").within("a PEM file").path("ca");
-    let fingerprint = root.within("`sha256:` and 64 digits").parse("fingerprint", str::parse);
+/// Reads what the server's certificate is checked against, if that is given.
+fn trust(root: &mut Table<'_>) -> Option<Trust> {
+    let ca = key::path().within("a PEM file").without("the system's authorities");
+    let ca = root.get("ca", ca.doc("Trust these certificate authorities and no others."));
+    let fingerprint = key::text("`sha256:` and 64 digits", str::parse);
+    let fingerprint = root.get(
+        "fingerprint",
+        fingerprint.doc("Trust the authority (or the server) with this key and no other. Excludes `ca`."),
+    );
     match (ca, fingerprint) {
         (None, None) => None,
         (Some(ca), None) => Some(Trust::CaFile(ca)),
         (None, Some(fingerprint)) => Some(Trust::Fingerprint(fingerprint)),
         (Some(ca), Some(_)) => {
-            root.report().problem("fingerprint", "is given together with ca; keep one of the two");
+            root.problem("fingerprint", "is given together with ca; keep one of the two");
             Some(Trust::CaFile(ca))
         }
-    }
-}
-
-/// Where a token may come from.
-enum TokenSource<'r> {
-    Text(Entry<'r>),
-    File(Entry<'r>),
-    Variable(String),
-}
-
-/// The token from the highest layer that has one, if any has; two in one layer are refused.
-fn token(root: &mut Table<'_>, variable: Option<&str>) -> Option<Option<FoundToken>> {
-    let report = root.report();
-    let mut sources: Vec<(Origin, TokenSource<'_>)> = Vec::new();
-    root.by_default("required, or one of `token_file`, `ADIT_TOKEN` and a saved login").within("a text");
-    sources.extend(root.take("token").map(|entry| (entry.origin(), TokenSource::Text(entry))));
-    root.within("a path");
-    sources.extend(root.take("token_file").map(|entry| (entry.origin(), TokenSource::File(entry))));
-    sources.extend(variable.map(|text| (Origin::Environment, TokenSource::Variable(text.to_owned()))));
-    let highest = sources.iter().map(|(origin, _)| *origin).max();
-    sources.retain(|(origin, _)| Some(*origin) == highest);
-    let (_, source) = sources.pop()?;
-    if !sources.is_empty() {
-        report.problem("token", "is given more than once; keep one of token, token_file and ADIT_TOKEN");
-        return Some(None);
-    }
-    Some(read_token(report, source))
-}
-
-fn read_token(report: &Report, source: TokenSource<'_>) -> Option<FoundToken> {
-    let (text, origin) = match source {
-        TokenSource::Text(entry) => {
-            let origin = entry.origin().suffix("token");
-            (entry.text()?, origin)
-        }
-        TokenSource::File(entry) => {
-            let origin = entry.origin().suffix("token_file");
-            return read_token_file(report, secret_file::path_of(entry)?, &origin);
-        }
-        TokenSource::Variable(text) => (text.trim().to_owned(), format!(" (from {TOKEN_VARIABLE})")),
-    };
-    match problem_with(&text) {
-        None => Some((Secret::new(text), None)),
-        Some(problem) => {
-            report.problem("token", format!("{problem}{origin}"));
-            None
-        }
-    }
-}
-
-/// Returns the token in the file at `path`, or an empty one if the caller can wait for it.
-fn read_token_file(report: &Report, path: PathBuf, origin: &str) -> Option<FoundToken> {
-    let problem = match secret_file::read(&path) {
-        Ok(text) => match problem_with(&text) {
-            None => return Some((Secret::new(text), Some(path))),
-            Some(problem) => format!("{problem}{origin}"),
-        },
-        Err(problem) => problem,
-    };
-    report.deferrable("token_file", problem).then(|| (Secret::new(""), Some(path)))
-}
-
-fn problem_with(token: &str) -> Option<&'static str> {
-    if token.is_empty() {
-        Some("holds no token; put in the one that `adit token new` printed")
-    } else if token.len() > MAX_TOKEN {
-        Some("is too long to be a token; put in the one that `adit token new` printed, and nothing else")
-    } else {
-        None
     }
 }
 

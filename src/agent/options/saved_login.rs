@@ -8,7 +8,7 @@ use toml_edit::{DocumentMut, value};
 
 use super::trust;
 use crate::files::{self, Readers};
-use crate::schema::{ConfigErrors, Environment, FileText, Flags, Report, Table, merge};
+use crate::schema::{ConfigErrors, Environment, FileText, Flags, Key, Report, Table, key, merge};
 use crate::transport::tls::Trust;
 use crate::values::{ClientId, Secret, ServerAddress};
 
@@ -112,17 +112,10 @@ impl SavedLogin {
 }
 
 fn resolve(mut root: Table<'_>) -> Option<SavedLogin> {
-    let report = root.report();
-    let mut needed = |key: &str| {
-        let entry = root.take(key);
-        if entry.is_none() {
-            report.problem(key, "is missing; log in again with `adit login`");
-        }
-        entry
-    };
-    let server = needed("server").and_then(|entry| entry.parse(str::parse));
-    let client_id = needed("client_id").and_then(|entry| entry.parse(ClientId::new));
-    let token = needed("token").and_then(|entry| entry.text());
+    const ADVICE: &str = "log in again with `adit login`";
+    let server = root.get("server", key::text("", str::parse).required(ADVICE));
+    let client_id = root.get("client_id", key::text("", ClientId::new).required(ADVICE));
+    let token = root.get("token", Key::new("", |entry| entry.text()).required(ADVICE));
     let trust = trust(&mut root).unwrap_or(Trust::System);
     Some(SavedLogin { server: server?, client_id: client_id?, token: Secret::new(token?), trust })
 }

@@ -1,19 +1,17 @@
 //! `[[services]]` of `agent.toml`: what is offered, and how its local application is spoken to.
 
 mod access;
+mod header_rules;
 mod rules;
-
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
 
 use super::local_url::{LocalScheme, LocalUrl};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::json;
 use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceOffer};
-use crate::schema::{Entry, Origin, Table};
+use crate::schema::{Entry, Origin, Table, key};
 use crate::transport::tls::LocalTrust;
 use crate::values::{ClientId, Domain, Name, split_host_port};
+pub use header_rules::HeaderRules;
 pub use rules::{HeaderCondition, Rule};
 
 /// Bytes of a message to the server that all services may take; the rest is left for who the agent is.
@@ -124,36 +122,10 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// Changes to the fields of a head, made in this order: remove, set, add.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeaderRules {
-    /// All values of these go.
-    pub remove: Vec<HeaderName>,
-    /// These values take the place of whatever is there.
-    pub set: Vec<(HeaderName, HeaderValue)>,
-    /// These come beside what is there.
-    pub add: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl HeaderRules {
-    /// Makes the changes.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for (name, value) in &self.set {
-            headers.insert(name, value.clone());
-        }
-        for (name, value) in &self.add {
-            headers.append(name, value.clone());
-        }
-    }
-}
-
 /// All services of an agent; `id` is the name of one that has none.
 pub(crate) fn resolve_all(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Service> {
     let report = root.report();
-    let entries = root.take("services").map(Entry::list);
+    let entries = root.take("services", &key::any("").of_sections()).map(Entry::list);
     match entries.as_ref().map(Option::as_deref) {
         Some(None) => {}
         None | Some(Some([])) => {
@@ -188,31 +160,38 @@ pub(crate) fn resolve_all(root: &mut Table<'_>, id: Option<&ClientId>) -> Vec<Se
 }
 
 fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
-    let name = match table.by_default("the client's id").within("a name, none twice").take("name") {
-        Some(entry) => entry.parse(Name::new),
-        None => id.cloned().map(Name::from),
-    };
+    let name =
+        match table.take("name", &key::any("a name, none twice").without("the client's id").doc("The public name.")) {
+            Some(entry) => entry.parse(Name::new),
+            None => id.cloned().map(Name::from),
+        };
     let kind = kind(&mut table);
     let (local, rules) = rules::resolve(&mut table, kind);
     let is_http = kind == ServiceKind::Http;
     let mut locals = local.iter().chain(rules.iter().map(|rule| &rule.local));
     let is_https = is_http && (local.is_none() || locals.any(|local| local.scheme() == LocalScheme::Https));
-    table.by_default("the first that is free").within(", one of the client's `tcp_ports`");
-    let remote_port = table.some_number("remote_port", 1..=65_535);
-    only_for(&table, "remote_port", remote_port.is_some(), kind == ServiceKind::Tcp, "services of the kind tcp");
+    let remote_port = remote_port(&mut table, kind);
     let (wildcard, domains) = hosts(&mut table, kind);
-    let group = table.within("a name").parse("group", Name::new);
-    let access = access::resolve(table.by_default("everybody").within("see below").section("access"), kind);
-    table.by_default("`preserve`").within("`preserve`, `local`, or a host");
-    let host_header = table.parse("host_header", host_header);
+    let group = key::text("a name", Name::new).doc(
+        "Agents of one client that offer the name in the same group share its visitors. Without a group, the agent that \
+         was started last serves them all and the others stand by.",
+    );
+    let group = table.get("group", group);
+    let access = access::resolve(&mut table, kind);
+    let host = key::text("`preserve`, `local`, or a host", host_header)
+        .without("`preserve`")
+        .doc("The `Host` that the application sees: what the visitor asked for, the local address, or this one.");
+    let host_header = table.get("host_header", host);
     only_for(&table, "host_header", host_header.is_some(), is_http, HTTP);
     let trust = trust(&mut table, |table, key| only_for(table, key, true, is_https, "a local https:// application"));
-    let versions = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
-    let proxy_protocol = table.choice("proxy_protocol", "a version of the PROXY protocol", &versions);
-    let remove_identity_headers = table.boolean("remove_identity_headers", false);
+    let proxy_protocol = proxy_protocol(&mut table);
+    let remove = key::boolean(false).doc(
+        "`http` only: removes fields that tell an application who the user is, like `Remote-User` and `X-Auth-Request-*`. \
+         [When to use it](security.md#fields-that-only-a-proxy-may-send)",
+    );
+    let remove_identity_headers = table.get("remove_identity_headers", remove);
     only_for(&table, "remove_identity_headers", remove_identity_headers, is_http, HTTP);
-    let request_headers = header_rules(table.section("request_headers"));
-    let response_headers = header_rules(table.section("response_headers"));
+    let [request_headers, response_headers] = header_rules::read(&mut table);
     for (key, rules) in [("request_headers", &request_headers), ("response_headers", &response_headers)] {
         only_for(&table, key, *rules != HeaderRules::default(), is_http, HTTP);
     }
@@ -221,7 +200,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         kind,
         local: local?,
         rules,
-        remote_port: remote_port.and_then(|port| u16::try_from(port).ok()),
+        remote_port,
         wildcard,
         domains,
         group,
@@ -236,26 +215,53 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     })
 }
 
+/// Reads the public port that a `tcp` service wants.
+fn remote_port(table: &mut Table<'_>, kind: ServiceKind) -> Option<u16> {
+    let port =
+        key::optional_number(1..=65_535).within(", one of the client's `tcp_ports`").without("the first that is free");
+    let remote_port = table.get("remote_port", port.doc("`tcp` only: the public port."));
+    only_for(table, "remote_port", remote_port.is_some(), kind == ServiceKind::Tcp, "services of the kind tcp");
+    remote_port.and_then(|port| u16::try_from(port).ok())
+}
+
+fn proxy_protocol(table: &mut Table<'_>) -> Option<ProxyProtocol> {
+    let versions = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
+    let version = key::choice("a version of the PROXY protocol", &versions).doc(
+        "Sends the visitor's address to the application at the start of each connection. Each request to an `http` service \
+         then has a connection of its own.",
+    );
+    table.get("proxy_protocol", version)
+}
+
 const HTTP: &str = "services of the kind http";
 
 /// Complains of a key that has no meaning here.
 fn only_for(table: &Table<'_>, key: &str, given: bool, fits: bool, what: &str) {
     if given && !fits {
-        table.report().problem(table.key(key), format!("is only for {what}; remove it"));
+        table.problem(key, format!("is only for {what}; remove it"));
     }
 }
 
 fn kind(table: &mut Table<'_>) -> ServiceKind {
     let kinds = [ServiceKind::Http, ServiceKind::Tcp, ServiceKind::Tls].map(|kind| (kind.word(), kind));
-    table.by_default("`http`").choice("kind", "a kind of service", &kinds).unwrap_or(ServiceKind::Http)
+    let kind = key::choice("a kind of service", &kinds).or("`http`", ServiceKind::Http);
+    table.get(
+        "kind",
+        kind.doc(
+            "Requests; connections to a public port; connections to the HTTPS port by name, with the application's own TLS.",
+        ),
+    )
 }
 
 /// `wildcard` and `domains`: the hosts under which it can be reached beside its name.
 fn hosts(table: &mut Table<'_>, kind: ServiceKind) -> (bool, Vec<Domain>) {
-    let wildcard = table.boolean("wildcard", false);
+    let wildcard = key::boolean(false)
+        .doc("`http` and `tls`: also every host below the name, `*.alice.<domain>`, if the operator allows it.");
+    let wildcard = table.get("wildcard", wildcard);
     let mut domains: Vec<Domain> = Vec::new();
-    table.within(format!("at most {MAX_DOMAINS} domains, none in two services"));
-    let entries = table.take("domains").and_then(Entry::list).unwrap_or_default();
+    let key = key::any(format!("at most {MAX_DOMAINS} domains, none in two services"));
+    let key = key.doc("`http` and `tls`: further hosts, like `blog.alice.example`, if the operator allows them.");
+    let entries = table.take("domains", &key).and_then(Entry::list).unwrap_or_default();
     if entries.len() > MAX_DOMAINS {
         let message = format!("has {} entries, at most {MAX_DOMAINS} are allowed", entries.len());
         table.report().problem(table.key("domains"), message);
@@ -300,8 +306,13 @@ fn host_header(text: &str) -> Result<HostHeader, String> {
 }
 
 fn trust(table: &mut Table<'_>, given: impl Fn(&Table<'_>, &str)) -> LocalTrust {
-    let ca = table.by_default("the system's authorities").within("a PEM file").path("ca");
-    let skip = table.boolean("insecure_skip_verify", false);
+    let ca = key::path()
+        .within("a PEM file")
+        .without("the system's authorities")
+        .doc("`https://` only: the authorities that vouch for the application, or its own certificate.");
+    let ca = table.get("ca", ca);
+    let skip = key::boolean(false).doc("`https://` only: accept any certificate. The agent warns at its start.");
+    let skip = table.get("insecure_skip_verify", skip);
     if ca.is_some() {
         given(table, "ca");
     }
@@ -317,41 +328,6 @@ fn trust(table: &mut Table<'_>, given: impl Fn(&Table<'_>, &str)) -> LocalTrust 
             table.report().problem(table.key("insecure_skip_verify"), message);
             LocalTrust::CaFile(ca)
         }
-    }
-}
-
-/// `remove`, `set` and `add`.
-fn header_rules(mut table: Table<'_>) -> HeaderRules {
-    let remove = table.within("names").list("remove", field_name).unwrap_or_default();
-    let set = fields(table.within("names and values").section("set"));
-    let add = fields(table.within("names and values").section("add"));
-    HeaderRules { remove, set, add }
-}
-
-fn fields(mut table: Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let mut fields = Vec::new();
-    for key in table.keys() {
-        let name = field_name(&key).map_err(|message| table.report().problem(table.key(&key), message)).ok();
-        let value = table.parse(&key, |text| {
-            HeaderValue::from_str(text).map_err(|_| "has characters that a field cannot have".to_owned())
-        });
-        fields.extend(name.zip(value));
-    }
-    fields
-}
-
-/// A field that may be changed: not one that says where a message goes, how long it is, or what becomes of the connection.
-fn field_name(text: &str) -> Result<HeaderName, String> {
-    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is not the name of a field"))?;
-    match name {
-        HOST => Err("is what host_header is for".to_owned()),
-        CONNECTION | CONTENT_LENGTH | TE | TRAILER | TRANSFER_ENCODING | UPGRADE => {
-            Err(format!("`{name}` belongs to the connection, not to the message, and cannot be changed"))
-        }
-        _ if ["keep-alive", "proxy-connection"].contains(&name.as_str()) => {
-            Err(format!("`{name}` belongs to the connection, not to the message, and cannot be changed"))
-        }
-        _ => Ok(name),
     }
 }
 

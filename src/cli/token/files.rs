@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::Failure;
-use crate::cli::server::begins_clients;
 use crate::files::directory_of;
 use crate::schema::{ConfigErrors, Flags};
+use crate::server::creates_clients_file;
 use crate::server::options::{DEFAULT_SERVER_FILE, ServerOptions};
 use crate::tenants::edit_error::EditError;
 use crate::tenants::entry::ClientsFile;
@@ -87,7 +87,8 @@ impl Site {
     /// Whether the server was never started, as far as can be seen from here: it would begin this very clients file.
     pub(super) fn is_before_first_start(&self) -> bool {
         let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_SERVER_FILE));
-        let begins = |server: &ServerOptions| is_same(&server.clients, &self.clients) && begins_clients(server, file);
+        let begins =
+            |server: &ServerOptions| is_same(&server.clients, &self.clients) && creates_clients_file(server, file);
         self.server().is_some_and(begins)
     }
 

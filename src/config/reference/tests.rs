@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::str::FromStr as _;
 
 use toml_edit::{DocumentMut, Item, Value};
@@ -7,33 +8,29 @@ use crate::agent::options::AgentOptions;
 use crate::schema::{Environment, Flags};
 use crate::server::options::ServerOptions;
 
-const SERVER: &str = include_str!("../../../config/server.toml");
-const AGENT: &str = include_str!("../../../config/agent.toml");
-const CLIENTS: &str = include_str!("../../../config/clients.toml");
-
-fn facts(kind: Kind, sample: &str, path: &str) -> Option<(String, String)> {
-    let key = every_key(kind, sample).unwrap().into_iter().find(|key| key.path == path)?;
+fn facts(kind: Kind, path: &str) -> Option<(String, String)> {
+    let key = every_key(kind).into_iter().find(|key| key.path == path)?;
     Some((key.default, key.bounds))
 }
 
 #[test]
 fn facts_are_values_where_the_walk_knows_them_and_words_elsewhere() {
-    for (kind, sample, path, default, bounds) in [
-        (Kind::Server, SERVER, "tunnel.heartbeat", "`10s`", "100 ms to 5 min"),
-        (Kind::Server, SERVER, "timeouts.quiet_stream", "`1h`", "10 ms to 30 days"),
-        (Kind::Server, SERVER, "tunnel.drain_timeout", "`30s`", "10 ms to 24 h"),
-        (Kind::Server, SERVER, "limits.head_size", "65536", "8,192 to 262,144 bytes"),
-        (Kind::Server, SERVER, "public.certificates[].key", "none", "a path, both or neither"),
-        (Kind::Server, SERVER, "log.format", "`text`", "`text`, `json`"),
-        (Kind::Agent, AGENT, "services[].access", "everybody", "see below"),
-        (Kind::Agent, AGENT, "services[].rules[].strip_prefix", "`false`", "`true`, `false`"),
-        (Kind::Clients, CLIENTS, "clients.ID.expires", "never", "a moment with its offset"),
-        (Kind::Clients, CLIENTS, "invites.KEY.expires", "required", "a moment with its offset"),
+    for (kind, path, default, bounds) in [
+        (Kind::Server, "tunnel.heartbeat", "`10s`", "100 ms to 5 min"),
+        (Kind::Server, "timeouts.quiet_stream", "`1h`", "10 ms to 30 days"),
+        (Kind::Server, "tunnel.drain_timeout", "`30s`", "10 ms to 24 h"),
+        (Kind::Server, "limits.head_size", "65536", "8,192 to 262,144 bytes"),
+        (Kind::Server, "public.certificates[].key", "none", "a path, both or neither"),
+        (Kind::Server, "log.format", "`text`", "`text`, `json`"),
+        (Kind::Agent, "services[].access", "everybody", "see below"),
+        (Kind::Agent, "services[].rules[].strip_prefix", "`false`", "`true`, `false`"),
+        (Kind::Clients, "clients.ID.expires", "never", "a moment with its offset"),
+        (Kind::Clients, "invites.KEY.expires", "required", "a moment with its offset"),
     ] {
-        assert_eq!(facts(kind, sample, path), Some((default.to_owned(), bounds.to_owned())), "{path}");
+        assert_eq!(facts(kind, path), Some((default.to_owned(), bounds.to_owned())), "{path}");
     }
     for section in ["tunnel", "tunnel.tls", "public.certificates"] {
-        assert_eq!(facts(Kind::Server, SERVER, section), None, "{section}");
+        assert_eq!(facts(Kind::Server, section), None, "{section}");
     }
 }
 
@@ -53,13 +50,13 @@ fn with(document: &str, path: &str, default: &str) -> String {
 }
 
 /// The defaults among the facts that are values: in backticks and nothing else, or a number.
-fn values(kind: Kind, sample: &str) -> Vec<(String, String)> {
+fn values(kind: Kind) -> Vec<(String, String)> {
     let value = |key: KeyReference| {
         let text = key.default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap_or(&key.default);
         let is_value = !text.contains('`') && (text.len() < key.default.len() || text.parse::<usize>().is_ok());
         is_value.then(|| (key.path, text.to_owned()))
     };
-    every_key(kind, sample).unwrap().into_iter().filter_map(value).collect()
+    every_key(kind).into_iter().filter_map(value).collect()
 }
 
 #[test]
@@ -69,7 +66,7 @@ fn a_default_that_is_said_is_the_one_that_counts() {
         ServerOptions::from_text(file, text, &Environment::default(), &Flags::new())
             .map_err(|errors| errors.to_string())
     };
-    let said = values(Kind::Server, SERVER);
+    let said = values(Kind::Server);
     assert!(said.len() > 30, "{said:?}");
     for (path, default) in said {
         assert_eq!(server(&with("", &path, &default)), server(""), "{path} is said to be {default}");
@@ -82,7 +79,7 @@ fn a_default_that_is_said_is_the_one_that_counts() {
     let least = "servers = ['a']\nclient_id = 'alice'\ntoken = 't'\n[[services]]\nlocal = 3000\n\
                  [[services.rules]]\npath = '/x'\nlocal = 4000\n\
                  [services.access.webhook]\nscheme = 'stripe'\nsecret = 's'\n";
-    let said = values(Kind::Agent, AGENT);
+    let said = values(Kind::Agent);
     assert!(said.len() > 8, "{said:?}");
     for (path, default) in said {
         assert_eq!(agent(&with(least, &path, &default)), agent(least), "{path} is said to be {default}");

@@ -1,5 +1,9 @@
-use super::super::layers::{Environment, FileText, Flags, merge};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use super::*;
+use crate::schema::{ConfigErrors, Environment, FileText, Flags, key, merge};
 
 fn walk<T>(text: &str, environment: &[(&str, &str)], take: impl FnOnce(Table<'_>) -> T) -> Result<T, ConfigErrors> {
     let file = FileText { path: "dir/x.toml".into(), text: text.into() };
@@ -16,11 +20,11 @@ const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fro
 fn every_problem_is_reported_with_its_path() {
     let errors = walk("[a]\nn = 'x'\nd = 5\nlist = 'a,b'\nz = '0s'\nfar = '2h'\nb = 1", &[], |mut root| {
         let mut a = root.section("a");
-        a.number("n", 1, 1..=9);
-        a.duration("d", Duration::ZERO, SECONDS);
-        a.duration("z", Duration::ZERO, SECONDS);
-        a.duration("far", Duration::ZERO, SECONDS);
-        a.list("list", |text| Ok::<_, String>(text.to_owned()));
+        a.get("n", key::number(1, 1..=9));
+        a.get("d", key::duration(Duration::ZERO, SECONDS));
+        a.get("z", key::duration(Duration::ZERO, SECONDS));
+        a.get("far", key::duration(Duration::ZERO, SECONDS));
+        a.get("list", key::list("", |text| Ok::<_, String>(text.to_owned())));
         drop(a.section("b"));
     })
     .unwrap_err();
@@ -34,8 +38,8 @@ fn every_problem_is_reported_with_its_path() {
 fn a_key_nobody_took_is_unknown_and_gets_a_suggestion() {
     let errors =
         walk("domian = 'x'\nlisten = 'x'\nnothing = 1\n[t]\nlisten = ''", &[("ADIT__T__X__Y", "1")], |mut root| {
-            root.take("domain");
-            root.section("t").take("listen");
+            root.take("domain", &key::any(""));
+            root.section("t").take("listen", &key::any(""));
         })
         .unwrap_err();
     assert_eq!(
@@ -51,8 +55,13 @@ fn a_key_nobody_took_is_unknown_and_gets_a_suggestion() {
 fn text_from_the_environment_is_a_number_or_a_list_where_one_is_wanted() {
     let environment = [("ADIT__N", " 7 "), ("ADIT__LIST", "a, b,"), ("ADIT__P", "here")];
     let (n, list, here, there) = walk("q = 'there'", &environment, |mut root| {
-        let list = root.list("list", |text| Ok::<_, String>(text.to_owned()));
-        (root.number("n", 1, 1..=9), list.unwrap(), root.path("p").unwrap(), root.path("q").unwrap())
+        let list = root.get("list", key::list("", |text| Ok::<_, String>(text.to_owned())));
+        (
+            root.get("n", key::number(1, 1..=9)),
+            list,
+            root.get("p", key::path()).unwrap(),
+            root.get("q", key::path()).unwrap(),
+        )
     })
     .unwrap();
     assert_eq!((n, list), (7, vec!["a".to_owned(), "b".to_owned()]));
@@ -62,7 +71,7 @@ fn text_from_the_environment_is_a_number_or_a_list_where_one_is_wanted() {
 #[test]
 fn a_choice_names_all_there_is() {
     let choices = [("a", 1), ("b", 2), ("c", 3)];
-    let choose = |text: &str| walk(text, &[], |mut root| root.choice("key", "a way", &choices));
+    let choose = |text: &str| walk(text, &[], |mut root| root.get("key", key::choice("a way", &choices)));
     assert_eq!((choose("key = ' b '").unwrap(), choose("").unwrap()), (Some(2), None));
     let message = choose("key = 'd'").unwrap_err().problems[0].to_string();
     assert_eq!(message, "key: `d` is not a way; use \"a\", \"b\" or \"c\"");
@@ -70,7 +79,8 @@ fn a_choice_names_all_there_is() {
 
 #[test]
 fn a_problem_of_the_environment_names_the_variable() {
-    let errors = walk("", &[("ADIT__A__N", "70")], |mut root| root.section("a").number("n", 1, 1..=9)).unwrap_err();
+    let errors =
+        walk("", &[("ADIT__A__N", "70")], |mut root| root.section("a").get("n", key::number(1, 1..=9))).unwrap_err();
     let expected = "a.n: is 70, but must be between 1 and 9 (from the environment variable ADIT__A__N)";
     assert_eq!(errors.problems[0].to_string(), expected);
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::certificate;
 use crate::auth::{AdminToken, TicketKey};
+use crate::certs::authority_fingerprint;
 use crate::schema::Problem;
 use crate::server::options::ServerOptions;
 use crate::server::settings::Settings;
@@ -30,6 +31,14 @@ pub fn check(config: &ServerOptions) -> Vec<Problem> {
     add("log.file", check_log_file(&config.log).err().map(|error| error.to_string()));
     add("public.domain_proof", Settings::new(config.clone(), None).err().map(|error| error.to_string()));
     problems
+}
+
+/// Returns whether a server with this configuration, from `file`, creates its clients file: on the first start, in its
+/// default place. Later, or in another place, a missing file was more likely lost, or its path is wrong.
+pub fn creates_clients_file(config: &ServerOptions, file: &Path) -> bool {
+    let tls = &config.tunnel.tls;
+    let is_first_start = || tls.own.is_none() && matches!(authority_fingerprint(&tls.dir), Ok(None));
+    config.clients == file.with_file_name("clients.toml") && !config.clients.exists() && is_first_start()
 }
 
 fn check_admin_token(file: &Path) -> Option<String> {

@@ -23,18 +23,18 @@ pub struct Reloader {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
     /// The keys of `server.toml` whose new values are in effect.
-    pub changed: Vec<&'static str>,
+    pub changed: Vec<String>,
     /// Whether the clients file changed.
     pub clients: bool,
     /// Whether the listeners use other certificates.
     pub certificates: bool,
     /// The keys of `server.toml` whose new values take effect at the next start.
-    pub waiting: Vec<&'static str>,
+    pub waiting: Vec<String>,
 }
 
 impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut changed = self.changed.clone();
+        let mut changed: Vec<&str> = self.changed.iter().map(String::as_str).collect();
         changed.extend(self.clients.then_some("the clients file"));
         changed.extend(self.certificates.then_some("certificates"));
         match changed.is_empty() {
@@ -83,7 +83,7 @@ impl Draft {
         if renewed.waiting.iter().any(|key| key.starts_with("tunnel.tls.") || *key == "public.certificates") {
             problems.extend(of_keys(certificate::check(&read)));
         }
-        if renewed.waiting.contains(&"log.file")
+        if renewed.waiting.iter().any(|key| key == "log.file")
             && let Err(error) = check_log_file(&read.log)
         {
             problems.extend(of_keys(vec![problem("log.file", error.to_string())]));
@@ -132,7 +132,7 @@ impl Reloader {
         match (settings, clients, certificates) {
             (Some(settings), Ok(clients), Ok(certificates)) if problems.is_empty() => {
                 let Renewed { config, changed, waiting } = renewed;
-                if changed.contains(&"public.routing")
+                if changed.iter().any(|key| key == "public.routing")
                     && let Some(warning) = shared_origin_warning(&config, clients.file())
                 {
                     tracing::warn!("{warning}");
@@ -145,8 +145,8 @@ impl Reloader {
                 {
                     log.change(&config.log.level, config.log.access);
                 }
-                if changed.iter().any(|key| ["public.url", "public.routing", "public.redirect_to_https"].contains(key))
-                {
+                let told = ["public.url", "public.routing", "public.redirect_to_https"];
+                if changed.iter().any(|key| told.contains(&key.as_str())) {
                     lifecycle.directory.notices(&lifecycle.settings()).send_to_all();
                 }
                 Ok(Reloaded { changed, clients, certificates, waiting })

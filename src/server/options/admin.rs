@@ -3,38 +3,44 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::ServerOptions;
-use super::public::{OWN_ADDRESS, address};
-use crate::schema::Table;
+use super::{OWN_ADDRESS, ServerOptions, address};
+use crate::schema::{Key, key, options};
 
 /// The name of the token's file, where none is named.
 const TOKEN_FILE: &str = "admin-token";
 
 const PORT: u16 = 9091;
 
-/// The `[admin]` section.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdminOptions {
-    /// Where health and the admin API are served, over plain HTTP; `None` means nowhere. Default: `127.0.0.1:9091`.
-    pub listen: Option<SocketAddr>,
-    /// The file of the token that the API asks for, made at the first start. Default: `admin-token` in
-    /// `tunnel.tls.dir`, beside the server's other secrets.
-    pub token_file: PathBuf,
+options! {
+    /// The `[admin]` section.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct AdminOptions {
+        /// Where health and the API for the operator's tools are served ([admin.md](admin.md)), over plain HTTP.
+        pub listen: Option<SocketAddr> = listen(), restart;
+        /// The file of the API's token, which the first start creates.
+        pub token_file: PathBuf = key::path().or(format!("`{TOKEN_FILE}` in `tunnel.tls.dir`"), PathBuf::new()), restart;
+    }
 }
 
-pub(crate) fn resolve(mut table: Table<'_>, state: &Path) -> AdminOptions {
+impl AdminOptions {
+    /// Fills in the default that depends on `state`, the folder of the server's other secrets.
+    pub(super) fn complete(&mut self, state: &Path) {
+        if self.token_file.as_os_str().is_empty() {
+            self.token_file = state.join(TOKEN_FILE);
+        }
+    }
+}
+
+fn listen() -> Key<Option<SocketAddr>> {
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-    table.by_default(format!("`{default}`")).within(format!("{OWN_ADDRESS}, or `off`"));
-    let listen = table.parse("listen", |text| match text {
+    let read = |text: &str| match text {
         "off" => Ok(None),
         text => address(text, PORT).map(Some).map_err(|message| format!("{message}; or \"off\"")),
-    });
-    table.by_default(format!("`{TOKEN_FILE}` in `tunnel.tls.dir`"));
-    let token_file = table.path("token_file").unwrap_or_else(|| state.join(TOKEN_FILE));
-    AdminOptions { listen: listen.unwrap_or(Some(default)), token_file }
+    };
+    key::text(format!("{OWN_ADDRESS}, or `off`"), read).or(format!("`{default}`"), Some(default))
 }
 
-/// A warning for an admin listener that others can reach: its token would cross the network in the clear.
+/// Returns a warning for an admin listener that other machines can reach: its token would cross the network in the clear.
 pub fn open_admin_warning(server: &ServerOptions) -> Option<String> {
     let listen = server.admin.listen.filter(|listen| !listen.ip().to_canonical().is_loopback())?;
     Some(format!(

@@ -1,89 +1,61 @@
-//! The `[public]` section of `server.toml`: what visitors meet.
+//! `[public]`: where visitors connect.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{OwnCertificate, own_certificate};
+use super::{OWN_ADDRESS, OwnCertificate, address, listen};
 use crate::routing::{HostPattern, RoutingMode};
-use crate::schema::{Entry, Table};
+use crate::schema::{Entry, Key, Section as _, Table, key, options};
 use crate::values::{NETWORKS, dns_name, network};
 
-/// The `[public]` section.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicOptions {
-    /// The DNS name under which names live, in lower case. Default: `localhost`.
-    pub domain: String,
-    /// Where visitors connect over plain HTTP. Default: `[::]:9090`.
-    pub http: SocketAddr,
-    /// Where visitors connect over TLS; `None` means nowhere.
-    pub https: Option<SocketAddr>,
-    /// The certificates that visitors see, chosen by the name they ask for; the first is the default. Empty: a self-made
-    /// one for the domain and the names below it.
-    pub certificates: Vec<OwnCertificate>,
-    /// Hosts whose plain HTTP is sent to HTTPS. Default: none.
-    pub redirect_to_https: Vec<HostPattern>,
-    /// Peers whose connections begin with a PROXY protocol header that names the visitor. Default: none.
-    pub proxy_protocol_from: Vec<IpNet>,
-    /// Whether applications get the `Forwarded` field (RFC 7239) too. Default: false.
-    pub forwarded: bool,
-    /// What agents are told as their public address, with `{name}` in it, when something stands in front.
-    pub url: Option<String>,
-    /// The ways a request may name its tunnel, tried in this order. Never empty, no duplicates. Default: all three.
-    pub routing: Vec<RoutingMode>,
-    /// Peers whose forwarding headers are believed. Default: none.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether a client may have domains that DNS says are its own, beside those that the operator lists. Default: no.
-    pub domain_proof: bool,
-    /// The name servers that are asked for such proofs. Empty: those of the system.
-    pub resolvers: Vec<SocketAddr>,
+options! {
+    /// The `[public]` section.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct PublicOptions check by check {
+        /// The DNS name under which tunnels have their names, in lower case.
+        pub domain: String = key::text("a DNS name", domain).or("`localhost`", "localhost".to_owned()), restart;
+        /// Where visitors connect over plain HTTP.
+        pub http: SocketAddr = listen(9090), restart;
+        /// Where visitors connect over TLS, with HTTP/1.1 or HTTP/2.
+        pub https: Option<SocketAddr> = key::text(OWN_ADDRESS, |text| address(text, 9443)), restart;
+        /// Hosts whose plain HTTP requests are answered with 308 to HTTPS.
+        pub redirect_to_https: Vec<HostPattern> =
+            key::list("`*`, `*.example.com`, names", str::parse::<HostPattern>), reload unless toggles_https;
+        /// The public address that agents are told, if a proxy in front has another.
+        pub url: Option<String> = key::text("`http://` or `https://`, with `{name}`", url_template), reload;
+        /// The ways a request may name its tunnel, in the order in which they are tried.
+        pub routing: Vec<RoutingMode> = routing(), reload;
+        /// Proxies trusted to set forwarding headers; they have no limit on connections.
+        pub trusted_proxies: Vec<IpNet> = key::list(NETWORKS, network), reload;
+        /// Peers whose connections begin with a PROXY protocol header, v1 or v2. It is required from these and accepted
+        /// from no other peer.
+        pub proxy_protocol_from: Vec<IpNet> = key::list(NETWORKS, network), reload;
+        /// Whether applications get `Forwarded` (RFC 7239) too.
+        pub forwarded: bool = key::boolean(false), reload;
+        /// Who owns a custom domain: the client for which the clients file lists it; with `dns`, also the client named
+        /// by a TXT record at `_adit.<domain>`: `alice@tunnel.example.com` (client and `public.domain`).
+        pub domain_proof: bool = key::text("`list`, `dns`", domain_proof).or("`list`", false), reload;
+        /// Name servers that are asked for such records.
+        pub resolvers: Vec<SocketAddr> =
+            key::list("addresses, with a port if it is not 53", resolver).without("those of the system"), reload;
+        /// The certificates that visitors see. Without any, the local CA makes one for the domain and the names below it.
+        pub certificates: Vec<OwnCertificate> = certificates(), reload unless toggles_https;
+    }
 }
 
-/// What lists of peers take, and keys that say where to listen.
-pub(crate) const OWN_ADDRESS: &str = "address and port of its own";
+/// Whether the listener comes or goes on restart, and with it what is only for it.
+fn toggles_https(running: &PublicOptions, read: &PublicOptions) -> bool {
+    running.https.is_some() != read.https.is_some()
+}
 
-pub(crate) fn resolve(mut table: Table<'_>) -> PublicOptions {
-    let domain = table.by_default("`localhost`").within("a DNS name").parse("domain", domain);
-    let domain = domain.unwrap_or_else(|| "localhost".to_owned());
-    let http = listen(&mut table, "http", 9090);
-    let url = table.within("`http://` or `https://`, with `{name}`").parse("url", url_template);
-    let routing = routing(&mut table);
-    let trusted_proxies = table.within(NETWORKS).list("trusted_proxies", network).unwrap_or_default();
-    let https = table.within(OWN_ADDRESS).parse("https", |text| address(text, 9443));
-    let certificates = certificates(&mut table);
-    let redirect_to_https = table
-        .within("`*`, `*.example.com`, names")
-        .list("redirect_to_https", str::parse::<HostPattern>)
-        .unwrap_or_default();
-    let unused = [("certificates", certificates.is_empty()), ("redirect_to_https", redirect_to_https.is_empty())];
-    for (key, _) in unused.iter().filter(|(_, is_empty)| !is_empty && https.is_none()) {
-        table
-            .report()
-            .problem(table.key(key), "is of no use without public.https; set that to an address like [::]:9443");
-    }
-    let proxy_protocol_from = table.within(NETWORKS).list("proxy_protocol_from", network).unwrap_or_default();
-    let forwarded = table.boolean("forwarded", false);
-    table.by_default("`list`").within("`list`, `dns`");
-    let domain_proof = table.parse("domain_proof", |text| match text {
-        "list" => Ok(false),
-        "dns" => Ok(true),
-        _ => Err(format!("`{text}` is not a way to prove a domain; use \"list\" (the clients file alone) or \"dns\"")),
-    });
-    table.by_default("those of the system").within("addresses, with a port if it is not 53");
-    let resolvers = table.list("resolvers", resolver).unwrap_or_default();
-    PublicOptions {
-        domain,
-        http,
-        https,
-        certificates,
-        redirect_to_https,
-        proxy_protocol_from,
-        forwarded,
-        url,
-        routing,
-        trusted_proxies,
-        domain_proof: domain_proof.unwrap_or(false),
-        resolvers,
+fn check(options: &mut PublicOptions, table: &Table<'_>) {
+    let given = [
+        ("certificates", !options.certificates.is_empty()),
+        ("redirect_to_https", !options.redirect_to_https.is_empty()),
+    ];
+    for (key, _) in given.into_iter().filter(|(_, given)| *given && options.https.is_none()) {
+        table.problem(key, "is of no use without public.https; set that to an address like [::]:9443");
     }
 }
 
@@ -112,30 +84,40 @@ fn url_template(text: &str) -> Result<String, String> {
     }
 }
 
-fn routing(table: &mut Table<'_>) -> Vec<RoutingMode> {
+fn domain_proof(text: &str) -> Result<bool, String> {
+    match text {
+        "list" => Ok(false),
+        "dns" => Ok(true),
+        _ => Err(format!("`{text}` is not a way to prove a domain; use \"list\" (the clients file alone) or \"dns\"")),
+    }
+}
+
+fn routing() -> Key<Vec<RoutingMode>> {
     let all = vec![RoutingMode::Subdomain, RoutingMode::Header, RoutingMode::Path];
-    table.by_default("`[\"subdomain\", \"header\", \"path\"]`").within("at least one of these three, none twice");
-    let Some(entries) = table.take("routing").and_then(|entry| entry.list()) else { return all };
-    if entries.is_empty() {
-        let message = "is empty, so nothing could be reached; list at least one of subdomain, header, path";
-        table.report().problem(table.key("routing"), message);
-    }
-    let mut modes: Vec<RoutingMode> = Vec::new();
-    for entry in entries {
-        let read = |text: &str| {
-            let mode = match text {
-                "subdomain" => RoutingMode::Subdomain,
-                "header" => RoutingMode::Header,
-                "path" => RoutingMode::Path,
-                _ => return Err(format!("`{text}` is not a way to route; use subdomain, header or path")),
-            };
-            if modes.contains(&mode) { Err(format!("`{text}` is listed twice; remove one")) } else { Ok(mode) }
-        };
-        if let Some(mode) = entry.parse(read) {
-            modes.push(mode);
+    let read = |entry: Entry<'_>| {
+        let (report, key) = (entry.report(), entry.key().to_owned());
+        let entries = entry.list()?;
+        if entries.is_empty() {
+            let message = "is empty, so nothing could be reached; list at least one of subdomain, header, path";
+            report.problem(key, message);
         }
-    }
-    modes
+        let mut modes: Vec<RoutingMode> = Vec::new();
+        for entry in entries {
+            modes.extend(entry.parse(|text| routing_mode(text, &modes)));
+        }
+        Some(modes)
+    };
+    Key::new("at least one of these three, none twice", read).or("`[\"subdomain\", \"header\", \"path\"]`", all)
+}
+
+fn routing_mode(text: &str, others: &[RoutingMode]) -> Result<RoutingMode, String> {
+    let mode = match text {
+        "subdomain" => RoutingMode::Subdomain,
+        "header" => RoutingMode::Header,
+        "path" => RoutingMode::Path,
+        _ => return Err(format!("`{text}` is not a way to route; use subdomain, header or path")),
+    };
+    if others.contains(&mode) { Err(format!("`{text}` is listed twice; remove one")) } else { Ok(mode) }
 }
 
 /// A name server: an address, with a port if it is not 53.
@@ -144,32 +126,14 @@ fn resolver(text: &str) -> Result<SocketAddr, String> {
     text.parse().or_else(|_| address()).map_err(|_| format!("`{text}` is not an address; write one like 192.0.2.53"))
 }
 
-/// `[[public.certificates]]`.
-fn certificates(table: &mut Table<'_>) -> Vec<OwnCertificate> {
-    let entries = table.take("certificates").and_then(Entry::list).unwrap_or_default();
+fn certificates() -> Key<Vec<OwnCertificate>> {
     let read = |mut table: Table<'_>| {
         if table.keys().is_empty() {
-            table.report().problem(table.key("cert"), "is missing; a certificate needs `cert` and `key`");
+            table.problem("cert", "is missing; a certificate needs `cert` and `key`");
         }
-        own_certificate(&mut table)
+        Option::<OwnCertificate>::read(&mut table)
     };
-    entries.into_iter().filter_map(Entry::table).filter_map(read).collect()
-}
-
-/// Where to listen, by default on every address of the machine.
-pub(crate) fn listen(table: &mut Table<'_>, key: &str, default_port: u16) -> SocketAddr {
-    let default = SocketAddr::from((Ipv6Addr::UNSPECIFIED, default_port));
-    table
-        .by_default(format!("`{default}`"))
-        .within(OWN_ADDRESS)
-        .parse(key, |text| address(text, default_port))
-        .unwrap_or(default)
-}
-
-pub(crate) fn address(text: &str, example_port: u16) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!(
-            "`{text}` is not an address with a port; write one like [::]:{example_port} or 127.0.0.1:{example_port}"
-        )
-    })
+    Key::new("", move |entry| Some(entry.list()?.into_iter().filter_map(Entry::table).filter_map(read).collect()))
+        .of_sections()
+        .or("none", Vec::new())
 }

@@ -24,7 +24,7 @@ fn problem(text: &str) -> (String, String) {
 
 #[test]
 fn without_a_file_the_paths_are_those_of_the_usual_place() {
-    let config = from_layers(None, &Environment::default(), &Flags::new()).unwrap();
+    let config = ServerOptions::from_layers(None, &Environment::default(), &Flags::new()).unwrap();
     assert_eq!(config.clients, Path::new("config/clients.toml"));
     assert_eq!(config.tunnel.tls.dir, Path::new("certs"));
     assert_eq!(config.tunnel.listen, "[::]:8080".parse().unwrap());
@@ -193,4 +193,69 @@ fn a_named_file_must_exist() {
     let missing = Path::new("no/such/server.toml");
     let errors = ServerOptions::load_with(Some(missing), &Environment::default(), &Flags::new()).unwrap_err();
     assert!(errors.to_string().starts_with("no/such/server.toml: there is no such file"), "{errors}");
+}
+
+fn config(text: &str) -> ServerOptions {
+    ServerOptions::from_text(Path::new("server.toml"), text, &Environment::default(), &Flags::new()).unwrap()
+}
+
+fn strings(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_can_count_at_once_does_and_the_rest_is_named() {
+    let running = config("");
+    for (text, is_live, keys) in [
+        ("tunnel.heartbeat = '1s'", true, &["tunnel.heartbeat"][..]),
+        ("tunnel.max_tunnels = 1\ntunnel.drain_timeout = '1s'", true, &["tunnel.drain_timeout", "tunnel.max_tunnels"]),
+        ("public.url = 'https://{name}.example'", true, &["public.url"]),
+        ("public.routing = ['path']\npublic.forwarded = true", true, &["public.routing", "public.forwarded"]),
+        ("timeouts.idle = '1s'", true, &["timeouts.idle"]),
+        ("limits.per_ip.burst = 1\nlimits.streams = 1", true, &["limits.streams", "limits.per_ip.burst"]),
+        ("limits.per_client.streams = 1", true, &["limits.per_client.streams"]),
+        ("log.level = 'debug'\nlog.query = true", true, &["log.level", "log.query"]),
+        ("clients = 'others.toml'", false, &["clients"]),
+        ("tunnel.listen = '127.0.0.1:1'", false, &["tunnel.listen"]),
+        ("tunnel.tls.cert = 'c'\ntunnel.tls.key = 'k'", false, &["tunnel.tls.cert", "tunnel.tls.key"]),
+        ("tunnel.tls.names = ['x.example']", false, &["tunnel.tls.names"]),
+        ("public.domain = 'x.example'", false, &["public.domain"]),
+        ("admin.listen = 'off'", false, &["admin.listen"]),
+        ("log.format = 'json'", false, &["log.format"]),
+        ("log.file = 'l'", false, &["log.file", "log.file_size", "log.files"]),
+    ] {
+        let read = config(text);
+        let Renewed { config, changed, waiting } = running.renewed(&read);
+        let (expected, none) = if is_live { (&read, &waiting) } else { (&running, &changed) };
+        assert!(config == *expected && none.is_empty(), "{text}: {changed:?} {waiting:?}");
+        assert_eq!(if is_live { changed } else { waiting }, keys, "{text}");
+    }
+}
+
+#[test]
+fn what_was_changed_back_waits_for_nothing() {
+    let started = config("");
+    let first = started.renewed(&config("public.domain = 'x.example'\nlimits.streams = 1"));
+    assert_eq!((first.changed, first.waiting), (strings(&["limits.streams"]), strings(&["public.domain"])));
+    let second = first.config.renewed(&config("public.domain = 'x.example'\nlimits.streams = 1"));
+    assert_eq!((second.changed, second.waiting), (vec![], strings(&["public.domain"])));
+    let third = second.config.renewed(&started);
+    assert_eq!((third.changed, third.waiting), (strings(&["limits.streams"]), vec![]));
+    assert_eq!(third.config, started);
+}
+
+#[test]
+fn certificates_wait_with_their_listener() {
+    let with =
+        "[public]\nhttps = '[::]:9443'\nredirect_to_https = ['*']\n[[public.certificates]]\ncert = 'c'\nkey = 'k'\n";
+    let keys = ["public.https", "public.redirect_to_https", "public.certificates"];
+    for (running, read) in [("", with), (with, "")] {
+        let (running, read) = (config(running), config(read));
+        let renewed = running.renewed(&read);
+        assert_eq!((renewed.changed, renewed.waiting), (vec![], strings(&keys)));
+        assert_eq!(renewed.config, running);
+    }
+    let other = with.replace("'c'", "'other'").replace("9443", "9444");
+    let renewed = config(with).renewed(&config(&other));
+    assert_eq!((renewed.changed, renewed.waiting), (strings(&["public.certificates"]), strings(&["public.https"])));
 }

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 mod traces;
 
-pub(crate) use traces::resolve as resolve_traces;
 pub use traces::{Ratio, TracesOptions};
 
 use crate::files::directory_of;
-use crate::schema::Table;
+use crate::schema::{Group, Key, Section, Table, key, options};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,39 +18,59 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogOptions {
-    /// How the lines look. Default: text.
-    pub format: LogFormat,
-    /// The least severe level that is shown: `error`, `warn`, `info`, `debug` or `trace`. Default: `info`, of an
-    /// agent `warn`.
-    pub level: String,
-    /// Whether the server writes a line for each request. Default: no; a line costs about as much as a fifth of the
-    /// request.
-    pub access: bool,
-    /// Whether these lines have the queries of the requests too, in which secrets may be. Default: no.
-    pub query: bool,
-    /// Where the lines go instead of standard error.
-    pub file: Option<LogFile>,
+options! {
+    /// The `[log]` section.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct LogOptions {
+        /// For people, or one JSON object a line.
+        pub format: LogFormat = format(), restart;
+        /// The least severe level of adit's own lines that is logged. Libraries log warnings and errors; those that talk
+        /// to strangers log only errors.
+        pub level: String = level("info"), reload;
+        /// Where the lines go instead of standard error.
+        pub file: Option<LogFile>, inline;
+        /// Whether the server writes a line for each request, whatever the level; see [below](#the-access-log).
+        pub access: bool = key::boolean(false), reload;
+        /// Whether the `path` in these lines has its query, which may contain secrets.
+        pub query: bool = key::boolean(false), reload;
+    }
 }
 
 impl LogOptions {
+    /// Reads the section of an agent, which has no access log. It says less by default: what matters is on the terminal,
+    /// and `info` has each request.
+    pub(crate) fn read_for_agent(table: &mut Table<'_>) -> Self {
+        let format = table.get("format", format().doc("As in `server.toml`."));
+        let level = table.get("level", level("warn").doc("As in `server.toml`. See [below](#what-an-agent-says)."));
+        Self { format, file: Section::read(table), ..Self::plain(&level) }
+    }
+
     /// Text on standard error, of this level, without a line for each request.
     pub fn plain(level: &str) -> Self {
         Self { format: LogFormat::Text, level: level.to_owned(), access: false, query: false, file: None }
     }
 }
 
-/// A log file, which makes room for another one each day and when it is large.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogFile {
-    /// The one that is written to. Earlier ones have `.1`, `.2` and so on behind their names.
-    pub path: PathBuf,
-    /// Bytes after which the next one begins. Default: 104,857,600 (100 MiB), from 1,024 to 100,000,000,000.
-    pub size: u64,
-    /// How many earlier ones are kept. Default: 7, from 1 to 1,000.
-    pub keep: usize,
+options! {
+    /// A log file, which is rotated each day and when it is large.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct LogFile {
+        /// The file for log lines, instead of standard error. Its folder must exist. Each day (UTC, like the times in the
+        /// lines), and after `log.file_size`, it becomes `….1`, that one `….2` and so on, also across restarts. What is not
+        /// a regular file (`/dev/stdout`, a pipe) is only written to.
+        pub path as "file": PathBuf = key::path().or("none", PathBuf::new()), restart;
+        /// The size at which the next file begins. The next file also begins each day.
+        pub size as "file_size": u64 =
+            key::bytes(104_857_600, 1_024..=100_000_000_000).map(|bytes| bytes as u64), restart;
+        /// How many earlier files are kept.
+        pub keep as "files": usize = key::number(7, 1..=1_000), restart;
+    }
+}
+
+impl Group for LogFile {
+    fn given(self, _: &Table<'_>) -> Option<Self> {
+        Some(self).filter(|file| !file.path.as_os_str().is_empty())
+    }
 }
 
 impl LogFile {
@@ -64,31 +83,12 @@ impl LogFile {
 /// The levels, the least talkative first.
 pub const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// The section of an agent. It says less by default: what matters stands on the terminal, and `info` has each request.
-pub(crate) fn resolve_agent(table: Table<'_>) -> LogOptions {
-    resolve(table, "warn")
+fn format() -> Key<LogFormat> {
+    key::choice("a log format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]).or("`text`", LogFormat::Text)
 }
 
-/// The section of a server, which can log each request too.
-pub(crate) fn resolve_server(mut table: Table<'_>) -> LogOptions {
-    let access = table.boolean("access", false);
-    let query = table.boolean("query", false);
-    LogOptions { access, query, ..resolve(table, "info") }
-}
-
-fn resolve(mut table: Table<'_>, default: &str) -> LogOptions {
-    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let format = table.by_default("`text`").choice("format", "a log format", &formats);
-    table.by_default(format!("`{default}`")).within(format!("`{}`", LOG_LEVELS.join("`, `")));
-    let level = table.parse("level", log_level);
-    let path = table.path("file");
-    let size = table.within(" bytes").number("file_size", 104_857_600, 1_024..=100_000_000_000) as u64;
-    let keep = table.number("files", 7, 1..=1_000);
-    LogOptions {
-        format: format.unwrap_or(LogFormat::Text),
-        file: path.map(|path| LogFile { path, size, keep }),
-        ..LogOptions::plain(level.as_deref().unwrap_or(default))
-    }
+fn level(default: &str) -> Key<String> {
+    key::text(format!("`{}`", LOG_LEVELS.join("`, `")), log_level).or(format!("`{default}`"), default.to_owned())
 }
 
 /// A level, in any case.

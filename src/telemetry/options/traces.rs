@@ -2,16 +2,19 @@
 
 use http::Uri;
 
-use crate::schema::{Entry, Table};
+use crate::schema::{Key, options};
 use crate::values::split_host_port;
 
-/// The `[traces]` section. A program that is built without the feature `otlp` takes no endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TracesOptions {
-    /// The collector's URL, to which `/v1/traces` is added; without a slash at its end. Default: none, and no spans.
-    pub endpoint: Option<String>,
-    /// Which part of new traces is exported. Default: all of them.
-    pub sample: Ratio,
+options! {
+    /// The `[traces]` section. A program that is built without the feature `otlp` takes no endpoint.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TracesOptions {
+        /// The collector that gets a span of each request by OTLP over HTTP. Requires a program that was built with the
+        /// feature `otlp`, see [below](#traces).
+        pub endpoint: Option<String> = endpoint(), restart;
+        /// Which part of new traces is exported. A trace that a visitor has begun is exported if its beginning was.
+        pub sample: Ratio = Key::new("0 to 1", |entry| entry.fraction()).map(|part| part.map(Ratio::of)).or("1", Ratio::ALL), restart;
+    }
 }
 
 /// A part of a whole, in millionths.
@@ -33,9 +36,8 @@ impl Ratio {
     }
 }
 
-pub(crate) fn resolve(mut table: Table<'_>) -> TracesOptions {
-    table.within("`http://` or `https://`, without `/v1/traces`");
-    let endpoint = table.take("endpoint").and_then(|entry| match cfg!(feature = "otlp") {
+fn endpoint() -> Key<Option<String>> {
+    Key::new("`http://` or `https://`, without `/v1/traces`", |entry| match cfg!(feature = "otlp") {
         true => entry.parse(collector),
         false => {
             entry.problem(
@@ -44,10 +46,7 @@ pub(crate) fn resolve(mut table: Table<'_>) -> TracesOptions {
             );
             None
         }
-    });
-    table.by_default("1").within("0 to 1");
-    let sample = table.take("sample").and_then(Entry::fraction).map_or(Ratio::ALL, Ratio::of);
-    TracesOptions { endpoint, sample }
+    })
 }
 
 fn collector(text: &str) -> Result<String, String> {
@@ -77,13 +76,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::schema::{Environment, FileText, Flags, Report, merge};
+    use crate::schema::{Environment, FileText, Flags, Report, Section as _, merge};
 
     fn read(text: &str, environment: &Environment) -> Result<TracesOptions, String> {
         let file = FileText { path: "server.toml".into(), text: text.to_owned() };
         let report = Report::new(Some(&file.path), Path::new(""));
         let mut root = report.root(merge(Some(&file), environment, &Flags::new()).unwrap());
-        let options = resolve(root.section("traces"));
+        let options = TracesOptions::read(&mut root.section("traces"));
         drop(root);
         report.finish(Some(options)).map_err(|errors| errors.to_string())
     }

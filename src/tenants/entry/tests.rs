@@ -1,5 +1,6 @@
 use super::*;
 use crate::tenants::claim::names_of;
+use std::num::NonZeroU32;
 
 fn read(text: &str) -> Result<ClientsFile, ConfigErrors> {
     ClientsFile::from_text(Path::new("clients.toml"), text)

@@ -10,7 +10,7 @@ use super::rules::visible_field;
 use crate::agent::options::secret_file;
 use crate::protocol::access::{AccessPolicy, BasicUser, SharedHeader, Webhook, WebhookScheme};
 use crate::protocol::login::ServiceKind;
-use crate::schema::{Entry, Table};
+use crate::schema::{Entry, Key, Table, key};
 use crate::values::{Fingerprint, NETWORKS, Secret, network};
 
 /// How old the signature of a webhook may be. Stripe's own libraries take the same.
@@ -23,19 +23,27 @@ const LARGEST_BODY: usize = 25 * 1024 * 1024;
 /// The longest hash of a password, in characters. Those that `adit password` makes have 97.
 const MAX_HASH: usize = 256;
 
-pub(crate) fn resolve(mut table: Table<'_>, kind: ServiceKind) -> AccessPolicy {
-    let allow = table.by_default("everybody").within(NETWORKS).list("allow", network).unwrap_or_default();
-    let deny = table.within(NETWORKS).list("deny", network).unwrap_or_default();
-    let basic_auth = users(table.within("users and argon2id hashes").section("basic_auth"));
-    let header = table.take("header").and_then(Entry::table).and_then(header);
-    let webhook = table.take("webhook").and_then(Entry::table).and_then(webhook);
+pub(super) fn resolve(service: &mut Table<'_>, kind: ServiceKind) -> AccessPolicy {
+    let access = key::any("see below").of_section().without("everybody").doc("Which visitors may use the service.");
+    let Some(mut table) = service.take("access", &access).and_then(Entry::table) else {
+        return AccessPolicy::default();
+    };
+    let allow = key::list(NETWORKS, network).without("everybody");
+    let allow = table.get("allow", allow.doc("Visitors who are allowed, and no others."));
+    let deny = table.get("deny", key::list(NETWORKS, network).doc("Visitors who are refused, whatever else is set."));
+    let basic_auth = key::any("users and argon2id hashes")
+        .doc("Users with a password: `{ ann = \"$argon2id$…\" }`. `adit password` makes the hash.");
+    let mut section = |name, key: Key<_>| table.take(name, &key.of_section()).and_then(Entry::table);
+    let basic_auth = section("basic_auth", basic_auth).map(users).unwrap_or_default();
+    let header = section("header", key::any("")).and_then(header);
+    let webhook = section("webhook", key::any("")).and_then(webhook);
     let given = [("basic_auth", !basic_auth.is_empty()), ("header", header.is_some()), ("webhook", webhook.is_some())];
     for (key, _) in given.into_iter().filter(|(_, given)| *given && kind != ServiceKind::Http) {
-        table.report().problem(table.key(key), "is only for services of the kind http; remove it");
+        table.problem(key, "is only for services of the kind http; remove it");
     }
     if !basic_auth.is_empty() && header.as_ref().is_some_and(|header| header.name == AUTHORIZATION.as_str()) {
         let message = "is the field in which passwords come, too; keep one of header and basic_auth";
-        table.report().problem(table.key("header"), message);
+        table.problem("header", message);
     }
     AccessPolicy { allow, deny, basic_auth, header, webhook }
 }
@@ -44,10 +52,13 @@ fn users(mut table: Table<'_>) -> Vec<BasicUser> {
     let mut users = Vec::new();
     for user in table.keys() {
         let key = table.key(&user);
-        let hash = table.parse(&user, |text| {
-            let advice = "make one with `adit password`; the password itself does not belong here";
-            if is_argon2id(text) { Ok(text.to_owned()) } else { Err(format!("is not an argon2id hash; {advice}")) }
-        });
+        let hash = table.get(
+            &user,
+            key::text("", |text| {
+                let advice = "make one with `adit password`; the password itself does not belong here";
+                if is_argon2id(text) { Ok(text.to_owned()) } else { Err(format!("is not an argon2id hash; {advice}")) }
+            }),
+        );
         // A colon ends the name (RFC 7617, section 2).
         if user.is_empty() || user.contains(':') || user.contains(char::is_control) {
             table.report().problem(key, "is not the name of a user: it has at least one character, and no colon");
@@ -77,69 +88,67 @@ fn is_argon2id(text: &str) -> bool {
 
 /// The server is told a digest of the value: that is enough to compare.
 fn header(mut table: Table<'_>) -> Option<SharedHeader> {
-    let (name_key, value_key) = (table.key("name"), table.key("value"));
-    let name = table.by_default("required").within("the name of a field").take("name");
-    if name.is_none() {
-        table.report().problem(name_key, "is missing; name a field like X-Key");
-    }
-    let value = table.by_default("required").within("a text").take("value");
-    if value.is_none() {
-        table.report().problem(value_key, "is missing; make one up that nobody can guess");
-    }
-    let name = name.and_then(|entry| entry.parse(visible_field));
-    let digest = value.and_then(|entry| {
-        entry.parse(|text| match HeaderValue::from_str(text) {
-            Ok(value) if !value.is_empty() => Ok(Fingerprint(Sha256::digest(value).into())),
-            Ok(_) => Err("is empty; everybody could know that"),
-            Err(_) => Err("has characters that a field cannot have"),
-        })
+    let name = key::text("the name of a field", visible_field)
+        .required("name a field like X-Key")
+        .doc("A field with a secret in it: `{ name = \"X-Key\", value = \"…\" }`.");
+    let value = key::text("a text", |text| match HeaderValue::from_str(text) {
+        Ok(value) if !value.is_empty() => Ok(Fingerprint(Sha256::digest(value).into())),
+        Ok(_) => Err("is empty; everybody could know that"),
+        Err(_) => Err("has characters that a field cannot have"),
     });
+    let value =
+        value.required("make one up that nobody can guess").doc("The secret. The server is told its SHA-256 only.");
+    let (name, digest) = (table.get("name", name), table.get("value", value));
     Some(SharedHeader { name: name?.as_str().to_owned(), digest: digest? })
 }
 
 fn webhook(mut table: Table<'_>) -> Option<Webhook> {
-    let report = table.report();
-    let scheme = match table.by_default("required").within("`github`, `stripe`").take("scheme") {
-        Some(entry) => entry.parse(|text| match text {
-            "github" => Ok(WebhookScheme::Github),
-            "stripe" => Ok(WebhookScheme::Stripe),
-            _ => Err(format!("`{text}` is not known; use \"github\" or \"stripe\"")),
-        }),
-        None => {
-            report.problem(table.key("scheme"), "is missing; say who signs: \"github\" or \"stripe\"");
-            None
-        }
+    let schemes = |text: &str| match text {
+        "github" => Ok(WebhookScheme::Github),
+        "stripe" => Ok(WebhookScheme::Stripe),
+        _ => Err(format!("`{text}` is not known; use \"github\" or \"stripe\"")),
     };
-    let (key, file_key, tolerance_key) = (table.key("secret"), table.key("secret_file"), table.key("tolerance"));
-    let secret = table.by_default("required, or `secret_file`").within("a text").take("secret");
-    let secret = match (secret, table.within("a path").take("secret_file")) {
-        (Some(entry), None) => entry.text().map(|text| (key, text)),
-        (None, Some(entry)) => secret_file::read_file(entry).map(|(_, text)| (file_key, text)),
+    let scheme = key::text("`github`, `stripe`", schemes)
+        .required("say who signs: \"github\" or \"stripe\"")
+        .doc("How senders sign what they send.");
+    let scheme = table.get("scheme", scheme);
+    let secret = secret(&mut table);
+    let has_tolerance = table.has("tolerance");
+    let tolerance = key::duration(TOLERANCE, Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60));
+    let tolerance = table.get("tolerance", tolerance.doc("`stripe` only: how old a signature may be."));
+    if has_tolerance && scheme == Some(WebhookScheme::Github) {
+        table.problem("tolerance", "is only for stripe: GitHub's signatures have no time; remove it");
+    }
+    let max_body =
+        key::text_or_number("1 B to 25 MiB: a number of bytes, or one with its unit", size).or("`1MiB`", BODY);
+    let max_body =
+        table.get("max_body", max_body.doc("The largest body that is checked, like `65536`, `64KiB` or `1MiB`."));
+    Some(Webhook { scheme: scheme?, secret: secret?, tolerance_s: tolerance.as_secs(), max_body })
+}
+
+/// Reads `secret` or `secret_file`.
+fn secret(table: &mut Table<'_>) -> Option<Secret> {
+    let text = key::any("a text").without("required, or `secret_file`");
+    let text = table.take("secret", &text.doc("The secret that they sign with. The server has to know it."));
+    let file = table.take("secret_file", &key::any("a path").doc("A file that contains it."));
+    let (key, text) = match (text, file) {
+        (Some(entry), None) => ("secret", entry.text()?),
+        (None, Some(entry)) => ("secret_file", secret_file::read_file(entry)?.1),
         (None, None) => {
-            report
-                .problem(key, "is missing; give the secret that the sender signs with, or a secret_file that holds it");
-            None
+            let advice = "give the secret that the sender signs with, or a secret_file that holds it";
+            table.problem("secret", format!("is missing; {advice}"));
+            return None;
         }
         (Some(_), Some(_)) => {
-            report.problem(file_key, "is given together with secret; keep one of the two");
-            None
+            table.problem("secret_file", "is given together with secret; keep one of the two");
+            return None;
         }
     };
-    let secret = secret.and_then(|(key, text)| match text.is_empty() {
-        true => {
-            report.problem(key, "holds no secret; with an empty one anybody could sign");
-            None
-        }
-        false => Some(Secret::new(text)),
-    });
-    let says_when = table.keys().iter().any(|key| key == "tolerance");
-    let tolerance = table.duration("tolerance", TOLERANCE, Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60));
-    if says_when && scheme == Some(WebhookScheme::Github) {
-        report.problem(tolerance_key, "is only for stripe: GitHub's signatures have no time; remove it");
+    if text.is_empty() {
+        table.problem(key, "holds no secret; with an empty one anybody could sign");
+        return None;
     }
-    table.by_default("`1MiB`").within("1 B to 25 MiB: a number of bytes, or one with its unit");
-    let max_body = table.take("max_body").and_then(|entry| entry.parse_or_number(size)).unwrap_or(BODY);
-    Some(Webhook { scheme: scheme?, secret: secret?, tolerance_s: tolerance.as_secs(), max_body })
+    Some(Secret::new(text))
 }
 
 /// A number of bytes: `65536`, `64KiB` or `1MiB`.

@@ -5,7 +5,7 @@ use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, InvalidHeaderValue
 use super::local;
 use crate::agent::options::LocalUrl;
 use crate::protocol::login::ServiceKind;
-use crate::schema::{Entry, Table};
+use crate::schema::{Entry, Table, key};
 use crate::values::split_host_port;
 
 /// The most rules of one service.
@@ -46,12 +46,13 @@ impl Rule {
 pub(crate) fn resolve(table: &mut Table<'_>, kind: ServiceKind) -> (Option<LocalUrl>, Vec<Rule>) {
     let report = table.report();
     let (key, local_key) = (table.key("rules"), table.key("local"));
-    table.by_default("required, unless the last rule fits everything").within("see below");
-    let own = table.take("local");
+    let own = key::any("see below").without("required, unless the last rule fits everything");
+    let own = table.take("local", &own.doc("The application. A port alone means `localhost`."));
     let is_given = own.is_some();
     let own = own.and_then(|entry| entry.parse_or_number(|text| local(text, kind)));
-    table.within(format!("at most {MAX_RULES}, see below"));
-    let entries = table.take("rules").and_then(Entry::list).unwrap_or_default();
+    let rules = key::any(format!("at most {MAX_RULES}, see below")).of_sections();
+    let rules = rules.doc("`http` only: requests that go to other applications.");
+    let entries = table.take("rules", &rules).and_then(Entry::list).unwrap_or_default();
     let count = entries.len();
     if count > 0 && kind != ServiceKind::Http {
         report.problem(&key, "is only for services of the kind http; remove it");
@@ -85,16 +86,19 @@ pub(crate) fn resolve(table: &mut Table<'_>, kind: ServiceKind) -> (Option<Local
 
 fn rule(mut table: Table<'_>) -> Option<Rule> {
     let before = table.report().count();
-    let path = table.by_default("any").within("a path").parse("path", path);
-    let header = table.take("header").and_then(Entry::table).and_then(condition);
-    let local = match table.by_default("required").within("as `services[].local`").take("local") {
-        Some(entry) => entry.parse_or_number(|text| local(text, ServiceKind::Http)),
-        None => {
-            table.report().problem(table.key("local"), "is missing; say which application gets what fits");
-            None
-        }
-    };
-    let strip_prefix = table.boolean("strip_prefix", false);
+    let path = key::text("a path", path)
+        .without("any")
+        .doc("What the path begins with, in whole segments: `/api` fits `/api`, `/api/` and `/api/x`, not `/apix`.");
+    let path = table.get("path", path);
+    let header = table.take("header", &key::any("").of_section()).and_then(Entry::table).and_then(condition);
+    let local =
+        key::text_or_number("as `services[].local`", |text| local(text, ServiceKind::Http)).doc("The application.");
+    let local = table.get("local", local.required("say which application gets what fits"));
+    let strip_prefix = key::boolean(false).doc(
+        "`/api/x` becomes `/x` for this application, and `X-Forwarded-Prefix` says `/api`. Links and redirects in \
+         responses stay as they are.",
+    );
+    let strip_prefix = table.get("strip_prefix", strip_prefix);
     // A mistake in a condition must not make one that fits more.
     let is_right = table.report().count() == before;
     if is_right && strip_prefix && path.is_none() {
@@ -115,20 +119,20 @@ fn path(text: &str) -> Result<String, String> {
 }
 
 fn condition(mut table: Table<'_>) -> Option<HeaderCondition> {
-    let name = match table.by_default("required").within("the name of a field").take("name") {
-        Some(entry) => entry.parse(visible_field),
-        None => {
-            table.report().problem(table.key("name"), "is missing; name a field like X-Version");
-            None
-        }
-    };
-    let value = table.by_default("any").parse("value", |text| match (&name, split_host_port(text)) {
+    let name = key::text("the name of a field", visible_field).required("name a field like X-Version").doc(
+        "A field that must be there: `{ name = \"X-Version\", value = \"2\" }`. `Host` stands for the host that the visitor \
+         asked for, without its port.",
+    );
+    let name = table.get("name", name);
+    let field = name.clone();
+    let value = key::text("a text", move |text| match (&field, split_host_port(text)) {
         (Some(name), Ok((_, Some(_))) | Err(_)) if *name == HOST => {
             Err(format!("`{text}` is not a host; write one like blog.example.com, without a port"))
         }
         (Some(name), Ok(_)) if *name == HOST => HeaderValue::from_str(&text.to_ascii_lowercase()).map_err(unfit),
         _ => HeaderValue::from_str(text).map_err(unfit),
     });
+    let value = table.get("value", value.without("any").doc("What one line of that field must be, exactly."));
     Some(HeaderCondition { name: name?, value })
 }
 

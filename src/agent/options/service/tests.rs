@@ -1,3 +1,5 @@
+use http::header::{HeaderName, HeaderValue};
+
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
