@@ -146,3 +146,6 @@ macro_rules! options {
 }
 
 pub(crate) use options;
+
+#[cfg(test)]
+mod tests;
