@@ -1,3 +1,5 @@
+#![allow(unreachable_pub, reason = "`options!` declares public sections")]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -100,7 +100,6 @@ impl Failure {
     /// The whole answer, in the form that the visitor understands best.
     pub(crate) fn answer(&self, request_id: RequestId, form: Form) -> Response<Full<Piece>> {
         let (status, code, message) = (self.status(), self.code(), self.message());
-        let code = code;
         let (kind, body) = match form {
             Form::Page if *self == Self::FrontPage => {
                 ("text/html; charset=utf-8", page("", "It works", code, message, request_id))
