@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::Access;
 use super::password::{Credential, Users};
 use super::remembered::{Key, Remembered};
-use crate::auth::{TokenVerifier, USUAL_COST, Work, work_of};
+use crate::auth::{Compared, TokenVerifier, USUAL_COST, Work, work_of};
 use crate::limits::{AddressKey, Checks, FailedLogins, Party, RetryAfter};
 use crate::values::ClientId;
 
@@ -71,11 +71,18 @@ struct Attempt<'a> {
     counts: bool,
 }
 
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if self.counts {
+impl Attempt<'_> {
+    /// Counts the failure, once.
+    fn record(&mut self) {
+        if std::mem::take(&mut self.counts) {
             self.failed.failed(self.from);
         }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.record();
     }
 }
 
@@ -154,8 +161,11 @@ impl PasswordGate {
             }
         }
         attempt.counts = true;
-        let is_right = match TokenVerifier::verify_in(turn, &credential.password(), Some(hash)).await {
-            Ok(is_right) => is_right & is_known,
+        let compared = TokenVerifier::verify_in(turn, &credential.password(), Some(hash)).await;
+        // The turn is held until the outcome is recorded: the next guess must see it.
+        let compared = compared.and_then(|Compared { result, turn }| Ok((result?, turn)));
+        let (is_right, _turn) = match compared {
+            Ok((is_right, turn)) => (is_right & is_known, turn),
             Err(error) => {
                 attempt.counts = false;
                 tracing::error!(%error, "a visitor's password cannot be compared");
@@ -163,6 +173,7 @@ impl PasswordGate {
             }
         };
         if !is_right {
+            attempt.record();
             return Err(NotLetIn::Wrong);
         }
         attempt.counts = false;

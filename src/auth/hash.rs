@@ -118,6 +118,18 @@ fn parse(text: &str) -> Result<PasswordHash, HashError> {
     Ok(hash)
 }
 
+/// A finished comparison, which still holds its turn.
+#[derive(Debug)]
+pub struct Compared {
+    /// Whether the token is the one that the hash was made of.
+    ///
+    /// # Errors
+    /// As of [`TokenVerifier::verify`].
+    pub result: Result<bool, HashError>,
+    /// The turn of the comparison.
+    pub turn: Turn,
+}
+
 /// Compares tokens with their hashes, a few at a time, away from the asynchronous tasks. Clones share the places.
 ///
 /// argon2 is made to be expensive, which is a lever for whoever may ask for it. So: a fixed number of comparisons
@@ -154,25 +166,26 @@ impl TokenVerifier {
     /// visitor's to see.
     pub async fn verify(&self, party: Party, token: &Secret, hash: Option<&str>) -> Result<bool, HashError> {
         let turn = self.turn(party, hash).await;
-        Self::verify_in(turn, token, hash).await
+        Self::verify_in(turn, token, hash).await?.result
     }
 
-    /// As [`TokenVerifier::verify`], with a turn that the caller has waited for.
+    /// As [`TokenVerifier::verify`], with a turn that the caller has waited for, and gets back: the next comparison begins
+    /// when the caller drops it, so the caller can record the outcome first.
     ///
     /// # Errors
-    /// The same.
-    pub async fn verify_in(turn: Turn, token: &Secret, hash: Option<&str>) -> Result<bool, HashError> {
+    /// The runtime is stopping.
+    pub async fn verify_in(turn: Turn, token: &Secret, hash: Option<&str>) -> Result<Compared, HashError> {
         let parsed = hash.map(parse).transpose();
         let token = token.clone();
         let compared = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            match parsed {
+            let result = match parsed {
                 Ok(Some(hash)) => compare(&token, &hash),
                 Ok(None) => pretend(&token).map(|()| false),
                 Err(broken) => pretend(&token).and(Err(broken)),
-            }
+            };
+            Compared { result, turn }
         });
-        compared.await.map_err(|_| HashError::CutShort)?
+        compared.await.map_err(|_| HashError::CutShort)
     }
 
     /// Makes the hash of a new token, with a turn that the caller has waited for.

@@ -25,7 +25,7 @@ pub use admin_proof::{AdminNonce, NONCE_FIELD, PROOF_FIELD};
 pub use admin_token::{AdminToken, AdminTokenError};
 #[cfg(test)]
 pub(crate) use hash::cheap_hash;
-pub use hash::{HashError, TokenVerifier, USUAL_COST, Work, check_hash, hash, work_of};
+pub use hash::{Compared, HashError, TokenVerifier, USUAL_COST, Work, check_hash, hash, work_of};
 pub use invite::{InviteCode, InviteError};
 pub use lane_secret::LaneSecret;
 pub use ticket::{Ticket, TicketError, TicketKey, TicketKeyError};
