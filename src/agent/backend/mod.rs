@@ -14,6 +14,7 @@ mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use rustls::ClientConfig;
 use tokio::sync::Notify;
@@ -101,18 +102,20 @@ impl Backend {
 
     /// Sends the request, which it takes, and waits for the head of the response. Notifies `body_wanted` when the backend
     /// asks for the body.
-    pub(in crate::agent) async fn send(
-        &self,
-        request: &mut Request<RequestBody>,
-        preface: &Preface,
-        body_wanted: Option<&Arc<Notify>>,
-    ) -> Result<BackendResponse, BackendError> {
+    ///
+    /// Not an asynchronous function: that would move the response of a local application once more.
+    pub(in crate::agent) fn send<'a>(
+        &'a self,
+        request: &'a mut Request<RequestBody>,
+        preface: &'a Preface,
+        body_wanted: Option<&'a Arc<Notify>>,
+    ) -> impl Future<Output = Result<BackendResponse, BackendError>> + Send + 'a {
         match self {
-            Self::Local(local) => local.send(request, preface, body_wanted).await,
-            Self::InProcess(backend) => {
-                let response = Box::pin(backend.send(take_request(request), body_wanted.cloned())).await?;
+            Self::Local(local) => Either::Left(local.send(request, preface, body_wanted)),
+            Self::InProcess(backend) => Either::Right(Box::pin(async move {
+                let response = backend.send(take_request(request), body_wanted.cloned()).await?;
                 Ok(BackendResponse { response, unsent: None, slot: None })
-            }
+            })),
         }
     }
 
