@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::server::metrics::Metrics;
 use crate::server::settings::Settings;
 
-/// Lifecycle by all components; see the module.
+/// The state that all components share; see the module.
 #[derive(Debug)]
 pub(crate) struct Runtime {
     /// Tells this server from others. Random for each process.
@@ -37,8 +37,8 @@ impl Runtime {
 
     /// Replaces the settings as a whole and returns the previous ones. The limits that follow from them are applied by the
     /// reload.
-    pub(crate) fn replace_settings(&self, settings: Settings) -> Arc<Settings> {
-        self.settings.swap(Arc::new(settings))
+    pub(crate) fn replace_settings(&self, settings: Arc<Settings>) -> Arc<Settings> {
+        self.settings.swap(settings)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`listen`]: accepts connections; [`inherited`]: listeners that the service manager has opened
 //! - [`tls`]: TLS for agents, visitors and local applications; [`proxy_protocol`]: the PROXY protocol header
-//! - [`write_vectored`]: writes several buffers with one call
+//! - [`write_vectored`]: writes several buffers with one call; [`unsent`]: bounds what the kernel holds unsent
 //! - [`whole`], [`delivery`], [`streams`]: detect incomplete HTTP messages, deliver buffered data before an abort, and
 //!   reset HTTP/2 streams
 
@@ -12,6 +12,7 @@ pub mod listen;
 pub mod proxy_protocol;
 pub mod streams;
 pub mod tls;
+pub mod unsent;
 pub mod whole;
 pub mod write_vectored;
 

@@ -97,7 +97,10 @@ impl http_body::Body for Body {
 
 /// A tower service whose type is erased. Cloning it is cheap.
 #[derive(Clone)]
-pub struct InProcess(Arc<dyn Call>);
+pub struct InProcess(Arc<Call>);
+
+/// Calls a service with a request.
+type Call = dyn Fn(Request<Body>) -> BoxResponseFuture + Send + Sync;
 
 impl fmt::Debug for InProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,40 +118,23 @@ impl InProcess {
         B: http_body::Body + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Arc::new(Callable(service)))
+        Self(Arc::new(move |request| {
+            let mut service = service.clone();
+            Box::pin(async move {
+                poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+                let response = service.call(request).await.map_err(Into::into)?;
+                let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+                let body = |body: B| body.map_frame(move |frame| frame.map_data(bytes));
+                Ok(response.map(|made| body(made).map_err(Into::into).boxed_unsync()))
+            })
+        }))
     }
 
     /// Calls the service and turns a panic into an error.
     async fn call(self, request: Request<Body>) -> Result<Response<BoxBody>, BoxError> {
         // The service makes its future when this is polled: a panic there counts, too.
-        let response = async move { self.0.call(request).await };
+        let response = async move { (self.0)(request).await };
         AssertUnwindSafe(response).catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic).into()))
-    }
-}
-
-trait Call: Send + Sync {
-    fn call(&self, request: Request<Body>) -> BoxResponseFuture;
-}
-
-struct Callable<S>(S);
-
-impl<S, B> Call for Callable<S>
-where
-    S: tower_service::Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: http_body::Body + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn call(&self, request: Request<Body>) -> BoxResponseFuture {
-        let mut service = self.0.clone();
-        Box::pin(async move {
-            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
-            let response = service.call(request).await.map_err(Into::into)?;
-            let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-            Ok(response
-                .map(|body| body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into).boxed_unsync()))
-        })
     }
 }
 

@@ -6,7 +6,7 @@ pub(in crate::agent) mod tickets;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -28,7 +28,7 @@ use crate::protocol::requirements::required_by;
 use crate::protocol::standby::STANDBY;
 use crate::transport::tls::explain_handshake;
 use crate::values::ServerAddress;
-use crate::values::{ClientId, InstanceId, Name, Secret, harmless_line};
+use crate::values::{ClientId, InstanceId, Name, Secret, harmless_line, unix_now};
 
 /// For the TCP connection, and again for TLS and login.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -278,7 +278,7 @@ impl Connector {
             proof,
             start: None,
             standby: Vec::new(),
-            timestamp: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            timestamp: unix_now(),
             agent: AgentInfo {
                 name: "adit".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -97,7 +97,7 @@ struct PendingRequest<'a> {
 /// A request as the backend receives it.
 struct BackendRequest<'a> {
     backend: &'a Backend,
-    /// When the whole head of the request had arrived: from then on the backend is responsible for the time.
+    /// When the whole head of the request had arrived. The backend is responsible for the time after that.
     began: Instant,
     request: Request<RequestBody>,
     upgrade: UpgradeMode,

@@ -117,6 +117,12 @@ impl Inner {
         }
     }
 
+    /// Sends everything gathered and ends the pipe.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+
     /// Updates the pulse with what has moved since the last update.
     fn beat(&mut self, is_sent: bool) {
         if std::mem::take(&mut self.received) {
@@ -144,9 +150,7 @@ impl Drain {
 
     /// Sends everything gathered and ends the pipe.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.lock();
-        ready!(inner.poll_drain(cx))?;
-        Pin::new(&mut inner.pipe).poll_shutdown(cx)
+        self.0.lock().poll_shutdown(cx)
     }
 }
 
@@ -173,9 +177,7 @@ impl Layer {
 
     /// Ends the pipe after everything gathered was sent.
     pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.lock();
-        ready!(inner.poll_drain(cx))?;
-        Pin::new(&mut inner.pipe).poll_shutdown(cx)
+        self.0.lock().poll_shutdown(cx)
     }
 }
 

@@ -32,25 +32,18 @@ use crate::server::http_connection::request_target::{FirstBad, Http1Targets, Htt
 use crate::server::options::TimeoutOptions;
 use crate::transport::delivery::AllSent;
 use crate::transport::streams::ResetCodes;
+use crate::transport::unsent;
 
 /// Unsent bytes that the kernel may hold. Without a bound it holds megabytes, and reports the socket writable again only
 /// when a third of them is sent: a slow reader would look like one that reads nothing.
-#[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 * 1024;
 
 /// Bounds the unsent bytes in the kernel.
 ///
 /// # Errors
 /// The system refuses the option.
-#[cfg(target_os = "linux")]
 pub(crate) fn bound_unsent(socket: &TcpStream) -> io::Result<()> {
-    SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)
-}
-
-/// Other systems have their own bounds.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn bound_unsent(_: &TcpStream) -> io::Result<()> {
-    Ok(())
+    unsent::bound_unsent(socket, UNSENT)
 }
 
 /// The deadline of the next head.

@@ -281,7 +281,7 @@ async fn response_head(
                 if head.status == StatusCode::CONTINUE
                     && let Some(asks) = asks.take()
                 {
-                    // Nobody hears it if the upload has not waited any longer.
+                    // The receiver is gone if the upload no longer waits.
                     let _ = asks.send(());
                 }
             }

@@ -70,8 +70,8 @@ impl Lifecycle {
     /// Replaces the settings and applies all limits that follow from them. What is open stays open, even if it is more than
     /// the new limits allow.
     pub(crate) fn apply(&self, settings: Settings) {
-        let before = self.runtime.replace_settings(settings);
-        let settings = self.settings();
+        let settings = Arc::new(settings);
+        let before = self.runtime.replace_settings(Arc::clone(&settings));
         let limits = &settings.config.limits;
         let budget = if limits.connections == before.config.limits.connections {
             FdBudget::of(limits)

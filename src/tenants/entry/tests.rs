@@ -91,6 +91,13 @@ fn keys_of(text: &str) -> Vec<String> {
     read(text).unwrap_err().problems.into_iter().map(|problem| problem.key).collect()
 }
 
+/// Asserts that `text` has one problem, at `key`, whose message contains `says`.
+fn refused(text: &str, key: &str, says: &str) {
+    let errors = read(text).unwrap_err();
+    assert_eq!(errors.problems[0].key, key, "{errors}");
+    assert!(errors.problems.len() == 1 && errors.to_string().contains(says), "{errors}");
+}
+
 const HASH: &str = "token_hash = '$argon2id$x'";
 
 #[test]
@@ -136,9 +143,7 @@ fn a_domain_belongs_to_one_client_with_all_below_its_wildcards() {
         ("['alice']", "[]", "clients.alice.domains[0]", "is not a domain"),
         ("'a.example'", "[]", "clients.alice.domains", "a list"),
     ] {
-        let errors = read(&of(alice, bob)).unwrap_err();
-        assert_eq!(errors.problems[0].key, key, "{errors}");
-        assert!(errors.problems.len() == 1 && errors.to_string().contains(says), "{errors}");
+        refused(&of(alice, bob), key, says);
     }
 }
 
@@ -226,9 +231,7 @@ fn whoever_is_invited_is_new_and_gets_what_nobody_has() {
         ("id = 'Bob'", "", "invites.01010101.id", "contains `B`"),
         ("nmaes = ['bob']", "", "invites.01010101.nmaes", "unknown key"),
     ] {
-        let errors = read(&invites(first, second)).unwrap_err();
-        assert_eq!(errors.problems[0].key, key, "{errors}");
-        assert!(errors.problems.len() == 1 && errors.to_string().contains(says), "{errors}");
+        refused(&invites(first, second), key, says);
     }
     assert_eq!(keys_of("[invites.01010101]\n"), ["invites.01010101.code_hash", "invites.01010101.expires"]);
     let wrong_key = invitation(1, "").replace("[invites.01010101]", "[invites.bob]");

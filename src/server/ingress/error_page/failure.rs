@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     UnknownName,
     /// The server has no such page of its own.
     NotFound,
-    /// The server's front page, which is none: whoever looks whether it works sees that it does.
+    /// The server's front page, which does not exist: the message says that the server works.
     FrontPage,
     /// The server's own pages can only be read.
     MethodNotAllowed,
@@ -54,7 +54,7 @@ pub(crate) enum Failure {
     AddressBusy,
     /// The memory for large request heads is used up: in all, of this address or of this client.
     HeadsBusy,
-    /// The service does not let this visitor in: not from this address, or not without its shared secret.
+    /// The service refuses this visitor: its address is not allowed, or the shared secret is missing.
     Forbidden,
     /// The service of this name asks for a name and a password, and these are not the right ones.
     Unauthorized(Name),

@@ -71,7 +71,7 @@ impl BreakOff {
     }
 }
 
-/// Says so when it is dropped, whoever drops it.
+/// Cuts the visitor's connection or stream when it is dropped, unless the exchange was complete.
 struct CutUnlessWhole(Option<BreakOff>);
 
 impl Drop for CutUnlessWhole {
