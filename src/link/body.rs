@@ -118,7 +118,7 @@ impl FrameBody {
     /// in the same write.
     fn look_ahead(&mut self) {
         if let Some(reader) = &mut self.reader {
-            self.ahead = reader.buffered().transpose();
+            self.ahead = reader.buffered().map_err(ReadError::from).transpose();
             if self.ahead == Some(Ok(Event::End)) {
                 self.complete();
             }
@@ -180,7 +180,7 @@ impl Body for FrameBody {
                 }
                 Event::Trailers(trailers) => {
                     this.look_ahead();
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
                 }
                 Event::End => this.complete(),
                 Event::Reset(reason) => return this.fail(BodyError::Reset(reason)),

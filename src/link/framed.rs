@@ -48,8 +48,10 @@ impl FrameReader {
     /// The stream was cut, or the peer broke the protocol, which also cuts the stream.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, ReadError>> {
         loop {
-            if let Some(event) = self.buffered()? {
-                return Poll::Ready(Ok(event));
+            match self.buffered() {
+                Ok(None) => {}
+                Ok(Some(event)) => return Poll::Ready(Ok(event)),
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
             match ready!(self.stream.poll_read(cx)) {
                 Some(bytes) => self.input = bytes,
@@ -70,16 +72,18 @@ impl FrameReader {
     ///
     /// # Errors
     /// The peer broke the protocol, which also cuts the stream.
-    pub fn buffered(&mut self) -> Result<Option<Event>, ReadError> {
-        let event = self.decoder.next(&mut self.input).inspect_err(|_| self.stream.abort())?;
+    pub fn buffered(&mut self) -> Result<Option<Event>, WireError> {
+        let event = self.decoder.next(&mut self.input);
         if self.input.is_empty() {
             // Move the buffer into the event; otherwise the reader would hold it while it waits for more.
             self.input = Bytes::new();
         }
-        if matches!(event, Some(Event::End)) {
-            self.stream.read_ended();
+        match &event {
+            Ok(Some(Event::End)) => self.stream.read_ended(),
+            Ok(_) => {}
+            Err(_) => self.stream.abort(),
         }
-        Ok(event)
+        event
     }
 
     /// Whether the direction is complete, or was reset.

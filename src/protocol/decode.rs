@@ -14,23 +14,23 @@ use super::frame::{HEADER, Kind, MAX_HEAD, MAX_SMALL, Reset, Status};
 use super::login::ServiceKind;
 use super::preface::Preface;
 
-/// What a decoder has read.
+/// What a decoder has read. Large values are boxed: an event moves through several functions on its way.
 #[derive(Debug, PartialEq)]
 pub enum Event {
     /// For which service the stream is.
-    Preface(Preface),
+    Preface(Box<Preface>),
     /// Whether the agent takes the exchange on.
     Status(Status),
     /// The head of the request.
-    Request(RequestHead),
+    Request(Box<RequestHead>),
     /// A head with status 1xx.
-    Informational(ResponseHead),
+    Informational(Box<ResponseHead>),
     /// The final head of the response.
-    Response(ResponseHead),
+    Response(Box<ResponseHead>),
     /// Some of the body: a slice of the input, not necessarily a whole frame.
     Data(Bytes),
     /// The trailers.
-    Trailers(HeaderMap),
+    Trailers(Box<HeaderMap>),
     /// This direction is complete.
     End,
     /// The peer broke the exchange off.
@@ -192,16 +192,16 @@ impl Decoder {
     fn finish(&mut self, kind: Kind, payload: Bytes) -> Result<Event, WireError> {
         let (event, phase) = match kind {
             Kind::Preface => {
-                let preface = Preface::parse(payload)?;
+                let preface = Box::new(Preface::parse(payload)?);
                 let phase = if preface.kind == ServiceKind::Http { Phase::RequestHead } else { Phase::Raw };
                 (Event::Preface(preface), phase)
             }
-            Kind::Informational => (Event::Informational(ResponseHead::parse(kind, payload)?), self.phase),
+            Kind::Informational => (Event::Informational(Box::new(ResponseHead::parse(kind, payload)?)), self.phase),
             Kind::Head if self.phase == Phase::RequestHead => {
-                (Event::Request(RequestHead::parse(payload)?), Phase::Body)
+                (Event::Request(Box::new(RequestHead::parse(payload)?)), Phase::Body)
             }
-            Kind::Head => (Event::Response(ResponseHead::parse(kind, payload)?), Phase::Body),
-            Kind::Trailers => (Event::Trailers(exchange::parse_trailers(payload)?), Phase::AfterTrailers),
+            Kind::Head => (Event::Response(Box::new(ResponseHead::parse(kind, payload)?)), Phase::Body),
+            Kind::Trailers => (Event::Trailers(Box::new(exchange::parse_trailers(payload)?)), Phase::AfterTrailers),
             Kind::Reset => {
                 (Event::Reset(payload.first().map_or(Reset::Cancelled, |b| Reset::from_byte(*b))), Phase::Reset)
             }

@@ -109,20 +109,26 @@ fn rest() -> impl Strategy<Value = Vec<Event>> {
     (data, option::of(fields()), any::<bool>(), option::of(reset())).prop_map(|(data, trailers, end, reset)| {
         let data = data.into_iter().map(|data| Event::Data(data.into()));
         let end = (end || reset.is_none()).then_some(Event::End);
-        data.chain(trailers.map(Event::Trailers)).chain(end).chain(reset.map(Event::Reset)).collect()
+        data.chain(trailers.map(|fields| Event::Trailers(Box::new(fields))))
+            .chain(end)
+            .chain(reset.map(Event::Reset))
+            .collect()
     })
 }
 
 fn of_request() -> impl Strategy<Value = Vec<Event>> {
     (preface(Just(ServiceKind::Http)), request(), rest()).prop_map(|(preface, head, rest)| {
-        [vec![Event::Preface(preface), Event::Request(head)], rest].into_iter().flatten().collect()
+        [vec![Event::Preface(Box::new(preface)), Event::Request(Box::new(head))], rest].into_iter().flatten().collect()
     })
 }
 
 fn of_response() -> impl Strategy<Value = Vec<Event>> {
     let status = (1..=5_u8).prop_map(|byte| Status::from_byte(byte).unwrap());
     (status, vec(interim(), 0..3), last(), rest()).prop_map(|(status, interim, last, rest)| {
-        let heads = interim.into_iter().map(Event::Informational).chain([Event::Response(last)]);
+        let heads = interim
+            .into_iter()
+            .map(|head| Event::Informational(Box::new(head)))
+            .chain([Event::Response(Box::new(last))]);
         [Event::Status(status)].into_iter().chain(heads).chain(rest).collect()
     })
 }
@@ -219,8 +225,8 @@ proptest! {
     #[test]
     fn a_head_that_is_cut_short_is_refused(head in request(), preface in preface(kind()), at in any::<prop::sample::Index>()) {
         for (wire, parse) in [
-            (encode(&[Event::Request(head)]), (|bytes| RequestHead::parse(bytes).is_err()) as fn(Bytes) -> bool),
-            (encode(&[Event::Preface(preface)]), |bytes| Preface::parse(bytes).is_err()),
+            (encode(&[Event::Request(Box::new(head))]), (|bytes| RequestHead::parse(bytes).is_err()) as fn(Bytes) -> bool),
+            (encode(&[Event::Preface(Box::new(preface))]), |bytes| Preface::parse(bytes).is_err()),
         ] {
             let payload = wire.slice(HEADER..);
             prop_assert!(parse(payload.slice(..at.index(payload.len()))));
@@ -308,7 +314,7 @@ fn the_largest_data_frame_has_a_header() {
 fn the_time_of_an_application_follows_the_fields_of_a_final_head() {
     let head = |status, local| {
         let head = ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local };
-        encode(&[Event::Response(head)]).slice(HEADER..)
+        encode(&[Event::Response(Box::new(head))]).slice(HEADER..)
     };
     let read = |kind, payload| ResponseHead::parse(kind, payload).map(|head| head.local);
     let micros = |micros| Some(Duration::from_micros(micros));
@@ -343,7 +349,7 @@ fn a_later_version_may_add_to_a_preface_and_to_the_reasons() {
         kind: ServiceKind::Tls,
         request_id: RequestId(u64::MAX),
     };
-    let mut payload = BytesMut::from(&encode(&[Event::Preface(preface.clone())])[HEADER..]);
+    let mut payload = BytesMut::from(&encode(&[Event::Preface(Box::new(preface.clone()))])[HEADER..]);
     payload.put_slice(b"more");
     assert_eq!(Preface::parse(payload.freeze()), Ok(preface));
     let mut input = Bytes::from_static(&[7, 0, 0, 3, 200, 1, 2]);

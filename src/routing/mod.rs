@@ -147,14 +147,28 @@ pub fn is_authority(text: &[u8]) -> bool {
     is_host && is_port
 }
 
+/// Which bytes a host name may contain as they are.
+const PLAIN: [bool; 256] = {
+    let (mut plain, mut at) = ([false; 256], 0);
+    while at < plain.len() {
+        let byte = at as u8;
+        plain[at] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+            );
+        at += 1;
+    }
+    plain
+};
+
 /// A host name or IPv4 address: unreserved characters, sub-delimiters, and percent-encoded bytes.
 fn is_reg_name(host: &[u8]) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
     let mut rest = host;
     while let Some((byte, after)) = rest.split_first() {
         rest = match (byte, after) {
             (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
-            (byte, after) if is_plain(*byte) => after,
+            (byte, after) if PLAIN[usize::from(*byte)] => after,
             _ => return false,
         };
     }

@@ -43,7 +43,7 @@ impl Runtime {
 }
 
 /// The stages of a shutdown, in their order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Shutdown {
     /// The server accepts no new visitors and agents.
     pub(crate) stop: CancellationToken,

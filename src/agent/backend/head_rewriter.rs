@@ -57,7 +57,7 @@ impl HeadRewriter {
     /// Turns a visitor's request into the one that the backend receives. Returns how that may upgrade the connection.
     pub(in crate::agent) fn request(
         &self,
-        mut head: RequestHead,
+        mut head: Box<RequestHead>,
         body: RequestBody,
         over_http2: bool,
     ) -> Result<(Request<RequestBody>, UpgradeMode), Reset> {
@@ -66,7 +66,7 @@ impl HeadRewriter {
         }
         self.request_headers.apply(&mut head.headers);
         let host = self.host(&head)?;
-        let RequestHead { mut method, target, protocol, mut headers, .. } = head;
+        let RequestHead { mut method, target, protocol, mut headers, .. } = *head;
         let mut extended = None;
         let upgrade = match (protocol, over_http2) {
             (Some(protocol), true) => {

@@ -88,7 +88,7 @@ impl Backend {
     /// Returns the request that the backend receives, and how it may upgrade the connection.
     pub(in crate::agent) fn request(
         &self,
-        head: RequestHead,
+        head: Box<RequestHead>,
         body: RequestBody,
     ) -> Result<(Request<RequestBody>, UpgradeMode), Reset> {
         match self {

@@ -121,7 +121,7 @@ struct Delivery {
 }
 
 impl<'a> PendingRequest<'a> {
-    fn new(route: &'a Route, mut head: RequestHead, reader: FrameReader) -> Result<Self, StreamFailure> {
+    fn new(route: &'a Route, mut head: Box<RequestHead>, reader: FrameReader) -> Result<Self, StreamFailure> {
         let began = Instant::now();
         let may_upgrade = head.headers.contains_key(UPGRADE) || head.protocol.is_some();
         let mut visitor = Visitor::Reading(reader);

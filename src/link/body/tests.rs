@@ -184,7 +184,7 @@ async fn pieces_leave_as_soon_as_they_are_there() {
     }
     assert!(got == large);
     pieces.send(Ok(Frame::trailers(trailers()))).unwrap();
-    assert_eq!(within(reader.event()).await, Ok(Event::Trailers(trailers())));
+    assert_eq!(within(reader.event()).await, Ok(Event::Trailers(Box::new(trailers()))));
     assert_eq!(within(reader.event()).await, Ok(Event::End));
     assert!(within(tasks.join_next()).await.unwrap().unwrap().0.is_ok());
 }

@@ -12,6 +12,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::components::{ApiDescription, Components};
 use super::error::{self, ErrorView};
 use super::refusals::Refusals;
 use crate::server::admin::{
@@ -57,12 +58,11 @@ impl Modify for Bearer {
     get, path = DESCRIPTION, tag = "watching", operation_id = "describe", security((), ("bearer" = [])),
     responses((status = 200, body = Object, content_type = "application/json"), Refusals),
 )]
-async fn describe(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let text = admin.description.get().cloned().unwrap_or_default();
+async fn describe(State(ApiDescription(text)): State<ApiDescription>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], text)
 }
 
-fn pages() -> OpenApiRouter<Arc<Admin>> {
+fn pages() -> OpenApiRouter<Components> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
@@ -93,7 +93,7 @@ pub(crate) fn router(admin: &Arc<Admin>) -> Router {
         .fallback(error::no_such_page)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(BODY))
-        .with_state(Arc::clone(admin))
+        .with_state(Components(Arc::clone(admin)))
 }
 
 #[cfg(test)]

@@ -2,34 +2,37 @@
 //! behind, and each has a line in the audit log.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{Method, StatusCode};
+use tokio_util::task::TaskTracker;
 
+use crate::limits::Permit;
+use crate::server::admin::Peer;
+use crate::server::admin::components::Components;
 use crate::server::admin::error::ApiError;
-use crate::server::admin::{Admin, Peer};
 use crate::telemetry::AUDIT_LOG;
-use crate::tenants::edit_error::EditError;
-use crate::tenants::entry::ClientsFile;
 
 /// Maximum number of characters of a caller's text that a line repeats.
 const MAX_TARGET: usize = 80;
 
 /// A request that changes something. Handlers get it as an argument.
 pub(crate) struct Change {
-    admin: Arc<Admin>,
+    /// One of the permits for concurrent changes; `None` if too many are running.
+    permit: Option<Permit>,
+    tasks: TaskTracker,
     peer: SocketAddr,
 }
 
-impl FromRequestParts<Arc<Admin>> for Change {
+impl FromRequestParts<Components> for Change {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, Components(admin): &Components) -> Result<Self, ApiError> {
         let peer = parts.extensions.get::<Peer>().copied();
         let Peer(peer) = peer.ok_or_else(|| ApiError::failed(&"the peer of a request is unknown"))?;
-        Ok(Self { admin: Arc::clone(admin), peer })
+        let tasks = admin.lifecycle.runtime.tasks.all.clone();
+        Ok(Self { permit: admin.changes.try_acquire(), tasks, peer })
     }
 }
 
@@ -38,25 +41,23 @@ impl Change {
     ///
     /// # Errors
     /// The change fails, or too many others are running.
-    pub(crate) async fn run<T, F>(
+    pub(crate) async fn run<T>(
         self,
         action: &'static str,
         target: &str,
-        work: impl FnOnce(Arc<Admin>) -> F,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, ApiError>> + Send + 'static,
     {
-        let Self { admin, peer } = self;
+        let Self { permit, tasks, peer } = self;
         let target: String = target.chars().take(MAX_TARGET).collect();
-        let Some(permit) = admin.changes.try_acquire() else {
+        let Some(permit) = permit else {
             let refused = ApiError::busy();
             audit(peer, action, &target, Err(&refused));
             return Err(refused);
         };
-        let work = work(Arc::clone(&admin));
-        let task = admin.lifecycle.runtime.tasks.all.spawn(async move {
+        let task = tasks.spawn(async move {
             let _permit = permit;
             let result = work.await;
             audit(peer, action, &target, result.as_ref().map(drop));
@@ -69,30 +70,14 @@ impl Change {
     ///
     /// # Errors
     /// As [`Change::run`].
-    pub(crate) async fn remove<F>(
+    pub(crate) async fn remove(
         self,
         action: &'static str,
-        target: String,
-        work: impl FnOnce(Arc<Admin>, String) -> F,
-    ) -> Result<StatusCode, ApiError>
-    where
-        F: Future<Output = Result<(), ApiError>> + Send + 'static,
-    {
-        let id = target.clone();
-        self.run(action, &target, |admin| work(admin, id)).await?;
+        target: &str,
+        work: impl Future<Output = Result<(), ApiError>> + Send + 'static,
+    ) -> Result<StatusCode, ApiError> {
+        self.run(action, target, work).await?;
         Ok(StatusCode::NO_CONTENT)
-    }
-}
-
-impl Admin {
-    /// Edits the list of clients. When this returns, the change is in effect.
-    pub(crate) async fn edit<T: Send + 'static>(
-        self: &Arc<Self>,
-        edit: impl FnMut(&mut ClientsFile) -> Result<T, EditError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let outcome = self.lifecycle.agents.client_store.edit(edit).await?;
-        self.lifecycle.agents.recheck_all();
-        Ok(outcome)
     }
 }
 

@@ -1,27 +1,32 @@
 //! The endpoints for clients.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRef, FromRequestParts, State};
 use axum::response::IntoResponse;
 use http::StatusCode;
 use http::header::LOCATION;
+use http::request::Parts;
 use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::Admin;
 use super::change::Change;
+use super::client_editor::ClientEditor;
 use super::error::{ApiError, ErrorView, found};
 use super::extract::{InBody, InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
-use crate::auth::{Token, TokenVerifier};
+use crate::auth::Token;
 use crate::limits::Allowance;
 use crate::schema::Problem;
+use crate::server::directory::client_usage::allowance_of;
+use crate::server::directory::registry::Registry;
+use crate::server::settings::Settings;
+use crate::tenants::clients::Clients;
 use crate::tenants::entry::ClientEntry;
 use crate::tenants::entry_request::EntryRequest;
 use crate::tenants::list_change::ListItem;
@@ -141,10 +146,34 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
     whole.map(Some).ok_or_else(|| D::Error::custom(format!("{number} is not a whole number of seconds")))
 }
 
-impl Admin {
-    fn client_view(&self, id: ClientId, entry: &ClientEntry) -> ClientView {
-        let (now, directory) = (Timestamp::now(), &self.lifecycle.directory);
-        let Allowance { requests_per_second, burst, streams } = directory.allowance(&id, &self.lifecycle.settings());
+/// What a client's entry and its tunnels look like to the API.
+#[derive(Debug)]
+pub(crate) struct ClientViews {
+    clients: Arc<Clients>,
+    registry: Arc<Registry>,
+    settings: Arc<Settings>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ClientViews
+where
+    Arc<Clients>: FromRef<S>,
+    Arc<Registry>: FromRef<S>,
+    Arc<Settings>: FromRef<S>,
+{
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let (clients, registry, settings) =
+            (FromRef::from_ref(state), FromRef::from_ref(state), FromRef::from_ref(state));
+        Ok(Self { clients, registry, settings })
+    }
+}
+
+impl ClientViews {
+    fn of_entry(&self, id: ClientId, entry: &ClientEntry) -> ClientView {
+        let now = Timestamp::now();
+        let Allowance { requests_per_second, burst, streams } =
+            allowance_of(entry.limits, self.settings.config.limits.per_client);
         ClientView {
             names: texts(&entry.names),
             domains: texts(&entry.domains),
@@ -157,29 +186,20 @@ impl Admin {
                 burst: burst.map(u32::from),
                 streams: streams.map(|streams| streams as u64),
             },
-            tunnels: directory.registry.tunnels_of(&id).iter().map(|tunnel| tunnel.id().to_string()).collect(),
+            tunnels: self.registry.tunnels_of(&id).iter().map(|tunnel| tunnel.id().to_string()).collect(),
             id: id.to_string(),
         }
     }
 
-    fn client(&self, id: ClientId) -> Option<ClientView> {
-        let entry = self.lifecycle.directory.clients.entry(&id)?;
-        Some(self.client_view(id, &entry))
+    fn of(&self, id: ClientId) -> Option<ClientView> {
+        let entry = self.clients.entry(&id)?;
+        Some(self.of_entry(id, &entry))
     }
 
-    async fn fresh_token(&self, client: &ClientId) -> Result<(Token, String), ApiError> {
-        let token = Token::generate().map_err(|error| ApiError::failed(&error))?;
-        // The operator's own address: it waits for no agent's.
-        let party = self.lifecycle.agents.party(client, IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let turn = self.lifecycle.agents.login.verifier.turn(party, None).await;
-        let hashed = TokenVerifier::hash_in(turn, token.as_secret()).await.map_err(|error| ApiError::failed(&error))?;
-        Ok((token, hashed))
-    }
-
-    /// What is answered after a change: the client as it is now.
+    /// Returns the response to a change: the client as it is now.
     fn with_token(&self, id: ClientId, token: Token) -> Result<ClientWithToken, ApiError> {
         let gone = || ApiError::conflict("the client was removed, or the clients file was broken, at the same time");
-        Ok(ClientWithToken { client: self.client(id).ok_or_else(gone)?, token: token.into() })
+        Ok(ClientWithToken { client: self.of(id).ok_or_else(gone)?, token: token.into() })
     }
 }
 
@@ -199,10 +219,10 @@ fn parse_id(id: &str) -> Result<ClientId, ApiError> {
     responses((status = 200, body = Page<ClientView>), Refusals, Misread),
 )]
 pub(crate) async fn list(
-    State(admin): State<Arc<Admin>>,
+    views: ClientViews,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<ClientView>>, ApiError> {
-    query.page(admin.lifecycle.directory.clients.ids(), ClientId::to_string, |id| admin.client(id))
+    query.page(views.clients.ids(), ClientId::to_string, |id| views.of(id))
 }
 
 /// Shows a client
@@ -211,11 +231,8 @@ pub(crate) async fn list(
     params(("id" = String, Path, description = "The client's id")),
     responses((status = 200, body = ClientView), Refusals, Misread, NotFound),
 )]
-pub(crate) async fn get(
-    State(admin): State<Arc<Admin>>,
-    InPath(id): InPath<String>,
-) -> Result<Json<ClientView>, ApiError> {
-    found("client", admin.client(parse_id(&id)?)).map(Json)
+pub(crate) async fn get(views: ClientViews, InPath(id): InPath<String>) -> Result<Json<ClientView>, ApiError> {
+    found("client", views.of(parse_id(&id)?)).map(Json)
 }
 
 /// Adds a client
@@ -229,20 +246,25 @@ pub(crate) async fn get(
         Refusals, BadBody,
     ),
 )]
-pub(crate) async fn add(change: Change, InBody(body): InBody<AddClient>) -> Result<impl IntoResponse, ApiError> {
+pub(crate) async fn add(
+    change: Change,
+    views: ClientViews,
+    State(editor): State<ClientEditor>,
+    InBody(body): InBody<AddClient>,
+) -> Result<impl IntoResponse, ApiError> {
     let id = body.id.clone();
-    let work = async move |admin: Arc<Admin>| {
+    let work = async move {
         let AddClient { id, names, domains, tcp_ports, expires } = body;
         let request = EntryRequest { id: Some(id), names, domains, tcp_ports, expires };
         let (id, entry) = request.client(Timestamp::now()).map_err(ApiError::invalid)?;
         // Checked first, because hashing is expensive.
-        if admin.lifecycle.directory.clients.entry(&id).is_some() {
+        if views.clients.entry(&id).is_some() {
             return Err(ApiError::conflict(format!("the client `{id}` exists already")));
         }
-        let (token, token_hash) = admin.fresh_token(&id).await?;
+        let (token, token_hash) = editor.fresh_token(&id).await?;
         let (added, entry) = (id.clone(), ClientEntry { token_hash: token_hash.into(), ..entry });
-        admin.edit(move |file| file.add_client(&added, &entry)).await?;
-        admin.with_token(id, token)
+        editor.edit(move |file| file.add_client(&added, &entry)).await?;
+        views.with_token(id, token)
     };
     let added = change.run("client.add", &id, work).await?;
     let location = format!("/api/v1/clients/{}", added.client.id);
@@ -261,12 +283,17 @@ pub(crate) async fn add(change: Change, InBody(body): InBody<AddClient>) -> Resu
         Refusals, Misread, NotFound,
     ),
 )]
-pub(crate) async fn remove(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
-    let work = async |admin: Arc<Admin>, id: String| {
+pub(crate) async fn remove(
+    change: Change,
+    State(editor): State<ClientEditor>,
+    InPath(id): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let target = id.clone();
+    let work = async move {
         let id = parse_id(&id)?;
-        admin.edit(move |file| file.revoke_client(&id)).await
+        editor.edit(move |file| file.revoke_client(&id)).await
     };
-    change.remove("client.remove", id, work).await
+    change.remove("client.remove", &target, work).await
 }
 
 /// Gives a client another token
@@ -284,22 +311,24 @@ pub(crate) async fn remove(change: Change, InPath(id): InPath<String>) -> Result
 )]
 pub(crate) async fn rotate(
     change: Change,
+    views: ClientViews,
+    State(editor): State<ClientEditor>,
     InPath(id): InPath<String>,
     MaybeInBody(body): MaybeInBody<RotateToken>,
 ) -> Result<Json<ClientWithToken>, ApiError> {
     let target = id.clone();
-    let work = async move |admin: Arc<Admin>| {
+    let work = async move {
         let overlap_s = body.unwrap_or_default().overlap_s.unwrap_or(OVERLAP_S);
         if overlap_s > MOST_OVERLAP_S {
             let message = format!("is {overlap_s}, but must be between 0 and {MOST_OVERLAP_S}");
             return Err(ApiError::invalid(vec![Problem { key: "overlap_s".to_owned(), message }]));
         }
         let id = parse_id(&id)?;
-        found("client", admin.lifecycle.directory.clients.entry(&id))?;
-        let (token, token_hash) = admin.fresh_token(&id).await?;
+        found("client", views.clients.entry(&id))?;
+        let (token, token_hash) = editor.fresh_token(&id).await?;
         let (client, overlap) = (id.clone(), std::time::Duration::from_secs(overlap_s));
-        admin.edit(move |file| file.rotate_token(&client, &token_hash, Some(overlap))).await?;
-        admin.with_token(id, token)
+        editor.edit(move |file| file.rotate_token(&client, &token_hash, Some(overlap))).await?;
+        views.with_token(id, token)
     };
     change.run("token.rotate", &target, work).await.map(Json)
 }

@@ -10,11 +10,12 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Admin;
+use super::components::Started;
 use super::error::{ApiError, ErrorView};
 use super::refusals::Refusals;
 use crate::server::admin::metrics_page;
 use crate::server::lifecycle::Lifecycle;
+use crate::server::runtime::Shutdown;
 use crate::telemetry::LogState;
 
 /// How the server is.
@@ -79,13 +80,15 @@ pub(crate) enum Readiness {
         Refusals,
     ),
 )]
-pub(crate) async fn health(State(admin): State<Arc<Admin>>) -> Json<HealthView> {
-    let lifecycle = &admin.lifecycle;
-    let problems = problems(lifecycle);
+pub(crate) async fn health(
+    State(lifecycle): State<Arc<Lifecycle>>,
+    State(Started(started)): State<Started>,
+) -> Json<HealthView> {
+    let problems = problems(&lifecycle);
     Json(HealthView {
         status: if problems.is_empty() { Health::Ok } else { Health::Degraded },
         version: env!("CARGO_PKG_VERSION"),
-        uptime_s: admin.started.elapsed().as_secs(),
+        uptime_s: started.elapsed().as_secs(),
         tunnels: lifecycle.directory.registry.len(),
         clients: lifecycle.directory.clients.len(),
         problems,
@@ -111,8 +114,8 @@ fn problems(lifecycle: &Lifecycle) -> Vec<String> {
     get, path = "/readyz", tag = "watching", operation_id = "ready", security((), ("bearer" = [])),
     responses((status = 200, body = ReadyView), (status = 503, body = ReadyView), Refusals),
 )]
-pub(crate) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<ReadyView>) {
-    match admin.lifecycle.runtime.shutdown.stop.is_cancelled() {
+pub(crate) async fn ready(State(Shutdown { stop, .. }): State<Shutdown>) -> (StatusCode, Json<ReadyView>) {
+    match stop.is_cancelled() {
         false => (StatusCode::OK, Json(ReadyView { status: Readiness::Ready })),
         true => (StatusCode::SERVICE_UNAVAILABLE, Json(ReadyView { status: Readiness::Draining })),
     }
@@ -129,8 +132,7 @@ pub(crate) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<
         Refusals,
     ),
 )]
-pub(crate) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, ApiError> {
-    let lifecycle = Arc::clone(&admin.lifecycle);
+pub(crate) async fn metrics(State(lifecycle): State<Arc<Lifecycle>>) -> Result<Response, ApiError> {
     // It asks the system and walks all tunnels: visitors' requests do not wait for that.
     let page = tokio::task::spawn_blocking(move || metrics_page::page(&lifecycle)).await;
     let page = page.map_err(|error| ApiError::failed(&error))?;

@@ -11,14 +11,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Admin;
 use super::change::Change;
+use super::client_editor::ClientEditor;
 use super::clients::{ClaimText, texts};
+use super::components::InvitePin;
 use super::error::{ApiError, ErrorView};
 use super::extract::{InPath, InQuery, MaybeInBody};
 use super::page::{Page, PageQuery};
 use super::refusals::{BadBody, Misread, NotFound, Refusals};
 use crate::auth::InviteCode;
+use crate::tenants::clients::Clients;
 use crate::tenants::entry::InviteEntry;
 use crate::tenants::entry_request::EntryRequest;
 use crate::values::Secret;
@@ -85,14 +87,10 @@ fn view(key: String, entry: &InviteEntry) -> InviteView {
     responses((status = 200, body = Page<InviteView>), Refusals, Misread),
 )]
 pub(crate) async fn list(
-    State(admin): State<Arc<Admin>>,
+    State(clients): State<Arc<Clients>>,
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<InviteView>>, ApiError> {
-    query.page(
-        admin.lifecycle.directory.clients.invites(),
-        |(key, _)| key.clone(),
-        |(key, entry)| Some(view(key, &entry)),
-    )
+    query.page(clients.invites(), |(key, _)| key.clone(), |(key, entry)| Some(view(key, &entry)))
 }
 
 /// Invites somebody
@@ -108,22 +106,25 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn add(
     change: Change,
+    State(clients): State<Arc<Clients>>,
+    State(editor): State<ClientEditor>,
+    State(InvitePin(pin)): State<InvitePin>,
     MaybeInBody(body): MaybeInBody<AddInvite>,
 ) -> Result<impl IntoResponse, ApiError> {
     let AddInvite { id, names, expires } = body.unwrap_or_default();
     let target = id.clone().unwrap_or_default();
-    let work = async move |admin: Arc<Admin>| {
+    let work = async move {
         let now = Timestamp::now();
         let end = now.as_second().saturating_add_unsigned(LIFETIME.as_secs());
         let by_default = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
         let request = EntryRequest { id, names, expires, ..EntryRequest::default() };
         let invite = request.invite(now, by_default).map_err(ApiError::invalid)?;
-        let code = InviteCode::generate(admin.pin, invite.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
+        let code = InviteCode::generate(pin, invite.id.as_ref()).map_err(|error| ApiError::failed(&error))?;
         let invite = InviteEntry { code_hash: code.digest(), ..invite };
-        let key = admin.edit(move |file| file.add_invite(&invite)).await?;
+        let key = editor.edit(move |file| file.add_invite(&invite)).await?;
         let gone =
             || ApiError::conflict("the invitation was removed, or the clients file was broken, at the same time");
-        let entry = admin.lifecycle.directory.clients.invites().remove(&key).ok_or_else(gone)?;
+        let entry = clients.invites().remove(&key).ok_or_else(gone)?;
         Ok(InviteWithCode { invite: view(key, &entry), code: code.into() })
     };
     let added = change.run("invite.add", &target, work).await?;
@@ -140,7 +141,12 @@ pub(crate) async fn add(
         Refusals, Misread, NotFound,
     ),
 )]
-pub(crate) async fn remove(change: Change, InPath(key): InPath<String>) -> Result<StatusCode, ApiError> {
-    let work = async |admin: Arc<Admin>, key: String| admin.edit(move |file| file.revoke_invite(&key)).await;
-    change.remove("invite.remove", key, work).await
+pub(crate) async fn remove(
+    change: Change,
+    State(editor): State<ClientEditor>,
+    InPath(key): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let target = key.clone();
+    let work = async move { editor.edit(move |file| file.revoke_invite(&key)).await };
+    change.remove("invite.remove", &target, work).await
 }

@@ -1,13 +1,10 @@
 //! The endpoints that show and change what is logged.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Admin;
 use super::change::Change;
 use super::error::{ApiError, found};
 use super::extract::InBody;
@@ -53,8 +50,8 @@ pub(crate) struct LogChange {
     get, path = "/api/v1/log", tag = "log", operation_id = "get_log",
     responses((status = 200, body = LogView), Refusals, NotFound),
 )]
-pub(crate) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>, ApiError> {
-    admin.log().map(|log| Json(LogView::of(log)))
+pub(crate) async fn get(State(log): State<Option<LogLevel>>) -> Result<Json<LogView>, ApiError> {
+    found("log", log).map(|log| Json(LogView::of(&log)))
 }
 
 /// Changes what is logged
@@ -65,13 +62,13 @@ pub(crate) async fn get(State(admin): State<Arc<Admin>>) -> Result<Json<LogView>
     responses((status = 200, body = LogView), Refusals, NotFound, BadBody),
 )]
 pub(crate) async fn change(
-    State(admin): State<Arc<Admin>>,
+    State(log): State<Option<LogLevel>>,
     change: Change,
     InBody(wanted): InBody<LogChange>,
 ) -> Result<Json<LogView>, ApiError> {
-    let log = admin.log()?.clone();
+    let log = found("log", log)?;
     let target = wanted.in_words();
-    let work = async move |_| {
+    let work = async move {
         let (level, access) = log.now();
         let level = wanted
             .level
@@ -92,12 +89,6 @@ impl LogChange {
         let level = self.level.iter().map(|level| format!("level={level}"));
         let access = self.access.iter().map(|access| format!("access={access}"));
         level.chain(access).collect::<Vec<_>>().join(" ")
-    }
-}
-
-impl Admin {
-    fn log(&self) -> Result<&LogLevel, ApiError> {
-        found("log", self.log.as_ref())
     }
 }
 

@@ -6,6 +6,8 @@
 //! | `api` | the list of endpoints and their description (OpenAPI) |
 //! | `health`, `on_demand_tls` | the endpoints for monitoring and for reverse proxies |
 //! | `clients`, `invites`, `tunnels`, `services`, `requests`, `reload`, `log` | the API |
+//! | `components` | what handlers ask for: each receives only the components that it uses |
+//! | `client_editor` | changes to the list of clients |
 //! | `change` | the one way to change something: in a task of its own, with a line in the audit log |
 //! | `page` | lists in pages |
 //! | `extract`, `error`, `refusals` | reads requests; the one place for errors, and their description |
@@ -13,7 +15,9 @@
 
 mod api;
 mod change;
+mod client_editor;
 mod clients;
+mod components;
 mod connections;
 mod error;
 mod extract;

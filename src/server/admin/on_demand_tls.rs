@@ -8,12 +8,13 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Admin;
 use super::error::{ApiError, found};
 use super::extract::InQuery;
 use super::refusals::{Misread, NotFound, Refusals};
+use crate::server::directory::registry::Registry;
 use crate::server::ingress::upstream::lookup;
-use crate::server::lifecycle::Lifecycle;
+use crate::server::settings::Settings;
+use crate::tenants::clients::Clients;
 
 /// Characters of the longest host name (RFC 1035, section 2.3.4).
 const MAX: usize = 253;
@@ -50,13 +51,17 @@ pub(crate) struct ServedView {
     responses((status = 200, body = ServedView), Refusals, Misread, NotFound),
 )]
 pub(crate) async fn ask(
-    State(admin): State<Arc<Admin>>,
+    State(registry): State<Arc<Registry>>,
+    State(clients): State<Arc<Clients>>,
+    State(settings): State<Arc<Settings>>,
     InQuery(query): InQuery<AskQuery>,
 ) -> Result<Json<ServedView>, ApiError> {
     let nonsense = || ApiError::bad_query("domain: is not a host name; write one like alice.tunnel.example.com");
     let domain = host_name(&query.domain).ok_or_else(nonsense)?;
-    let served = is_served(&admin.lifecycle, &domain).then_some(ServedView { domain });
-    found("host", served).map(Json)
+    // An address is nobody's name, although a bare address leads to the server's own pages.
+    let is_name = domain.parse::<IpAddr>().is_err();
+    let served = is_name && lookup::is_served(&*registry, &clients, &settings.router, &domain);
+    found("host", served.then_some(ServedView { domain })).map(Json)
 }
 
 /// In lower case, without a final dot; `None` if it is no host name.
@@ -72,13 +77,6 @@ fn host_name(text: &str) -> Option<String> {
             && bytes.last().copied().is_some_and(is_plain)
     };
     (text.len() <= MAX && text.split('.').all(is_label)).then(|| text.to_ascii_lowercase())
-}
-
-/// An address is nobody's name, although a bare address leads to the server's own pages.
-fn is_served(lifecycle: &Lifecycle, host: &str) -> bool {
-    let directory = &lifecycle.directory;
-    host.parse::<IpAddr>().is_err()
-        && lookup::is_served(&*directory.registry, &directory.clients, &lifecycle.settings().router, host)
 }
 
 #[cfg(test)]

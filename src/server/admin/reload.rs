@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Admin;
 use super::change::Change;
+use super::client_editor::ClientEditor;
 use super::error::{ApiError, ErrorView};
 use super::refusals::Refusals;
+use crate::server::settings::Settings;
+use crate::tenants::clients::Clients;
 
 /// The clients file that the server uses.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,15 +38,15 @@ pub(crate) struct ReloadedView {
         Refusals,
     ),
 )]
-pub(crate) async fn reload_clients(change: Change) -> Result<Json<ReloadedView>, ApiError> {
-    let work = async |admin: Arc<Admin>| {
-        let (agents, clients) = (&admin.lifecycle.agents, &admin.lifecycle.directory.clients);
-        agents.client_store.reload().await;
-        agents.recheck_all();
-        if let Some(errors) = agents.client_store.problems() {
-            return Err(ApiError::unusable_file(errors));
-        }
-        let file = admin.lifecycle.settings().config.clients.display().to_string();
+pub(crate) async fn reload_clients(
+    change: Change,
+    State(editor): State<ClientEditor>,
+    State(clients): State<Arc<Clients>>,
+    State(settings): State<Arc<Settings>>,
+) -> Result<Json<ReloadedView>, ApiError> {
+    let work = async move {
+        editor.reload().await?;
+        let file = settings.config.clients.display().to_string();
         Ok(ReloadedView { file, clients: clients.len(), invites: clients.invites().len() })
     };
     change.run("clients.reload", "", work).await.map(Json)

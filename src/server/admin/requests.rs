@@ -8,13 +8,12 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Admin;
 use super::change::Change;
 use super::error::{ApiError, found};
 use super::extract::{InPath, InQuery};
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, NotFound, Refusals};
-use crate::server::ingress::observe::live_requests::LiveRequest;
+use crate::server::ingress::observe::live_requests::{LiveRequest, LiveRequests};
 use crate::values::RequestId;
 
 /// A request, or a connection, that is being served.
@@ -67,11 +66,10 @@ impl From<LiveRequest> for RequestView {
     responses((status = 200, body = Page<RequestView>), Refusals, Misread),
 )]
 pub(crate) async fn list(
-    State(admin): State<Arc<Admin>>,
+    State(live): State<Arc<LiveRequests>>,
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<RequestView>>, ApiError> {
     let (page, client) = query.split()?;
-    let live = &admin.lifecycle.ingress.observers.live;
     let ids = live.ids(|whose| client.as_ref().is_none_or(|client| client == whose));
     page.page(ids, RequestId::to_string, |id| live.get(id).map(RequestView::from))
 }
@@ -84,10 +82,15 @@ pub(crate) async fn list(
     params(("id" = String, Path, description = "The request's id")),
     responses((status = 204), Refusals, Misread, NotFound),
 )]
-pub(crate) async fn cut(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
-    let work = async |admin: Arc<Admin>, id: String| {
-        let cut = id.parse::<RequestId>().is_ok_and(|id| admin.lifecycle.ingress.observers.live.cut(id));
+pub(crate) async fn cut(
+    change: Change,
+    State(live): State<Arc<LiveRequests>>,
+    InPath(id): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let target = id.clone();
+    let work = async move {
+        let cut = id.parse::<RequestId>().is_ok_and(|id| live.cut(id));
         found("request", cut.then_some(()))
     };
-    change.remove("request.cut", id, work).await
+    change.remove("request.cut", &target, work).await
 }

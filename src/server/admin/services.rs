@@ -12,8 +12,11 @@ use super::error::ApiError;
 use super::extract::InQuery;
 use super::page::{ClientPageQuery, Page};
 use super::refusals::{Misread, Refusals};
-use super::{Admin, tunnels};
+use super::tunnels;
 use crate::protocol::login::ServiceKind;
+use crate::server::directory::PublicListeners;
+use crate::server::directory::registry::Registry;
+use crate::server::settings::Settings;
 
 /// What is offered under one name.
 #[derive(Debug, Serialize, ToSchema)]
@@ -64,16 +67,16 @@ impl From<ServiceKind> for KindView {
     responses((status = 200, body = Page<ServiceView>), Refusals, Misread),
 )]
 pub(crate) async fn list(
-    State(admin): State<Arc<Admin>>,
+    State(registry): State<Arc<Registry>>,
+    State(listeners): State<PublicListeners>,
+    State(settings): State<Arc<Settings>>,
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<ServiceView>>, ApiError> {
     let (page, client) = query.split()?;
-    let directory = &admin.lifecycle.directory;
-    let settings = admin.lifecycle.settings();
-    let urls = directory.urls(&settings);
+    let urls = listeners.urls(&settings);
     let mut by_name: BTreeMap<String, ServiceView> = BTreeMap::new();
-    for tunnel in tunnels::of(&directory.registry, client) {
-        for service in directory.registry.held(&tunnel) {
+    for tunnel in tunnels::of(&registry, client) {
+        for service in registry.held(&tunnel) {
             let offer = service.offer();
             let view = by_name.entry(offer.name.to_string()).or_insert_with_key(|name| ServiceView {
                 name: name.clone(),

@@ -8,7 +8,6 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Admin;
 use super::change::Change;
 use super::error::{ApiError, found};
 use super::extract::{InPath, InQuery};
@@ -110,12 +109,11 @@ pub(crate) fn of(registry: &Registry, client: Option<ClientId>) -> Vec<Arc<Tunne
     responses((status = 200, body = Page<TunnelView>), Refusals, Misread),
 )]
 pub(crate) async fn list(
-    State(admin): State<Arc<Admin>>,
+    State(registry): State<Arc<Registry>>,
     InQuery(query): InQuery<ClientPageQuery>,
 ) -> Result<Json<Page<TunnelView>>, ApiError> {
     let (page, client) = query.split()?;
-    let registry = &admin.lifecycle.directory.registry;
-    page.page(of(registry, client), |tunnel| tunnel.id().to_string(), |tunnel| Some(view(registry, &tunnel)))
+    page.page(of(&registry, client), |tunnel| tunnel.id().to_string(), |tunnel| Some(view(&registry, &tunnel)))
 }
 
 /// Shows a connected agent
@@ -125,11 +123,10 @@ pub(crate) async fn list(
     responses((status = 200, body = TunnelView), Refusals, Misread, NotFound),
 )]
 pub(crate) async fn get(
-    State(admin): State<Arc<Admin>>,
+    State(registry): State<Arc<Registry>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<TunnelView>, ApiError> {
-    let registry = &admin.lifecycle.directory.registry;
-    find(registry, &id).map(|tunnel| Json(view(registry, &tunnel)))
+    find(&registry, &id).map(|tunnel| Json(view(&registry, &tunnel)))
 }
 
 /// Disconnects an agent
@@ -140,10 +137,14 @@ pub(crate) async fn get(
     params(("id" = String, Path, description = "The tunnel's id")),
     responses((status = 204), Refusals, Misread, NotFound),
 )]
-pub(crate) async fn disconnect(change: Change, InPath(id): InPath<String>) -> Result<StatusCode, ApiError> {
-    let work = async |admin: Arc<Admin>, id: String| {
-        let registry = &admin.lifecycle.directory.registry;
-        let tunnel = find(registry, &id)?;
+pub(crate) async fn disconnect(
+    change: Change,
+    State(registry): State<Arc<Registry>>,
+    InPath(id): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let target = id.clone();
+    let work = async move {
+        let tunnel = find(&registry, &id)?;
         // Retired first, so that no change gives it a name back.
         tunnel.retire(RetireReason::Disconnected);
         registry.withdraw(&tunnel);
@@ -153,5 +154,5 @@ pub(crate) async fn disconnect(change: Change, InPath(id): InPath<String>) -> Re
         }
         Ok(())
     };
-    change.remove("tunnel.disconnect", id, work).await
+    change.remove("tunnel.disconnect", &target, work).await
 }

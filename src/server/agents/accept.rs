@@ -186,7 +186,7 @@ impl Login<'_> {
 
     fn prepare_lane(&self, admitted: Admitted) -> Result<PreparedLane, Refused> {
         let (agents, tunnel, lane) = (self.agents, admitted.tunnel(), LaneId::next());
-        let mut services = agents.directory.urls(&agents.settings()).of_all(&tunnel.services());
+        let mut services = agents.directory.listeners.urls(&agents.settings()).of_all(&tunnel.services());
         let standby = match &admitted {
             Admitted::First(_) => assign_names(&mut services, agents.directory.registry.preview(tunnel)),
             Admitted::Further(_) => Vec::new(),

@@ -49,6 +49,13 @@ pub(crate) struct PublicListeners {
     pub(crate) https: Option<u16>,
 }
 
+impl PublicListeners {
+    /// Returns the public URLs under these settings.
+    pub(crate) fn urls(self, settings: &Settings) -> PublicUrls<'_> {
+        PublicUrls { public: &settings.config.public, http_port: self.http, https_port: self.https }
+    }
+}
+
 impl Directory {
     pub(crate) fn new(options: &ServerOptions, clients: Arc<Clients>, listeners: PublicListeners) -> Self {
         let ports_on: IpAddr = options.public.http.ip();
@@ -93,14 +100,8 @@ impl Directory {
         allowance_of(own, settings.config.limits.per_client)
     }
 
-    /// Returns the public URLs under these settings.
-    pub(crate) fn urls<'a>(&self, settings: &'a Settings) -> PublicUrls<'a> {
-        let PublicListeners { http, https } = self.listeners;
-        PublicUrls { public: &settings.config.public, http_port: http, https_port: https }
-    }
-
     /// Returns the notices about names under these settings.
     pub(crate) fn notices<'a>(&'a self, settings: &'a Settings) -> Notices<'a> {
-        Notices { registry: &self.registry, urls: self.urls(settings) }
+        Notices { registry: &self.registry, urls: self.listeners.urls(settings) }
     }
 }

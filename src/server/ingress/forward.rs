@@ -159,7 +159,7 @@ async fn run(
     // `first` is all of a short request. Any other request cannot be sent again.
     let is_short = !has_body && upgrade.is_none();
     let first = if is_short { first } else { BytesMut::new() };
-    let head = loop {
+    let mut head = loop {
         match answered(response_head(&mut reader, ask.take()), sending.take(), timeouts.response_head).await {
             Ok(head) => break head,
             Err(failure) if is_short && !exchange.is_cut() && failover.retry(directory, &failure, &method) => {
@@ -170,7 +170,8 @@ async fn run(
         }
     };
     exchange.response_began(head.status, head.local);
-    let (head, agreed) = strip(target, head);
+    let agreed = upgrade.as_ref().and_then(|_| head.headers.get(UPGRADE).cloned());
+    strip(target, &mut head.headers);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS || (is_extended_connect && head.status.is_success());
     match (switches, writer, upgrade) {
         (true, Some(writer), Some(visitor)) => {
@@ -196,7 +197,7 @@ async fn run(
 /// Returns a response whose body streams from the tunnel.
 fn streamed_response(
     context: &RequestContext<'_>,
-    mut head: ResponseHead,
+    mut head: Box<ResponseHead>,
     method: &Method,
     version: Version,
     reader: FrameReader,
@@ -230,10 +231,10 @@ async fn open_stream(
 
 /// Waits for the head of the answer. Its deadline counts from when the whole request is on its way.
 async fn answered(
-    head: impl Future<Output = Result<ResponseHead, Failure>>,
+    head: impl Future<Output = Result<Box<ResponseHead>, Failure>>,
     sending: Option<oneshot::Receiver<Infallible>>,
     limit: Duration,
-) -> Result<ResponseHead, Failure> {
+) -> Result<Box<ResponseHead>, Failure> {
     let deadline = async {
         if let Some(sent) = sending {
             // Nothing comes: this waits for the other end to be dropped.
@@ -261,7 +262,7 @@ fn delimited(head: &ResponseHead, method: &Method, version: Version) -> Delimite
     }
 }
 
-pub(super) fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> {
+pub(super) fn response(head: Box<ResponseHead>, body: ForwardedBody) -> Response<ForwardedBody> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
@@ -273,7 +274,7 @@ pub(super) fn response(head: ResponseHead, body: ForwardedBody) -> Response<Forw
 async fn response_head(
     reader: &mut FrameReader,
     mut asks: Option<oneshot::Sender<()>>,
-) -> Result<ResponseHead, Failure> {
+) -> Result<Box<ResponseHead>, Failure> {
     loop {
         match reader.event().await {
             Ok(Event::Status(Status::Accepted)) => {}
@@ -304,14 +305,12 @@ fn wants_body(status: StatusCode) -> bool {
     !status.is_client_error() && !status.is_server_error()
 }
 
-/// Takes off what belongs to the connection between agent and application; gives the protocol of an upgrade back.
-fn strip(target: &Target, mut head: ResponseHead) -> (ResponseHead, Option<HeaderValue>) {
-    let agreed = head.headers.get(UPGRADE).cloned();
-    headers::strip_hop_by_hop(&mut head.headers);
+/// Removes the fields that belong to the connection between agent and application.
+fn strip(target: &Target, fields: &mut HeaderMap) {
+    headers::strip_hop_by_hop(fields);
     if let Some(name) = target.prefix() {
-        headers::add_prefix(&mut head.headers, name, target.authority.as_deref());
+        headers::add_prefix(fields, name, target.authority.as_deref());
     }
-    (head, agreed)
 }
 
 /// Whether long silences belong to the answer: an event stream, or gRPC.

@@ -30,14 +30,14 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Removes the fields that concern one connection only (RFC 9110, section 7.6.1), those named by `Connection`
 /// included. Gives back the `Upgrade` that the connection asks for or agrees to, if there is one that may cross.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    // The coding decides where the body ends, whatever length is named beside it (RFC 9112, section 6.3).
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-    }
     // Most heads have one of them at most: looking at the names that are there costs less than looking for each.
     let named: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
     if named.is_empty() {
         return None;
+    }
+    // The coding decides where the body ends, whatever length is named beside it (RFC 9112, section 6.3).
+    if named.contains(&TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
     }
     let protocol = headers.get(UPGRADE).filter(|protocol| !carries_requests(protocol)).cloned();
     let mut asks = false;

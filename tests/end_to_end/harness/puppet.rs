@@ -142,10 +142,10 @@ impl Puppet {
         let head = loop {
             match soon("a request", reader.event()).await.unwrap() {
                 Event::Preface(_) => {}
-                Event::Request(request) if request.headers.contains_key("upgrade") => break request,
-                Event::Request(request) => head = Some(request),
+                Event::Request(request) if request.headers.contains_key("upgrade") => break *request,
+                Event::Request(request) => head = Some(*request),
                 Event::Data(data) => body.extend_from_slice(&data),
-                Event::Trailers(fields) => trailers = fields,
+                Event::Trailers(fields) => trailers = *fields,
                 Event::End => break head.unwrap(),
                 other => panic!("{other:?} is no part of a request"),
             }

@@ -90,7 +90,7 @@ impl Upgraded {
         self,
         connection: &Arc<ConnectionContext>,
         visitor: OnUpgrade,
-        mut head: ResponseHead,
+        mut head: Box<ResponseHead>,
         agreed: Option<HeaderValue>,
         is_connect: bool,
     ) -> Result<Response<ForwardedBody>, Failure> {

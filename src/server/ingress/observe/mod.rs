@@ -42,7 +42,7 @@ pub(crate) trait Observer {
 /// All observers of a server's exchanges.
 #[derive(Debug)]
 pub(crate) struct Observers {
-    pub(crate) live: LiveRequests,
+    pub(crate) live: Arc<LiveRequests>,
     metrics: ExchangeMetrics,
     #[cfg(test)]
     pub(crate) recorder: tests::Recorder,
@@ -52,7 +52,7 @@ impl Observers {
     /// Creates the observers of a server that counts in `metrics`.
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            live: LiveRequests::default(),
+            live: Arc::default(),
             metrics: ExchangeMetrics::new(metrics),
             #[cfg(test)]
             recorder: tests::Recorder::default(),
