@@ -170,8 +170,7 @@ async fn run(
         }
     };
     exchange.response_began(head.status, head.local);
-    let agreed = upgrade.as_ref().and_then(|_| head.headers.get(UPGRADE).cloned());
-    strip(target, &mut head.headers);
+    let agreed = strip(target, &mut head.headers, upgrade.is_some());
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS || (is_extended_connect && head.status.is_success());
     match (switches, writer, upgrade) {
         (true, Some(writer), Some(visitor)) => {
@@ -211,7 +210,11 @@ fn streamed_response(
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let (exchange, connection) = (Arc::clone(exchange), Arc::clone(context.connection));
-    response(head, ForwardedBody::new(body, delimited, exchange, connection, stream, timeouts.idle))
+    response(
+        head.status,
+        head.headers,
+        ForwardedBody::new(body, delimited, exchange, connection, stream, timeouts.idle),
+    )
 }
 
 /// Opens a stream for a request that begins with `first`. Dropping the stream early resets it.
@@ -262,10 +265,10 @@ fn delimited(head: &ResponseHead, method: &Method, version: Version) -> Delimite
     }
 }
 
-pub(super) fn response(head: Box<ResponseHead>, body: ForwardedBody) -> Response<ForwardedBody> {
+pub(super) fn response(status: StatusCode, headers: HeaderMap, body: ForwardedBody) -> Response<ForwardedBody> {
     let mut response = Response::new(body);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
 }
 
@@ -305,12 +308,15 @@ fn wants_body(status: StatusCode) -> bool {
     !status.is_client_error() && !status.is_server_error()
 }
 
-/// Removes the fields that belong to the connection between agent and application.
-fn strip(target: &Target, fields: &mut HeaderMap) {
+/// Removes the fields that belong to the connection between agent and application. Returns the protocol of an upgrade, if
+/// the request may upgrade.
+fn strip(target: &Target, fields: &mut HeaderMap, may_upgrade: bool) -> Option<HeaderValue> {
+    let agreed = if may_upgrade { fields.get(UPGRADE).cloned() } else { None };
     headers::strip_hop_by_hop(fields);
     if let Some(name) = target.prefix() {
         headers::add_prefix(fields, name, target.authority.as_deref());
     }
+    agreed
 }
 
 /// Whether long silences belong to the answer: an event stream, or gRPC.

@@ -97,7 +97,7 @@ impl Upgraded {
         agree(&mut head, agreed, is_connect)?;
         let end = BreakOff::of(connection);
         connection.ingress.spawn(self.run(visitor, Arc::clone(connection), end));
-        Ok(response(head, ForwardedBody::empty()))
+        Ok(response(head.status, head.headers, ForwardedBody::empty()))
     }
 
     async fn run(self, visitor: OnUpgrade, connection: Arc<ConnectionContext>, end: BreakOff) {
