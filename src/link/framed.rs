@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::mux::MuxStream;
+use super::session::Stream;
 use crate::protocol::WireError;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::frame::{self, MAX_DATA, Reset};
@@ -31,14 +31,14 @@ pub enum ReadError {
 /// Reads the frames of one direction.
 #[derive(Debug)]
 pub struct FrameReader {
-    stream: MuxStream,
+    stream: Stream,
     decoder: Decoder,
     input: Bytes,
 }
 
 impl FrameReader {
     /// Reads `stream` by the rules of `decoder`.
-    pub fn new(stream: MuxStream, decoder: Decoder) -> Self {
+    pub fn new(stream: Stream, decoder: Decoder) -> Self {
         Self { stream, decoder, input: Bytes::new() }
     }
 
@@ -92,7 +92,7 @@ impl FrameReader {
     }
 
     /// The stream that is read.
-    pub fn stream(&self) -> &MuxStream {
+    pub fn stream(&self) -> &Stream {
         &self.stream
     }
 }
@@ -100,7 +100,7 @@ impl FrameReader {
 /// Writes the frames of one direction.
 #[derive(Debug)]
 pub struct FrameWriter {
-    stream: MuxStream,
+    stream: Stream,
     /// Frames gathered for the next write.
     gathered: BytesMut,
     /// How many bytes of an announced data frame were not sent yet. Whatever is written now would be taken for them.
@@ -109,7 +109,7 @@ pub struct FrameWriter {
 
 impl FrameWriter {
     /// Writes on `stream`.
-    pub fn new(stream: MuxStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self { stream, gathered: BytesMut::new(), owed: 0 }
     }
 
@@ -205,7 +205,7 @@ impl FrameWriter {
     }
 
     /// The stream that is written.
-    pub fn stream(&self) -> &MuxStream {
+    pub fn stream(&self) -> &Stream {
         &self.stream
     }
 }
@@ -250,16 +250,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reset_arrives_after_what_was_queued() {
-        let mut pair = Pair::new();
-        let (mut writer, mut reader) = answer(&mut pair).await;
-        writer.data(Bytes::from(pattern(100_000))).await.unwrap();
-        writer.data(Bytes::from_static(b"gathered")).await.unwrap();
-        writer.reset(Reset::LocalBroken);
-        let (got, end) = data(&mut reader).await;
-        assert!(got == [&*pattern(100_000), b"gathered"].concat());
-        assert_eq!(end, Ok(Event::Reset(Reset::LocalBroken)));
-        assert!(reader.is_done());
-        assert!(writer.data(Bytes::from_static(b"x")).await.is_ok() && writer.flush().await.is_err());
+        for mut pair in Pair::of_each_carrier() {
+            let (mut writer, mut reader) = answer(&mut pair).await;
+            writer.data(Bytes::from(pattern(100_000))).await.unwrap();
+            writer.data(Bytes::from_static(b"gathered")).await.unwrap();
+            writer.reset(Reset::LocalBroken);
+            let (got, end) = data(&mut reader).await;
+            assert!(got == [&*pattern(100_000), b"gathered"].concat());
+            assert_eq!(end, Ok(Event::Reset(Reset::LocalBroken)));
+            assert!(reader.is_done());
+            assert!(writer.data(Bytes::from_static(b"x")).await.is_ok() && writer.flush().await.is_err());
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -278,12 +279,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reset_after_the_end_arrives() {
-        let mut pair = Pair::new();
-        let (mut writer, mut reader) = answer(&mut pair).await;
-        writer.end().await.unwrap();
-        assert_eq!(within(reader.event()).await, Ok(Event::End));
-        writer.reset(Reset::Cancelled);
-        assert_eq!(within(reader.event()).await, Ok(Event::Reset(Reset::Cancelled)));
+        for mut pair in Pair::of_each_carrier() {
+            let (mut writer, mut reader) = answer(&mut pair).await;
+            writer.end().await.unwrap();
+            assert_eq!(within(reader.event()).await, Ok(Event::End));
+            writer.reset(Reset::Cancelled);
+            assert_eq!(within(reader.event()).await, Ok(Event::Reset(Reset::Cancelled)));
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -315,25 +317,27 @@ mod tests {
             |_: FrameWriter, pair: &Pair| pair.server.session.close(),
             |_: FrameWriter, pair: &Pair| pair.agent.driver.abort(),
         ] {
-            let mut pair = Pair::new();
-            let (mut writer, mut reader) = answer(&mut pair).await;
-            writer.data(Bytes::from_static(b"some")).await.unwrap();
-            writer.flush().await.unwrap();
-            assert_eq!(within(reader.event()).await, Ok(Event::Data(Bytes::from_static(b"some"))));
-            cut(writer, &pair);
-            assert_eq!(within(reader.event()).await, Err(ReadError::Cut));
-            assert!(!reader.is_done() && !reader.stream().is_read_ended());
+            for mut pair in Pair::of_each_carrier() {
+                let (mut writer, mut reader) = answer(&mut pair).await;
+                writer.data(Bytes::from_static(b"some")).await.unwrap();
+                writer.flush().await.unwrap();
+                assert_eq!(within(reader.event()).await, Ok(Event::Data(Bytes::from_static(b"some"))));
+                cut(writer, &pair);
+                assert_eq!(within(reader.event()).await, Err(ReadError::Cut));
+                assert!(!reader.is_done() && !reader.stream().is_read_ended());
+            }
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_breaks_the_protocol_is_cut() {
-        let mut pair = Pair::new();
-        let (mut writer, mut reader) = answer(&mut pair).await;
-        writer.gather().extend_from_slice(&[99, 0, 0, 0]);
-        writer.flush().await.unwrap();
-        assert_eq!(within(reader.event()).await, Err(ReadError::Wire(WireError::Invalid("frame kind"))));
-        within(async { while writer.data(Bytes::from(pattern(20_000))).await.is_ok() {} }).await;
-        assert!(writer.stream().is_closed());
+        for mut pair in Pair::of_each_carrier() {
+            let (mut writer, mut reader) = answer(&mut pair).await;
+            writer.gather().extend_from_slice(&[99, 0, 0, 0]);
+            writer.flush().await.unwrap();
+            assert_eq!(within(reader.event()).await, Err(ReadError::Wire(WireError::Invalid("frame kind"))));
+            within(async { while writer.data(Bytes::from(pattern(20_000))).await.is_ok() {} }).await;
+            assert!(writer.stream().is_closed());
+        }
     }
 }

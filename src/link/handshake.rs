@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::mux::MuxStream;
+use super::session::Stream;
 use crate::protocol::control::Control;
 use crate::protocol::json::{self, JsonError};
 use crate::protocol::later::{read_control, read_hello};
@@ -97,19 +97,19 @@ async fn read_exact(pipe: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> R
 /// Receives control messages.
 #[derive(Debug)]
 pub struct ControlReader {
-    stream: MuxStream,
+    stream: Stream,
     limit: usize,
     input: BytesMut,
 }
 
 impl ControlReader {
     /// Reads the control stream of an agent.
-    pub fn new(stream: MuxStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self { stream, limit: json::MAX, input: BytesMut::new() }
     }
 
     /// Reads what a server says, which may list all that is offered, as its answer to a login does.
-    pub fn of_server(stream: MuxStream) -> Self {
+    pub fn of_server(stream: Stream) -> Self {
         Self { limit: json::MAX_ANSWER, ..Self::new(stream) }
     }
 
@@ -133,14 +133,14 @@ impl ControlReader {
 /// Sends control messages.
 #[derive(Debug)]
 pub struct ControlWriter {
-    stream: MuxStream,
+    stream: Stream,
     /// The unsent rest of the last message.
     rest: Bytes,
 }
 
 impl ControlWriter {
     /// Writes the control stream.
-    pub fn new(stream: MuxStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self { stream, rest: Bytes::new() }
     }
 

@@ -3,7 +3,7 @@
 //! Here are the session and its driver, `stream` is one of its streams, and `guard` knows yamux's frames and bounds what
 //! a peer makes this end hold.
 //!
-//! A [`Session`] is a handle that opens streams; a [`Driver`] is the one task that moves the bytes. They share the
+//! A [`MuxSession`] is a handle that opens streams; a [`MuxDriver`] is the one task that moves the bytes. They share the
 //! yamux connection under a short lock: opening a stream costs a lock and a wake-up, not a message to the driver and
 //! one back.
 
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::pulse::Pulse;
+use super::session::{Driver, Ended, OpenError, Session};
 use super::write::{self, Drain, SendBudget};
 use crate::transport::Pipe;
 use crate::values::SessionId;
@@ -65,35 +66,6 @@ pub struct MuxConfig {
     pub window_growth: usize,
 }
 
-/// Why a stream could not be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// The session has ended.
-    #[error("the session has ended")]
-    Closed,
-}
-
-/// How a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    /// This side closed it.
-    Closed,
-    /// The other side closed it.
-    ByPeer,
-    /// The pipe broke, or the peer broke the multiplexer's protocol.
-    Broken(String),
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("closed"),
-            Self::ByPeer => f.write_str("closed by the other side"),
-            Self::Broken(why) => write!(f, "broken: {why}"),
-        }
-    }
-}
-
 /// Who waits for a session to move.
 #[derive(Default)]
 struct Wakers {
@@ -122,11 +94,11 @@ struct Shared {
 
 /// A handle on a session: opens streams, and can end it.
 #[derive(Clone)]
-pub struct Session(Arc<Shared>);
+pub struct MuxSession(Arc<Shared>);
 
 /// The task that moves a session's bytes. Dropping it ends the session.
 #[must_use = "a session moves nothing unless its driver runs"]
-pub struct Driver {
+pub struct MuxDriver {
     shared: Arc<Shared>,
     drain: Drain,
     yield_first: bool,
@@ -174,11 +146,11 @@ pub fn session_within(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, unread
         opened: AtomicU64::new(0),
     });
     let yield_first = config.yield_first;
-    let driver = Driver { shared: Arc::clone(&shared), drain, yield_first, yielded: false };
-    (Session(shared), driver)
+    let driver = MuxDriver { shared: Arc::clone(&shared), drain, yield_first, yielded: false };
+    (Session::Mux(MuxSession(shared)), Driver::Mux(driver))
 }
 
-impl Session {
+impl MuxSession {
     /// The session's number, unique in this process.
     pub fn id(&self) -> SessionId {
         self.0.id
@@ -263,16 +235,16 @@ impl Session {
     }
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for MuxSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session({}, opened {}, closed {})", self.0.id, self.opened(), self.is_closed())
     }
 }
 
-impl Driver {
+impl MuxDriver {
     /// Moves bytes until the session ends, and gives each stream that the peer opens to `inbound`.
     ///
-    /// A goodbye (after [`Session::close`]) is given `goodbye` to reach the peer.
+    /// A goodbye (after [`MuxSession::close`]) is given `goodbye` to reach the peer.
     pub async fn run(mut self, goodbye: Duration, mut inbound: impl FnMut(MuxStream)) -> Ended {
         let ended = poll_fn(|cx| self.poll_run(cx, &mut inbound)).await;
         if ended == Ended::Closed {
@@ -337,7 +309,7 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
+impl Drop for MuxDriver {
     fn drop(&mut self) {
         // Dropped outside of the lock: it wakes readers and writers, which may want the lock.
         let connection = self.shared.connection.lock().take();

@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::framed::{FrameReader, FrameWriter};
-use super::mux::{Driver, Ended, MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH, session};
+use super::in_process;
+use super::mux::{MuxConfig, Side, WINDOW_GROWTH, session};
+use super::session::{Driver, Ended, Session, Stream};
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead, Scheme};
 use crate::protocol::frame::{MAX_HEAD, Status};
@@ -30,7 +32,7 @@ pub(crate) const CONFIG: MuxConfig = MuxConfig { max_streams: 1000, yield_first:
 pub(crate) struct End {
     pub(crate) session: Session,
     pub(crate) driver: AbortHandle,
-    inbound: mpsc::UnboundedReceiver<MuxStream>,
+    inbound: mpsc::UnboundedReceiver<Stream>,
 }
 
 /// Both ends, and the tasks that drive them.
@@ -54,8 +56,21 @@ impl Pair {
         Self { server, agent, drivers }
     }
 
+    /// Without a multiplexer.
+    fn in_process() -> Self {
+        let (near, far) = in_process::pair();
+        let mut drivers = JoinSet::new();
+        let (server, agent) = (End::over(near, &mut drivers), End::over(far, &mut drivers));
+        Self { server, agent, drivers }
+    }
+
+    /// A pair over each carrier: what holds for one holds for all.
+    pub(crate) fn of_each_carrier() -> [Self; 2] {
+        [Self::new(), Self::in_process()]
+    }
+
     /// A stream that the server has opened: its end, and the agent's.
-    pub(crate) async fn stream(&mut self) -> (MuxStream, MuxStream) {
+    pub(crate) async fn stream(&mut self) -> (Stream, Stream) {
         let near = within(self.server.session.open(b"!")).await.unwrap();
         let far = self.agent.accept().await;
         assert_eq!(read(&far).await.as_deref(), Some(&b"!"[..]));
@@ -65,7 +80,10 @@ impl Pair {
 
 impl End {
     pub(crate) fn new(pipe: Box<dyn Pipe>, side: Side, config: MuxConfig, drivers: &mut JoinSet<Ended>) -> Self {
-        let (session, driver): (Session, Driver) = session(pipe, side, config);
+        Self::over(session(pipe, side, config), drivers)
+    }
+
+    fn over((session, driver): (Session, Driver), drivers: &mut JoinSet<Ended>) -> Self {
         let (sender, inbound) = mpsc::unbounded_channel();
         // Whoever drops the receiver wants no streams.
         let driver = drivers.spawn(driver.run(GOODBYE, move |stream| drop(sender.send(stream))));
@@ -73,7 +91,7 @@ impl End {
     }
 
     /// The next stream that the other end has opened.
-    pub(crate) async fn accept(&mut self) -> MuxStream {
+    pub(crate) async fn accept(&mut self) -> Stream {
         within(self.inbound.recv()).await.unwrap()
     }
 }
@@ -89,11 +107,11 @@ pub(crate) async fn stays_pending<T>(future: impl Future<Output = T>) {
     assert!(late.is_err(), "it did not wait");
 }
 
-pub(crate) async fn read(stream: &MuxStream) -> Option<Bytes> {
+pub(crate) async fn read(stream: &Stream) -> Option<Bytes> {
     within(poll_fn(|cx| stream.poll_read(cx))).await
 }
 
-pub(crate) async fn read_to_end(stream: &MuxStream) -> Vec<u8> {
+pub(crate) async fn read_to_end(stream: &Stream) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(bytes) = read(stream).await {
         all.extend_from_slice(&bytes);
@@ -101,7 +119,7 @@ pub(crate) async fn read_to_end(stream: &MuxStream) -> Vec<u8> {
     all
 }
 
-pub(crate) async fn write(stream: &MuxStream, mut bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) async fn write(stream: &Stream, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         let n = poll_fn(|cx| stream.poll_write(cx, bytes)).await?;
         bytes = &bytes[n..];
@@ -119,7 +137,7 @@ pub(crate) fn put_answer(writer: &mut FrameWriter) {
 }
 
 /// The server's end of a stream, past the head of the answer.
-pub(crate) async fn past_answer(near: MuxStream) -> FrameReader {
+pub(crate) async fn past_answer(near: Stream) -> FrameReader {
     let mut reader = FrameReader::new(near, Decoder::response(MAX_HEAD));
     assert_eq!(within(reader.event()).await, Ok(Event::Status(Status::Accepted)));
     assert!(matches!(within(reader.event()).await, Ok(Event::Response(_))));

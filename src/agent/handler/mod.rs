@@ -18,7 +18,7 @@ use crate::agent::backend::error::BackendError;
 use crate::agent::routes::Routes;
 use crate::limits::{HeldHeads, Permits};
 use crate::link::framed::{FrameReader, FrameWriter};
-use crate::link::mux::MuxStream;
+use crate::link::session::Stream;
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::frame::{MAX_HEAD, Reset, Status};
 use crate::protocol::login::ServiceKind;
@@ -55,7 +55,7 @@ impl Handler {
     }
 
     /// Serves one stream to its end.
-    pub(in crate::agent) async fn serve(self: Arc<Self>, stream: MuxStream) {
+    pub(in crate::agent) async fn serve(self: Arc<Self>, stream: Stream) {
         let reader = FrameReader::new(stream.clone(), Decoder::request(MAX_HEAD));
         let mut writer = FrameWriter::new(stream);
         if let Err(failure) = self.exchange(reader, &mut writer).await {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::StreamFailure;
 use crate::link::body::FrameBody;
 use crate::link::framed::FrameReader;
-use crate::link::mux::MuxStream;
+use crate::link::session::Stream;
 use crate::protocol::decode::Event;
 use crate::protocol::frame::Reset;
 
@@ -20,7 +20,7 @@ pub(super) enum Visitor {
     /// The exchange itself reads the stream.
     Reading(FrameReader),
     /// The request's body reads the stream, and returns the reader at its end.
-    Lent(oneshot::Receiver<FrameReader>, MuxStream),
+    Lent(oneshot::Receiver<FrameReader>, Stream),
     /// The request is incomplete.
     Gone,
 }

@@ -15,7 +15,8 @@ use crate::agent::connector::tickets::Tickets;
 use crate::agent::handler::Handler;
 use crate::link::handshake::{ControlReader, ControlWriter};
 use crate::link::mux;
-use crate::link::mux::{MuxConfig, Session, Side, WINDOW_GROWTH};
+use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+use crate::link::session::{Ended, Session};
 use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 use crate::link::write::socket::bound_unsent;
 use crate::protocol::control::Control;
@@ -124,7 +125,7 @@ impl LaneContext {
         session.close();
         // The goodbye has a deadline of its own.
         match driver.join_next().await {
-            Some(Ok(mux::Ended::Broken(how))) => format!("the connection broke: {how}"),
+            Some(Ok(Ended::Broken(how))) => format!("the connection broke: {how}"),
             _ => why,
         }
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::link::session::Stream;
 use crate::link::testing::{CONFIG, End};
 use crate::link::write::{MAX_CONTROL, MAX_QUEUED};
 use relay::{Moved, RELAY_BUFFER, Relay};
@@ -58,7 +59,7 @@ impl Traffic {
     }
 
     /// Writes on `stream`, on which so many bytes were written, until it is told to stop, and reads slowly.
-    fn run(&self, stream: MuxStream, begun: usize, tasks: &mut JoinSet<()>) {
+    fn run(&self, stream: Stream, begun: usize, tasks: &mut JoinSet<()>) {
         let (writer, written, stop) = (stream.clone(), self.written.counter(), self.stop.clone());
         written.fetch_add(begun, Ordering::Relaxed);
         tasks.spawn(async move {
@@ -222,7 +223,7 @@ impl Bulk {
 
     fn check_held(&self) {
         let case = &self.case;
-        let queued = self.session.0.ledger.budget.queued();
+        let queued = self.session.mux().0.ledger.budget.queued();
         assert!(queued <= MAX_QUEUED, "{case}: {queued} bytes are queued");
         assert!(self.unread.bytes() <= HELD, "{case}: {} bytes wait to be read", self.unread.bytes());
         let [there, back] = self.relay.carried.each_ref().map(|carried| carried.load(Ordering::Relaxed));

@@ -2,6 +2,7 @@ use tokio::task::JoinSet;
 
 use super::super::testing::{CONFIG, End, GOODBYE, Pair, pattern, read, read_to_end, stays_pending, within, write};
 use super::*;
+use crate::link::session::Stream;
 
 /// More than the window of a stream.
 const ENDLESS: usize = 1024 * 1024;
@@ -69,7 +70,7 @@ async fn a_byte_from_the_acceptor_keeps_the_way_open() {
 }
 
 /// 256 streams that nobody has acknowledged, and the next opener.
-async fn backlog(pair: &mut Pair) -> (Vec<MuxStream>, Vec<MuxStream>) {
+async fn backlog(pair: &mut Pair) -> (Vec<Stream>, Vec<Stream>) {
     let (mut near, mut far) = (Vec::new(), Vec::new());
     for _ in 0..256 {
         near.push(within(pair.server.session.open(b"request")).await.unwrap());
@@ -90,7 +91,7 @@ async fn without_a_byte_from_the_acceptor_the_257th_waits_for_one() {
 }
 
 /// Opens a stream in a task of its own, which nothing but a wake-up polls again.
-fn opener(pair: &Pair, tasks: &mut JoinSet<MuxStream>, first: &'static [u8]) -> tokio::task::AbortHandle {
+fn opener(pair: &Pair, tasks: &mut JoinSet<Stream>, first: &'static [u8]) -> tokio::task::AbortHandle {
     let session = pair.server.session.clone();
     tasks.spawn(async move { session.open(first).await.unwrap() })
 }
@@ -164,7 +165,7 @@ async fn a_stream_that_ends_with_a_full_queue_loses_nothing_either() {
 }
 
 /// A reader and a writer that wait at `stream`; both must end, without a byte and with an error.
-fn waiting(stream: &MuxStream, tasks: &mut JoinSet<()>) {
+fn waiting(stream: &Stream, tasks: &mut JoinSet<()>) {
     let (reader, writer) = (stream.clone(), stream.clone());
     tasks.spawn(async move { assert_eq!(poll_fn(|cx| reader.poll_read(cx)).await, None) });
     tasks.spawn(async move { assert!(write(&writer, &pattern(ENDLESS)).await.is_err()) });

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use crate::link::handshake::{ControlReader, ControlWriter, MessageError};
-use crate::link::mux::{Driver, MuxStream};
+use crate::link::session::{Driver, Stream};
 use crate::link::silence::{Lost, Silence, UNTAKEN_HEARTBEATS};
 use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::later::check_required;
@@ -137,7 +137,7 @@ struct LaneRun<'a> {
 }
 
 impl LaneRun<'_> {
-    async fn run(self, notices: mpsc::Receiver<Control>, opened: oneshot::Receiver<MuxStream>) -> EndReason {
+    async fn run(self, notices: mpsc::Receiver<Control>, opened: oneshot::Receiver<Stream>) -> EndReason {
         let Self { agents, guard, heartbeat } = self;
         let session = guard.lane().session();
         let mut retired = guard.tunnel().retired();

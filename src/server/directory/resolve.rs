@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::link::mux::MuxStream;
+use crate::link::session::Stream;
 use crate::server::directory::offered::Offered;
 use crate::server::directory::registry::Registry;
 use crate::server::directory::tunnel::{OpenFailure, StreamPermit};
@@ -71,7 +71,7 @@ impl Resolve for Registry {
 }
 
 impl Upstream for Offered {
-    type Stream = (MuxStream, StreamPermit);
+    type Stream = (Stream, StreamPermit);
 
     fn client(&self) -> &ClientId {
         self.tunnel.client()

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::auth::LaneSecret;
 use crate::limits::{ClientUse, Permits};
-use crate::link::mux::MuxStream;
+use crate::link::session::Stream;
 use crate::protocol::control::Control;
 use crate::protocol::standby::OtherAgent;
 use crate::server::directory::authenticated::Authenticated;
@@ -276,7 +276,7 @@ impl Tunnel {
     ///
     /// # Errors
     /// Nothing was sent. [`OpenFailure`] says whether another attempt makes sense.
-    pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(MuxStream, StreamPermit), OpenFailure> {
+    pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(Stream, StreamPermit), OpenFailure> {
         loop {
             let client = self.usage().stream().ok_or(OpenFailure::ClientBusy)?;
             let tunnel = self.permits.try_acquire().ok_or(OpenFailure::Busy)?;

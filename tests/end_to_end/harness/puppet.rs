@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use adit::link::framed::{FrameReader, FrameWriter};
 use adit::link::handshake::{receive_answer, send};
 use adit::link::mux;
-use adit::link::mux::{MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
+use adit::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+use adit::link::session::{Session, Stream};
 use adit::protocol::VERSION;
 use adit::protocol::decode::{Decoder, Event};
 use adit::protocol::exchange::{RequestHead, ResponseHead};
@@ -100,7 +101,7 @@ pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcom
 pub struct Puppet {
     pub welcome: Welcome,
     pub session: Session,
-    pub streams: mpsc::UnboundedReceiver<MuxStream>,
+    pub streams: mpsc::UnboundedReceiver<Stream>,
 }
 
 impl Puppet {
@@ -117,7 +118,7 @@ impl Puppet {
     }
 
     /// Opens the control stream with these bytes.
-    pub async fn control(&self, first: &[u8]) -> MuxStream {
+    pub async fn control(&self, first: &[u8]) -> Stream {
         self.session.open(first).await.unwrap()
     }
 }

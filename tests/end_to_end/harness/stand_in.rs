@@ -6,7 +6,8 @@ use std::time::Duration;
 use adit::link::framed::{FrameReader, FrameWriter};
 use adit::link::handshake::{ControlReader, ControlWriter, receive, send};
 use adit::link::mux;
-use adit::link::mux::{MuxConfig, MuxStream, Session, Side, WINDOW_GROWTH};
+use adit::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+use adit::link::session::{Ended, Session, Stream};
 use adit::protocol::control::Control;
 use adit::protocol::decode::{Decoder, Event};
 use adit::protocol::exchange::{RequestHead, Scheme};
@@ -151,7 +152,7 @@ pub fn public(names: &[&str]) -> Vec<PublicService> {
 pub struct Lane {
     pub hello: Hello,
     session: Session,
-    driver: JoinHandle<mux::Ended>,
+    driver: JoinHandle<Ended>,
     say: mpsc::UnboundedSender<Control>,
     reader: ControlReader,
 }
@@ -225,12 +226,12 @@ impl Lane {
     }
 
     /// Opens a stream and says this on it, whatever it is.
-    pub async fn open(&self, first: &[u8]) -> MuxStream {
+    pub async fn open(&self, first: &[u8]) -> Stream {
         soon("a stream", self.session.open(first)).await.unwrap()
     }
 
     /// The same; `None` if the session is over.
-    pub async fn try_open(&self, first: &[u8]) -> Option<MuxStream> {
+    pub async fn try_open(&self, first: &[u8]) -> Option<Stream> {
         soon("a stream, or the end", self.session.open(first)).await.ok()
     }
 }

@@ -1,7 +1,7 @@
 //! Agents that answer with what is no answer. The visitor of that exchange gets an error, or what is right of it; the
 //! session goes on, and so does everybody else.
 
-use adit::link::mux::MuxStream;
+use adit::link::session::Stream;
 use adit::protocol::exchange::{ResponseHead, put_trailers};
 use adit::protocol::frame::{self, Kind, Status};
 use bytes::BytesMut;
@@ -56,7 +56,7 @@ fn announced(kind: Kind, length: u32) -> Vec<u8> {
 }
 
 /// A hostile agent in place of bob's, with its control stream.
-async fn hostile(server: &TestServer) -> (Puppet, MuxStream) {
+async fn hostile(server: &TestServer) -> (Puppet, Stream) {
     let puppet = Puppet::connect(server, &hello("bob", &["bob"])).await;
     let control = puppet.control(&heartbeat()).await;
     (puppet, control)
@@ -81,7 +81,7 @@ async fn seen(server: &TestServer, puppet: &mut Puppet, request: &str, status: u
 }
 
 /// Writes until a server that has read enough cuts the stream.
-async fn say(stream: &MuxStream, mut bytes: &[u8]) {
+async fn say(stream: &Stream, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let Ok(n) = std::future::poll_fn(|cx| stream.poll_write(cx, bytes)).await else { return };
         bytes = &bytes[n..];

@@ -9,10 +9,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::super::super::testing::{CONFIG, GOODBYE, pattern, read, read_to_end, stays_pending, within, write};
-use super::super::{Driver, Ended, MuxConfig, MuxStream, Session, session_within};
+use super::super::{Driver, Ended, MuxConfig, Session, session_within};
 use super::frame::GO_AWAY;
 use super::ledger::{FRAME_COST, MAX_SMALL};
 use super::*;
+use crate::link::session::Stream;
 use crate::link::write::MAX_CONTROL;
 
 fn frame(kind: u8, flags: u16, stream: u32, length: u32) -> Vec<u8> {
@@ -34,7 +35,7 @@ struct Case {
     peer: DuplexStream,
     unread: Arc<Unread>,
     /// Streams that the peer has opened.
-    inbound: tokio::sync::mpsc::UnboundedReceiver<MuxStream>,
+    inbound: tokio::sync::mpsc::UnboundedReceiver<Stream>,
 }
 
 impl Case {
@@ -61,7 +62,7 @@ impl Case {
         stays_pending(std::future::pending::<()>()).await;
     }
 
-    async fn open(&self) -> MuxStream {
+    async fn open(&self) -> Stream {
         within(self.session.open(b"!")).await.unwrap()
     }
 
@@ -167,7 +168,7 @@ async fn what_comes_for_a_stream_that_is_gone_is_kept_by_nobody() {
     }
     case.settle().await;
     assert_eq!(case.unread.bytes(), 100 * (1000 + FRAME_COST));
-    let weak: Vec<_> = streams.iter().map(|stream| Arc::downgrade(&stream.0)).collect();
+    let weak: Vec<_> = streams.iter().map(|stream| Arc::downgrade(&stream.mux().0)).collect();
     drop(streams);
     assert!(weak.iter().all(|stream| stream.upgrade().is_none()));
     for at in 0..100 {
@@ -255,7 +256,7 @@ async fn an_agent_takes_as_many_streams_as_were_agreed() {
 }
 
 /// A session that has more to say than its pipe takes, from the middle of a frame on.
-async fn stuffed(side: Side, pipe: usize) -> (Case, MuxStream, MuxStream, JoinSet<()>) {
+async fn stuffed(side: Side, pipe: usize) -> (Case, Stream, Stream, JoinSet<()>) {
     let case = Case::new(side, CONFIG, usize::MAX, pipe);
     let (stream, other) = (case.open().await, case.open().await);
     let mut tasks = JoinSet::new();

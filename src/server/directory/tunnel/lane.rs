@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::limits::{Permit, Permits};
-use crate::link::mux::Session;
+use crate::link::session::Session;
 use crate::protocol::control::Control;
 use crate::values::LaneId;
 
@@ -164,9 +164,10 @@ impl Lane {
 mod tests {
     use super::*;
     use crate::link::mux;
-    use crate::link::mux::{MuxConfig, MuxStream, Side, WINDOW_GROWTH};
+    use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+    use crate::link::session::Stream;
 
-    async fn open_more(lane: &Lane, streams: u64) -> Vec<MuxStream> {
+    async fn open_more(lane: &Lane, streams: u64) -> Vec<Stream> {
         let mut opened = Vec::new();
         for _ in 0..streams {
             opened.push(lane.session.open(b"!").await.unwrap());

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::link::body::{SendError, send_body};
 use crate::link::copy::Way;
 use crate::link::framed::FrameWriter;
-use crate::link::mux::MuxStream;
+use crate::link::session::Stream;
 use crate::protocol::frame::Reset;
 use crate::server::ingress::connection::ConnectionContext;
 use crate::server::ingress::error_page::Failure;
@@ -109,7 +109,7 @@ pub(crate) async fn evicted(evicted: Option<CancellationToken>) {
 
 /// Resolves when the agent has dropped the stream: the application wants no more of the request. Only who writes would
 /// notice, and a visitor may pause.
-async fn unwanted(stream: &MuxStream) {
+async fn unwanted(stream: &Stream) {
     while !stream.is_closed() {
         tokio::time::sleep(LOOK_AGAIN).await;
     }

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use crate::link::copy::Way;
-use crate::link::mux::MuxStream;
+use crate::link::session::Stream;
 use crate::server::directory::tunnel::StreamPermit;
 use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::observe::exchange::HeldPermits;
@@ -23,7 +23,7 @@ pub(crate) struct ForwardedExchange {
     progress: Progress,
     /// The stream that carries it, with its share of tunnel and lane. Released before `_permits`: when no exchange is
     /// open, no stream is in use.
-    stream: Mutex<Option<(MuxStream, StreamPermit)>>,
+    stream: Mutex<Option<(Stream, StreamPermit)>>,
     observers: Arc<Observers>,
     _permits: HeldPermits,
 }
@@ -75,7 +75,7 @@ impl ForwardedExchange {
     }
 
     /// Holds the stream and its share of tunnel and lane until the exchange ends or another stream replaces it.
-    pub(crate) fn hold(&self, stream: &MuxStream, permit: StreamPermit) {
+    pub(crate) fn hold(&self, stream: &Stream, permit: StreamPermit) {
         *self.stream.lock() = Some((stream.clone(), permit));
         // An earlier `cut` has found no stream.
         if self.is_cut() {
