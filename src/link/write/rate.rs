@@ -44,10 +44,14 @@ impl LinkRate {
         self.limit
     }
 
-    /// Bytes that a bulk stream writes in one turn: a quarter of the queue. On a fast link it is most of the queue, because
+    /// Bytes that a bulk stream writes in one turn: a quarter of the queue. On a faster link it is more of the queue, because
     /// a turn costs a wake-up.
     pub(super) fn quantum(&self) -> usize {
-        if self.limit == MAX_LIMIT { MAX_LIMIT / 3 * 2 } else { (self.limit / 4).max(MIN_QUANTUM) }
+        match self.limit {
+            MAX_LIMIT.. => MAX_LIMIT / 3 * 2,
+            FIRST_LIMIT.. => self.limit / 2,
+            _ => (self.limit / 4).max(MIN_QUANTUM),
+        }
     }
 
     /// No writer waits: what the link takes says nothing about it.
