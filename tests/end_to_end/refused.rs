@@ -130,3 +130,33 @@ async fn a_request_that_was_taken_is_sent_once() {
     let (answer, _local) = tokio::join!(asked, answered);
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
 }
+
+#[tokio::test]
+async fn an_idempotent_request_is_sent_once_more_if_a_connection_that_has_answered_ends() {
+    let Stage { app, visitor, .. } = &mut stage().await;
+    for (method, how) in [(Method::GET, "no word"), (Method::PUT, "no word"), (Method::GET, "an end that names it")] {
+        let (first, mut local) = tokio::join!(visitor.ask(request(Method::GET, "alice", "/", "")), async {
+            let mut local = connection(app).await;
+            let (stream, _) = next(&mut local).await;
+            answer(&mut local, stream).await;
+            local
+        });
+        assert_eq!(first.status, StatusCode::NO_CONTENT);
+        let asked = visitor.ask(request(method.clone(), "alice", "/", if method == Method::PUT { "once" } else { "" }));
+        let lost = async {
+            let (stream, body) = next(&mut local).await;
+            if how != "no word" {
+                go_away(&mut local, stream).await;
+            }
+            drop(local);
+            let mut other = connection(app).await;
+            let (stream, again) = next(&mut other).await;
+            assert_eq!(body, again);
+            answer(&mut other, stream).await;
+            other
+        };
+        let (answer, other) = tokio::join!(asked, lost);
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{method}, {how}");
+        drop(other);
+    }
+}

@@ -37,6 +37,8 @@ pub(in crate::agent) struct HeadRewriter {
     authority: HeaderValue,
     host_header: HostHeader,
     removes_identity: bool,
+    /// Whether the backend is asked to close each HTTP/1.1 connection after the response.
+    closes: bool,
     request_headers: HeaderRules,
     response_headers: HeaderRules,
 }
@@ -49,6 +51,7 @@ impl HeadRewriter {
             authority: HeaderValue::try_from(authority).ok()?,
             host_header: service.host_header.clone(),
             removes_identity: service.remove_identity_headers,
+            closes: !service.keep_alive,
             request_headers: service.request_headers.clone(),
             response_headers: service.response_headers.clone(),
         })
@@ -93,7 +96,12 @@ impl HeadRewriter {
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 UpgradeMode::Upgrade
             }
-            (None, false) => UpgradeMode::No,
+            (None, false) => {
+                if self.closes {
+                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                UpgradeMode::No
+            }
         };
         headers.insert(HOST, host);
         let mut request = Request::new(body);

@@ -44,6 +44,8 @@ pub struct Service {
     pub trust: LocalTrust,
     /// Whether it is told the visitor's address by the PROXY protocol, ahead of each connection. Default: no.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whether connections to the application are used for several requests. Default: yes.
+    pub keep_alive: bool,
     /// Whether identity fields such as `Remote-User` are removed from requests. Default: no.
     pub remove_identity_headers: bool,
     /// What is changed in the heads of requests.
@@ -70,6 +72,7 @@ impl Service {
             host_header: HostHeader::Preserve,
             trust: LocalTrust::System,
             proxy_protocol: None,
+            keep_alive: true,
             remove_identity_headers: false,
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
@@ -185,6 +188,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     only_for(&table, "host_header", host_header.is_some(), is_http, HTTP);
     let trust = trust(&mut table, |table, key| only_for(table, key, true, is_https, "a local https:// application"));
     let proxy_protocol = proxy_protocol(&mut table);
+    let keep_alive = keep_alive(&mut table, is_http);
     let remove = key::boolean(false).doc(
         "`http` only: removes fields that tell an application who the user is, like `Remote-User` and `X-Auth-Request-*`. \
          [When to use it](security.md#fields-that-only-a-proxy-may-send)",
@@ -208,6 +212,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         host_header: host_header.unwrap_or(HostHeader::Preserve),
         trust,
         proxy_protocol,
+        keep_alive,
         remove_identity_headers,
         request_headers,
         response_headers,
@@ -231,6 +236,16 @@ fn proxy_protocol(table: &mut Table<'_>) -> Option<ProxyProtocol> {
          then has a connection of its own.",
     );
     table.get("proxy_protocol", version)
+}
+
+fn keep_alive(table: &mut Table<'_>, is_http: bool) -> bool {
+    let keep = key::boolean(true).doc(
+        "`http` only: uses a connection to the application for several requests. `false` opens one for each request and asks \
+         the application to close it. HTTP/2 always shares its connections.",
+    );
+    let keep_alive = table.get("keep_alive", keep);
+    only_for(table, "keep_alive", !keep_alive, is_http, HTTP);
+    keep_alive
 }
 
 const HTTP: &str = "services of the kind http";

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{self, Connection, SendRequest};
 use hyper::ext::Protocol;
 use hyper::rt::Executor;
@@ -23,7 +24,7 @@ use crate::agent::backend::body::RequestBody;
 use crate::agent::backend::error::{BackendError, Hint};
 use crate::agent::backend::local::dedicated_stream::DedicatedStream;
 use crate::agent::backend::local::idle_check::IdleCheckedSocket;
-use crate::agent::backend::local::replay::{ReplayableBody, was_not_processed};
+use crate::agent::backend::local::replay::{ReplayableBody, connection_has_ended, is_idempotent, was_not_processed};
 use crate::limits::{Permit, Permits};
 
 /// Requests on one connection, unless the application allows fewer. With more, they wait for each other too long.
@@ -52,6 +53,8 @@ struct SharedConnection {
     ask: Arc<Notify>,
     /// It has refused a request because it is on its way out.
     is_ending: AtomicBool,
+    /// It has answered a request.
+    has_answered: AtomicBool,
 }
 
 /// What the application has said of a connection, in its settings.
@@ -205,7 +208,8 @@ impl Http2 {
             true => return Err(SendError::NotSpoken(Box::new(request))),
             false => request,
         };
-        for attempt in 1.. {
+        let mut retries = Retries::default();
+        while retries.attempts < ATTEMPTS {
             // What becomes a connection has one of its own.
             let dedicated = request.extensions().get::<Protocol>().is_some().then(Arc::<DedicatedStream>::default);
             let Some((connection, slot)) = self.connection(on_behalf_of, dedicated.as_ref()).await? else {
@@ -224,6 +228,7 @@ impl Http2 {
             }
             match connection.sender.clone().try_send_request(sent).await {
                 Ok(mut response) => {
+                    connection.has_answered.store(true, Ordering::Relaxed);
                     if let Some(dedicated) = dedicated {
                         response.extensions_mut().insert(Dedicated { stream: dedicated, _connection: connection });
                         return Ok((response, slot));
@@ -233,10 +238,8 @@ impl Http2 {
                     return Ok((response, slot));
                 }
                 Err(error) => {
-                    // Nothing of it was sent, or nothing was done with it. The next one goes on another connection.
-                    let was_not_processed = error.message().is_some() || was_not_processed(error.error());
-                    connection.is_ending.fetch_or(was_not_processed, Ordering::Relaxed);
-                    match recall.take().filter(|_| was_not_processed && attempt < ATTEMPTS) {
+                    let may_send_again = retries.allow(&error, &connection, &head.method);
+                    match recall.take().filter(|_| may_send_again) {
                         Some(body) => request = Request::from_parts(head, body),
                         None if connection.settings.ended_silently.load(Ordering::Acquire) => {
                             return Err(no_http2().into());
@@ -320,9 +323,40 @@ impl Http2 {
             settings,
             ask,
             is_ending: AtomicBool::new(false),
+            has_answered: AtomicBool::new(false),
         };
         let slot = connection.slot().ok_or_else(|| BackendError::broken("it takes no requests"))?;
         Ok(Some((Arc::new(connection), slot)))
+    }
+}
+
+/// The attempts to send one request.
+#[derive(Default)]
+struct Retries {
+    attempts: usize,
+    /// A connection that had answered before has ended while it carried the request.
+    was_lost: bool,
+}
+
+impl Retries {
+    /// Returns whether a request that failed on `connection` may be sent once more, on another one.
+    fn allow(
+        &mut self,
+        error: &TrySendError<Request<ReplayableBody>>,
+        connection: &SharedConnection,
+        method: &Method,
+    ) -> bool {
+        self.attempts += 1;
+        // Nothing of it was sent, or nothing was done with it.
+        let was_not_processed = error.message().is_some() || was_not_processed(error.error());
+        // The application may have closed the connection while the request was on its way.
+        let was_lost = !self.was_lost
+            && connection.has_answered.load(Ordering::Relaxed)
+            && is_idempotent(method)
+            && connection_has_ended(error.error());
+        self.was_lost |= was_lost;
+        connection.is_ending.fetch_or(was_not_processed || was_lost, Ordering::Relaxed);
+        (was_not_processed && self.attempts < ATTEMPTS) || was_lost
     }
 }
 

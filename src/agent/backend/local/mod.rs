@@ -93,7 +93,9 @@ impl Local {
     ) -> Option<Self> {
         let dialler = Dialler::new(url, service.proxy_protocol, context.connect_timeout)?;
         let tasks = &context.tasks;
-        let one = |tls: Option<&Arc<ClientConfig>>| Http1::new(dialler.clone(), tls.cloned(), tasks.clone());
+        let keep_alive = service.keep_alive;
+        let one =
+            |tls: Option<&Arc<ClientConfig>>| Http1::new(dialler.clone(), tls.cloned(), keep_alive, tasks.clone());
         let two = |tls: Option<&Arc<ClientConfig>>| Http2::new(dialler.clone(), tls.cloned(), tasks.clone());
         let http = match (url.scheme(), tls) {
             (LocalScheme::H2c, _) => Http::Two(Box::new(two(None))),

@@ -1,4 +1,5 @@
-//! Sends requests again that an HTTP/2 application has refused before processing them (RFC 9113, section 8.7).
+//! Which requests may be sent again: those that an HTTP/2 application has refused before processing them (RFC 9113, section
+//! 8.7), and idempotent ones whose connection has ended (RFC 9110, section 9.2.2).
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -8,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
@@ -131,6 +133,20 @@ pub(in crate::agent) fn poll_replayed(
         Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
         None => Pin::new(rest).poll_frame(cx),
     }
+}
+
+/// Returns whether a request can be sent twice without doing more than once (RFC 9110, section 9.2.2; RFC 4918 and RFC 3253
+/// for `PROPFIND` and `REPORT`, RFC 5323 for `SEARCH`).
+pub(super) fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent() || matches!(method.as_str(), "PROPFIND" | "REPORT" | "SEARCH" | "QUERY")
+}
+
+/// Returns whether the connection of a request has ended, in whatever way, rather than its stream alone.
+pub(super) fn connection_has_ended(error: &hyper::Error) -> bool {
+    let ended = |cause: &&(dyn Error + 'static)| {
+        cause.is::<std::io::Error>() || cause.to_string().starts_with("connection error received")
+    };
+    error.is_closed() || causes(error as &(dyn Error + 'static)).iter().any(ended)
 }
 
 /// Returns whether the application has not processed a request: it has refused the stream, or ends the connection and names

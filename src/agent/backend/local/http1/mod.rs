@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use super::dial::{Dialler, OnBehalfOf};
 use crate::agent::backend::body::{RequestBody, take_request};
 use crate::agent::backend::error::{BackendError, Hint, in_words};
+use crate::agent::backend::local::replay::is_idempotent;
 use answer::poll_first;
 pub(in crate::agent) use answer::{Connection, Http1Body};
 use codec::{NotHttp, answer_framing, keeps_alive, take_head};
@@ -48,12 +49,16 @@ impl From<NotHttp> for BackendError {
     }
 }
 
-/// The connections of one service. A request on a kept one that turns out to be closed is sent again on another one, if
-/// nothing of it had been sent.
+/// The connections of one service.
+///
+/// A request on a kept connection that turns out to be closed is sent again on another one if nothing of it was sent. If the
+/// connection ends after that and before the first byte of a response, an idempotent request is sent once more on a new
+/// connection, as long as all of it is still in memory (RFC 9110, section 9.2.2).
 pub(super) struct Http1 {
     dialler: Dialler,
     tls: Option<Arc<ClientConfig>>,
-    pool: Arc<Pool>,
+    /// The idle connections; `None` if each request has a connection of its own.
+    pool: Option<Arc<Pool>>,
     /// It speaks HTTP: it did before.
     has_answered: AtomicBool,
     /// It answered on a new connection only when its idle one was closed. Until there are two idle ones: then it has served
@@ -65,15 +70,11 @@ pub(super) struct Http1 {
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 impl Http1 {
-    /// What looks after idle connections runs on `tasks`.
-    pub(super) fn new(dialler: Dialler, tls: Option<Arc<ClientConfig>>, tasks: TaskTracker) -> Self {
-        Self {
-            dialler,
-            tls,
-            pool: Pool::new(tasks),
-            has_answered: AtomicBool::new(false),
-            serves_one: AtomicBool::new(false),
-        }
+    /// Keeps connections if `keep_alive` is set; what looks after idle ones runs on `tasks`.
+    pub(super) fn new(dialler: Dialler, tls: Option<Arc<ClientConfig>>, keep_alive: bool, tasks: TaskTracker) -> Self {
+        // What the PROXY protocol says at the beginning of a connection is true for one visitor only.
+        let pool = (keep_alive && !dialler.tells_the_visitor()).then(|| Pool::new(tasks));
+        Self { dialler, tls, pool, has_answered: AtomicBool::new(false), serves_one: AtomicBool::new(false) }
     }
 
     /// Takes the request, sends it and waits for the head of its answer; `asked` is told when the application asks for the
@@ -85,27 +86,36 @@ impl Http1 {
         asked: Option<&Notify>,
     ) -> Result<(Response<Http1Body>, Option<Sending>), BackendError> {
         let mut exchange = Exchange::of(request, asked)?;
-        if self.dialler.tells_the_visitor() {
-            // What is said ahead of it is true for this visitor only.
+        let Some(pool) = &self.pool else {
             let wire = self.connect(on_behalf_of, Weak::new()).await?;
             return self.judge(exchange.over(wire, false).await);
-        }
-        while let Some(wire) = self.pool.take(on_behalf_of.0) {
-            match exchange.over(wire, true).await {
-                Err(Failed::Nothing(_)) => {}
-                answered => return self.judge(answered),
+        };
+        while let Some(idle) = pool.take(on_behalf_of.0) {
+            match exchange.over(idle.wire, true).await {
+                Err(Failed::Nothing(_)) => pool.was_closed(idle.since),
+                Err(Failed::Unanswered(error)) => {
+                    pool.was_closed(idle.since);
+                    if !exchange.can_send_again() {
+                        return self.judge(Err(Failed::Unanswered(error)));
+                    }
+                    break;
+                }
+                answered => {
+                    pool.was_reused();
+                    return self.judge(answered);
+                }
             }
         }
-        let wire = self.connect(on_behalf_of, Arc::downgrade(&self.pool)).await?;
-        self.judge(self.make_room(exchange.over(wire, false)).await)
+        let wire = self.connect(on_behalf_of, Arc::downgrade(pool)).await?;
+        self.judge(self.make_room(pool, exchange.over(wire, false)).await)
     }
 
     /// Waits for the response on a new connection. An application that serves one connection after the other may be waiting
     /// for a request on an idle one: while it does not answer, idle connections are closed, at growing intervals; at once,
     /// if that has helped before and still may.
-    async fn make_room<T>(&self, answered: impl Future<Output = T>) -> T {
+    async fn make_room<T>(&self, pool: &Pool, answered: impl Future<Output = T>) -> T {
         let mut answered = pin!(answered);
-        let serves_one = self.serves_one.load(Ordering::Relaxed) && self.pool.len() <= 1;
+        let serves_one = self.serves_one.load(Ordering::Relaxed) && pool.len() <= 1;
         if !serves_one {
             self.serves_one.store(false, Ordering::Relaxed);
         }
@@ -119,7 +129,7 @@ impl Http1 {
                     }
                     return answered;
                 }
-                Err(_) if self.pool.close_oldest() == Some(0) => emptied = Some(Instant::now()),
+                Err(_) if pool.close_oldest() == Some(0) => emptied = Some(Instant::now()),
                 Err(_) => {}
             }
             wait = (wait * 2).max(FIRST_WAIT);
@@ -154,6 +164,8 @@ impl Http1 {
 enum Failed {
     /// The application has not received the request's head, so the request can use another connection.
     Nothing(io::Error),
+    /// A kept connection ended after the request's head was sent, and before the first byte of a response.
+    Unanswered(BackendError),
     Local(BackendError),
 }
 
@@ -161,7 +173,7 @@ impl Failed {
     fn into_local(self) -> BackendError {
         match self {
             Self::Nothing(error) => BackendError::broken(&error.to_string()),
-            Self::Local(error) => error,
+            Self::Unanswered(error) | Self::Local(error) => error,
         }
     }
 
@@ -177,15 +189,18 @@ impl From<NotHttp> for Failed {
 }
 
 /// It ends the connection and has said nothing.
-fn silent(how: &str, wire: &Wire) -> Failed {
+fn silent(how: &str, wire: &Wire) -> BackendError {
     let error = BackendError::broken(how);
-    Failed::Local(if wire.is_tls() { error } else { error.with(Hint::MaySpeakTls) })
+    if wire.is_tls() { error } else { error.with(Hint::MaySpeakTls) }
 }
 
 /// One request, up to the head of its answer.
 struct Exchange<'a> {
     method: Method,
+    /// Kept until the first byte of the response, if it may have to be sent again.
     sending: Option<Sending>,
+    /// Whether anything of a response has come.
+    has_begun: bool,
     /// What has come of the answer.
     input: Bytes,
     asked: Option<&'a Notify>,
@@ -197,13 +212,20 @@ impl<'a> Exchange<'a> {
     fn of(request: &mut Request<RequestBody>, asked: Option<&'a Notify>) -> Result<Self, BackendError> {
         let (head, body) = take_request(request).into_parts();
         let sending = Sending::new(&head, body)?;
-        Ok(Self { method: head.method, sending: Some(sending), input: Bytes::new(), asked, deaf: None })
+        Ok(Self {
+            method: head.method,
+            sending: Some(sending),
+            has_begun: false,
+            input: Bytes::new(),
+            asked,
+            deaf: None,
+        })
     }
 
     /// Sends it over `wire`, which may have been kept, and waits for the head of the answer.
     async fn over(&mut self, wire: Arc<Wire>, is_kept: bool) -> Result<(Response<Http1Body>, Option<Sending>), Failed> {
         if let Some(sending) = &mut self.sending {
-            sending.go_over(&wire);
+            sending.go_over(&wire, is_kept && is_idempotent(&self.method));
         }
         let head = poll_fn(|cx| self.poll_head(&wire, is_kept, cx)).await?;
         let framing = answer_framing(&self.method, &head)?;
@@ -211,7 +233,18 @@ impl<'a> Exchange<'a> {
         if head.status() != StatusCode::SWITCHING_PROTOCOLS {
             body.settle();
         }
-        Ok((head.map(|()| body), self.sending.take()))
+        let mut unsent = self.sending.take().filter(|sending| !sending.is_over());
+        if let Some(sending) = &mut unsent {
+            sending.discard_kept();
+        }
+        Ok((head.map(|()| body), unsent))
+    }
+
+    /// Returns whether the request can be sent from its beginning once more.
+    fn can_send_again(&mut self) -> bool {
+        // Why the last connection took nothing more does not concern the next one.
+        self.deaf = None;
+        self.sending.as_ref().is_some_and(Sending::is_kept)
     }
 
     fn poll_head(&mut self, wire: &Wire, is_kept: bool, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Failed>> {
@@ -233,14 +266,16 @@ impl<'a> Exchange<'a> {
             }
             match read {
                 Poll::Ready(Ok(0)) if self.input.is_empty() => {
-                    return Poll::Ready(Err(silent("it closed the connection without an answer", wire)));
+                    let error = silent("it closed the connection without an answer", wire);
+                    return Poll::Ready(Err(self.unanswered(is_kept, error)));
                 }
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(Failed::broken("it closed in the middle of its answer's head")));
                 }
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.has_begun = true,
                 Poll::Ready(Err(error)) if self.input.is_empty() => {
-                    return Poll::Ready(Err(silent(&in_words(&error), wire)));
+                    let error = silent(&in_words(&error), wire);
+                    return Poll::Ready(Err(self.unanswered(is_kept, error)));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::broken(&in_words(&error)))),
                 Poll::Pending => {
@@ -250,6 +285,11 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
+    }
+
+    /// The connection has ended without a response.
+    fn unanswered(&self, is_kept: bool, error: BackendError) -> Failed {
+        if is_kept && !self.has_begun { Failed::Unanswered(error) } else { Failed::Local(error) }
     }
 
     fn not_http(&self, error: NotHttp, wire: &Wire) -> Failed {
@@ -263,10 +303,14 @@ impl<'a> Exchange<'a> {
         let Some(sending) = &mut self.sending else { return Ok(()) };
         match sending.poll(cx) {
             Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) if sending.is_kept() => return Ok(()),
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(Unsent::Nothing(error))) if is_kept => return Err(Failed::Nothing(error)),
             Poll::Ready(Err(Unsent::Nothing(error) | Unsent::Rest(error))) => {
-                self.deaf = Some((error, Box::pin(sleep(LAST_ANSWER))))
+                self.deaf.get_or_insert_with(|| (error, Box::pin(sleep(LAST_ANSWER))));
+                if sending.is_kept() {
+                    return Ok(());
+                }
             }
             Poll::Ready(Err(Unsent::Broken(error))) => return Err(Failed::Local(error)),
         }

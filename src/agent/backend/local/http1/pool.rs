@@ -14,6 +14,8 @@
 //! An application that stays silent for [`QUIET`] and sends such bytes later, just when the connection is used again, is
 //! not recognised.
 
+mod closing;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -27,6 +29,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::wire::Wire;
+use closing::Closing;
 
 /// Idle connections kept for each local address: as many as requests may run at once. With fewer, each wave of
 /// visitors beyond that number pays for new connections (at 256 visitors a request then cost a third more).
@@ -49,6 +52,15 @@ pub(super) struct Pool {
     tasks: TaskTracker,
     /// Tells the watcher that the pool is gone.
     gone: watch::Sender<()>,
+    closing: Closing,
+}
+
+/// An idle connection that was taken for a request.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) wire: Arc<Wire>,
+    /// When its last response ended.
+    pub(super) since: Instant,
 }
 
 /// A connection without a request.
@@ -122,14 +134,14 @@ impl<W> Idle<W> {
     }
 
     /// The fresh connection that `visitor` used last.
-    fn take_own(&mut self, visitor: SocketAddr) -> Option<W> {
+    fn take_own(&mut self, visitor: SocketAddr) -> Option<Kept<W>> {
         let number = *self.latest.get(&visitor)?;
         let fresh = self.take_fresh(number);
         match fresh.as_ref().and_then(|fresh| fresh.earlier).filter(|earlier| self.is_fresh(*earlier)) {
             Some(earlier) => self.latest.insert(visitor, earlier),
             None => self.latest.remove(&visitor),
         };
-        fresh.map(|fresh| fresh.kept.wire)
+        fresh.map(|fresh| fresh.kept)
     }
 
     fn is_fresh(&self, number: u64) -> bool {
@@ -161,14 +173,14 @@ impl<W> Idle<W> {
     }
 
     /// A connection that `visitor` may use: its own last one, or the one that was used last of those that are quiet.
-    fn take(&mut self, visitor: SocketAddr, now: Instant) -> Option<W> {
+    fn take(&mut self, visitor: SocketAddr, now: Instant) -> Option<Kept<W>> {
         if let Some(own) = self.take_own(visitor) {
             return Some(own);
         }
         self.settle(now);
         let kept = self.quiet.pop_back()?;
         self.unarmed = self.unarmed.saturating_sub(1);
-        Some(kept.wire)
+        Some(kept)
     }
 
     fn len(&self) -> usize {
@@ -206,23 +218,44 @@ impl<W> Idle<W> {
 impl Pool {
     /// The watcher runs on `tasks`.
     pub(super) fn new(tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::new(Idle::new()), bell: Arc::default(), tasks, gone: watch::Sender::new(()) })
+        Arc::new(Self {
+            idle: Mutex::new(Idle::new()),
+            bell: Arc::default(),
+            tasks,
+            gone: watch::Sender::new(()),
+            closing: Closing::default(),
+        })
     }
 
     /// Returns a connection for a request of `visitor`, on which nothing has arrived as far as the system knows.
-    pub(super) fn take(&self, visitor: SocketAddr) -> Option<Arc<Wire>> {
+    pub(super) fn take(&self, visitor: SocketAddr) -> Option<Taken> {
         let now = Instant::now();
         loop {
-            let wire = self.idle.lock().take(visitor, now)?;
+            let Kept { wire, since, .. } = self.idle.lock().take(visitor, now)?;
             if wire.reuse(visitor) {
-                return Some(wire);
+                return Some(Taken { wire, since });
             }
+            self.closing.was_closed(since, now);
         }
     }
 
-    /// Keeps a connection. `visitor` may reuse it immediately, other visitors once it is quiet.
+    /// Records that a connection whose last response ended at `since` ended when it was used again.
+    pub(super) fn was_closed(&self, since: Instant) {
+        self.closing.was_closed(since, Instant::now());
+    }
+
+    /// Records that a connection was used again.
+    pub(super) fn was_reused(&self) {
+        self.closing.was_reused();
+    }
+
+    /// Keeps a connection, unless the application closes its connections after each response. `visitor` may reuse it
+    /// immediately, other visitors once it is quiet.
     pub(super) fn keep(self: &Arc<Self>, wire: Arc<Wire>, visitor: SocketAddr) {
         let now = Instant::now();
+        if self.closing.is_expected(now) {
+            return;
+        }
         let look = now + QUIET;
         let mut idle = self.idle.lock();
         let oldest = idle.make_room(now);
@@ -287,6 +320,8 @@ impl Pool {
                 discarded.extend(idle.quiet.remove(place));
             }
         }
+        let closed = discarded.iter().filter(|kept| now.duration_since(kept.since) < IDLE_TIME);
+        closed.for_each(|kept| self.closing.was_closed(kept.since, now));
         drop(discarded);
         let mut idle = self.idle.lock();
         idle.next_look = idle.next();
@@ -398,7 +433,7 @@ mod tests {
                         let visitor = address(visitor);
                         let may = |used: &Used| now - used.1 >= QUIET || used.0 == visitor;
                         match idle.take(visitor, now) {
-                            Some(used) => {
+                            Some(Kept { wire: used, .. }) => {
                                 prop_assert!(may(&used), "{visitor} got {used:?}");
                                 let place = kept.iter().position(|other| *other == used);
                                 kept.swap_remove(place.expect("it was kept"));

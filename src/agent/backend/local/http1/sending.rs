@@ -42,15 +42,24 @@ pub(in crate::agent) struct Sending {
     /// What is sent next: small pieces together, and a large one behind them.
     small: BytesMut,
     large: Bytes,
-    /// Bytes of the head, which stay at the beginning of `small` until all of them were sent; 0 from then on.
-    head: usize,
-    /// How many of them were sent.
-    head_sent: usize,
+    kept: Kept,
     /// A piece's last line, once the large one is out.
     owes_line: bool,
     has_ended: bool,
     /// The error that ended its body; the data before it is sent first.
     broken: Option<BackendError>,
+}
+
+/// The beginning of `small` that was sent already: of the head until all of it was sent, and of the whole request while it
+/// may be sent again.
+#[derive(Debug)]
+struct Kept {
+    /// Bytes of the head; 0 once it has been discarded.
+    head: usize,
+    /// Bytes that were sent.
+    sent: usize,
+    /// Whether everything that is sent stays, so that the request can be sent again.
+    everything: bool,
 }
 
 impl Sending {
@@ -62,20 +71,49 @@ impl Sending {
         let framing = request_framing(&head.headers, !body.is_end_stream())?;
         let mut small = BytesMut::with_capacity(512);
         put_head(&mut small, head, framing);
-        let (large, head) = (Bytes::new(), small.len());
+        let (large, kept) = (Bytes::new(), Kept { head: small.len(), sent: 0, everything: false });
         let (owes_line, has_ended, broken) = (false, false, None);
-        Ok(Self { wire: None, body, framing, small, large, head, head_sent: 0, owes_line, has_ended, broken })
+        Ok(Self { wire: None, body, framing, small, large, kept, owes_line, has_ended, broken })
     }
 
-    /// Sends the request from its beginning over `wire`. Its head must not have been sent before.
-    pub(super) fn go_over(&mut self, wire: &Arc<Wire>) {
-        self.head_sent = 0;
+    /// Sends the request from its beginning over `wire`, and keeps it for another attempt if `keeps` is set. Nothing of it
+    /// may have been discarded before.
+    pub(super) fn go_over(&mut self, wire: &Arc<Wire>, keeps: bool) {
+        (self.kept.sent, self.kept.everything) = (0, keeps);
         self.wire = Some(Arc::clone(wire));
     }
 
-    /// Whether all of its head was sent.
+    /// Returns whether all of its head was sent.
     pub(super) fn has_sent_head(&self) -> bool {
-        self.head == 0
+        self.kept.sent >= self.kept.head
+    }
+
+    /// Returns whether it can be sent again although its head was sent.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.everything && self.broken.is_none()
+    }
+
+    /// Returns whether all of it was sent, or as much as ever will be.
+    pub(super) fn is_over(&self) -> bool {
+        self.wire.is_none()
+    }
+
+    /// Discards what is kept for another attempt.
+    pub(super) fn discard_kept(&mut self) {
+        self.kept.everything = false;
+        if self.has_sent_head() {
+            self.discard_sent();
+        }
+    }
+
+    fn discard_sent(&mut self) {
+        if self.kept.sent > GATHER {
+            // Free the memory of a large head.
+            self.small = BytesMut::from(&self.small[self.kept.sent..]);
+        } else {
+            self.small.advance(self.kept.sent);
+        }
+        (self.kept.head, self.kept.sent) = (0, 0);
     }
 
     /// Ready when all of it was sent, or as much as ever will be.
@@ -85,7 +123,7 @@ impl Sending {
             if self.broken.is_none() {
                 self.broken = self.fill(cx).err();
             }
-            if self.small.is_empty() && self.large.is_empty() {
+            if self.small.len() == self.kept.sent && self.large.is_empty() {
                 ready!(wire.poll_flush(cx)).map_err(Unsent::Rest)?;
                 if let Some(error) = self.broken.take() {
                     // Send nothing more of the body, in particular no end.
@@ -99,7 +137,7 @@ impl Sending {
                 self.wire = None;
                 return Poll::Ready(Ok(()));
             }
-            let pieces = [IoSlice::new(&self.small[self.head_sent..]), IoSlice::new(&self.large)];
+            let pieces = [IoSlice::new(&self.small[self.kept.sent..]), IoSlice::new(&self.large)];
             let pieces = if self.large.is_empty() { &pieces[..1] } else { &pieces[..] };
             match ready!(wire.poll_write(cx, pieces)) {
                 Ok(0) => return Poll::Ready(Err(self.unsent(io::ErrorKind::WriteZero.into()))),
@@ -137,25 +175,14 @@ impl Sending {
     }
 
     fn sent(&mut self, bytes: usize) {
-        let mut bytes = bytes;
-        if self.head > 0 {
-            self.head_sent += bytes;
-            if self.head_sent < self.head {
-                return;
-            }
-            bytes = self.head_sent;
-            (self.head, self.head_sent) = (0, 0);
-            if bytes > GATHER {
-                // Free the memory of a large head.
-                let rest = self.small.len().saturating_sub(bytes);
-                let from = self.small.len() - rest;
-                self.small = BytesMut::from(&self.small[from..]);
-                self.large.advance(bytes - from);
-                bytes = 0;
-            }
+        let small = bytes.min(self.small.len() - self.kept.sent);
+        self.kept.sent += small;
+        if !self.has_sent_head() {
+            return;
         }
-        let small = bytes.min(self.small.len());
-        self.small.advance(small);
+        if !self.kept.everything {
+            self.discard_sent();
+        }
         self.large.advance(bytes - small);
         if self.large.is_empty() && std::mem::take(&mut self.owes_line) {
             self.small.extend_from_slice(b"\r\n");
@@ -164,7 +191,7 @@ impl Sending {
 
     /// Takes from the body what is there.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<(), BackendError> {
-        while !self.has_ended && self.large.is_empty() && self.small.len() < GATHER {
+        while !self.has_ended && self.large.is_empty() && self.small.len() - self.kept.sent < GATHER {
             if self.body.is_end_stream() {
                 return self.end(None);
             }
@@ -186,6 +213,9 @@ impl Sending {
     fn piece(&mut self, data: Bytes) -> Result<(), BackendError> {
         if data.is_empty() {
             return Ok(());
+        }
+        if self.kept.everything && self.small.len() + data.len() > GATHER {
+            self.discard_kept();
         }
         match &mut self.framing {
             Framing::Length(rest) => {

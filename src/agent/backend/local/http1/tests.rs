@@ -30,7 +30,7 @@ fn visitor(port: u16) -> OnBehalfOf {
 fn agent_at(url: &str, tls: Option<Arc<ClientConfig>>) -> Http1 {
     let url: LocalUrl = url.parse().unwrap();
     let dialler = Dialler::new(&url, None, Duration::from_secs(5)).unwrap();
-    Http1::new(dialler, tls, TaskTracker::new())
+    Http1::new(dialler, tls, true, TaskTracker::new())
 }
 
 /// An agent, and the application that it asks.
@@ -317,5 +317,135 @@ async fn what_an_application_says_over_tls_discards_its_connection() {
             }
             assert!(left(&mut one).await <= QUIET, "ends: {ends}, after {wait:?}");
         }
+    }
+}
+
+/// Sends a request with a body that has arrived.
+async fn put(agent: &Http1, method: Method, body: Vec<u8>) -> Result<(u16, String), BackendError> {
+    let mut request = Request::new(RequestBody::Replayed([Bytes::from(body)].into(), Box::new(RequestBody::Empty)));
+    *request.method_mut() = method;
+    let (response, unsent) = agent.send(&mut request, visitor(1), None).await?;
+    if let Some(mut unsent) = unsent {
+        unsent.go_on().await;
+    }
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok((status, String::from_utf8(body.to_vec()).unwrap()))
+}
+
+/// The application reads a request with a body in one chunk, and returns that chunk.
+async fn asked_with_body(socket: &mut TcpStream) -> Vec<u8> {
+    asked(socket).await;
+    let mut all = Vec::new();
+    while !all.ends_with(b"\r\n0\r\n\r\n") {
+        all.push(socket.read_u8().await.expect("a body"));
+    }
+    let start = all.windows(2).position(|pair| pair == b"\r\n").unwrap() + 2;
+    all[start..all.len() - 7].to_vec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotent_request_is_sent_once_more_if_a_kept_connection_ends_without_a_byte() {
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::from_bytes(b"PROPFIND").unwrap()]
+    {
+        let (agent, listener) = pair().await;
+        let (_, mut kept) = tokio::join!(get(&agent, 1, "/first"), answer_anew(&listener, "/first", OK));
+        let application = async {
+            assert_eq!(asked(&mut kept).await, "/second");
+            drop(kept);
+            answer_anew(&listener, "/second", NO_BODY).await
+        };
+        let (answered, _) = tokio::join!(ask(&agent, 1, method.clone(), "/second"), application);
+        assert_eq!(answered.unwrap(), (204, String::new()), "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_have_had_an_effect_is_not_sent_again() {
+    // POST and PATCH are not idempotent; the first byte of a response says that the application has begun.
+    for (method, first) in [(Method::POST, ""), (Method::PATCH, ""), (Method::GET, "H"), (Method::PUT, INTERIM)] {
+        let (agent, listener) = pair().await;
+        let (_, mut kept) = tokio::join!(get(&agent, 1, "/first"), answer_anew(&listener, "/first", OK));
+        let application = async {
+            assert_eq!(asked(&mut kept).await, "/second");
+            kept.write_all(first.as_bytes()).await.unwrap();
+            drop(kept);
+        };
+        let (answered, ()) = tokio::join!(ask(&agent, 1, method.clone(), "/second"), application);
+        assert!(answered.is_err(), "{method}");
+        let other = timeout(Duration::from_secs(1), listener.accept()).await;
+        assert!(other.is_err(), "{method} came again");
+    }
+}
+
+const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_new_connection_that_ends_without_an_answer_is_not_tried_again() {
+    let (agent, listener) = pair().await;
+    let (_, mut kept) = tokio::join!(get(&agent, 1, "/first"), answer_anew(&listener, "/first", OK));
+    let application = async {
+        assert_eq!(asked(&mut kept).await, "/second");
+        drop(kept);
+        let mut other = accept(&listener).await;
+        assert_eq!(asked(&mut other).await, "/second");
+    };
+    let (answered, ()) = tokio::join!(ask(&agent, 1, Method::GET, "/second"), application);
+    assert!(answered.unwrap_err().text.contains("without an answer"));
+    assert!(timeout(Duration::from_secs(1), listener.accept()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_sent_again_as_long_as_all_of_it_is_in_memory() {
+    for (length, comes_again) in [(1, true), (15_000, true), (100_000, false)] {
+        let (agent, listener) = pair().await;
+        let (_, mut kept) = tokio::join!(get(&agent, 1, "/first"), answer_anew(&listener, "/first", OK));
+        let body: Vec<u8> = (0..length).map(|at| b'a' + (at % 23) as u8).collect();
+        let application = async {
+            assert_eq!(asked_with_body(&mut kept).await, body);
+            drop(kept);
+            if comes_again {
+                let mut other = accept(&listener).await;
+                assert_eq!(asked_with_body(&mut other).await, body);
+                other.write_all(OK).await.unwrap();
+            }
+        };
+        let (answered, ()) = tokio::join!(put(&agent, Method::PUT, body.clone()), application);
+        assert_eq!(answered.ok(), comes_again.then(|| (200, "ok".to_owned())), "{length}");
+    }
+}
+
+/// Asks once for each path; the application closes each connection right after its response, without announcing it.
+async fn closed_after_response(agent: &Http1, listener: &TcpListener, path: &str) -> bool {
+    let application = async {
+        let mut socket = answer_anew(listener, path, OK).await;
+        // Without a request behind the response, the agent has not kept it.
+        let was_kept = timeout(Duration::from_millis(5), socket.read_u8()).await.is_err();
+        drop(socket);
+        was_kept
+    };
+    let (answered, was_kept) = tokio::join!(get(agent, 1, path), application);
+    assert_eq!(answered, (200, "ok".to_owned()));
+    advance(QUIET).await;
+    was_kept
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_are_closed_after_each_response_are_not_kept_for_a_while() {
+    let (agent, listener) = pair().await;
+    for path in ["/1", "/2", "/3"] {
+        assert!(closed_after_response(&agent, &listener, path).await, "{path}");
+    }
+    // The next request finds the third one closed.
+    assert!(!closed_after_response(&agent, &listener, "/4").await);
+    assert!(!closed_after_response(&agent, &listener, "/5").await);
+    advance(Duration::from_secs(60)).await;
+    assert!(closed_after_response(&agent, &listener, "/6").await, "it is tried again");
+    assert!(!closed_after_response(&agent, &listener, "/7").await, "once");
+    advance(Duration::from_secs(60)).await;
+    // Now the application keeps its connections.
+    let (_, mut kept) = tokio::join!(get(&agent, 1, "/8"), answer_anew(&listener, "/8", OK));
+    for path in ["/9", "/10"] {
+        tokio::join!(get(&agent, 1, path), answer(&mut kept, path, OK));
     }
 }
