@@ -321,3 +321,27 @@ async fn what_a_visitor_says_of_its_trace_passes_untouched() {
     let answer = visitor.ask(get("alice", "/")).await;
     assert!(!answer.text().contains("\ntrace"), "{}", answer.text());
 }
+
+/// Browsers show such pages.
+#[tokio::test]
+async fn a_malformed_answer_that_browsers_understand_reaches_the_visitor_repaired() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    for (head, body, field) in [
+        ("HTTP/1.1 200 OK\r\nContent-Type : text/html\r\nContent-Length: 2\r\n\r\n", "ok", ("content-type", "text/html")),
+        ("HTTP/1.1 200 OK\r\nX-A: a\u{1}b\r\nContent-Length: 2\r\n\r\n", "ok", ("x-a", "a b")),
+        ("HTTP/1.0 200 OK\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "2\r\nok\r\n0\r\n\r\n", ("x-a", "1")),
+        ("HTTP/1.1 200 OK\r\nnonsense\r\nX-A: 1\r\n 2\r\nContent-Length: 2\r\n\r\n", "ok", ("x-a", "1 2")),
+        ("ICY 200 OK\r\nX-A: 1\r\n\r\n", "ok", ("x-a", "1")),
+    ] {
+        let answered = async {
+            let (mut local, _) = app.request().await;
+            local.write_all(head.as_bytes()).await.unwrap();
+            local.write_all(body.as_bytes()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(visitor.ask(get("alice", "/")), answered);
+        assert_eq!((answer.status, answer.text(), answer.header(field.0)), (StatusCode::OK, "ok", field.1), "{head:?}");
+    }
+}

@@ -59,6 +59,14 @@ impl Dialler {
         Some(Self { tcp, place: local.place.clone(), uri, connect_timeout, proxy_protocol })
     }
 
+    /// Returns the address as it is shown to the owner.
+    pub(super) fn shown(&self) -> String {
+        match &self.place {
+            Place::Unix(path) => format!("unix:{}", path.display()),
+            Place::Tcp { .. } | Place::InProcess => self.uri.authority().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+
     /// Whether each connection is for one visitor alone.
     pub(super) fn tells_the_visitor(&self) -> bool {
         self.proxy_protocol.is_some()

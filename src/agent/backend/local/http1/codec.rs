@@ -1,5 +1,7 @@
 //! HTTP/1.1 as bytes (RFC 9112): the head of a request is written, the head of an answer read. No I/O.
 
+mod lenient;
+
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -9,6 +11,8 @@ use httparse::{Header, ParserConfig, Status};
 
 use crate::protocol::exchange::MAX_FIELDS;
 use crate::protocol::frame::MAX_HEAD;
+pub(super) use lenient::Repair;
+use lenient::{repair_head, repair_trailers};
 
 /// Fields behind a body.
 const MAX_TRAILERS: usize = 128;
@@ -17,6 +21,9 @@ const MAX_TRAILERS: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NotHttp(pub(super) &'static str);
+
+/// What the strict parser refuses, and can perhaps be repaired.
+const MALFORMED: NotHttp = NotHttp("the head of its answer is none of HTTP/1.1");
 
 /// How the end of a body is known (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,28 +75,50 @@ pub(super) fn put_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderVal
     out.put_slice(b"\r\n");
 }
 
-/// The head of an answer, if all of it is there; it is taken off `input` then.
+/// Takes the head of a response off `input`, if all of it is there. A malformed one that browsers understand is repaired,
+/// and has a [`Repair`] among its extensions.
 ///
 /// # Errors
 /// This is no HTTP/1, or more than a stream could carry.
 pub(super) fn take_head(input: &mut Bytes) -> Result<Option<Response<()>>, NotHttp> {
-    let whole = input.clone();
+    match parse_head(input) {
+        Ok(Some((response, end))) => {
+            input.advance(end);
+            Ok(Some(response))
+        }
+        Err(error) if error == MALFORMED => {
+            let Some(repaired) = repair_head(input)? else { return within_limit(input) };
+            let Some((mut response, _)) = parse_head(&repaired.head)? else { return Err(error) };
+            response.extensions_mut().insert(repaired.repair);
+            input.advance(repaired.end);
+            Ok(Some(response))
+        }
+        Ok(None) => within_limit(input),
+        Err(error) => Err(error),
+    }
+}
+
+/// More of a head is to come.
+fn within_limit<T>(input: &Bytes) -> Result<Option<T>, NotHttp> {
+    if input.len() > MAX_HEAD { Err(NotHttp("the head of its answer is too large")) } else { Ok(None) }
+}
+
+/// Parses the head at the beginning of `whole`, and returns where it ends.
+fn parse_head(whole: &Bytes) -> Result<Option<(Response<()>, usize)>, NotHttp> {
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
-    let end = match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, &whole, &mut fields) {
+    let end = match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, whole, &mut fields) {
         Ok(Status::Complete(end)) => end,
-        Ok(Status::Partial) if whole.len() > MAX_HEAD => return Err(NotHttp("the head of its answer is too large")),
         Ok(Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(NotHttp("the head of its answer has too many fields")),
-        Err(_) => return Err(NotHttp("the head of its answer is none of HTTP/1.1")),
+        Err(_) => return Err(MALFORMED),
     };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let mut response = Response::new(());
     *response.status_mut() = status.ok_or(NotHttp("its answer has no status"))?;
     *response.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    *response.headers_mut() = fields_of(&whole, parsed.headers)?;
-    input.advance(end);
-    Ok(Some(response))
+    *response.headers_mut() = fields_of(whole, parsed.headers)?;
+    Ok(Some((response, end)))
 }
 
 /// The trailers behind the last piece of a body, if all of them are there; they are taken off `input` then.
@@ -107,8 +136,21 @@ pub(super) fn take_trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, NotH
         }
         Ok(Status::Partial) if whole.len() > MAX_HEAD => Err(NotHttp("its trailers are too large")),
         Ok(Status::Partial) => Ok(None),
-        Err(_) => Err(NotHttp("its trailers are none")),
+        Err(httparse::Error::TooManyHeaders) => Err(NotHttp("it has too many trailers")),
+        Err(_) => take_malformed_trailers(input),
     }
+}
+
+/// As [`take_trailers`], for trailers that have to be repaired.
+fn take_malformed_trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, NotHttp> {
+    let Some(repaired) = repair_trailers(input)? else { return within_limit(input) };
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    let Ok(Status::Complete((_, parsed))) = httparse::parse_headers(&repaired.head, &mut fields) else {
+        return Err(NotHttp("its trailers are none"));
+    };
+    let trailers = fields_of(&repaired.head, parsed)?;
+    input.advance(repaired.end);
+    Ok(Some(trailers))
 }
 
 /// The fields as slices of `whole`, in which they were found.
@@ -119,7 +161,7 @@ fn fields_of(whole: &Bytes, found: &[Header<'_>]) -> Result<HeaderMap, NotHttp> 
         let value = HeaderValue::from_maybe_shared(whole.slice_ref(field.value));
         match (name, value) {
             (Ok(name), Ok(value)) => fields.append(name, value),
-            _ => return Err(NotHttp("it sends a field that is none of HTTP/1.1")),
+            _ => return Err(MALFORMED),
         };
     }
     Ok(fields)
@@ -141,7 +183,7 @@ pub(super) fn answer_framing(method: &Method, answer: &Response<()>) -> Result<F
     let mut codings = listed(headers, &TRANSFER_ENCODING).filter(is_coding).peekable();
     if codings.peek().is_some() {
         return match codings.all(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
-            true if answer.version() == Version::HTTP_10 => Err(NotHttp("it sends pieces in HTTP/1.0")),
+            // In HTTP/1.0, too: what is coded cannot be taken for plain, and the connection is not used again.
             true => Ok(Framing::Chunked),
             false => Err(NotHttp("it sends a body in a transfer coding other than `chunked`")),
         };
@@ -158,6 +200,7 @@ pub(super) fn keeps_alive(answer: &Response<()>) -> bool {
     }
     let says = |word: &[u8]| listed(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(word));
     match answer.version() {
+        Version::HTTP_10 if headers.contains_key(TRANSFER_ENCODING) => false,
         Version::HTTP_10 => says(b"keep-alive") && !says(b"close"),
         _ => !says(b"close"),
     }
@@ -219,13 +262,28 @@ mod tests {
             "HTTP/2.0 200 OK\r\n\r\n",
             "HTTP/1.1 2000 OK\r\n\r\n",
             "HTTP/1.1 099 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nA : 1\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nA: 1\r\n folded\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length\0: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n folded\r\n\r\n",
         ] {
             assert!(head(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_malformed_head_is_repaired_and_says_so() {
+        let mut input =
+            Bytes::from_static(b"HTTP/1.1 200 OK\r\nno colon\r\nA : 1\r\nB: x\0y\r\nC: 1\r\n 2\r\n\r\nbody");
+        let answer = take_head(&mut input).unwrap().unwrap();
+        let fields: Vec<_> = answer.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(fields, [("a", &b"1"[..]), ("b", b"x y"), ("c", b"1 2")]);
+        assert_eq!((answer.extensions().get::<Repair>().is_some(), &input[..]), (true, &b"body"[..]));
+        assert!(head("HTTP/1.1 200 OK\r\n\r\n").unwrap().unwrap().extensions().is_empty());
+        let endless = format!("HTTP/1.1 200 OK\r\nA : {}", "x".repeat(MAX_HEAD));
+        assert_eq!(head(&endless).unwrap_err().0, "the head of its answer is too large");
+        assert!(head("HTTP/1.1 200 OK\r\nA : 1").unwrap().is_none(), "more is to come");
+        let mut trailers = Bytes::from_static(b"A : 1\r\n(bad): 2\r\n\r\nnext");
+        let found = take_trailers(&mut trailers).unwrap().unwrap();
+        assert_eq!((found.len(), &found["a"], &trailers[..]), (1, &HeaderValue::from_static("1"), &b"next"[..]));
     }
 
     #[test]
@@ -261,7 +319,7 @@ mod tests {
         for wrong in ["5, 6", "+5", "-1", "0x5", "", "5 5", "99999999999999999999"] {
             assert!(get(&format!("HTTP/1.1 200 OK\r\nContent-Length: {wrong}\r\n\r\n")).is_err(), "{wrong}");
         }
-        assert!(get("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        assert_eq!(get("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Ok(Framing::Chunked));
         for coded in ["gzip", "gzip, chunked", "chunked, gzip", "x\r\nTransfer-Encoding: chunked"] {
             assert!(get(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coded}\r\n\r\n")).is_err(), "{coded}");
         }
@@ -276,6 +334,7 @@ mod tests {
             ("1.0", "", false),
             ("1.0", "Connection: keep-alive\r\n", true),
             ("1.0", "Connection: keep-alive, close\r\n", false),
+            ("1.0", "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n", false),
         ] {
             let text = format!("HTTP/{version} 200 OK\r\n{fields}\r\n");
             assert_eq!(keeps_alive(&head(&text).unwrap().unwrap()), kept, "{text:?}");

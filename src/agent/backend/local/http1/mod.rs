@@ -31,9 +31,10 @@ use super::dial::{Dialler, OnBehalfOf};
 use crate::agent::backend::body::{RequestBody, take_request};
 use crate::agent::backend::error::{BackendError, Hint, in_words};
 use crate::agent::backend::local::replay::is_idempotent;
+use crate::telemetry::LOCAL_LOG;
 use answer::poll_first;
 pub(in crate::agent) use answer::{Connection, Http1Body};
-use codec::{NotHttp, answer_framing, keeps_alive, take_head};
+use codec::{NotHttp, Repair, answer_framing, keeps_alive, take_head};
 use pool::Pool;
 pub(in crate::agent) use sending::Sending;
 use sending::Unsent;
@@ -64,6 +65,8 @@ pub(super) struct Http1 {
     /// It answered on a new connection only when its idle one was closed. Until there are two idle ones: then it has served
     /// two.
     serves_one: AtomicBool,
+    /// The log has said that its responses are malformed.
+    has_told: AtomicBool,
 }
 
 /// How long a new connection may wait for its response before the first idle one is closed.
@@ -74,7 +77,14 @@ impl Http1 {
     pub(super) fn new(dialler: Dialler, tls: Option<Arc<ClientConfig>>, keep_alive: bool, tasks: TaskTracker) -> Self {
         // What the PROXY protocol says at the beginning of a connection is true for one visitor only.
         let pool = (keep_alive && !dialler.tells_the_visitor()).then(|| Pool::new(tasks));
-        Self { dialler, tls, pool, has_answered: AtomicBool::new(false), serves_one: AtomicBool::new(false) }
+        Self {
+            dialler,
+            tls,
+            pool,
+            has_answered: AtomicBool::new(false),
+            serves_one: AtomicBool::new(false),
+            has_told: AtomicBool::new(false),
+        }
     }
 
     /// Takes the request, sends it and waits for the head of its answer; `asked` is told when the application asks for the
@@ -137,10 +147,13 @@ impl Http1 {
     }
 
     /// What has answered before is not asked whether it speaks something else.
-    fn judge<T>(&self, answered: Result<T, Failed>) -> Result<T, BackendError> {
+    fn judge<B, U>(&self, answered: Result<(Response<B>, U), Failed>) -> Result<(Response<B>, U), BackendError> {
         let has_answered = self.has_answered.load(Ordering::Relaxed);
         match answered {
             Ok(answer) => {
+                if let Some(repair) = answer.0.extensions().get() {
+                    self.tell(repair);
+                }
                 if !has_answered {
                     self.has_answered.store(true, Ordering::Relaxed);
                 }
@@ -148,6 +161,14 @@ impl Http1 {
             }
             Err(failed) if has_answered => Err(failed.into_local().with(Hint::None)),
             Err(failed) => Err(failed.into_local()),
+        }
+    }
+
+    /// Says once that the application sends malformed responses.
+    fn tell(&self, Repair(what): &Repair) {
+        if !self.has_told.swap(true, Ordering::Relaxed) {
+            let at = self.dialler.shown();
+            tracing::warn!(target: LOCAL_LOG, "the local application at {at} sends malformed responses, which are repaired: {what}");
         }
     }
 
