@@ -135,10 +135,10 @@ impl ResponseHead {
     /// final answer to an upgrade), [`Kind::Head`] for any other.
     ///
     /// # Errors
-    /// [`WireError::TooLarge`] for more than [`MAX_FIELDS`] fields or [`frame::MAX_HEAD`] bytes.
+    /// [`WireError::TooLarge`] for more than [`MAX_FIELDS`] fields or [`frame::MAX_RESPONSE_HEAD`] bytes.
     pub fn put(&self, out: &mut BytesMut) -> Result<(), WireError> {
         let kind = if is_interim(self.status) { Kind::Informational } else { Kind::Head };
-        frame::put_frame(out, kind, frame::MAX_HEAD, |out| {
+        frame::put_frame(out, kind, frame::MAX_RESPONSE_HEAD, |out| {
             out.put_u8(version_byte(self.version));
             out.put_u16(self.status.as_u16());
             put_fields(out, &self.headers)?;
@@ -173,9 +173,9 @@ impl ResponseHead {
 /// Puts a [`Kind::Trailers`] frame.
 ///
 /// # Errors
-/// [`WireError::TooLarge`] for more than [`MAX_FIELDS`] fields or [`frame::MAX_HEAD`] bytes.
+/// [`WireError::TooLarge`] for more than [`MAX_FIELDS`] fields or [`frame::MAX_RESPONSE_HEAD`] bytes.
 pub fn put_trailers(out: &mut BytesMut, trailers: &HeaderMap) -> Result<(), WireError> {
-    frame::put_frame(out, Kind::Trailers, frame::MAX_HEAD, |out| put_fields(out, trailers))
+    frame::put_frame(out, Kind::Trailers, frame::MAX_RESPONSE_HEAD, |out| put_fields(out, trailers))
 }
 
 /// Reads the payload of a [`Kind::Trailers`] frame.

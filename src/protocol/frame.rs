@@ -16,6 +16,9 @@ pub const MAX_DATA: usize = 64 * 1024;
 /// The largest payload of a head or of trailers that any peer accepts, whatever its configuration says.
 pub const MAX_HEAD: usize = 512 * 1024;
 
+/// The largest head of a response and the largest trailers that are sent, in bytes as they cross the stream.
+pub const MAX_RESPONSE_HEAD: usize = 128 * 1024;
+
 /// The largest preface and the largest reset.
 pub const MAX_SMALL: usize = 1024;
 

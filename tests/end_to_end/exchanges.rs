@@ -330,7 +330,11 @@ async fn a_malformed_answer_that_browsers_understand_reaches_the_visitor_repaire
     let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
     let mut visitor = Visitor::connect(server.public).await;
     for (head, body, field) in [
-        ("HTTP/1.1 200 OK\r\nContent-Type : text/html\r\nContent-Length: 2\r\n\r\n", "ok", ("content-type", "text/html")),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Type : text/html\r\nContent-Length: 2\r\n\r\n",
+            "ok",
+            ("content-type", "text/html"),
+        ),
         ("HTTP/1.1 200 OK\r\nX-A: a\u{1}b\r\nContent-Length: 2\r\n\r\n", "ok", ("x-a", "a b")),
         ("HTTP/1.0 200 OK\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "2\r\nok\r\n0\r\n\r\n", ("x-a", "1")),
         ("HTTP/1.1 200 OK\r\nnonsense\r\nX-A: 1\r\n 2\r\nContent-Length: 2\r\n\r\n", "ok", ("x-a", "1 2")),

@@ -122,6 +122,10 @@ impl Body for Trailed {
         let data = self.0.take().map(Frame::data);
         std::task::Poll::Ready(data.or_else(|| self.1.take().map(Frame::trailers)).map(Ok))
     }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none() && self.1.is_none()
+    }
 }
 
 /// An application that speaks HTTP/2 only: it sends what it got back, and in trailers what it was asked for. An extended
@@ -146,7 +150,13 @@ async fn h2c_app() -> SocketAddr {
         trailers.insert("x-authority", head.uri.authority().unwrap().as_str().parse().unwrap());
         trailers.insert("x-te", head.headers.get("te").cloned().unwrap_or("none".parse().unwrap()));
         assert!(!head.headers.contains_key("host") && !head.headers.contains_key("transfer-encoding"));
-        Ok(Response::new(Trailed(Some(body.to_bytes()), Some(trailers))))
+        trailers.insert("x-length", head.headers.get("content-length").cloned().unwrap_or("none".parse().unwrap()));
+        let mut answer = Response::new(());
+        for (asked, fields) in [("x-large-head", answer.headers_mut()), ("x-large-trailers", &mut trailers)] {
+            let size: usize = head.headers.get(asked).map_or(0, |size| size.to_str().unwrap().parse().unwrap());
+            (0..size / 1000).for_each(|_| drop(fields.append("x-large", "x".repeat(1000).parse().unwrap())));
+        }
+        Ok(answer.map(|()| Trailed(Some(body.to_bytes()), Some(trailers))))
     };
     spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
@@ -184,6 +194,42 @@ async fn an_h2c_application_gets_trailers_and_gives_them() {
         "old"
     );
     until_idle(&server.open, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn an_h2c_application_may_send_as_large_heads_and_trailers_as_another() {
+    let server = TestServer::start(&[]);
+    let _agent = agent(&server, service("alice", &format!("h2c://{}", h2c_app().await), &[])).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    let ask = |field: &'static str, size: usize| {
+        let mut request = http2_request(Method::GET, "alice", "/", "");
+        request.headers_mut().insert(field, size.into());
+        visitor.ask(request)
+    };
+    for size in [20_000, 100_000] {
+        let (answer, _) = ask("x-large-head", size).await;
+        assert_eq!((answer.status, answer.headers.get_all("x-large").iter().count()), (StatusCode::OK, size / 1000));
+        let (answer, trailers) = ask("x-large-trailers", size).await;
+        assert_eq!((answer.status, trailers.get_all("x-large").iter().count()), (StatusCode::OK, size / 1000));
+        assert_eq!(trailers["grpc-status"], "0");
+    }
+    let (answer, _) = ask("x-large-head", 140_000).await;
+    assert_eq!((answer.status, answer.header("x-adit-error")), (StatusCode::BAD_GATEWAY, "local_broken"));
+}
+
+#[tokio::test]
+async fn a_request_without_a_body_gains_no_length_on_its_way_to_an_h2c_application() {
+    let server = TestServer::start(&[]);
+    let _agent = agent(&server, service("alice", &format!("h2c://{}", h2c_app().await), &[])).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    for (length, expected) in [(None, "none"), (Some("0"), "0")] {
+        let mut request = http2_request(Method::POST, "alice", "/", "");
+        request.headers_mut().extend(length.map(|length| (http::header::CONTENT_LENGTH, length.parse().unwrap())));
+        // Of no known length: the visitor's library adds none.
+        *request.body_mut() = Trailed(None, None).boxed();
+        let (_, trailers) = visitor.ask(request).await;
+        assert_eq!(trailers["x-length"], expected);
+    }
 }
 
 #[tokio::test]

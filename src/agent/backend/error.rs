@@ -7,7 +7,8 @@ use rustls::CertificateError;
 
 use crate::agent::options::{LocalScheme, LocalUrl, Place};
 use crate::link::body::BodyError;
-use crate::protocol::frame::Reset;
+use crate::protocol::exchange::MAX_FIELDS;
+use crate::protocol::frame::{MAX_RESPONSE_HEAD, Reset};
 use crate::transport::whole::IncompleteError;
 
 /// Why a local application has not answered.
@@ -50,6 +51,12 @@ impl BackendError {
         Self { hint, ..self }
     }
 
+    /// A head or trailers that the peer would not take.
+    pub(in crate::agent) fn too_large(what: &str) -> Self {
+        let limit = MAX_RESPONSE_HEAD / 1024;
+        Self::new(Reset::TooLarge, format!("its {what} has more than {limit} KiB or {MAX_FIELDS} fields"))
+    }
+
     /// No connection.
     pub(in crate::agent) fn dial(error: &io::Error) -> Self {
         let timed_out = error.kind() == io::ErrorKind::TimedOut;
@@ -74,7 +81,7 @@ impl BackendError {
 
     /// Whether it is the application that something is wrong with, and not a visitor or its request.
     pub(in crate::agent) fn is_of_the_application(&self) -> bool {
-        matches!(self.reason, Reset::LocalUnreachable | Reset::LocalTimeout | Reset::LocalBroken)
+        matches!(self.reason, Reset::LocalUnreachable | Reset::LocalTimeout | Reset::LocalBroken | Reset::TooLarge)
     }
 
     /// What is wrong with the application at `local`, and what to do: on the command line if it was named `by_flags`.
@@ -107,6 +114,9 @@ impl BackendError {
                 format!("the local application at {at} cannot be reached; is it running? ({why})")
             }
             (_, Reset::LocalTimeout) => format!("the local application at {at} does not accept connections in time"),
+            (_, Reset::TooLarge) => {
+                format!("the local application at {at} sends a response that is not delivered: {why}")
+            }
             _ => format!("the local application at {at} broke off, or does not speak HTTP: {why}"),
         }
     }
@@ -172,8 +182,12 @@ mod tests {
     #[test]
     fn what_a_visitor_does_wrong_is_no_trouble_of_the_application() {
         let is_blamed = |reason| BackendError::new(reason, "x").is_of_the_application();
-        assert!([Reset::LocalUnreachable, Reset::LocalTimeout, Reset::LocalBroken].into_iter().all(is_blamed));
-        assert!(![Reset::Cancelled, Reset::Protocol, Reset::RequestBroken, Reset::TooLarge].into_iter().any(is_blamed));
+        assert!(
+            [Reset::LocalUnreachable, Reset::LocalTimeout, Reset::LocalBroken, Reset::TooLarge]
+                .into_iter()
+                .all(is_blamed)
+        );
+        assert!(![Reset::Cancelled, Reset::Protocol, Reset::RequestBroken].into_iter().any(is_blamed));
     }
 
     #[test]

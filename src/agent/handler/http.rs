@@ -106,15 +106,16 @@ struct BackendRequest<'a> {
 }
 
 /// What follows the head of a response.
-enum Outcome {
+enum Outcome<'a> {
     /// The connection is upgraded. It keeps the place of its request.
     Upgraded(Response<ResponseBody>, Option<StreamSlot>),
     /// A body. The head waits in the writer for its first bytes.
-    Body(Delivery),
+    Body(Delivery<'a>),
 }
 
 /// The rest of a response, and of its request.
-struct Delivery {
+struct Delivery<'a> {
+    backend: &'a Backend,
     body: ResponseBody,
     unsent: Option<Sending>,
     _slot: Option<StreamSlot>,
@@ -145,7 +146,7 @@ impl<'a> PendingRequest<'a> {
     }
 }
 
-impl BackendRequest<'_> {
+impl<'a> BackendRequest<'a> {
     /// Sends the request and waits for the head of the response. The status byte does not wait for it, but may travel with
     /// a quick response. A deferred body is released when the backend asks for it, or after [`CONTINUE_TIMEOUT`].
     async fn send(&mut self, preface: &Preface, writer: &mut FrameWriter) -> Result<BackendResponse, StreamFailure> {
@@ -181,7 +182,7 @@ impl BackendRequest<'_> {
         preface: &Preface,
         writer: &mut FrameWriter,
         log: &RequestLog,
-    ) -> Result<Outcome, StreamFailure> {
+    ) -> Result<Outcome<'a>, StreamFailure> {
         let BackendResponse { mut response, unsent, slot } = response;
         let upgraded = self.backend.rewrite_response(&mut response, &self.upgrade);
         let upgraded = upgraded.map_err(|error| failed(self.backend, preface, &error))?;
@@ -189,9 +190,10 @@ impl BackendRequest<'_> {
         if upgraded {
             return Ok(Outcome::Upgraded(response, slot));
         }
-        let (status, body) = put_head(response, self.began.elapsed(), writer)?;
+        let put = put_head(response, self.began.elapsed(), writer);
+        let (status, body) = put.map_err(|error| failed(self.backend, preface, &error))?;
         tracing::trace!(request = %preface.request_id, %status, "the backend answered");
-        Ok(Outcome::Body(Delivery { body, unsent, _slot: slot }))
+        Ok(Outcome::Body(Delivery { backend: self.backend, body, unsent, _slot: slot }))
     }
 }
 
@@ -232,7 +234,7 @@ fn check_response(
     }
 }
 
-impl Delivery {
+impl Delivery<'_> {
     /// Carries the body of the response to the visitor, and the rest of the request to the backend.
     async fn run(
         &mut self,
@@ -253,7 +255,7 @@ impl Delivery {
             }
         };
         if let Err(error) = sent {
-            let failure = send_failure(error, preface);
+            let failure = send_failure(self.backend, error, preface);
             if let StreamFailure::Reset(reason) = failure {
                 // The reset follows the data before it, unless the visitor leaves first.
                 tokio::select! {
@@ -285,10 +287,10 @@ async fn send_rest(unsent: &mut Option<Sending>) {
 }
 
 /// Returns how a stream ends whose response was not sent completely.
-fn send_failure(error: SendError<BackendError>, preface: &Preface) -> StreamFailure {
+fn send_failure(backend: &Backend, error: SendError<BackendError>, preface: &Preface) -> StreamFailure {
     match error {
         SendError::Stream(_) => StreamFailure::PeerGone,
-        SendError::Trailers => StreamFailure::Reset(Reset::TooLarge),
+        SendError::Trailers => failed(backend, preface, &BackendError::too_large("trailers")),
         SendError::Idle => StreamFailure::Reset(Reset::LocalBroken),
         SendError::Body(error) => {
             tracing::debug!(request = %preface.request_id, "a response is incomplete: {}", error.text);
@@ -311,7 +313,7 @@ async fn upgrade(
     log: &RequestLog,
 ) -> Result<(), StreamFailure> {
     let (response, pending) = PendingUpgrade::of(response);
-    put_head(response, waited, writer)?;
+    put_head(response, waited, writer).map_err(|error| StreamFailure::Reset(error.reason))?;
     writer.flush().await.map_err(|_| StreamFailure::PeerGone)?;
     let Visitor::Reading(reader) = visitor else { return Err(StreamFailure::Reset(Reset::Protocol)) };
     let mut connection = pending.connection().await.map_err(|error| StreamFailure::Reset(error.reason))?;
@@ -330,10 +332,10 @@ fn put_head<B>(
     response: Response<B>,
     waited: Duration,
     writer: &mut FrameWriter,
-) -> Result<(StatusCode, B), StreamFailure> {
+) -> Result<(StatusCode, B), BackendError> {
     let (head, body) = response.into_parts();
     let status = head.status;
     let head = ResponseHead { status, version: head.version, headers: head.headers, local: Some(waited) };
-    head.put(writer.gather()).map_err(|_| StreamFailure::Reset(Reset::TooLarge))?;
+    head.put(writer.gather()).map_err(|_| BackendError::too_large("head"))?;
     Ok((status, body))
 }

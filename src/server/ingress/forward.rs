@@ -25,7 +25,7 @@ use crate::link::body::FrameBody;
 use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::ResponseHead;
-use crate::protocol::frame::Status;
+use crate::protocol::frame::{MAX_RESPONSE_HEAD, Status};
 use crate::routing::RoutingMode;
 use crate::server::directory::offered::Offered;
 use crate::server::directory::registry::Registry;
@@ -42,9 +42,6 @@ use crate::server::ingress::upstream::failover::Failover;
 use crate::values::Name;
 use head::{encode_request, rewrite};
 use upgraded::Upgraded;
-
-/// The largest head of an answer, in bytes as it crosses the stream.
-const MAX_RESPONSE_HEAD: usize = 128 * 1024;
 
 /// Where a request goes.
 #[derive(Debug)]

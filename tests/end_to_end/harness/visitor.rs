@@ -74,7 +74,9 @@ pub type StreamBody = BoxBody<Bytes, Infallible>;
 impl Http2Visitor {
     pub async fn connect(public: SocketAddr) -> Self {
         let socket = soon("a public port", TcpStream::connect(public)).await.unwrap();
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_header_list_size(1 << 20);
+        let (sender, connection) = builder.handshake(TokioIo::new(socket)).await.unwrap();
         Self { sender, connection: spawn(connection) }
     }
 

@@ -37,6 +37,10 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 /// Bytes of a request's body that are taken from the tunnel before the connection has sent them.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// Bytes of a head, with 32 more for each field (RFC 9113, section 6.5.2). What is left of it without those has a limit of its
+/// own, [`MAX_RESPONSE_HEAD`](crate::protocol::frame::MAX_RESPONSE_HEAD).
+const HEADER_LIST: u32 = 512 * 1024;
+
 /// How often a request is sent that the application refuses unseen. Each time others get through: it may take few
 /// requests on a connection.
 const ATTEMPTS: usize = 16;
@@ -310,6 +314,7 @@ impl Http2 {
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(SEND_BUFFER)
+                .max_header_list_size(HEADER_LIST)
                 // Nothing is sent before the application has said how much it takes: it would refuse what is too much.
                 .initial_max_send_streams(0)
                 .handshake(TokioIo::new(IdleCheckedSocket::new(stream, dedicated.cloned())));

@@ -119,7 +119,9 @@ impl Body for ReplayableBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.state.lock().body.size_hint()
+        let body = &self.state.lock().body;
+        // A known length of 0 would become a `Content-Length` that the visitor has not sent.
+        if body.is_end_stream() { SizeHint::default() } else { body.size_hint() }
     }
 }
 
