@@ -154,7 +154,9 @@ async fn h2c_app() -> SocketAddr {
         let mut answer = Response::new(());
         for (asked, fields) in [("x-large-head", answer.headers_mut()), ("x-large-trailers", &mut trailers)] {
             let size: usize = head.headers.get(asked).map_or(0, |size| size.to_str().unwrap().parse().unwrap());
-            (0..size / 1000).for_each(|_| drop(fields.append("x-large", "x".repeat(1000).parse().unwrap())));
+            for _ in 0..size / 1000 {
+                fields.append("x-large", "x".repeat(1000).parse().unwrap());
+            }
         }
         Ok(answer.map(|()| Trailed(Some(body.to_bytes()), Some(trailers))))
     };
