@@ -46,9 +46,14 @@ async fn tls_app(alpn: &[&[u8]]) -> (SocketAddr, String) {
             let acceptor = acceptor.clone();
             spawn(async move {
                 let Ok(stream) = acceptor.accept(socket).await else { return };
-                let said = |request: Request<Incoming>| async move {
-                    let text = format!("{:?} {}", request.version(), request.uri().path());
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                let asked_for = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
+                let said = move |request: Request<Incoming>| {
+                    let asked_for = asked_for.clone();
+                    async move {
+                        let text = format!("{:?} {}", request.version(), request.uri().path());
+                        let answer = Response::builder().header("x-asked-for", asked_for);
+                        Ok::<_, Infallible>(answer.body(Full::new(Bytes::from(text))).unwrap())
+                    }
                 };
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let (io, service) = (TokioIo::new(stream), service_fn(said));
@@ -87,6 +92,32 @@ async fn an_https_application_shows_who_it_is() {
             Ok(text) => assert_eq!(answer.text(), text),
             Err(code) => assert_eq!((answer.status, answer.header("x-adit-error")), (StatusCode::BAD_GATEWAY, code)),
         }
+        agent.stop().await.unwrap();
+    }
+}
+
+/// A proxy at home that serves several names chooses by the one in the handshake.
+#[tokio::test]
+async fn an_https_application_is_asked_for_the_name_that_it_serves() {
+    let server = TestServer::start(&[]);
+    let (address, pem) = tls_app(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, pem).unwrap();
+    let local = format!("https://localhost:{}", address.port());
+    let (name, other) = (("server_name", "Home.example"), ("host_header", "app.example:8443"));
+    for (keys, expected) in [
+        (&[][..], "localhost"),
+        (&[name], "home.example"),
+        (&[other], "app.example"),
+        (&[("host_header", "192.0.2.1:8443")], "localhost"),
+        (&[other, name], "home.example"),
+    ] {
+        let keys: Vec<(&str, ValueKind)> = keys.iter().map(|(key, value)| (*key, ValueKind::from(*value))).collect();
+        let keys = [&[("ca", ca.to_str().unwrap().into())], &keys[..]].concat();
+        let agent = agent(&server, service("alice", &local, &keys)).await;
+        let answer = fetch(server.public, "alice", "/").await;
+        assert_eq!((answer.status, answer.header("x-asked-for")), (StatusCode::OK, expected));
         agent.stop().await.unwrap();
     }
 }

@@ -65,6 +65,42 @@ fn an_application_that_speaks_something_else_is_told_with_what_to_write() {
     }
 }
 
+/// An application with the certificate and key in `pem`, however old they are; and its address.
+fn https_app(pem: &str) -> (Program, String) {
+    let serve = "import http.server as h, ssl, sys\n\
+                 tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); tls.set_ciphers('DEFAULT:@SECLEVEL=0')\n\
+                 tls.load_cert_chain(sys.argv[1])\n\
+                 s = h.ThreadingHTTPServer(('127.0.0.1', 0), h.SimpleHTTPRequestHandler)\n\
+                 s.socket = tls.wrap_socket(s.socket, server_side=True, do_handshake_on_connect=False)\n\
+                 print('port', s.server_port, flush=True); s.serve_forever()\n";
+    let mut command = tool("python3");
+    command.args(["-c", serve, pem]);
+    let app = Program::start("an https application", command);
+    let local = format!("https://localhost:{}", app.line("port ").trim_start_matches("port "));
+    (app, local)
+}
+
+/// Appliances have such certificates, and their owners cannot change them.
+#[test]
+fn any_certificate_will_do_if_none_is_checked_and_otherwise_the_reason_is_named() {
+    let (folder, server) = server("");
+    for (file, why) in
+        [("v1-rsa1024.pem", "X.509 version 1"), ("p521.pem", "RSA keys of at least 2048 bits, P-256, P-384")]
+    {
+        let pem = format!("{}/tests/programs/apps/{file}", env!("CARGO_MANIFEST_DIR"));
+        let (_app, local) = https_app(&pem);
+        let agent = start_agent(http(&folder, &server, &local, &[]));
+        assert_eq!(visit(&server.url("alice", "/"), &[]).status, 502, "{file}");
+        let said = agent.line("local application at ");
+        assert!(said.contains(why), "{file}: {said}");
+        drop(agent);
+        let _trusting = start_agent(http(&folder, &server, &local, &["--insecure-skip-verify"]));
+        visit_until("the application answers", crate::processes::DEADLINE, &server.url("alice", "/"), |answer| {
+            answer.status == 200
+        });
+    }
+}
+
 #[test]
 fn a_certificate_that_has_signed_itself_is_refused_in_words_and_the_remedy_is_a_flag() {
     let (folder, server) = server("");
@@ -72,15 +108,7 @@ fn a_certificate_that_has_signed_itself_is_refused_in_words_and_the_remedy_is_a_
     made.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     folder.write("both.pem", &(made.self_signed(&key).unwrap().pem() + &key.serialize_pem()));
-    let serve = "import http.server as h, ssl, sys\n\
-                 tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); tls.load_cert_chain(sys.argv[1])\n\
-                 s = h.HTTPServer(('127.0.0.1', 0), h.SimpleHTTPRequestHandler)\n\
-                 s.socket = tls.wrap_socket(s.socket, server_side=True)\n\
-                 print('port', s.server_port, flush=True); s.serve_forever()\n";
-    let mut command = tool("python3");
-    command.args(["-c", serve, &folder.text("both.pem")]);
-    let app = Program::start("an https application", command);
-    let local = format!("https://localhost:{}", app.line("port ").trim_start_matches("port "));
+    let (_app, local) = https_app(&folder.text("both.pem"));
     let agent = start_agent(http(&folder, &server, &local, &[]));
     assert_eq!(visit(&server.url("alice", "/"), &[]).status, 502);
     let said = agent.line("is not accepted");

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
 use crate::agent::options::{LocalScheme, LocalUrl, Place};
 use crate::link::body::BodyError;
@@ -36,6 +36,8 @@ pub(in crate::agent) enum Hint {
     SpeaksNoHttp2,
     /// Its certificate is not accepted.
     Certificate,
+    /// It and the agent have no parameters of TLS in common.
+    Handshake,
 }
 
 impl BackendError {
@@ -66,6 +68,15 @@ impl BackendError {
             Some(rustls::Error::InvalidMessage(_)) => {
                 Self::new(reason, "it does not speak TLS there").with(Hint::SpeaksNoTls)
             }
+            Some(
+                rustls::Error::AlertReceived(AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion)
+                | rustls::Error::PeerIncompatible(_),
+            ) => Self::new(
+                reason,
+                "they have no version, cipher or kind of certificate in common; the agent takes TLS 1.2 and 1.3, and \
+                 certificates with RSA keys of at least 2048 bits, P-256, P-384 or Ed25519",
+            )
+            .with(Hint::Handshake),
             Some(tls) => Self::new(reason, format!("TLS with it fails: {tls}")),
             None => Self::new(reason, in_words(error)),
         }
@@ -98,6 +109,12 @@ impl BackendError {
                     false => "name it or its authority with `ca`, or take any with `insecure_skip_verify = true`",
                 };
                 format!("the certificate of the local application at {at} is not accepted: {why}; {remedy}")
+            }
+            (Hint::Handshake, _) => {
+                let flag = if by_flags { "--insecure-skip-verify" } else { "`insecure_skip_verify = true`" };
+                format!(
+                    "TLS with the local application at {at} fails: {why}; with {flag} it takes other certificates, too"
+                )
             }
             (Hint::SpeaksNoTls, _) => {
                 format!("the local application at {at} does not speak TLS; {}", instead("http"))
@@ -168,10 +185,16 @@ fn refused(why: &CertificateError) -> String {
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
             "it has signed itself, as an authority of its own".to_owned()
         }
-        other => {
-            tracing::debug!("a certificate is not accepted: {other:?}");
-            "it cannot be verified".to_owned()
+        CertificateError::Other(other) if other.to_string().contains("UnsupportedCertVersion") => {
+            "it is of X.509 version 1, which has no names".to_owned()
         }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "its key or signature is of a kind that cannot be verified: not RSA with at least 2048 bits, P-256, P-384 or \
+             Ed25519"
+                .to_owned()
+        }
+        other => format!("it cannot be verified ({other:?})"),
     }
 }
 

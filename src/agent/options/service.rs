@@ -4,13 +4,15 @@ mod access;
 mod header_rules;
 mod rules;
 
+use rustls::pki_types::ServerName;
+
 use super::local_url::{LocalScheme, LocalUrl};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::json;
 use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceOffer};
 use crate::schema::{Entry, Origin, Table, key};
 use crate::transport::tls::LocalTrust;
-use crate::values::{ClientId, Domain, Name, split_host_port};
+use crate::values::{ClientId, Domain, Name, dns_name, split_host_port};
 pub use header_rules::HeaderRules;
 pub use rules::{HeaderCondition, Rule};
 
@@ -42,6 +44,9 @@ pub struct Service {
     pub host_header: HostHeader,
     /// How an `https` application shows who it is.
     pub trust: LocalTrust,
+    /// The name that an `https` application is asked for in the handshake. Default: the name in `host_header`, or the host
+    /// in its address.
+    pub server_name: Option<ServerName<'static>>,
     /// Whether it is told the visitor's address by the PROXY protocol, ahead of each connection. Default: no.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Whether connections to the application are used for several requests. Default: yes.
@@ -71,6 +76,7 @@ impl Service {
             access: AccessPolicy::default(),
             host_header: HostHeader::Preserve,
             trust: LocalTrust::System,
+            server_name: None,
             proxy_protocol: None,
             keep_alive: true,
             remove_identity_headers: false,
@@ -78,6 +84,18 @@ impl Service {
             response_headers: HeaderRules::default(),
             by_flags: false,
         }
+    }
+
+    /// The name for TLS with its applications, if that is not the host in their address.
+    pub fn tls_name(&self) -> Option<ServerName<'static>> {
+        let by_host = || match &self.host_header {
+            HostHeader::Value(host) => {
+                let (host, _) = split_host_port(host).ok()?;
+                ServerName::try_from(host).ok().filter(|name| matches!(name, ServerName::DnsName(_)))
+            }
+            HostHeader::Preserve | HostHeader::Local => None,
+        };
+        self.server_name.clone().or_else(by_host)
     }
 
     /// What the server is told of it.
@@ -187,6 +205,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     let host_header = table.get("host_header", host);
     only_for(&table, "host_header", host_header.is_some(), is_http, HTTP);
     let trust = trust(&mut table, |table, key| only_for(table, key, true, is_https, "a local https:// application"));
+    let server_name = server_name(&mut table, is_https);
     let proxy_protocol = proxy_protocol(&mut table);
     let keep_alive = keep_alive(&mut table, is_http);
     let remove = key::boolean(false).doc(
@@ -211,6 +230,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         access,
         host_header: host_header.unwrap_or(HostHeader::Preserve),
         trust,
+        server_name,
         proxy_protocol,
         keep_alive,
         remove_identity_headers,
@@ -236,6 +256,20 @@ fn proxy_protocol(table: &mut Table<'_>) -> Option<ProxyProtocol> {
          then has a connection of its own.",
     );
     table.get("proxy_protocol", version)
+}
+
+fn server_name(table: &mut Table<'_>, is_https: bool) -> Option<ServerName<'static>> {
+    let read = |text: &str| {
+        let name = dns_name(text)?;
+        ServerName::try_from(name).map_err(|_| format!("`{text}` is not a host name like home.example.com"))
+    };
+    let name = key::text("a host name", read).without("the name in `host_header`, otherwise the host in `local`").doc(
+        "`https://` only: the name that the application is asked for in the TLS handshake (SNI), and for which its \
+         certificate is checked. For a proxy at home that serves several names.",
+    );
+    let server_name = table.get("server_name", name);
+    only_for(table, "server_name", server_name.is_some(), is_https, "a local https:// application");
+    server_name
 }
 
 fn keep_alive(table: &mut Table<'_>, is_http: bool) -> bool {

@@ -19,7 +19,7 @@ pub enum LocalTrust {
     System,
     /// The authorities in this PEM file, and no others.
     CaFile(PathBuf),
-    /// Nothing: whoever answers is taken for the application.
+    /// Nothing: any peer is accepted as the application, whatever certificate and key it has.
     Anybody,
 }
 
@@ -46,6 +46,10 @@ struct Anybody;
 impl Judge for Anybody {
     fn judge(&self, _: &Shown<'_>, _: &Arc<CryptoProvider>) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
+    }
+
+    fn asks_for_proof(&self) -> bool {
+        false
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is believed, where that is not left to authorities. Whoever shows a certificate must have its key in any case.
+//! Who is believed, where that is not left to authorities. The peer must have its certificate's key, unless every key is good.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +13,12 @@ pub(super) trait Judge: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The certificate is not good.
     fn judge(&self, shown: &Shown<'_>, provider: &Arc<CryptoProvider>) -> Result<ServerCertVerified, rustls::Error>;
+
+    /// Returns whether the peer has to prove that it has the key of its certificate. That proves nothing if every key is
+    /// good, and would exclude keys that the provider does not know.
+    fn asks_for_proof(&self) -> bool {
+        true
+    }
 }
 
 /// What the other side shows of itself, and what it is to be.
@@ -39,6 +45,14 @@ pub(super) fn believing(judge: impl Judge, builder: ConfigBuilder<ClientConfig, 
     builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
 }
 
+/// Signatures that the provider cannot verify (RFC 8446, section 4.2.3). They are offered where nothing is verified.
+const OTHER_SCHEMES: [SignatureScheme; 4] = [
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ED448,
+    SignatureScheme::RSA_PKCS1_SHA1,
+    SignatureScheme::ECDSA_SHA1_Legacy,
+];
+
 #[derive(Debug)]
 struct Verifier<J> {
     judge: J,
@@ -63,6 +77,9 @@ impl<J: Judge> ServerCertVerifier for Verifier<J> {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if !self.judge.asks_for_proof() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
@@ -72,10 +89,17 @@ impl<J: Judge> ServerCertVerifier for Verifier<J> {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if !self.judge.asks_for_proof() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
+        if !self.judge.asks_for_proof() {
+            schemes.extend(OTHER_SCHEMES);
+        }
+        schemes
     }
 }

@@ -36,6 +36,8 @@ pub(in crate::agent) struct Dialler {
     uri: Uri,
     connect_timeout: Duration,
     proxy_protocol: Option<ProxyProtocol>,
+    /// The name for TLS, if it is not the host that is dialled.
+    server_name: Option<ServerName<'static>>,
 }
 
 impl Dialler {
@@ -56,7 +58,12 @@ impl Dialler {
             Place::InProcess => return None,
         };
         let uri = Uri::builder().scheme("http").authority(format!("{host}:{port}")).path_and_query("/").build().ok()?;
-        Some(Self { tcp, place: local.place.clone(), uri, connect_timeout, proxy_protocol })
+        Some(Self { tcp, place: local.place.clone(), uri, connect_timeout, proxy_protocol, server_name: None })
+    }
+
+    /// Asks for `server_name` in TLS handshakes, and checks certificates for it.
+    pub(in crate::agent) fn with_server_name(self, server_name: Option<ServerName<'static>>) -> Self {
+        Self { server_name, ..self }
     }
 
     /// Returns the address as it is shown to the owner.
@@ -114,7 +121,10 @@ impl Dialler {
             Place::Tcp { host, .. } => host.clone(),
             Place::Unix(_) | Place::InProcess => "localhost".to_owned(),
         };
-        let name = ServerName::try_from(host).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host).map_err(|_| io::ErrorKind::InvalidInput)?,
+        };
         let stream = self.dial(on_behalf_of).await?;
         let greeting = Box::pin(TlsConnector::from(Arc::clone(tls)).connect(name, stream));
         let stream = timeout(self.connect_timeout, greeting).await.map_err(|_| io::ErrorKind::TimedOut)??;

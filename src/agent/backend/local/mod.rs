@@ -92,6 +92,7 @@ impl Local {
         context: &BackendContext,
     ) -> Option<Self> {
         let dialler = Dialler::new(url, service.proxy_protocol, context.connect_timeout)?;
+        let dialler = dialler.with_server_name(service.tls_name());
         let tasks = &context.tasks;
         let keep_alive = service.keep_alive;
         let one =
