@@ -8,3 +8,4 @@ pub(crate) mod lingering_close;
 pub(crate) mod maybe_tls;
 pub(crate) mod request_target;
 pub(crate) mod socket;
+pub(crate) mod unreadable;

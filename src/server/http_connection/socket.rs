@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -28,7 +29,8 @@ use crate::server::http_connection::close::CloseState;
 use crate::server::http_connection::in_flight::InFlight;
 use crate::server::http_connection::lingering_close::{Linger, UnreadBody};
 use crate::server::http_connection::maybe_tls::MaybeTlsStream;
-use crate::server::http_connection::request_target::{FirstBad, Http1Targets, Http2Targets, Marks};
+use crate::server::http_connection::request_target::{Http1Targets, Http2Targets, Marks, Requests};
+use crate::server::http_connection::unreadable::{AnswerUnreadable, UnreadableHead, own_answer};
 use crate::server::options::TimeoutOptions;
 use crate::transport::delivery::AllSent;
 use crate::transport::streams::ResetCodes;
@@ -131,6 +133,8 @@ pub(crate) struct HttpSocket {
     /// Set when everything was sent.
     linger: Option<Linger>,
     targets: Targets,
+    /// Over HTTP/1.1: answers a head that the HTTP library cannot read.
+    unreadable: Option<UnreadableHead>,
     /// Over HTTP/2: normalizes reset codes.
     codes: Option<ResetCodes>,
     /// Delays a reset until the data before it is sent.
@@ -153,7 +157,19 @@ impl HttpSocket {
         let clock =
             HeadDeadline { in_flight, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
         let stuck = Idle::new(idle);
-        Self { stream, close, clock, stuck, unread, linger: None, targets: Targets::None, codes: None, all_sent: None }
+        let targets = Targets::None;
+        Self {
+            stream,
+            close,
+            clock,
+            stuck,
+            unread,
+            linger: None,
+            targets,
+            unreadable: None,
+            codes: None,
+            all_sent: None,
+        }
     }
 
     /// Applies the write deadline to a pending write.
@@ -174,11 +190,38 @@ impl HttpSocket {
     }
 
     /// Switches to HTTP/1.1 and inspects the targets of its requests.
-    pub(crate) fn watch_http1(&mut self) -> FirstBad {
+    pub(crate) fn watch_http1(&mut self) -> Requests {
         let targets = Http1Targets::new();
-        let first_bad = targets.first_bad();
+        let requests = targets.requests();
         self.targets = Targets::Http1(targets);
-        first_bad
+        requests
+    }
+
+    /// Over HTTP/1.1: answers a head that the HTTP library cannot read with `answers`.
+    pub(crate) fn answer_unreadable(&mut self, answers: Arc<dyn AnswerUnreadable>) {
+        self.unreadable = Some(UnreadableHead::new(answers));
+    }
+
+    /// Writes the answer to a head that cannot be read in place of `bytes`, if these are the library's own answer.
+    fn poll_unreadable(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        let Self { stream, unreadable: Some(unreadable), targets: Targets::Http1(targets), .. } = self else {
+            return None;
+        };
+        if unreadable.rest.is_empty() {
+            let status = own_answer(bytes)?;
+            // An application's answer belongs to a request that was begun.
+            if !targets.has_unread_head() {
+                return None;
+            }
+            unreadable.begin(status);
+        }
+        while !unreadable.rest.is_empty() {
+            let written = Pin::new(&mut *stream).poll_write(cx, &unreadable.rest);
+            let Poll::Ready(Ok(written @ 1..)) = written else { return Some(self.unless_stuck(cx, written)) };
+            let _ = unreadable.rest.split_to(written);
+        }
+        self.unreadable = None;
+        Some(self.unless_stuck(cx, Poll::Ready(Ok(bytes.len()))))
     }
 
     /// Inspects the targets of HTTP/2 requests.
@@ -195,23 +238,26 @@ impl HttpSocket {
         let targets = match targets {
             Targets::None => return Pin::new(stream).poll_read(cx, buffer),
             Targets::Http1(targets) => {
-                let before = buffer.filled().len();
-                ready!(Pin::new(stream).poll_read(cx, buffer))?;
-                targets.read(&buffer.filled()[before..]);
+                if targets.ready.is_empty() {
+                    let before = buffer.filled().len();
+                    ready!(Pin::new(stream).poll_read(cx, buffer))?;
+                    let upto = targets.read(&buffer.filled()[before..]);
+                    buffer.set_filled(before + upto);
+                }
+                take_ready(&mut targets.ready, buffer);
                 return Poll::Ready(Ok(()));
             }
             Targets::Http2(targets) => targets,
         };
         loop {
             if !targets.ready.is_empty() {
-                let length = targets.ready.len().min(buffer.remaining());
-                buffer.put_slice(&targets.ready.split_to(length));
+                take_ready(&mut targets.ready, buffer);
                 return Poll::Ready(Ok(()));
             }
             if targets.held.is_empty() {
                 let before = buffer.filled().len();
                 ready!(Pin::new(&mut *stream).poll_read(cx, buffer))?;
-                let upto = targets.read(&mut buffer.filled_mut()[before..]);
+                let upto = targets.read(&buffer.filled()[before..]);
                 let has_ended = buffer.filled().len() == before;
                 buffer.set_filled(before + upto);
                 if upto > 0 || has_ended {
@@ -240,6 +286,14 @@ impl HttpSocket {
         }
         let sent = self.all_sent.as_ref().map_or(Poll::Ready(()), |sent| sent.poll(cx));
         self.unless_stuck(cx, sent.map(Ok))
+    }
+}
+
+/// Moves as much of `ready` as there is room for.
+fn take_ready(ready: &mut BytesMut, buffer: &mut ReadBuf<'_>) {
+    if !ready.is_empty() {
+        let length = ready.len().min(buffer.remaining());
+        buffer.put_slice(&ready.split_to(length));
     }
 }
 
@@ -277,6 +331,9 @@ impl AsyncRead for HttpSocket {
 
 impl AsyncWrite for HttpSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(written) = self.poll_unreadable(cx, bytes) {
+            return written;
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.unless_stuck(cx, written)
     }
@@ -286,6 +343,11 @@ impl AsyncWrite for HttpSocket {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [bytes] = bytes
+            && let Some(written) = self.poll_unreadable(cx, bytes)
+        {
+            return written;
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
         self.unless_stuck(cx, written)
     }

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -51,12 +50,13 @@ where
 /// Serves HTTP/1.1 and 1.0, with heads of up to `head_size` bytes.
 pub(crate) async fn serve_http1(context: Arc<ConnectionContext>, mut socket: HttpSocket, head_size: usize) {
     let ingress = Arc::clone(&context.ingress);
-    let (first_bad, requests) = (socket.watch_http1(), AtomicU64::new(0));
+    socket.answer_unreadable(Arc::clone(&context) as _);
+    let requests = socket.watch_http1();
     let service = service_fn(move |mut request| {
-        let has_fragment = first_bad.includes(requests.fetch_add(1, Ordering::Relaxed));
+        let is_bad_target = requests.next_is_refused();
         // Now: before the future runs, hyper wants its buffer back to listen for the visitor's leaving.
         detach_head::detach(&mut request);
-        pipeline::serve(Arc::clone(&context), request, has_fragment)
+        pipeline::serve(Arc::clone(&context), request, is_bad_target)
     });
     let connection = http1::Builder::new()
         // The socket watches over both: the head, and the time before it.
@@ -106,9 +106,9 @@ pub(crate) async fn serve_http2(
     let idle = socket.announce_idle();
     let watched = Arc::clone(&context);
     let marks = socket.watch_http2();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let has_fragment = marks.include(request.headers());
-        pipeline::serve(Arc::clone(&context), request, has_fragment)
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let is_bad_target = marks.apply(&mut request);
+        pipeline::serve(Arc::clone(&context), request, is_bad_target)
     });
     let connection = http2::Builder::new(ConnectionTasks(Arc::clone(&ingress)))
         .timer(TokioTimer::new())

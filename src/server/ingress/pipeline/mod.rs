@@ -49,12 +49,12 @@ pub(crate) type Served = Result<Response<AnswerBody>, Infallible>;
 /// The body of a response: the server's own page, or what comes through the tunnel.
 pub(crate) type AnswerBody = Either<Full<Piece>, ForwardedBody>;
 
-/// Answers one request. `has_fragment` says that its target had a part that the HTTP library does not show. Not an
+/// Answers one request. `is_bad_target` says that it is refused for its target, which the HTTP library may not show. Not an
 /// asynchronous function: its future would hold the request several times.
 pub(crate) fn serve(
     connection: Arc<ConnectionContext>,
     request: Request<Incoming>,
-    has_fragment: bool,
+    is_bad_target: bool,
 ) -> impl Future<Output = Served> {
     let in_flight = connection.signals.in_flight.begin();
     let request_id = RequestId::next();
@@ -82,7 +82,7 @@ pub(crate) fn serve(
         let exchange = Exchange::open(&connection.ingress.observers, record);
         let mut context =
             RequestContext { connection: &connection, settings: &settings, request_id, visitor, exchange };
-        let decided = decide(&mut context, &mut request, has_fragment, held).await;
+        let decided = decide(&mut context, &mut request, is_bad_target, held).await;
         // Over HTTP/1.1 the socket does this when the connection ends.
         if is_http2 && !request.body().is_end_stream() {
             connection.discard_body(request.body_mut().take());
@@ -99,7 +99,7 @@ pub(crate) fn serve(
                 let mut response = failure.answer(request_id, form).map(Either::Left);
                 let sent = finish_page(&mut response, is_head);
                 context.exchange.failed(failure, sent, &request);
-                if has_fragment && !is_http2 {
+                if is_bad_target && !is_http2 {
                     // Later requests on this connection are not inspected.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -125,14 +125,14 @@ fn finish_page(response: &mut Response<AnswerBody>, is_head: bool) -> usize {
 async fn decide(
     context: &mut RequestContext<'_>,
     request: &mut Request<RequestBody>,
-    has_fragment: bool,
+    is_bad_target: bool,
     held: Result<Option<Box<HeldHead>>, Failure>,
 ) -> Result<Response<AnswerBody>, Failure> {
     let RequestContext { connection, request_id, visitor, .. } = *context;
     let ingress = &connection.ingress;
     ingress.limits.requests.check(visitor).map_err(Failure::RateLimited)?;
     let mut held = held?;
-    if has_fragment || is_malformed(request) {
+    if is_bad_target || is_malformed(request) {
         return Err(Failure::BadRequest);
     }
     let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;
