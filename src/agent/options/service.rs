@@ -2,12 +2,13 @@
 
 mod access;
 mod header_rules;
+mod limits;
 mod rules;
 
 use super::local_url::{LocalScheme, LocalUrl};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::json;
-use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceOffer};
+use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceLimits, ServiceOffer};
 use crate::schema::{Entry, Origin, Table, key};
 use crate::transport::tls::LocalTrust;
 use crate::values::{ClientId, Domain, Name, split_host_port};
@@ -38,6 +39,8 @@ pub struct Service {
     pub group: Option<Name>,
     /// Which visitors get in. Default: all.
     pub access: AccessPolicy,
+    /// Lower limits for visitors than the server's. Default: none.
+    pub limits: Option<ServiceLimits>,
     /// The `Host` it is told.
     pub host_header: HostHeader,
     /// How an `https` application shows who it is.
@@ -67,6 +70,7 @@ impl Service {
             domains: Vec::new(),
             group: None,
             access: AccessPolicy::default(),
+            limits: None,
             host_header: HostHeader::Preserve,
             trust: LocalTrust::System,
             proxy_protocol: None,
@@ -85,6 +89,7 @@ impl Service {
             domains: self.domains.clone(),
             group: self.group.clone(),
             access: self.access.clone(),
+            limits: self.limits,
             ..ServiceOffer::new(self.name.clone(), self.kind)
         }
     }
@@ -92,8 +97,8 @@ impl Service {
     /// Whether it leads to the same applications in the same way as `other`, whoever may come and from where.
     pub fn leads_like(&self, other: &Self) -> bool {
         let (domains, access) = (other.domains.clone(), other.access.clone());
-        let Self { name, remote_port, wildcard, group, .. } = other.clone();
-        Self { name, remote_port, wildcard, domains, group, access, ..self.clone() } == *other
+        let Self { name, remote_port, wildcard, group, limits, .. } = other.clone();
+        Self { name, remote_port, wildcard, domains, group, access, limits, ..self.clone() } == *other
     }
 
     /// Every application that it may lead to; some perhaps more than once.
@@ -178,6 +183,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     );
     let group = table.get("group", group);
     let access = access::resolve(&mut table, kind);
+    let limits = limits::resolve(&mut table);
     let host = key::text("`preserve`, `local`, or a host", host_header)
         .without("`preserve`")
         .doc("The `Host` that the application sees: what the visitor asked for, the local address, or this one.");
@@ -205,6 +211,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         domains,
         group,
         access,
+        limits,
         host_header: host_header.unwrap_or(HostHeader::Preserve),
         trust,
         proxy_protocol,

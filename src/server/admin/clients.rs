@@ -144,7 +144,8 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
 impl Admin {
     fn client_view(&self, id: ClientId, entry: &ClientEntry) -> ClientView {
         let (now, directory) = (Timestamp::now(), &self.lifecycle.directory);
-        let Allowance { requests_per_second, burst, streams } = directory.allowance(&id, &self.lifecycle.settings());
+        let Allowance { requests_per_second, burst, streams, is_strict: _ } =
+            directory.allowance(&id, &self.lifecycle.settings());
         ClientView {
             names: texts(&entry.names),
             domains: texts(&entry.domains),

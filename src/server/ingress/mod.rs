@@ -20,6 +20,7 @@ pub(crate) mod headers;
 pub(crate) mod limits;
 pub(crate) mod observe;
 pub(crate) mod pipeline;
+mod refusal_log;
 pub(crate) mod upstream;
 
 use std::sync::Arc;

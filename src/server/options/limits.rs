@@ -65,10 +65,11 @@ options! {
     /// The `[limits.per_ip]` section.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct PerIpLimits {
-        /// Requests per second, in the long run.
-        pub requests_per_second: NonZeroU32 = positive(100), reload;
+        /// Requests per second, in the long run. A short excess waits for up to a second; what goes beyond that is refused
+        /// with 429.
+        pub requests_per_second: NonZeroU32 = positive(500), reload;
         /// Requests at once, before the rate counts.
-        pub burst: NonZeroU32 = positive(300), reload;
+        pub burst: NonZeroU32 = positive(5_000), reload;
         /// Open connections of visitors; fewer when half of `limits.connections` is in use: a sixteenth of what is left
         /// of it, at least 8.
         pub connections: NonZeroU32 = positive(256), reload;

@@ -12,6 +12,7 @@ use crate::server::ingress::observe::forwarded::ForwardedExchange;
 use crate::server::ingress::observe::record::{ExchangeRecord, Outcome, RequestSummary, loggable_host};
 use crate::server::ingress::observe::{Observer, Observers};
 use crate::server::metrics::Meter;
+use crate::values::ClientId;
 
 /// A request or raw connection that is being handled. Dropping it ends the exchange, unless it is forwarded: then it
 /// ends with its [`ForwardedExchange`].
@@ -55,6 +56,14 @@ impl<'a> Exchange<'a> {
     pub(crate) fn set_service(&mut self, service: &Arc<Meter>) {
         if let RequestStage::Received(record) = &mut self.stage {
             record.service = Some(Arc::clone(service));
+        }
+    }
+
+    /// Returns the client of the service, if that is known and the exchange was not forwarded.
+    pub(crate) fn client(&self) -> Option<&ClientId> {
+        match &self.stage {
+            RequestStage::Received(record) => record.service.as_ref().map(|service| service.client()),
+            RequestStage::Forwarded(_) => None,
         }
     }
 

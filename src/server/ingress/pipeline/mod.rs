@@ -96,6 +96,9 @@ pub(crate) fn serve(
             Err(failure) => {
                 let (peer, code) = (connection.peer, failure.code());
                 tracing::debug!(request = %request_id, visitor = %peer, code, "a request failed");
+                if let Some(limit) = failure.limit() {
+                    connection.ingress.limits.refusals.refused(limit, visitor, context.exchange.client());
+                }
                 let mut response = failure.answer(request_id, form).map(Either::Left);
                 let sent = finish_page(&mut response, is_head);
                 context.exchange.failed(failure, sent, &request);
@@ -130,7 +133,8 @@ async fn decide(
 ) -> Result<Response<AnswerBody>, Failure> {
     let RequestContext { connection, request_id, visitor, .. } = *context;
     let ingress = &connection.ingress;
-    ingress.limits.requests.check(visitor).map_err(Failure::RateLimited)?;
+    let delay = ingress.limits.requests.check(visitor).map_err(Failure::RateLimited)?;
+    ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
     let mut held = held?;
     if is_bad_target || is_malformed(request) {
         return Err(Failure::BadRequest);
@@ -143,8 +147,13 @@ async fn decide(
     match route {
         Route::Service { .. } | Route::Domain(_) => {
             let offered = find_service(context, &route, &mut held)?;
+            if let Some(rate) = offered.service.rate() {
+                let delay = rate.check(visitor).map_err(Failure::RateLimited)?;
+                ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
+            }
             access::check(context, &offered, request).await?;
-            offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
+            let delay = offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
+            ingress.limits.wait(delay).await.map_err(Failure::SiteRateLimited)?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
