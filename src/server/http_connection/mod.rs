@@ -4,6 +4,7 @@
 
 pub(crate) mod close;
 pub(crate) mod in_flight;
+pub(crate) mod interim;
 pub(crate) mod lingering_close;
 pub(crate) mod maybe_tls;
 pub(crate) mod request_target;

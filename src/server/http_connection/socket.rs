@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::link::body::Idle;
 use crate::server::http_connection::close::CloseState;
 use crate::server::http_connection::in_flight::InFlight;
+use crate::server::http_connection::interim::{InterimWriter, Interims};
 use crate::server::http_connection::lingering_close::{Linger, UnreadBody};
 use crate::server::http_connection::maybe_tls::MaybeTlsStream;
 use crate::server::http_connection::request_target::{Http1Targets, Http2Targets, Marks, Requests};
@@ -135,10 +136,19 @@ pub(crate) struct HttpSocket {
     targets: Targets,
     /// Over HTTP/1.1: answers a head that the HTTP library cannot read.
     unreadable: Option<UnreadableHead>,
-    /// Over HTTP/2: normalizes reset codes.
-    codes: Option<ResetCodes>,
+    /// What only HTTP/2 needs.
+    http2: Option<Http2Wire>,
     /// Delays a reset until the data before it is sent.
     all_sent: Option<AllSent>,
+}
+
+/// What an HTTP/2 connection changes in its bytes.
+#[derive(Debug)]
+struct Http2Wire {
+    /// Normalizes reset codes that come.
+    codes: ResetCodes,
+    /// Adds interim answers.
+    interim: InterimWriter,
 }
 
 /// The reader that inspects incoming bytes.
@@ -167,7 +177,7 @@ impl HttpSocket {
             linger: None,
             targets,
             unreadable: None,
-            codes: None,
+            http2: None,
             all_sent: None,
         }
     }
@@ -185,8 +195,13 @@ impl HttpSocket {
 
     /// Switches to HTTP/2: an idle connection is announced through the returned token before it is closed.
     pub(crate) fn announce_idle(&mut self) -> CancellationToken {
-        self.codes = Some(ResetCodes::of_client());
+        self.http2 = Some(Http2Wire { codes: ResetCodes::of_client(), interim: InterimWriter::default() });
         self.clock.announce.get_or_insert_default().clone()
+    }
+
+    /// Over HTTP/2: returns the streams whose visitors wait to be asked for a body.
+    pub(crate) fn interims(&self) -> Interims {
+        self.http2.as_ref().map(|http2| http2.interim.interims()).unwrap_or_default()
     }
 
     /// Switches to HTTP/1.1 and inspects the targets of its requests.
@@ -270,6 +285,30 @@ impl HttpSocket {
         }
     }
 
+    /// Over HTTP/2: ready when all interim answers that are due were written.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, http2: Some(Http2Wire { interim, .. }), .. } = self else { return Poll::Ready(Ok(())) };
+        interim.prepare(cx);
+        while !interim.ready.is_empty() {
+            let written = Pin::new(&mut *stream).poll_write(cx, &interim.ready);
+            let Poll::Ready(Ok(written @ 1..)) = written else { return self.unless_stuck(cx, written.map_ok(drop)) };
+            interim.ready.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Over HTTP/2: follows what was `written` of these pieces.
+    fn follow(&mut self, written: &Poll<io::Result<usize>>, pieces: &[io::IoSlice<'_>]) {
+        if let (Some(http2), Poll::Ready(Ok(written))) = (&mut self.http2, written) {
+            let mut rest = *written;
+            for piece in pieces {
+                let length = rest.min(piece.len());
+                http2.interim.wrote(&piece[..length]);
+                rest -= length;
+            }
+        }
+    }
+
     fn is_cut(&self) -> bool {
         self.close.is_cut()
     }
@@ -313,8 +352,8 @@ impl AsyncRead for HttpSocket {
             Poll::Ready(read) => {
                 if buffer.filled().len() > before {
                     self.clock.read();
-                    if let Some(codes) = &mut self.codes {
-                        codes.pass(&mut buffer.filled_mut()[before..]);
+                    if let Some(http2) = &mut self.http2 {
+                        http2.codes.pass(&mut buffer.filled_mut()[before..]);
                     }
                 }
                 Poll::Ready(read)
@@ -334,7 +373,9 @@ impl AsyncWrite for HttpSocket {
         if let Some(written) = self.poll_unreadable(cx, bytes) {
             return written;
         }
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.follow(&written, &[io::IoSlice::new(bytes)]);
         self.unless_stuck(cx, written)
     }
 
@@ -348,7 +389,9 @@ impl AsyncWrite for HttpSocket {
         {
             return written;
         }
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.follow(&written, bytes);
         self.unless_stuck(cx, written)
     }
 
@@ -357,6 +400,7 @@ impl AsyncWrite for HttpSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         // TLS holds what the socket did not take.
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.unless_stuck(cx, flushed))?;

@@ -123,7 +123,8 @@ fn prepare(
     let has_body = !request.body().is_end_stream();
     // A gRPC client may be silent for a long time.
     let upload_idle = if is_grpc(request.headers()) { timeouts.quiet_stream } else { timeouts.idle };
-    let waits = has_body && version == Version::HTTP_11 && headers::expects_continue(request.headers());
+    let expects = version == Version::HTTP_11 && headers::expects_continue(request.headers());
+    let waits = has_body && (expects || request.body().is_unasked());
     let upgrade = rewrite(context, target, request, has_body);
     exchange.propagate_trace(request.headers_mut());
     let protocol = request.extensions_mut().remove::<Protocol>();

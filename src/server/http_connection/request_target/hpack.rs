@@ -1,4 +1,4 @@
-//! A minimal HPACK decoder (RFC 7541) that reads the `:path` and the `:authority` of a request.
+//! A minimal HPACK decoder (RFC 7541) that reads the `:path` and the `:authority` of a request, and finds `expect`.
 //!
 //! Fields that are neither of them nor go into the dynamic table are skipped, and of those in the table only the size is
 //! kept, so a request with fields that the table knows costs little more than its length.
@@ -23,6 +23,7 @@ const TABLE_SIZE: usize = 4096;
 const ENTRY: usize = 32;
 
 const PATH: &[u8] = b":path";
+const EXPECT: &[u8] = b"expect";
 
 /// How long the names of the static table are (RFC 7541, appendix A).
 const STATIC_NAMES: [u8; 61] = [
@@ -33,6 +34,9 @@ const STATIC_NAMES: [u8; 61] = [
 /// Where `:authority` and `:path` are in it.
 const STATIC_AUTHORITY: usize = 1;
 const STATIC_PATHS: [usize; 2] = [4, 5];
+
+/// Where `expect` is in it.
+const STATIC_EXPECT: usize = 35;
 
 /// The header block is malformed, or hyper refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub(crate) struct Found {
     pub(crate) is_bad: bool,
     /// Its target, if that is not what h2 will read.
     pub(crate) target: Option<Arc<[u8]>>,
+    /// It has an `Expect`.
+    pub(crate) expects: bool,
     /// What has to be replaced in the block.
     pub(crate) edits: Vec<Edit>,
 }
@@ -114,6 +120,7 @@ struct Entry {
 enum Kind {
     Authority,
     Path,
+    Expect,
     Other,
 }
 
@@ -177,19 +184,29 @@ impl Decoder {
         match index {
             0 => Err(Malformed),
             1..=61 => Ok(()),
-            _ => self.entry(index).map(|entry| found.add(&entry.verdict)),
+            _ => self.entry(index).map(|entry| {
+                found.add(&entry.verdict);
+                found.expects |= entry.kind == Kind::Expect;
+            }),
         }
     }
 
     fn name(&self, block: &mut &[u8], prefix: u32) -> Result<Name, Malformed> {
         Ok(match integer(block, prefix)? {
             0 => {
+                let mut name = *block;
                 let seen = string(block)?;
-                Name { length: seen.length, kind: if seen.is_path { Kind::Path } else { Kind::Other } }
+                let kind = match seen.length {
+                    _ if seen.is_path => Kind::Path,
+                    length if length == EXPECT.len() && text_of(&mut name)? == EXPECT => Kind::Expect,
+                    _ => Kind::Other,
+                };
+                Name { length: seen.length, kind }
             }
             index @ 1..=61 => {
                 let kind = match index {
                     STATIC_AUTHORITY => Kind::Authority,
+                    STATIC_EXPECT => Kind::Expect,
                     _ if STATIC_PATHS.contains(&index) => Kind::Path,
                     _ => Kind::Other,
                 };
@@ -206,7 +223,8 @@ impl Decoder {
     fn literal(&mut self, block: &[u8], rest: &mut &[u8], prefix: u32, found: &mut Found) -> Result<(), Malformed> {
         let name = self.name(rest, prefix)?;
         let is_kept = prefix == 6;
-        if !is_kept && name.kind == Kind::Other {
+        found.expects |= name.kind == Kind::Expect;
+        if !is_kept && matches!(name.kind, Kind::Other | Kind::Expect) {
             return skip_string(rest);
         }
         let (start, mut value) = (block.len() - rest.len(), *rest);
@@ -490,12 +508,12 @@ pub(crate) mod tests {
                 block.push(0x86);
                 let edits = vec![Edit { at: start..end, text: expected.into() }];
                 let target = target.map(|target| Arc::from(target.as_bytes()));
-                let found = Found { is_bad, target: target.clone(), edits };
+                let found = Found { is_bad, target: target.clone(), edits, ..Found::default() };
                 assert_eq!(decoder.read(&block), Ok(found), "{value}");
                 // Then h2 knows it as the replacement.
                 assert_eq!(
                     decoder.read(&[0x82, 0x80 | 62]),
-                    Ok(Found { is_bad, target, edits: Vec::new() }),
+                    Ok(Found { is_bad, target, ..Found::default() }),
                     "{value}"
                 );
                 assert_eq!(decoder.size, usize::from(STATIC_NAMES[index - 1]) + value.len() + ENTRY);
@@ -505,6 +523,27 @@ pub(crate) mod tests {
             let mut block = vec![index];
             put_string(&mut block, value.as_bytes(), true);
             assert_eq!(Decoder::new().read(&block), Ok(Found::default()), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_expectation_is_found_in_each_of_its_forms() {
+        for (index, name, expected) in [(35, "", true), (0, "expect", true), (0, "expecT", false), (0, "origin", false)] {
+            for is_coded in [false, true] {
+                for (flags, prefix) in [(0x40, 6), (0, 4)] {
+                    let (mut decoder, mut block) = (Decoder::new(), Vec::new());
+                    put_integer(&mut block, prefix, index, flags);
+                    if index == 0 {
+                        put_string(&mut block, name.as_bytes(), is_coded);
+                    }
+                    put_string(&mut block, b"100-continue", is_coded);
+                    let found = Found { expects: expected, ..Found::default() };
+                    assert_eq!(decoder.read(&block).as_ref(), Ok(&found), "{index} {name}");
+                    if flags == 0x40 {
+                        assert_eq!(decoder.read(&[0x80 | 62]), Ok(found), "{index} {name}, out of the table");
+                    }
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use http::HeaderName;
 
 use super::hpack::{Decoder, Found};
-use super::{MARK, Marks, TARGET};
+use super::{MARK, Marks, STREAM, TARGET};
 
 /// How a connection begins, in bytes (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
@@ -180,7 +180,7 @@ impl Http2Targets {
             Ok(found) if found.is_fine() => None,
             Ok(found) => {
                 self.marks.begin();
-                Some(in_frames(&frames[..FRAME_HEADER], &replaced(block, &found)))
+                Some(in_frames(&frames[..FRAME_HEADER], &replaced(block, &found, &frames[5..FRAME_HEADER])))
             }
             Err(_) => {
                 self.lose();
@@ -241,8 +241,8 @@ fn fields_of<'p>(header: &[u8], payload: &'p [u8]) -> Option<&'p [u8]> {
     Some(fields)
 }
 
-/// The block with what `found` says about it.
-fn replaced(block: &[u8], found: &Found) -> Vec<u8> {
+/// The block on `stream` with what `found` says about it.
+fn replaced(block: &[u8], found: &Found, stream: &[u8]) -> Vec<u8> {
     let (mut text, mut from) = (Vec::with_capacity(block.len() + 64), 0);
     for edit in &found.edits {
         text.extend_from_slice(&block[from..edit.at.start]);
@@ -252,6 +252,11 @@ fn replaced(block: &[u8], found: &Found) -> Vec<u8> {
     text.extend_from_slice(&block[from..]);
     if let Some(target) = &found.target {
         put_field(&mut text, &TARGET, target);
+    }
+    if found.expects {
+        // The first bit is not part of the number.
+        let stream = stream.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)) & 0x7fff_ffff;
+        put_field(&mut text, &STREAM, stream.to_string().as_bytes());
     }
     if found.is_bad {
         put_field(&mut text, &MARK, b"1");
@@ -357,7 +362,7 @@ mod tests {
             request = request.header(name, *value);
         }
         let mut request = request.body(()).unwrap();
-        let is_bad = targets.marks.apply(&mut request);
+        let is_bad = targets.marks.apply(&mut request).is_bad_target;
         let is_left = |name| request.headers().contains_key(name);
         assert!(
             targets.marks.0.load(Ordering::Acquire) != super::super::MARKED
@@ -395,7 +400,7 @@ mod tests {
     fn replaced_frame(flags: u8, begin: &[u8], target: Option<&str>, is_bad: bool) -> Vec<u8> {
         let mut block = begin.to_vec();
         let target = target.map(|target| target.as_bytes().into());
-        block = replaced(&block, &Found { is_bad, target, edits: Vec::new() });
+        block = replaced(&block, &Found { is_bad, target, ..Found::default() }, &[0, 0, 0, 3]);
         frame(HEADERS, flags | END_HEADERS, 3, &block)
     }
 
@@ -441,7 +446,35 @@ mod tests {
     fn a_visitor_cannot_mark_its_own_requests() {
         let targets = Http2Targets::new();
         let mut request = Request::builder().uri("http://a/_").header(TARGET, "/b").header(MARK, "1").body(()).unwrap();
-        assert!(!targets.marks.apply(&mut request) && request.uri() == "http://a/_");
+        assert_eq!(targets.marks.apply(&mut request), super::super::Marked::default());
+        assert_eq!(request.uri(), "http://a/_");
+    }
+
+    #[test]
+    fn a_request_that_expects_to_be_asked_tells_its_stream() {
+        let mut kept = path_block("/", false);
+        put_integer(&mut kept, 6, 35, 0x40);
+        put_string(&mut kept, b"100-continue", true);
+        let again = [&path_block("/", false)[..], &[0x80 | 62]].concat();
+        let mut plain = path_block("/", false);
+        put_integer(&mut plain, 4, 35, 0);
+        put_string(&mut plain, b"100-continue", false);
+        for block in [&kept, &plain] {
+            let sent = [BEGIN, &frame(HEADERS, END_HEADERS, 3, block)].concat();
+            let found = Found { expects: true, ..Found::default() };
+            let expected = [BEGIN, &frame(HEADERS, END_HEADERS, 3, &replaced(block, &found, &[0x80, 0, 0, 3]))].concat();
+            let (out, mut targets) = passed_on(&sent, &[30]);
+            assert_eq!(out, expected);
+            assert!(out.ends_with(b"\x0dx-adit-stream\x013"));
+            if block == &kept {
+                targets.read(&frame(HEADERS, END_HEADERS, 5, &again));
+                assert!(targets.ready.ends_with(b"\x0dx-adit-stream\x015"));
+            }
+            let mut request = Request::builder().header(STREAM, "7").header(STREAM, "3").body(()).unwrap();
+            request.headers_mut().insert("expect", "100-continue".parse().unwrap());
+            assert_eq!(targets.marks.apply(&mut request), super::super::Marked { is_bad_target: false, stream: Some(3) });
+            assert_eq!(request.headers().len(), 1);
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn seen_over_http2(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
     let (targets, seen) = (Box::new(Http2Targets::new()), Seen::default());
     let (marks, noted) = (targets.marks(), Arc::clone(&seen));
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let is_refused = marks.apply(&mut request);
+        let is_refused = marks.apply(&mut request).is_bad_target;
         note(Arc::clone(&noted), request, is_refused)
     });
     let wire = TokioIo::new(Wire { bytes, at: 0, piece, reader: Reader::Http2(targets) });

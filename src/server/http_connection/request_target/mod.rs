@@ -6,7 +6,8 @@
 //!   query ([`encode`]). They are percent-encoded, which means the same.
 //!
 //! hyper shows the target only after it has parsed it, so these readers look at the bytes on their way to hyper:
-//! [`Http1Targets`] at request lines, [`Http2Targets`] at `:path`. All other bytes cross unchanged.
+//! [`Http1Targets`] at request lines, [`Http2Targets`] at `:path`. The latter also tells on which stream an `Expect` came. All
+//! other bytes cross unchanged.
 //!
 //! A reader that cannot follow a connection any more, or that hyper may not agree with, refuses every later request of that
 //! connection. Clients that keep to the standards never come to that.
@@ -65,16 +66,28 @@ const MARK: HeaderName = HeaderName::from_static("x-adit-bad-target");
 /// its own target, as it can with `:path`.
 const TARGET: HeaderName = HeaderName::from_static("x-adit-target");
 
-/// Which requests of an HTTP/2 connection are refused, and which have another target than hyper shows.
+/// The field in which [`Http2Targets`] tells the number of a request's stream, if the visitor waits to be asked for its body.
+const STREAM: HeaderName = HeaderName::from_static("x-adit-stream");
+
+/// What [`Http2Targets`] says about the requests of an HTTP/2 connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Marks(Arc<AtomicU8>);
 
-/// The target of each request is what hyper shows.
+/// hyper shows all there is to know.
 const NONE: u8 = 0;
-/// Some requests are refused, or have another target; they have the field [`MARK`] or [`TARGET`].
+/// Some requests have a field of the reader's.
 const MARKED: u8 = 1;
 /// The targets cannot be read any more.
 const ALL: u8 = 2;
+
+/// What is to be known of an HTTP/2 request beside what hyper shows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marked {
+    /// It is refused for its target.
+    pub(crate) is_bad_target: bool,
+    /// Its stream, if the visitor may wait to be asked for the body.
+    pub(crate) stream: Option<u32>,
+}
 
 impl Marks {
     fn begin(&self) {
@@ -85,27 +98,33 @@ impl Marks {
         self.0.store(ALL, Ordering::Release);
     }
 
-    /// Gives a request the target that the visitor sent. Returns whether it is refused.
-    pub(crate) fn apply<B>(&self, request: &mut Request<B>) -> bool {
+    /// Gives a request the target that the visitor sent.
+    pub(crate) fn apply<B>(&self, request: &mut Request<B>) -> Marked {
         match self.0.load(Ordering::Acquire) {
-            NONE => false,
+            NONE => Marked::default(),
             MARKED => {
+                let stream = own_field(request, &STREAM).and_then(|stream| stream.to_str().ok()?.parse().ok());
                 let is_bad = request.headers_mut().remove(MARK).is_some();
-                !restore_target(request) || is_bad
+                Marked { is_bad_target: !restore_target(request) || is_bad, stream }
             }
-            _ => true,
+            _ => Marked { is_bad_target: true, stream: None },
         }
     }
 }
 
+/// Removes a field of the reader's. It is behind one that a visitor may have sent.
+fn own_field<B>(request: &mut Request<B>, name: &HeaderName) -> Option<HeaderValue> {
+    let value = request.headers().get_all(name).iter().next_back().cloned();
+    if value.is_some() {
+        request.headers_mut().remove(name);
+    }
+    value
+}
+
 /// Moves the target in [`TARGET`] to where it belongs. Returns whether that is a target.
 fn restore_target<B>(request: &mut Request<B>) -> bool {
-    // The field of the reader is behind one of the visitor's.
-    let Some(target) = request.headers().get_all(TARGET).iter().next_back().map(HeaderValue::as_bytes) else {
-        return true;
-    };
-    let Ok(target) = PathAndQuery::try_from(target) else { return false };
-    request.headers_mut().remove(TARGET);
+    let Some(target) = own_field(request, &TARGET) else { return true };
+    let Ok(target) = PathAndQuery::try_from(target.as_bytes()) else { return false };
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.path_and_query = Some(target);
     Uri::from_parts(parts).map(|uri| *request.uri_mut() = uri).is_ok()

@@ -13,10 +13,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::server::http_connection::request_target::Marked;
 use crate::server::http_connection::socket::HttpSocket;
 use crate::server::ingress::Ingress;
 use crate::server::ingress::connection::ConnectionContext;
 use crate::server::ingress::entry::detach_head;
+use crate::server::ingress::headers;
 use crate::server::ingress::pipeline;
 use crate::server::runtime::{Runtime, boxed_until_cut};
 use crate::transport::streams::{self, CloseOnDrop};
@@ -105,9 +107,12 @@ pub(crate) async fn serve_http2(
     let ingress = Arc::clone(&context.ingress);
     let idle = socket.announce_idle();
     let watched = Arc::clone(&context);
-    let marks = socket.watch_http2();
+    let (marks, interims) = (socket.watch_http2(), socket.interims());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let is_bad_target = marks.apply(&mut request);
+        let Marked { is_bad_target, stream } = marks.apply(&mut request);
+        if let Some(stream) = stream.filter(|_| headers::expects_continue(request.headers())) {
+            request.extensions_mut().insert(interims.open(stream));
+        }
         pipeline::serve(Arc::clone(&context), request, is_bad_target)
     });
     let connection = http2::Builder::new(ConnectionTasks(Arc::clone(&ingress)))

@@ -27,6 +27,7 @@ use crate::protocol::destination::destination_of;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::directory::offered::Offered;
+use crate::server::http_connection::interim::Interim;
 use crate::server::http_connection::request_target;
 use crate::server::ingress::connection::{ConnectionContext, is_trusted};
 use crate::server::ingress::error_page::{self, Failure, Form};
@@ -65,6 +66,11 @@ pub(crate) fn serve(
     }
     let whole = if is_http2 { WholeBody::http2 } else { WholeBody::http1 };
     let mut request = request.map(|body| RequestBody::Coming(whole(body)));
+    let interim = request.extensions_mut().remove::<Interim>();
+    if let Some(interim) = &interim {
+        request.body_mut().wait_to_be_asked(interim);
+    }
+    let final_answer = interim.as_ref().map(Interim::until_final);
     let settings = connection.ingress.settings();
     let visitor = {
         let is_trusted = |ip| is_trusted(&settings, ip);
@@ -79,6 +85,7 @@ pub(crate) fn serve(
     }
     async move {
         let _in_flight = in_flight;
+        let _final_answer = final_answer;
         let exchange = Exchange::open(&connection.ingress.observers, record);
         let mut context =
             RequestContext { connection: &connection, settings: &settings, request_id, visitor, exchange };
