@@ -498,7 +498,9 @@ async fn a_body_that_waits_is_asked_for_over_http_2_too() {
         assert_eq!(status_of(&visitor.head().await), "200");
         assert_eq!(visitor.rest(1).await.0, b"ok");
         // The connection lives on.
-        visitor.send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &frames::request("GET", "/", &[])).await;
+        visitor
+            .send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &frames::request("GET", "/", &[]))
+            .await;
         let (mut local, _) = app.request().await;
         local.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
         assert_eq!(status_of(&visitor.head().await), "204");
@@ -525,7 +527,9 @@ async fn a_body_that_waits_over_http_2_is_not_asked_for_after_an_answer() {
         visitor.send(frames::DATA, frames::END_STREAM, 1, b"body").await;
         assert_eq!(visitor.rest(1).await.0, b"ok");
         // Nothing comes behind it.
-        visitor.send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &frames::request("GET", "/", &[])).await;
+        visitor
+            .send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &frames::request("GET", "/", &[]))
+            .await;
         let (mut local, _) = app.request().await;
         local.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
         let next = visitor.head().await;

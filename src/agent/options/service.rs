@@ -3,7 +3,10 @@
 mod access;
 mod header_rules;
 mod limits;
+mod quiet;
 mod rules;
+
+use std::time::Duration;
 
 use super::local_url::{LocalScheme, LocalUrl};
 use crate::protocol::access::AccessPolicy;
@@ -49,6 +52,8 @@ pub struct Service {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Whether identity fields such as `Remote-User` are removed from requests. Default: no.
     pub remove_identity_headers: bool,
+    /// How long its streams may be silent. Default: as long as the server allows.
+    pub quiet_timeout: Option<Duration>,
     /// What is changed in the heads of requests.
     pub request_headers: HeaderRules,
     /// What is changed in the heads of answers.
@@ -75,6 +80,7 @@ impl Service {
             trust: LocalTrust::System,
             proxy_protocol: None,
             remove_identity_headers: false,
+            quiet_timeout: None,
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
             by_flags: false,
@@ -197,6 +203,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     );
     let remove_identity_headers = table.get("remove_identity_headers", remove);
     only_for(&table, "remove_identity_headers", remove_identity_headers, is_http, HTTP);
+    let quiet_timeout = quiet::resolve(&mut table);
     let [request_headers, response_headers] = header_rules::read(&mut table);
     for (key, rules) in [("request_headers", &request_headers), ("response_headers", &response_headers)] {
         only_for(&table, key, *rules != HeaderRules::default(), is_http, HTTP);
@@ -216,6 +223,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         trust,
         proxy_protocol,
         remove_identity_headers,
+        quiet_timeout,
         request_headers,
         response_headers,
         by_flags: table.origin() == Origin::Flags,

@@ -194,7 +194,8 @@ mod tests {
             frame(0, 1, &[9; 40]),
         ];
         // Where a frame may be put, in bytes.
-        let ends: Vec<usize> = (0..=6).filter(|at| ![3, 4].contains(at)).map(|at| frames[..at].concat().len()).collect();
+        let ends: Vec<usize> =
+            (0..=6).filter(|at| ![3, 4].contains(at)).map(|at| frames[..at].concat().len()).collect();
         let all = frames.concat();
         for at in 0..=all.len() {
             let mut writer = InterimWriter::default();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::ext::Protocol;
@@ -26,10 +26,11 @@ use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::ResponseHead;
 use crate::protocol::frame::Status;
+use crate::protocol::media_type::{is_event_stream, is_grpc};
 use crate::routing::RoutingMode;
 use crate::server::directory::offered::Offered;
 use crate::server::directory::registry::Registry;
-use crate::server::ingress::error_page::{Failure, is_grpc};
+use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::forward::abort_on_drop::AbortOnDrop;
 use crate::server::ingress::forward::response_body::{Delimited, ForwardedBody};
 use crate::server::ingress::headers;
@@ -205,8 +206,9 @@ fn streamed_response(
     exchange: &Arc<ForwardedExchange>,
 ) -> Response<ForwardedBody> {
     let timeouts = &context.settings.config.timeouts;
-    let idle = if is_quiet(&head.headers) { timeouts.quiet_stream } else { timeouts.idle };
-    let (body, delimited) = (FrameBody::new(reader, Some(idle)), delimited(&head, method, version));
+    let delimited = delimited(&head, method, version);
+    let idle = if may_be_silent(&head.headers, delimited) { timeouts.quiet_stream } else { timeouts.idle };
+    let body = FrameBody::new(reader, Some(idle));
     if delimited == Delimited::Close {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -315,8 +317,7 @@ fn strip(target: &Target, mut head: ResponseHead) -> (ResponseHead, Option<Heade
     (head, agreed)
 }
 
-/// Whether long silences belong to the answer: an event stream, or gRPC.
-fn is_quiet(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.starts_with("text/event-stream") || is_grpc(headers)
+/// Whether long silences belong to the answer: one of no announced length may be a stream of events, of any type.
+fn may_be_silent(headers: &HeaderMap, delimited: Delimited) -> bool {
+    !matches!(delimited, Delimited::Length(_)) || is_event_stream(headers) || is_grpc(headers)
 }

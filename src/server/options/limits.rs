@@ -24,7 +24,8 @@ options! {
         pub response_head: Duration = key::duration(120 * SECOND, SHORTEST..=24 * HOUR), reload;
         /// Between two bytes of a body, in either direction.
         pub idle: Duration = key::duration(5 * MINUTE, SHORTEST..=24 * HOUR), reload;
-        /// The same for upgraded connections, `text/event-stream` and `application/grpc`.
+        /// The same for streams: upgraded connections, responses without a length, `text/event-stream` and
+        /// `application/grpc`. A service may have a shorter time (`services[].quiet_timeout`).
         pub quiet_stream: Duration = key::duration(HOUR, SHORTEST..=30 * 24 * HOUR), reload;
     }
 }

@@ -77,6 +77,14 @@ fn lower_limits_are_told_to_the_server() {
 }
 
 #[test]
+fn a_service_says_how_long_its_streams_may_be_silent() {
+    let quiet = |text: &str| service(&format!("local = 3000\n{text}")).quiet_timeout;
+    assert_eq!((quiet(""), quiet("quiet_timeout = '2h'")), (None, Some(std::time::Duration::from_secs(7200))));
+    let cases = [("quiet_timeout = '31days'", "quiet_timeout: "), ("quiet_timeout = 60", "must be a duration")];
+    each_is_a_problem("local = 3000\n", &cases);
+}
+
+#[test]
 fn a_last_rule_for_everything_is_the_same_as_local() {
     let plain = service("local = 3000\n[[services.rules]]\npath = '/api'\nlocal = 4000");
     for last in ["", "path = '/'\n"] {

@@ -528,7 +528,8 @@ pub(crate) mod tests {
 
     #[test]
     fn an_expectation_is_found_in_each_of_its_forms() {
-        for (index, name, expected) in [(35, "", true), (0, "expect", true), (0, "expecT", false), (0, "origin", false)] {
+        for (index, name, expected) in [(35, "", true), (0, "expect", true), (0, "expecT", false), (0, "origin", false)]
+        {
             for is_coded in [false, true] {
                 for (flags, prefix) in [(0x40, 6), (0, 4)] {
                     let (mut decoder, mut block) = (Decoder::new(), Vec::new());

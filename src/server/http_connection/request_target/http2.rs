@@ -462,7 +462,8 @@ mod tests {
         for block in [&kept, &plain] {
             let sent = [BEGIN, &frame(HEADERS, END_HEADERS, 3, block)].concat();
             let found = Found { expects: true, ..Found::default() };
-            let expected = [BEGIN, &frame(HEADERS, END_HEADERS, 3, &replaced(block, &found, &[0x80, 0, 0, 3]))].concat();
+            let expected =
+                [BEGIN, &frame(HEADERS, END_HEADERS, 3, &replaced(block, &found, &[0x80, 0, 0, 3]))].concat();
             let (out, mut targets) = passed_on(&sent, &[30]);
             assert_eq!(out, expected);
             assert!(out.ends_with(b"\x0dx-adit-stream\x013"));
@@ -472,7 +473,10 @@ mod tests {
             }
             let mut request = Request::builder().header(STREAM, "7").header(STREAM, "3").body(()).unwrap();
             request.headers_mut().insert("expect", "100-continue".parse().unwrap());
-            assert_eq!(targets.marks.apply(&mut request), super::super::Marked { is_bad_target: false, stream: Some(3) });
+            assert_eq!(
+                targets.marks.apply(&mut request),
+                super::super::Marked { is_bad_target: false, stream: Some(3) }
+            );
             assert_eq!(request.headers().len(), 1);
         }
     }
