@@ -3,6 +3,7 @@
 //! Visitors' connections ([`crate::server::ingress`]) and those of the admin API use it.
 
 pub(crate) mod close;
+mod head_deadline;
 pub(crate) mod in_flight;
 pub(crate) mod interim;
 pub(crate) mod lingering_close;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::link::body::Idle;
 use crate::server::http_connection::close::CloseState;
+use crate::server::http_connection::head_deadline::HeadDeadline;
 use crate::server::http_connection::in_flight::InFlight;
 use crate::server::http_connection::interim::{InterimWriter, Interims};
 use crate::server::http_connection::lingering_close::{Linger, UnreadBody};
@@ -47,68 +48,6 @@ const UNSENT: u32 = 128 * 1024;
 /// The system refuses the option.
 pub(crate) fn bound_unsent(socket: &TcpStream) -> io::Result<()> {
     unsent::bound_unsent(socket, UNSENT)
-}
-
-/// The deadline of the next head.
-#[derive(Debug)]
-struct HeadDeadline {
-    in_flight: InFlight,
-    /// The counter when last read: any change restarts the deadline.
-    seen: u64,
-    /// Part of the head has arrived.
-    begun: bool,
-    head: Duration,
-    keep_alive: Duration,
-    idle: Idle,
-    /// HTTP/2: bytes need not belong to a head, and the close is announced first.
-    announce: Option<CancellationToken>,
-}
-
-impl HeadDeadline {
-    /// Returns whether the connection waits for a head.
-    fn is_running(&mut self) -> bool {
-        let (now, is_idle) = self.in_flight.snapshot();
-        if now != self.seen {
-            self.seen = now;
-            self.begun = false;
-            self.idle.moved();
-        }
-        is_idle
-    }
-
-    /// Returns whether part of a head has arrived that is no request yet.
-    fn is_in_a_head(&mut self) -> bool {
-        self.is_running() && self.begun
-    }
-
-    /// Records that bytes have arrived.
-    fn read(&mut self) {
-        if self.announce.is_none() && self.is_running() && !self.begun {
-            self.begun = true;
-            self.idle.moved();
-        }
-    }
-
-    /// Ready when the head has taken too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_running() {
-            // Nothing wakes this task when the last request ends, so it polls; the timeout may take up to twice as long.
-            self.idle.set_limit(self.keep_alive);
-            while self.idle.poll(cx).is_ready() {
-                self.idle.moved();
-            }
-            return Poll::Pending;
-        }
-        let is_first = self.seen == 0;
-        let announced = self.announce.as_ref().is_some_and(CancellationToken::is_cancelled);
-        self.idle.set_limit(if is_first || self.begun || announced { self.head } else { self.keep_alive });
-        ready!(self.idle.poll(cx));
-        let Some(announce) = self.announce.as_ref().filter(|_| !announced) else { return Poll::Ready(()) };
-        announce.cancel();
-        self.idle.moved();
-        self.idle.set_limit(self.head);
-        self.idle.poll(cx)
-    }
 }
 
 /// What the requests of a connection tell its socket.
@@ -164,8 +103,7 @@ impl HttpSocket {
     pub(crate) fn new(stream: MaybeTlsStream, signals: ConnectionSignals, timeouts: &TimeoutOptions) -> Self {
         let ConnectionSignals { close, in_flight, unread } = signals;
         let TimeoutOptions { head, keep_alive, idle, .. } = *timeouts;
-        let clock =
-            HeadDeadline { in_flight, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
+        let clock = HeadDeadline::new(in_flight, head, keep_alive);
         let stuck = Idle::new(idle);
         let targets = Targets::None;
         Self {
@@ -196,7 +134,7 @@ impl HttpSocket {
     /// Switches to HTTP/2: an idle connection is announced through the returned token before it is closed.
     pub(crate) fn announce_idle(&mut self) -> CancellationToken {
         self.http2 = Some(Http2Wire { codes: ResetCodes::of_client(), interim: InterimWriter::default() });
-        self.clock.announce.get_or_insert_default().clone()
+        self.clock.announce()
     }
 
     /// Over HTTP/2: returns the streams whose visitors wait to be asked for a body.
@@ -361,7 +299,7 @@ impl AsyncRead for HttpSocket {
             Poll::Pending => {
                 ready!(self.clock.poll(cx));
                 // As if the peer had closed; the rest of its head is not awaited.
-                self.clock.begun = false;
+                self.clock.give_up();
                 Poll::Ready(Ok(()))
             }
         }

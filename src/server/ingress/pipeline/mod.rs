@@ -101,14 +101,7 @@ pub(crate) fn serve(
                 response
             }
             Err(failure) => {
-                let (peer, code) = (connection.peer, failure.code());
-                tracing::debug!(request = %request_id, visitor = %peer, code, "a request failed");
-                if let Some(limit) = failure.limit() {
-                    connection.ingress.limits.refusals.refused(limit, visitor, context.exchange.client());
-                }
-                let mut response = failure.answer(request_id, form).map(Either::Left);
-                let sent = finish_page(&mut response, is_head);
-                context.exchange.failed(failure, sent, &request);
+                let mut response = failure_page(&mut context, failure, form, is_head, &request);
                 if is_bad_target && !is_http2 {
                     // Later requests on this connection are not inspected.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -117,6 +110,26 @@ pub(crate) fn serve(
             }
         })
     }
+}
+
+/// Returns the page of a request that has failed, and records the failure.
+fn failure_page<B>(
+    context: &mut RequestContext<'_>,
+    failure: Failure,
+    form: Form,
+    is_head: bool,
+    request: &Request<B>,
+) -> Response<AnswerBody> {
+    let RequestContext { connection, request_id, visitor, .. } = *context;
+    let (peer, code) = (connection.peer, failure.code());
+    tracing::debug!(request = %request_id, visitor = %peer, code, "a request failed");
+    if let Some(limit) = failure.limit() {
+        connection.ingress.limits.refusals.refused(limit, visitor, context.exchange.client());
+    }
+    let mut response = failure.answer(request_id, form).map(Either::Left);
+    let sent = finish_page(&mut response, is_head);
+    context.exchange.failed(failure, sent, request);
+    response
 }
 
 /// Prepares a response and returns how many bytes of it are a page of the server's own. `HEAD` gets only the length
