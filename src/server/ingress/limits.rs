@@ -7,6 +7,7 @@ use crate::access::PasswordGate;
 use crate::limits::{
     Delay, HeldHeads, PerAddress, Permits, REMEMBERED_ADDRESSES, RetryAfter, SharedBudget, VisitorRate,
 };
+use crate::server::ingress::patience::MAX_WAITING;
 use crate::server::ingress::refusal_log::RefusalLog;
 use crate::server::options::LimitOptions;
 
@@ -20,6 +21,8 @@ pub(crate) struct VisitorLimits {
     pub(crate) requests: VisitorRate,
     /// Requests that wait because they are beyond a rate.
     delayed: Permits,
+    /// Requests that wait for an agent to connect.
+    pub(crate) waiting: Permits,
     /// Names limits in the log that refuse requests.
     pub(crate) refusals: RefusalLog,
     /// Connections of each address.
@@ -45,6 +48,7 @@ impl VisitorLimits {
         Ok(Self {
             requests: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
             delayed: Permits::new(MAX_DELAYED),
+            waiting: Permits::new(MAX_WAITING),
             refusals: RefusalLog::default(),
             connections_by_address: PerAddress::new(per_ip.connections, prefix),
             connections: Permits::new(connections),
@@ -59,6 +63,7 @@ impl VisitorLimits {
         let Self {
             requests,
             delayed: _,
+            waiting: _,
             refusals: _,
             connections_by_address,
             connections: all_connections,

@@ -100,6 +100,12 @@ impl<'a> Exchange<'a> {
         self.log_host(request);
     }
 
+    /// Records that the request failed, and that the visitor gets no answer.
+    pub(crate) fn unanswered<B>(&mut self, failure: Failure, request: &Request<B>) {
+        self.answered(Outcome::Failed(failure), 0, 0);
+        self.log_host(request);
+    }
+
     /// Records that the raw connection failed.
     pub(crate) fn connection_failed(&mut self, failure: Failure) {
         self.answered(Outcome::Failed(failure), 0, 0);

@@ -11,7 +11,6 @@ pub(crate) mod min_rate;
 pub(crate) mod own_pages;
 pub(crate) mod request_body;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,6 +36,7 @@ use crate::server::ingress::headers;
 use crate::server::ingress::observe::exchange::Exchange;
 use crate::server::ingress::observe::record::ExchangeRecord;
 use crate::server::ingress::observe::span;
+use crate::server::ingress::patience::{NoAnswer, Patience};
 use crate::server::ingress::pipeline::context::RequestContext;
 use crate::server::ingress::pipeline::request_body::RequestBody;
 use crate::server::ingress::upstream::lookup;
@@ -44,8 +44,8 @@ use crate::transport::delivery::Piece;
 use crate::transport::whole::WholeBody;
 use crate::values::RequestId;
 
-/// There is always a response.
-pub(crate) type Served = Result<Response<AnswerBody>, Infallible>;
+/// There is a response, unless the visitor is to reconnect.
+pub(crate) type Served = Result<Response<AnswerBody>, NoAnswer>;
 
 /// The body of a response: the server's own page, or what comes through the tunnel.
 pub(crate) type AnswerBody = Either<Full<Piece>, ForwardedBody>;
@@ -59,6 +59,7 @@ pub(crate) fn serve(
 ) -> impl Future<Output = Served> {
     let in_flight = connection.signals.in_flight.begin();
     let request_id = RequestId::next();
+    let patience = Patience::of(&request);
     let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
     let is_http2 = connection.is_http2();
     if !is_http2 {
@@ -88,7 +89,7 @@ pub(crate) fn serve(
         let _final_answer = final_answer;
         let exchange = Exchange::open(&connection.ingress.observers, record);
         let mut context =
-            RequestContext { connection: &connection, settings: &settings, request_id, visitor, exchange };
+            RequestContext { connection: &connection, settings: &settings, request_id, visitor, patience, exchange };
         let decided = decide(&mut context, &mut request, is_bad_target, held).await;
         // Over HTTP/1.1 the socket does this when the connection ends.
         if is_http2 && !request.body().is_end_stream() {
@@ -99,6 +100,10 @@ pub(crate) fn serve(
                 let sent = finish_page(&mut response, is_head);
                 context.exchange.own_page(response.status().as_u16(), sent, &request);
                 response
+            }
+            Err(failure) if patience.bears(&failure) => {
+                context.exchange.unanswered(failure, &request);
+                return Err(NoAnswer);
             }
             Err(failure) => {
                 let mut response = failure_page(&mut context, failure, form, is_head, &request);
@@ -166,7 +171,12 @@ async fn decide(
     }
     match route {
         Route::Service { .. } | Route::Domain(_) => {
-            let offered = find_service(context, &route, &mut held)?;
+            let offered = match find_service(context, &route, &mut held) {
+                Err(failure) if context.patience.bears(&failure) => {
+                    Box::pin(service_again(context, &route, &mut held, failure)).await?
+                }
+                found => found?,
+            };
             if let Some(rate) = offered.service.rate() {
                 let delay = rate.check(visitor).map_err(Failure::RateLimited)?;
                 ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
@@ -214,6 +224,24 @@ fn route(
         None => None,
     };
     Ok(context.settings.router.route(Asked { authority, path: request.uri().path(), header }))
+}
+
+/// Waits for an agent that offers the service at `route`, after `failure`.
+async fn service_again(
+    context: &mut RequestContext<'_>,
+    route: &Route,
+    held: &mut Option<Box<HeldHead>>,
+    mut failure: Failure,
+) -> Result<Arc<Offered>, Failure> {
+    let _of_address = context.connection.stream_permit(context.settings)?;
+    let Some(_waiting) = context.connection.ingress.limits.waiting.try_acquire() else { return Err(failure) };
+    while context.patience.pause(&failure).await {
+        match find_service(context, route, held) {
+            Err(again) => failure = again,
+            found => return found,
+        }
+    }
+    Err(failure)
 }
 
 /// Returns the service at `route`, and charges its client for a large head.
