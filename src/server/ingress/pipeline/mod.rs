@@ -26,7 +26,7 @@ use crate::protocol::destination::destination_of;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::directory::offered::Offered;
-use crate::server::http_connection::interim::Interim;
+use crate::server::http_connection::interim::{FinalAnswer, Interim};
 use crate::server::http_connection::request_target;
 use crate::server::ingress::connection::{ConnectionContext, is_trusted};
 use crate::server::ingress::error_page::{self, Failure, Form};
@@ -65,13 +65,7 @@ pub(crate) fn serve(
     if !is_http2 {
         connection.signals.unread.begin(request_id, !request.body().is_end_stream());
     }
-    let whole = if is_http2 { WholeBody::http2 } else { WholeBody::http1 };
-    let mut request = request.map(|body| RequestBody::Coming(whole(body)));
-    let interim = request.extensions_mut().remove::<Interim>();
-    if let Some(interim) = &interim {
-        request.body_mut().wait_to_be_asked(interim);
-    }
-    let final_answer = interim.as_ref().map(Interim::until_final);
+    let (mut request, final_answer) = with_body(request, is_http2);
     let settings = connection.ingress.settings();
     let visitor = {
         let is_trusted = |ip| is_trusted(&settings, ip);
@@ -115,6 +109,18 @@ pub(crate) fn serve(
             }
         })
     }
+}
+
+/// Returns a request with its body as the pipeline reads it. If the visitor waits to be asked for the body over HTTP/2, also
+/// returns what is to be dropped before the final answer.
+fn with_body(request: Request<Incoming>, is_http2: bool) -> (Request<RequestBody>, Option<FinalAnswer>) {
+    let whole = if is_http2 { WholeBody::http2 } else { WholeBody::http1 };
+    let mut request = request.map(|body| RequestBody::Coming(whole(body)));
+    let interim = request.extensions_mut().remove::<Interim>();
+    if let Some(interim) = &interim {
+        request.body_mut().wait_to_be_asked(interim);
+    }
+    (request, interim.as_ref().map(Interim::until_final))
 }
 
 /// Returns the page of a request that has failed, and records the failure.
