@@ -177,9 +177,9 @@ impl HttpSocket {
         Some(self.unless_stuck(cx, Poll::Ready(Ok(bytes.len()))))
     }
 
-    /// Inspects the targets of HTTP/2 requests.
-    pub(crate) fn watch_http2(&mut self) -> Marks {
-        let targets = Box::new(Http2Targets::new());
+    /// Inspects the targets of HTTP/2 requests with heads of up to `head_size` bytes.
+    pub(crate) fn watch_http2(&mut self, head_size: usize) -> Marks {
+        let targets = Box::new(Http2Targets::new(head_size));
         let marks = targets.marks();
         self.targets = Targets::Http2(targets);
         marks

@@ -14,10 +14,6 @@ const FRAME_HEADER: usize = 9;
 /// The most that a frame carries, unless SETTINGS say otherwise (RFC 9113, section 4.2). hyper's say nothing.
 const MOST_OF_A_FRAME: usize = 16 * 1024;
 
-/// The most bytes and frames of a header block that are held. hyper ends connections with less.
-const MOST_OF_A_BLOCK: usize = 512 * 1024;
-const MOST_FRAMES: usize = 64;
-
 const HEADERS: u8 = 1;
 const PUSH_PROMISE: u8 = 5;
 const CONTINUATION: u8 = 9;
@@ -33,6 +29,8 @@ const PRIORITY: u8 = 0x20;
 pub(crate) struct Http2Targets {
     /// Bytes of the preface, or of a frame without fields, that are still to come.
     passing: usize,
+    /// The most frames of a header block.
+    most_frames: usize,
     decoder: Decoder,
     marks: Marks,
     /// The frames cannot be followed any more: the bytes are passed on as they come, and no request is served.
@@ -68,10 +66,14 @@ enum BlockEnd {
 }
 
 impl Http2Targets {
-    /// From the first byte of a connection.
-    pub(crate) fn new() -> Self {
+    /// From the first byte of a connection with heads of up to `head_size` bytes.
+    pub(crate) fn new(head_size: usize) -> Self {
+        // h2 ends connections with more CONTINUATION frames: a quarter more than it takes, and 5 at least.
+        let frames = (head_size / MOST_OF_A_FRAME).max(1);
+        let most_frames = 2 + (frames + frames / 4).max(5);
         Self {
             passing: PREFACE,
+            most_frames,
             decoder: Decoder::new(),
             marks: Marks::default(),
             is_lost: false,
@@ -141,7 +143,7 @@ impl Http2Targets {
                 self.passing = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
                 continue;
             }
-            match block_end(&bytes[at..]) {
+            match block_end(&bytes[at..], self.most_frames) {
                 BlockEnd::At(end) => {
                     let end = at + end;
                     if let Some(frames) = self.block(&bytes[at..end]) {
@@ -195,8 +197,8 @@ fn first_frame(bytes: &[u8]) -> usize {
     FRAME_HEADER + (usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]))
 }
 
-/// Finds the end of the header block that begins with `bytes`.
-fn block_end(bytes: &[u8]) -> BlockEnd {
+/// Finds the end of the header block that begins with `bytes`, and may have `most_frames` frames.
+fn block_end(bytes: &[u8], most_frames: usize) -> BlockEnd {
     let (mut at, mut frames) = (0, 0);
     while let Some(header) = bytes.get(at..at + FRAME_HEADER) {
         let is_next = if at == 0 {
@@ -207,8 +209,7 @@ fn block_end(bytes: &[u8]) -> BlockEnd {
         };
         let length = first_frame(header);
         frames += 1;
-        if !is_next || length > FRAME_HEADER + MOST_OF_A_FRAME || at + length > MOST_OF_A_BLOCK || frames > MOST_FRAMES
-        {
+        if !is_next || length > FRAME_HEADER + MOST_OF_A_FRAME || frames > most_frames {
             return BlockEnd::Never;
         }
         at += length;
@@ -317,6 +318,8 @@ mod tests {
     use super::super::hpack::tests::{put_integer, put_string};
     use super::*;
 
+    const HEAD_SIZE: usize = 65_536;
+
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
@@ -331,7 +334,7 @@ mod tests {
 
     /// What is passed on of `bytes`, read in pieces that end at `cuts`.
     fn passed_on(bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, Http2Targets) {
-        let (mut targets, mut out, mut begin) = (Http2Targets::new(), Vec::new(), 0);
+        let (mut targets, mut out, mut begin) = (Http2Targets::new(HEAD_SIZE), Vec::new(), 0);
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([bytes.len()]).collect();
         cuts.sort_unstable();
         for cut in cuts {
@@ -384,7 +387,7 @@ mod tests {
             frame(CONTINUATION, END_HEADERS, 1, &[0x82]),
             [frame(HEADERS, 0, 1, &[0x82]), frame(CONTINUATION, END_HEADERS, 3, &good)].concat(),
             [frame(HEADERS, 0, 1, &[0x82]), frame(0, 0, 1, b"data")].concat(),
-            [frame(HEADERS, 0, 1, &[0x82]), frame(CONTINUATION, 0, 1, &[]).repeat(MOST_FRAMES)].concat(),
+            [frame(HEADERS, 0, 1, &[0x82]), frame(CONTINUATION, 0, 1, &[]).repeat(7)].concat(),
         ] {
             let sent = [BEGIN, &odd, &frame(HEADERS, END_HEADERS, 3, &good)].concat();
             for cut in 0..sent.len().min(100) {
@@ -444,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_visitor_cannot_mark_its_own_requests() {
-        let targets = Http2Targets::new();
+        let targets = Http2Targets::new(HEAD_SIZE);
         let mut request = Request::builder().uri("http://a/_").header(TARGET, "/b").header(MARK, "1").body(()).unwrap();
         assert_eq!(targets.marks.apply(&mut request), super::super::Marked::default());
         assert_eq!(request.uri(), "http://a/_");

@@ -125,7 +125,7 @@ fn seen_over_http1(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
 }
 
 fn seen_over_http2(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
-    let (targets, seen) = (Box::new(Http2Targets::new()), Seen::default());
+    let (targets, seen) = (Box::new(Http2Targets::new(65_536)), Seen::default());
     let (marks, noted) = (targets.marks(), Arc::clone(&seen));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let is_refused = marks.apply(&mut request).is_bad_target;

@@ -107,7 +107,7 @@ pub(crate) async fn serve_http2(
     let ingress = Arc::clone(&context.ingress);
     let idle = socket.announce_idle();
     let watched = Arc::clone(&context);
-    let (marks, interims) = (socket.watch_http2(), socket.interims());
+    let (marks, interims) = (socket.watch_http2(head_size), socket.interims());
     let service = service_fn(move |mut request: Request<Incoming>| {
         let Marked { is_bad_target, stream } = marks.apply(&mut request);
         if let Some(stream) = stream.filter(|_| headers::expects_continue(request.headers())) {
