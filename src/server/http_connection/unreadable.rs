@@ -38,13 +38,13 @@ const MOST: usize = 128;
 /// Returns the status of `written`, if that is an answer as hyper gives it to a head that it cannot read. An application's
 /// answer can be the same, byte for byte.
 pub(crate) fn own_answer(written: &[u8]) -> Option<StatusCode> {
-    if written.len() > MOST || !written.starts_with(b"HTTP/1.1 4") || !written.ends_with(b"\r\n\r\n") {
+    if written.len() > MOST || !written.starts_with(b"HTTP/1.") || !written.ends_with(b"\r\n\r\n") {
         return None;
     }
     let mut lines = std::str::from_utf8(written).ok()?.split("\r\n");
     let status = StatusCode::from_bytes(lines.next()?.as_bytes().get(9..12)?).ok()?;
     let is_own = |line: &str| matches!(line, "connection: close" | "content-length: 0" | "");
-    lines.all(is_own).then_some(status)
+    (status.is_client_error() && lines.all(is_own)).then_some(status)
 }
 
 #[cfg(test)]

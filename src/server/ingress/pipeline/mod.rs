@@ -96,6 +96,7 @@ pub(crate) fn serve(
                 response
             }
             Err(failure) if patience.bears(&failure) => {
+                report(&context, &failure);
                 context.exchange.unanswered(failure, &request);
                 return Err(NoAnswer);
             }
@@ -123,6 +124,16 @@ fn with_body(request: Request<Incoming>, is_http2: bool) -> (Request<RequestBody
     (request, interim.as_ref().map(Interim::until_final))
 }
 
+/// Writes to the log that a request has failed.
+fn report(context: &RequestContext<'_>, failure: &Failure) {
+    let RequestContext { connection, request_id, visitor, .. } = context;
+    let (peer, code) = (connection.peer, failure.code());
+    tracing::debug!(request = %request_id, visitor = %peer, code, "a request failed");
+    if let Some(limit) = failure.limit() {
+        connection.ingress.limits.refusals.refused(limit, *visitor, context.exchange.client());
+    }
+}
+
 /// Returns the page of a request that has failed, and records the failure.
 fn failure_page<B>(
     context: &mut RequestContext<'_>,
@@ -131,13 +142,8 @@ fn failure_page<B>(
     is_head: bool,
     request: &Request<B>,
 ) -> Response<AnswerBody> {
-    let RequestContext { connection, request_id, visitor, .. } = *context;
-    let (peer, code) = (connection.peer, failure.code());
-    tracing::debug!(request = %request_id, visitor = %peer, code, "a request failed");
-    if let Some(limit) = failure.limit() {
-        connection.ingress.limits.refusals.refused(limit, visitor, context.exchange.client());
-    }
-    let mut response = failure.answer(request_id, form).map(Either::Left);
+    report(context, &failure);
+    let mut response = failure.answer(context.request_id, form).map(Either::Left);
     let sent = finish_page(&mut response, is_head);
     context.exchange.failed(failure, sent, request);
     response
