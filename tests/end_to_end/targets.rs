@@ -153,11 +153,16 @@ async fn an_applications_own_refusal_crosses_as_it_is() {
     let server = TestServer::start(&[]);
     let mut app = Script::start().await;
     let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
-    let mut visitor = visitor::raw(server.public, &request("GET", "/", CLOSE)).await;
-    let (mut local, _) = app.request().await;
-    local.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-    let answer = String::from_utf8(visitor::read_to_end(&mut visitor).await.unwrap()).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && !answer.contains("x-adit-error"), "{answer}");
+    // Also while the body of the request has not come.
+    let unsent = [CLOSE, "Content-Length: 5\r\n"].concat();
+    let expecting = [&unsent, "Expect: 100-continue\r\n"].concat();
+    for fields in [CLOSE, &unsent, &expecting] {
+        let mut visitor = visitor::raw(server.public, &request("PUT", "/", fields)).await;
+        let (mut local, _) = app.request().await;
+        local.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        let answer = read_until(&mut visitor, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && !answer.contains("x-adit-error"), "{answer}");
+    }
 }
 
 #[tokio::test]

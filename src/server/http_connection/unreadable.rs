@@ -32,6 +32,10 @@ impl UnreadableHead {
     }
 }
 
+/// The statuses of hyper's own answers.
+const OWN: [StatusCode; 3] =
+    [StatusCode::BAD_REQUEST, StatusCode::URI_TOO_LONG, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE];
+
 /// The longest answer of hyper's own.
 const MOST: usize = 128;
 
@@ -44,7 +48,7 @@ pub(crate) fn own_answer(written: &[u8]) -> Option<StatusCode> {
     let mut lines = std::str::from_utf8(written).ok()?.split("\r\n");
     let status = StatusCode::from_bytes(lines.next()?.as_bytes().get(9..12)?).ok()?;
     let is_own = |line: &str| matches!(line, "connection: close" | "content-length: 0" | "");
-    (status.is_client_error() && lines.all(is_own)).then_some(status)
+    (OWN.contains(&status) && lines.all(is_own)).then_some(status)
 }
 
 #[cfg(test)]

@@ -108,8 +108,11 @@ impl Http1Targets {
 
     /// Returns whether a head has begun of which the HTTP library has made no request.
     pub(crate) fn has_unread_head(&self) -> bool {
-        let is_between = matches!(self.state, State::Method { begun: false } | State::Lost);
-        self.number + u64::from(!is_between) > self.requests.read()
+        let is_in_head = matches!(
+            self.state,
+            State::Method { begun: true } | State::Target(_) | State::Unencoded(_) | State::Version | State::Fields
+        );
+        self.number + u64::from(is_in_head) > self.requests.read()
     }
 
     /// Looks at the next bytes of the connection. Returns how many of them may be passed on as they are; the others are in
@@ -442,6 +445,27 @@ mod tests {
                 let found = refused(&[request.to_vec(), next.clone(), last.clone()], &[cut]);
                 assert_eq!(found, [is_bad, is_bad, true], "{} at {cut}", request.escape_ascii());
             }
+        }
+    }
+
+    #[test]
+    fn a_head_of_which_no_request_was_made_is_noticed() {
+        let mut targets = Http1Targets::new();
+        for (bytes, has_one) in [
+            (&b""[..], false),
+            (b"\r\nPO", true),
+            (b"ST /?\"", true),
+            (b" HTTP/1.1\r\nContent-Length: 5\r\n", true),
+            (b"\r\n", true),
+        ] {
+            targets.read(bytes);
+            assert_eq!(targets.has_unread_head(), has_one, "{}", bytes.escape_ascii());
+        }
+        // Its body is no head.
+        targets.requests().next_is_refused();
+        for (bytes, has_one) in [(&b""[..], false), (b"hel", false), (b"lo", false), (b"GET", true)] {
+            targets.read(bytes);
+            assert_eq!(targets.has_unread_head(), has_one, "{}", bytes.escape_ascii());
         }
     }
 
