@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use parking_lot::RwLock;
 
 use super::RetryAfter;
+use super::pace::{Delay, Pace};
 use super::permits::{Permit, Permits};
 
 /// What one client may use, over all its tunnels and visitors. `None` is no limit.
@@ -21,9 +22,11 @@ pub struct Allowance {
     pub burst: Option<NonZeroU32>,
     /// Streams at once.
     pub streams: Option<usize>,
+    /// Whether a short excess is refused, too, instead of delayed.
+    pub is_strict: bool,
 }
 
-type Rate<C> = governor::RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
+type Rate<C> = governor::RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>;
 
 /// One client's use of its [`Allowance`], which can change at any time: the next request goes by the new one.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ pub struct ClientUse<C: Clock = DefaultClock> {
 #[derive(Debug)]
 struct Current<C: Clock> {
     allowance: Allowance,
-    rate: Option<(Rate<C>, Quota)>,
+    rate: Option<(Rate<C>, Pace)>,
 }
 
 impl ClientUse {
@@ -74,16 +77,17 @@ impl<C: Clock + Clone> ClientUse<C> {
         self.current.read().allowance
     }
 
-    /// Counts one request.
+    /// Counts one request. If the client's visitors have used up the burst, returns how long the request has to wait.
     ///
     /// # Errors
-    /// The client's visitors ask faster than they may; the request is not counted.
-    pub fn check(&self) -> Result<(), RetryAfter> {
+    /// It would have to wait for too long; the request is not counted.
+    pub fn check(&self) -> Result<Option<Delay>, RetryAfter> {
         match &self.current.read().rate {
-            None => Ok(()),
-            Some((rate, quota)) => {
-                rate.check().map_err(|until| RetryAfter::of(until.wait_time_from(self.clock.now()), *quota))
-            }
+            None => Ok(None),
+            Some((rate, pace)) => match rate.check() {
+                Ok(after) => Ok(pace.delay(&after)),
+                Err(until) => Err(RetryAfter::of(until.wait_time_from(self.clock.now()), pace.quota())),
+            },
         }
     }
 
@@ -98,10 +102,12 @@ impl<C: Clock + Clone> ClientUse<C> {
     }
 }
 
-fn rate<C: Clock + Clone>(allowance: Allowance, clock: &C) -> Option<(Rate<C>, Quota)> {
+fn rate<C: Clock + Clone>(allowance: Allowance, clock: &C) -> Option<(Rate<C>, Pace)> {
     let per_second = allowance.requests_per_second?;
     let quota = Quota::per_second(per_second).allow_burst(allowance.burst.unwrap_or(per_second));
-    Some((governor::RateLimiter::new(quota, InMemoryState::default(), C::clone(clock)), quota))
+    let pace = if allowance.is_strict { Pace::strict(quota) } else { Pace::delayed(quota) };
+    let rate = governor::RateLimiter::new(pace.whole(), InMemoryState::default(), C::clone(clock));
+    Some((rate, pace))
 }
 
 #[cfg(test)]
@@ -114,7 +120,7 @@ mod tests {
 
     fn allowance(per_second: u32, burst: u32, streams: usize) -> Allowance {
         let [requests_per_second, burst] = [per_second, burst].map(NonZeroU32::new);
-        Allowance { requests_per_second, burst, streams: Some(streams) }
+        Allowance { requests_per_second, burst, streams: Some(streams), ..Allowance::default() }
     }
 
     #[test]
@@ -129,7 +135,8 @@ mod tests {
     fn a_change_counts_from_the_next_request_on() {
         let clock = FakeRelativeClock::default();
         let used = ClientUse::with_clock(allowance(10, 3, 2), clock.clone());
-        assert_eq!((0..10).filter(|_| used.check().is_ok()).count(), 3);
+        assert_eq!((0..3).filter(|_| used.check() == Ok(None)).count(), 3);
+        assert_eq!((0..20).filter(|_| used.check().is_ok()).count(), 10, "those wait for up to a second");
         assert_eq!(used.check().map_err(RetryAfter::seconds), Err(1));
         let held = [used.stream().unwrap(), used.stream().unwrap()];
         assert!(used.stream().is_none());
@@ -137,14 +144,17 @@ mod tests {
         used.change(allowance(10, 3, 3));
         assert!(used.check().is_err() && used.stream().is_some());
         used.change(allowance(100, 50, 1));
-        assert_eq!((0..100).filter(|_| used.check().is_ok()).count(), 50);
+        assert_eq!((0..300).filter(|_| used.check().is_ok()).count(), 150);
         assert!(used.stream().is_none(), "two are open");
         drop(held);
         assert!(used.stream().is_some());
-        used.change(Allowance { requests_per_second: NonZeroU32::new(5), burst: None, streams: None });
-        assert_eq!((0..100).filter(|_| used.check().is_ok()).count(), 5, "a second's worth at once");
+        used.change(Allowance { requests_per_second: NonZeroU32::new(5), ..Allowance::default() });
+        assert_eq!((0..100).filter(|_| used.check() == Ok(None)).count(), 5, "a second's worth at once");
         clock.advance(Duration::from_millis(200));
         assert!(used.check().is_ok() && used.check().is_err());
+        let strict = Allowance { requests_per_second: NonZeroU32::new(5), is_strict: true, ..Allowance::default() };
+        let used = ClientUse::new(strict);
+        assert_eq!((0..9).filter(|_| used.check().is_ok()).count(), 5);
         used.change(Allowance::default());
         assert!((0..100).all(|_| used.check().is_ok()));
     }

@@ -10,13 +10,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dashmap::{DashMap, Entry};
 use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::{NoOpMiddleware, StateInformationMiddleware};
 use governor::nanos::Nanos;
 use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{NotUntil, Quota, RateLimiter};
 
 use super::AddressKey;
+use super::pace::{Delay, Pace};
 
 /// Too much from one address, or for one client: when to try again, and what is allowed.
 ///
@@ -71,32 +72,41 @@ pub(super) struct KeyedRateLimiter<C: Clock> {
 /// Two limiters with one quota over the same states: one takes cells, the other only reads.
 #[derive(Debug)]
 struct Limiters<C: Clock> {
-    taking: RateLimiter<AddressKey, Taking, C, NoOpMiddleware<C::Instant>>,
+    taking: RateLimiter<AddressKey, Taking, C, StateInformationMiddleware>,
     peeking: RateLimiter<AddressKey, Peeking, C, NoOpMiddleware<C::Instant>>,
-    quota: Quota,
+    pace: Pace,
     ipv6_prefix: u8,
 }
 
 impl<C: Clock + Clone> KeyedRateLimiter<C> {
     pub(super) fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
-        let limiters = Limiters::new(quota, ipv6_prefix, max_keys, &clock);
+        Self::with_pace(Pace::strict(quota), ipv6_prefix, max_keys, clock)
+    }
+
+    pub(super) fn with_pace(pace: Pace, ipv6_prefix: u8, max_keys: usize, clock: C) -> Self {
+        let limiters = Limiters::new(pace, ipv6_prefix, max_keys, &clock);
         Self { current: ArcSwap::from_pointee(limiters), max_keys, clock }
     }
 
     /// Replaces the quota and forgets every address, unless the quota is the same.
     pub(super) fn change(&self, quota: Quota, ipv6_prefix: u8) {
+        self.change_pace(Pace::strict(quota), ipv6_prefix);
+    }
+
+    /// Replaces the quota and its reserve, and forgets every address, unless both are the same.
+    pub(super) fn change_pace(&self, pace: Pace, ipv6_prefix: u8) {
         let now = self.current.load();
-        if (now.quota, now.ipv6_prefix) != (quota, ipv6_prefix) {
-            self.current.store(Arc::new(Limiters::new(quota, ipv6_prefix, self.max_keys, &self.clock)));
+        if (now.pace, now.ipv6_prefix) != (pace, ipv6_prefix) {
+            self.current.store(Arc::new(Limiters::new(pace, ipv6_prefix, self.max_keys, &self.clock)));
         }
     }
 }
 
 impl<C: Clock + Clone> Limiters<C> {
-    fn new(quota: Quota, ipv6_prefix: u8, max_keys: usize, clock: &C) -> Self {
-        let states = Arc::new(States::new(max_keys));
+    fn new(pace: Pace, ipv6_prefix: u8, max_keys: usize, clock: &C) -> Self {
+        let (states, quota) = (Arc::new(States::new(max_keys)), pace.whole());
         let taking = RateLimiter::new(quota, Taking(Arc::clone(&states)), clock.clone());
-        Self { taking, peeking: RateLimiter::new(quota, Peeking(states), clock.clone()), quota, ipv6_prefix }
+        Self { taking, peeking: RateLimiter::new(quota, Peeking(states), clock.clone()), pace, ipv6_prefix }
     }
 }
 
@@ -106,7 +116,7 @@ impl<C: Clock> Limiters<C> {
     }
 
     fn retry_after(&self, until: &NotUntil<C::Instant>) -> RetryAfter {
-        RetryAfter::of(until.wait_time_from(self.taking.clock().now()), self.quota)
+        RetryAfter::of(until.wait_time_from(self.taking.clock().now()), self.pace.quota())
     }
 }
 
@@ -116,8 +126,19 @@ impl<C: Clock> KeyedRateLimiter<C> {
     /// # Errors
     /// No cell is left.
     pub(super) fn take(&self, ip: IpAddr) -> Result<(), RetryAfter> {
+        self.take_or_wait(ip).map(drop)
+    }
+
+    /// Takes a cell, from the reserve if no other is left. Returns the delay then.
+    ///
+    /// # Errors
+    /// No cell is left.
+    pub(super) fn take_or_wait(&self, ip: IpAddr) -> Result<Option<Delay>, RetryAfter> {
         let limiters = self.current.load();
-        limiters.taking.check_key(&limiters.key(ip)).map_err(|until| limiters.retry_after(&until))
+        match limiters.taking.check_key(&limiters.key(ip)) {
+            Ok(after) => Ok(limiters.pace.delay(&after)),
+            Err(until) => Err(limiters.retry_after(&until)),
+        }
     }
 
     /// Takes `cells` cells, or the whole burst if that is less.
@@ -126,9 +147,9 @@ impl<C: Clock> KeyedRateLimiter<C> {
     /// Fewer cells are left; none is taken.
     pub(super) fn take_several(&self, ip: IpAddr, cells: NonZeroU32) -> Result<(), RetryAfter> {
         let limiters = self.current.load();
-        let quota = limiters.quota;
+        let quota = limiters.pace.quota();
         match limiters.taking.check_key_n(&limiters.key(ip), cells.min(quota.burst_size())) {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(until)) => Err(limiters.retry_after(&until)),
             // Never: no more than the burst was asked for.
             Err(_) => Err(RetryAfter::of(quota.burst_size_replenished_in(), quota)),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
@@ -23,12 +24,23 @@ impl LogThrottle {
     pub fn new(at_once: NonZeroU32) -> Self {
         Self::with_clock(at_once, DefaultClock::default())
     }
+
+    /// Returns a throttle that allows one line in each `period`, which must not be zero.
+    pub fn every(period: Duration) -> Self {
+        Self::of_quota(
+            Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MIN)),
+            DefaultClock::default(),
+        )
+    }
 }
 
 impl<C: Clock> LogThrottle<C> {
     /// Returns what [`LogThrottle::new`] does, with the caller's clock.
     pub fn with_clock(at_once: NonZeroU32, clock: C) -> Self {
-        let quota = Quota::per_second(NonZeroU32::MIN).allow_burst(at_once);
+        Self::of_quota(Quota::per_second(NonZeroU32::MIN).allow_burst(at_once), clock)
+    }
+
+    fn of_quota(quota: Quota, clock: C) -> Self {
         Self { lines: RateLimiter::direct_with_clock(quota, clock), suppressed: AtomicU64::new(0) }
     }
 
@@ -53,8 +65,6 @@ impl<C: Clock> fmt::Debug for LogThrottle<C> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use governor::clock::FakeRelativeClock;
 
     use super::*;

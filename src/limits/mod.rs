@@ -4,6 +4,7 @@
 //! - `address`: [`AddressKey`], what counts as one visitor
 //! - `keyed_rate_limiter`: governor's rate limiter for each of a bounded number of addresses
 //! - `rate`: [`VisitorRate`], requests of one address
+//! - `pace`: [`Delay`], for what is a little beyond a rate
 //! - `logins`: [`FailedLogins`], failed logins of one address
 //! - `checks`: [`Checks`], costly checks of one address, failed or not
 //! - `client`: [`ClientUse`], what all visitors of one client may ask together
@@ -26,6 +27,7 @@ mod heads;
 mod keyed_rate_limiter;
 mod log_throttle;
 mod logins;
+mod pace;
 mod permits;
 mod rate;
 mod shared_budget;
@@ -39,6 +41,7 @@ pub use heads::{FREE_HEAD, HeldHead, HeldHeads, Holder, TooManyHeads, head_memor
 pub use keyed_rate_limiter::RetryAfter;
 pub use log_throttle::LogThrottle;
 pub use logins::FailedLogins;
+pub use pace::{Delay, LONGEST_DELAY};
 pub use permits::{AddressPermit, FairShare, PerAddress, Permit, Permits};
 pub use rate::VisitorRate;
 pub use shared_budget::{Owner, Portion, SharedBudget};

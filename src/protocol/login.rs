@@ -1,5 +1,7 @@
 //! The login: one [`Hello`], one [`Answer`], before the multiplexer sees a single byte.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
@@ -70,13 +72,28 @@ pub struct ServiceOffer {
     /// Which visitors get in.
     #[serde(default, skip_serializing_if = "AccessPolicy::is_open")]
     pub access: AccessPolicy,
+    /// Lower limits for its visitors than the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ServiceLimits>,
+}
+
+/// Limits for each visitor's address at one service, beside those of the server. As in [`AccessPolicy`], an unknown limit
+/// makes the whole message unreadable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceLimits {
+    /// Requests a second, in the long run.
+    pub requests_per_second: NonZeroU32,
+    /// Requests at once before the rate counts; absent: as many as in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<NonZeroU32>,
 }
 
 impl ServiceOffer {
     /// A plain offer of `name`: no port of its own, no domains, no group, open to everybody.
     pub fn new(name: Name, kind: ServiceKind) -> Self {
         let (domains, access) = (Vec::new(), AccessPolicy::default());
-        Self { name, kind, remote_port: None, wildcard: false, domains, group: None, access }
+        Self { name, kind, remote_port: None, wildcard: false, domains, group: None, access, limits: None }
     }
 }
 

@@ -25,14 +25,18 @@ pub const ACCESS_WEBHOOK_STRIPE: &str = "access.webhook.stripe";
 pub const ENFORCED: [&str; 6] =
     [ACCESS_ALLOW, ACCESS_DENY, ACCESS_BASIC_AUTH, ACCESS_HEADER, ACCESS_WEBHOOK_GITHUB, ACCESS_WEBHOOK_STRIPE];
 
+/// Lower limits of a service for each visitor's address.
+pub const LIMITS: &str = "limits";
+
 /// The server accepts [`super::control::Control::Services`] on its control streams.
 pub const SERVICES: &str = "services";
 
 /// All capabilities of a server of this version: it lists them in its [`super::login::Welcome`], and an agent may require
 /// them.
-pub const CAPABILITIES: [&str; 8] = [
+pub const CAPABILITIES: [&str; 9] = [
     SERVICES,
     STANDBY,
+    LIMITS,
     ACCESS_ALLOW,
     ACCESS_DENY,
     ACCESS_BASIC_AUTH,
@@ -56,7 +60,7 @@ pub fn required_by(services: &[ServiceOffer]) -> Vec<String> {
 /// Returns the conditions of one service. The pattern names every field, so that adding a field forces a decision: could a
 /// server that ignores it admit an unwanted visitor?
 fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
-    let ServiceOffer { access, name: _, kind: _, remote_port: _, wildcard: _, domains: _, group: _ } = service;
+    let ServiceOffer { access, limits, name: _, kind: _, remote_port: _, wildcard: _, domains: _, group: _ } = service;
     let AccessPolicy { allow, deny, basic_auth, header, webhook } = access;
     [
         (!allow.is_empty()).then_some(ACCESS_ALLOW),
@@ -64,6 +68,7 @@ fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
         (!basic_auth.is_empty()).then_some(ACCESS_BASIC_AUTH),
         header.is_some().then_some(ACCESS_HEADER),
         webhook.as_ref().map(word_of_webhook),
+        limits.is_some().then_some(LIMITS),
     ]
     .into_iter()
     .flatten()
@@ -157,6 +162,14 @@ mod tests {
                 prop_assert!(!is_new || serde_json::from_value::<AccessPolicy>(access).is_err(), "{} in {}", field, place);
             }
         }
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_lower_limits_refuses_them() {
+        let limits = |text: &str| serde_json::from_str(&format!(r#"{{ "requests_per_second": 1{text} }}"#));
+        let limited = ServiceOffer { limits: Some(limits("").unwrap()), ..service([false; 6]) };
+        assert_eq!(required_by(&[limited, service([false; 6])]), [LIMITS]);
+        assert!(limits(r#", "burst": 0"#).is_err() && limits(r#", "at_night": 1"#).is_err());
     }
 
     #[test]

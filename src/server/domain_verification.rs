@@ -66,7 +66,7 @@ type Verification = Result<(), NotVerified>;
 impl ClientLookups {
     fn new() -> Self {
         let (requests_per_second, burst) = (Some(NonZeroU32::MIN), Some(LOOKUPS));
-        let rate = ClientUse::new(Allowance { requests_per_second, burst, streams: None });
+        let rate = ClientUse::new(Allowance { requests_per_second, burst, streams: None, is_strict: true });
         Self { rate, results: Mutex::default() }
     }
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use http::Method;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::apps::{self, Script};
-use crate::harness::visitor::{self, Visitor, get};
-use crate::harness::{TestAgent, TestServer, soon, until, until_idle};
+use crate::harness::visitor::{self, Http2Visitor, Visitor, get, http2_request};
+use crate::harness::{TestAgent, TestServer, service, soon, until, until_idle};
 
 /// Long enough for a busy machine, and far below every deadline that would end something by itself (10 s and more).
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -163,15 +164,41 @@ async fn a_request_that_breaks_off_is_never_shown_as_complete() {
     until_idle(&server.open, AT_ONCE).await;
 }
 
+/// Settings under which only an answer with a length may not be silent.
+const SHORT_IDLE: [(&str, &str); 2] = [("timeouts.idle", "300ms"), ("timeouts.quiet_stream", "1h")];
+/// Settings under which only a stream may not be silent.
+const SHORT_QUIET: [(&str, &str); 2] = [("timeouts.idle", "1h"), ("timeouts.quiet_stream", "300ms")];
+
+/// The beginning of an answer with a length.
+const SIZED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome";
+
+/// Beginnings of answers that may be silent: of no announced length, or of a type for that.
+const STREAMS: [&str; 5] = [
+    "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=a\r\n\r\n--a\r\nsome",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\nContent-Length: 1000\r\n\r\nsome",
+    "HTTP/1.0 200 OK\r\n\r\n",
+];
+
+/// Answers a request with the beginning of an answer, and waits until its head is with the visitor.
+async fn streaming(server: &TestServer, app: &mut Script, beginning: &str) -> (TcpStream, TcpStream) {
+    let mut visitor = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    let (mut local, _) = app.request().await;
+    local.write_all(beginning.as_bytes()).await.unwrap();
+    visitor::read_until(&mut visitor, "\r\n\r\n").await;
+    (visitor, local)
+}
+
 #[tokio::test]
 async fn an_answer_that_falls_silent_is_cut_after_the_idle_limit() {
-    let server = TestServer::start(&[("timeouts.idle", "300ms")]);
+    let server = TestServer::start(&SHORT_IDLE);
     let mut app = Script::start().await;
     let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
     let mut visitor = Visitor::connect(server.public).await;
     let (answer, mut local) = tokio::join!(visitor.begin(get("alice", "/")), async {
         let (mut local, _) = app.request().await;
-        local.write_all(CHUNKED.as_bytes()).await.unwrap();
+        local.write_all(SIZED.as_bytes()).await.unwrap();
         local
     });
     let body = soon("the end of the answer", answer.unwrap().into_body().collect()).await;
@@ -181,20 +208,80 @@ async fn an_answer_that_falls_silent_is_cut_after_the_idle_limit() {
 }
 
 #[tokio::test]
-async fn an_event_stream_may_be_silent_for_longer() {
-    let server = TestServer::start(&[("timeouts.idle", "100ms"), ("timeouts.quiet_stream", "1h")]);
+async fn an_answer_of_no_length_may_be_silent_for_longer() {
+    let server = TestServer::start(&SHORT_IDLE);
     let mut app = Script::start().await;
     let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
-    let mut visitor = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
+    let mut open = Vec::new();
+    for beginning in STREAMS {
+        open.push(streaming(&server, &mut app, beginning).await);
+    }
+    let http2 = Http2Visitor::connect(server.public).await;
+    let (answer, mut local) = tokio::join!(http2.begin(http2_request(Method::GET, "alice", "/", "")), async {
+        let (mut local, _) = app.request().await;
+        local.write_all(STREAMS[0].as_bytes()).await.unwrap();
+        local
+    });
+    let mut body = answer.unwrap().into_body();
+    // An answer with a length that began after them is cut, twice over.
+    for _ in 0..2 {
+        let (mut sized, _local) = streaming(&server, &mut app, SIZED).await;
+        soon("the end of the answer", visitor::read_to_end(&mut sized)).await.ok();
+    }
+    for (visitor, local) in &mut open {
+        local.write_all(b"6\r\nlater\n\r\n").await.unwrap();
+        visitor::read_until(visitor, "later").await;
+    }
+    local.write_all(b"6\r\nlater\n\r\n").await.unwrap();
+    assert_eq!(soon("a piece", body.frame()).await.unwrap().unwrap().into_data().unwrap(), "later\n");
+}
+
+#[tokio::test]
+async fn an_answer_of_no_length_is_cut_after_the_limit_of_streams() {
+    let server = TestServer::start(&SHORT_QUIET);
+    let mut app = Script::start().await;
+    // The server's limit is the upper bound.
+    let services = vec![service("alice", &app.address.to_string(), &[("quiet_timeout", "1h".into())])];
+    let _agent = TestAgent::connect_with(&server, "alice", services).await;
+    let (_sized, _local) = streaming(&server, &mut app, SIZED).await;
+    for beginning in STREAMS {
+        let (mut visitor, mut local) = streaming(&server, &mut app, beginning).await;
+        let rest = visitor::read_to_end(&mut visitor).await.unwrap_or_default();
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{beginning}");
+        apps::left(&mut local, crate::harness::PATIENCE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_service_may_have_a_shorter_limit_for_its_streams() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let address = app.address.to_string();
+    let services =
+        vec![service("alice", &address, &[("quiet_timeout", "300ms".into())]), service("blog", &address, &[])];
+    let _agent = TestAgent::connect_with(&server, "alice", services).await;
+    let mut others = visitor::raw(server.public, "GET / HTTP/1.1\r\nHost: blog.localhost\r\n\r\n").await;
+    let (mut others_local, _) = app.request().await;
+    others_local.write_all(STREAMS[2].as_bytes()).await.unwrap();
+    let (mut sized, mut sized_local) = streaming(&server, &mut app, SIZED).await;
+    for beginning in STREAMS {
+        let (mut visitor, mut local) = streaming(&server, &mut app, beginning).await;
+        let rest = visitor::read_to_end(&mut visitor).await.unwrap_or_default();
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{beginning}");
+        apps::left(&mut local, crate::harness::PATIENCE).await;
+    }
+    let upgrade = "GET / HTTP/1.1\r\nHost: alice.localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+    let mut visitor = visitor::raw(server.public, upgrade).await;
     let (mut local, _) = app.request().await;
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
-    local.write_all(head.as_bytes()).await.unwrap();
-    visitor::read_until(&mut visitor, "one\r\n").await;
-    // Nothing may happen for several times the idle limit of other answers.
-    let silence = tokio::time::timeout(Duration::from_millis(500), visitor.read_u8()).await;
-    assert!(silence.is_err(), "the event stream was cut");
-    local.write_all(b"3\r\ntwo\r\n").await.unwrap();
-    visitor::read_until(&mut visitor, "two\r\n").await;
+    local.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();
+    visitor::read_until(&mut visitor, "\r\n\r\n").await;
+    let _ = visitor::read_to_end(&mut visitor).await;
+    apps::left(&mut local, crate::harness::PATIENCE).await;
+    // Neither an answer with a length nor another service is affected.
+    sized_local.write_all(b"more").await.unwrap();
+    visitor::read_until(&mut sized, "somemore").await;
+    others_local.write_all(b"4\r\nmore\r\n").await.unwrap();
+    visitor::read_until(&mut others, "more").await;
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::apps::{self, Script};
-use crate::harness::visitor::{self, Answer, Visitor, fetch, first_refusal, get};
+use crate::harness::visitor::{self, Answer, Visitor, fetch, first_refusal, get, http2_request};
 use crate::harness::{PATIENCE, TestAgent, TestServer, soon, until_idle};
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n";
@@ -42,7 +42,7 @@ async fn whoever_asks_too_often_hears_how_far_the_limit_goes() {
     let mut visitor = Visitor::connect(server.public).await;
     let first = visitor.ask(get("alice", "/")).await;
     assert_eq!((first.status, limit_fields(&first)), (StatusCode::OK, [""; 6]), "what the application says, alone");
-    let refused = first_refusal(StatusCode::OK, async || visitor.ask(get("alice", "/")).await).await;
+    let refused = first_refusal(server.public, StatusCode::OK, || http2_request(Method::GET, "alice", "/", "")).await;
     assert_eq!((refused.status, refused.header("x-adit-error")), (StatusCode::TOO_MANY_REQUESTS, "rate_limited"));
     assert_eq!(limit_fields(&refused), ["1", "\"address\";q=6;w=3", "\"address\";r=0;t=1", "6", "0", "1"]);
 }
@@ -52,7 +52,7 @@ async fn all_visitors_of_a_site_together_hear_it_too() {
     let limits = [("limits.per_client.requests_per_second", "1"), ("limits.per_client.burst", "2")];
     let server = TestServer::start(&limits);
     let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("fine").await)]).await;
-    let refused = first_refusal(StatusCode::OK, async || fetch(server.public, "alice", "/").await).await;
+    let refused = first_refusal(server.public, StatusCode::OK, || http2_request(Method::GET, "alice", "/", "")).await;
     assert_eq!((refused.status, refused.header("x-adit-error")), (StatusCode::TOO_MANY_REQUESTS, "site_rate_limited"));
     assert_eq!(limit_fields(&refused), ["1", "\"site\";q=2;w=2", "\"site\";r=0;t=1", "2", "0", "1"]);
 }

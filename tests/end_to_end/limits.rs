@@ -1,13 +1,17 @@
 //! Limits that hold, and do not spread.
 
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use adit::schema::ValueKind;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::apps::{self, Script};
-use crate::harness::visitor::{self, Visitor, fetch, first_refusal, get};
-use crate::harness::{TestAgent, TestServer, soon, until_idle};
+use crate::harness::visitor::{self, Http2Visitor, Visitor, fetch, first_refusal, get, http2_request};
+use crate::harness::{TestAgent, TestServer, service, soon, until_idle};
 
 const OPEN_BODY: &str = "POST /slow HTTP/1.1\r\nHost: alice.localhost\r\nContent-Length: 10\r\n\r\n12345";
 
@@ -75,9 +79,54 @@ async fn an_address_that_asks_too_often_is_told_to_wait() {
     for _ in 0..5 {
         assert_eq!(visitor.ask(get("alice", "/")).await.status, StatusCode::OK);
     }
-    let refused = first_refusal(StatusCode::OK, async || visitor.ask(get("alice", "/")).await).await;
+    let refused = first_refusal(server.public, StatusCode::OK, || http2_request(Method::GET, "alice", "/", "")).await;
     assert_eq!((refused.status, refused.header("x-adit-error")), (StatusCode::TOO_MANY_REQUESTS, "rate_limited"));
     assert_eq!(refused.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn a_short_excess_waits_and_what_goes_beyond_it_is_refused() {
+    let server = TestServer::start(&[("limits.per_ip.requests_per_second", "10"), ("limits.per_ip.burst", "5")]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("fine").await)]).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    let begun = Instant::now();
+    let answers = visitor.ask_at_once((0..60).map(|_| http2_request(Method::GET, "alice", "/", ""))).await;
+    let (fine, took) = (answers.iter().filter(|answer| answer.status == StatusCode::OK).count(), begun.elapsed());
+    // The burst, and ten that wait for up to a second; what has come back meanwhile may be more.
+    assert!((15..=15 + took.as_millis() as usize / 100).contains(&fine), "{fine} in {took:?}");
+    assert!(took >= Duration::from_secs(1), "the last one waits for a second: {took:?}");
+    let refused = answers.iter().filter(|answer| answer.header("x-adit-error") == "rate_limited").count();
+    assert_eq!(fine + refused, 60);
+}
+
+#[tokio::test]
+async fn a_page_with_hundreds_of_pictures_comes_whole_with_the_usual_limits() {
+    let server = TestServer::start(&[("limits.per_ip.requests_per_second", "500"), ("limits.per_ip.burst", "5000")]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::fixed("fine").await)]).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    let answers = visitor.ask_at_once((0..600).map(|_| http2_request(Method::GET, "alice", "/", ""))).await;
+    assert!(answers.iter().all(|answer| answer.text() == "fine"));
+}
+
+#[tokio::test]
+async fn a_service_has_lower_limits_of_its_own() {
+    let server = TestServer::start(&[]);
+    let app = apps::fixed("fine").await.to_string();
+    let limits = [("requests_per_second", ValueKind::from(1)), ("burst", ValueKind::from(2))];
+    let limits =
+        ValueKind::from(limits.map(|(key, value)| (key.to_owned(), value)).into_iter().collect::<HashMap<_, _>>());
+    let services = vec![service("alice", &app, &[("limits", limits)]), service("blog", &app, &[])];
+    let _agent = TestAgent::connect_with(&server, "alice", services).await;
+    let visitor = Http2Visitor::connect(server.public).await;
+    let ask = async |name: &str| {
+        let requests = (0..20).map(|_| http2_request(Method::GET, name, "/", ""));
+        let answers = visitor.ask_at_once(requests).await;
+        let refused = answers.iter().filter(|answer| answer.header("x-adit-error") == "rate_limited");
+        refused.map(|answer| answer.header("ratelimit-policy").to_owned()).collect::<Vec<_>>()
+    };
+    let refused = ask("alice").await;
+    assert!(refused.len() >= 10 && refused.iter().all(|policy| policy == "\"address\";q=2;w=2"), "{refused:?}");
+    assert!(ask("blog").await.is_empty());
 }
 
 #[tokio::test]
@@ -99,14 +148,18 @@ async fn behind_a_trusted_proxy_each_visitor_has_its_own_rate() {
         assert_eq!(answer.status, StatusCode::OK);
         assert!(answer.text().contains(&format!("x-real-ip: {address}\n")), "{}", answer.text());
     }
-    let refused = first_refusal(StatusCode::OK, async || from("192.0.2.1").await).await;
+    let asked = |address: &str| {
+        let mut request = http2_request(Method::GET, "alice", "/", "");
+        request.headers_mut().insert("x-forwarded-for", address.parse().unwrap());
+        request
+    };
+    let refused = first_refusal(server.public, StatusCode::OK, || asked("192.0.2.1")).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     // Whoever owns a /64 is one visitor: an address of it that was never seen has to wait for another one's sake.
     let mut fresh = 0;
-    let refused = first_refusal(StatusCode::OK, async || {
-        from("2001:db8:1::1").await;
+    let refused = first_refusal(server.public, StatusCode::OK, || {
         fresh += 1;
-        from(&format!("2001:db8:1::ffff:{fresh:x}")).await
+        asked(&format!("2001:db8:1::ffff:{fresh:x}"))
     })
     .await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);

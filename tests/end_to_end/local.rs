@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use crate::harness::apps::{self, Script};
+use crate::harness::frames::{self, Frames};
 use crate::harness::visitor::{self, Http2Visitor, Visitor, fetch, get, http2_request, read_until, request};
 use crate::harness::{PATIENCE, ServiceEntry, TestAgent, TestServer, service, soon, spawn, until_idle};
 
@@ -532,6 +533,87 @@ async fn a_body_that_waits_comes_anyway_if_the_application_does_not_know_of_that
     read_until(&mut local, "body").await;
     local.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
     read_until(&mut visitor, "204 No Content\r\n\r\n").await;
+}
+
+/// A visitor over HTTP/2 with a request that waits to be asked for its body, on stream 1.
+async fn waits_over_http2(server: &TestServer, host: &str) -> Frames {
+    let mut visitor = Frames::visitor(server.public).await;
+    let mut fields = frames::request("PUT", "/up", &[("content-length", "4"), ("expect", "100-continue")]);
+    let at = fields.windows(5).position(|window| window == b"alice").unwrap();
+    fields[at..at + 5].copy_from_slice(host.as_bytes());
+    visitor.send(frames::HEADERS, frames::END_HEADERS, 1, &fields).await;
+    visitor
+}
+
+/// The status of a head, whose field is not in the static table, or of one that is.
+fn status_of(head: &frames::Frame) -> &str {
+    match head.payload.iter().find(|byte| **byte & 0xe0 != 0x20) {
+        Some(0x88) => "200",
+        Some(0x89) => "204",
+        Some(0x8d) => "404",
+        _ if head.payload == b"\x08\x03100" => "100",
+        _ => "another",
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_waits_is_asked_for_over_http_2_too() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    // The application asks, or does not know of that.
+    for asks in [true, false] {
+        let mut visitor = waits_over_http2(&server, "alice").await;
+        let (mut local, head) = app.request().await;
+        assert!(head.to_ascii_lowercase().contains("expect: 100-continue\r\n") && !head.contains("x-adit"), "{head}");
+        if asks {
+            local.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+        }
+        let interim = visitor.head().await;
+        assert_eq!((status_of(&interim), interim.stream, interim.flags), ("100", 1, frames::END_HEADERS));
+        visitor.send(frames::DATA, frames::END_STREAM, 1, b"body").await;
+        read_until(&mut local, "body").await;
+        local.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        assert_eq!(status_of(&visitor.head().await), "200");
+        assert_eq!(visitor.rest(1).await.0, b"ok");
+        // The connection lives on.
+        visitor
+            .send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &frames::request("GET", "/", &[]))
+            .await;
+        let (mut local, _) = app.request().await;
+        local.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert_eq!(status_of(&visitor.head().await), "204");
+    }
+    until_idle(&server.open, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_body_that_waits_over_http_2_is_not_asked_for_after_an_answer() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    // The server itself refuses it.
+    let mut visitor = waits_over_http2(&server, "clair").await;
+    assert_eq!(status_of(&visitor.head().await), "404");
+    assert!(String::from_utf8(visitor.rest(1).await.0).unwrap().contains("unknown_name"));
+    // The application does, and one that answers while it reads has no need to ask any more.
+    for (status, expected) in [("417 Expectation Failed", "another"), ("200 OK", "200")] {
+        let mut visitor = waits_over_http2(&server, "alice").await;
+        let (mut local, _) = app.request().await;
+        let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+        local.write_all(answer.as_bytes()).await.unwrap();
+        assert_eq!(status_of(&visitor.head().await), expected);
+        visitor.send(frames::DATA, frames::END_STREAM, 1, b"body").await;
+        assert_eq!(visitor.rest(1).await.0, b"ok");
+        // Nothing comes behind it.
+        visitor
+            .send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &frames::request("GET", "/", &[]))
+            .await;
+        let (mut local, _) = app.request().await;
+        local.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
+        let next = visitor.head().await;
+        assert_eq!((status_of(&next), next.stream), ("204", 3));
+    }
 }
 
 #[tokio::test]

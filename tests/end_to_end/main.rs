@@ -15,6 +15,7 @@ mod changes;
 mod cut;
 mod delivered;
 mod early;
+mod event_source;
 mod exchanges;
 mod floods;
 mod forged;

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use crate::harness::apps::{self, Script};
 use crate::harness::visitor::{self, read_until};
@@ -45,6 +46,123 @@ async fn a_fragment_in_a_target_is_refused() {
     assert!(answer.contains("POST /first\n") && answer.contains("PUT /second?%23\n"), "{answer}");
     assert!(answer.contains("HTTP/1.1 400 ") && !answer.contains("/third"), "{answer}");
     until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+/// An application that tells which targets it sees.
+async fn recorder() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let (sender, seen) = mpsc::unbounded_channel();
+    let app = apps::with(move |request| {
+        let sent = sender.send(request.uri().to_string());
+        async move { http::Response::new(sent.map(|()| Default::default()).unwrap()) }
+    });
+    (app.await, seen)
+}
+
+/// Targets that clients send, and what an application sees then.
+const ENCODED: [(&str, &str); 7] = [
+    ("/api/v1/query?query=up{job=\"a\"}", "/api/v1/query?query=up{job=%22a%22}"),
+    ("/?a=<b>&c=`d`|e^f[0]=\\", "/?a=%3Cb%3E&c=`d`|e^f[0]=\\"),
+    ("/`a`/<b>/\"c\"", "/%60a%60/%3Cb%3E/\"c\""),
+    ("/%22%3c?%", "/%22%3c?%"),
+    ("/\u{e9}?\u{e9}\"", "/\u{e9}?\u{e9}%22"),
+    ("//<?//<", "//%3C?//%3C"),
+    ("/?\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"", "/?%22%22%22%22%22%22%22%22%22%22%22%22%22%22%22%22%22%22%22%22"),
+];
+
+#[tokio::test]
+async fn characters_that_the_library_refuses_reach_the_application() {
+    let server = TestServer::start(&[]);
+    let (app, mut seen) = recorder().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app)]).await;
+    // Several requests in one write, then byte by byte.
+    let all: String = ENCODED.iter().map(|(target, _)| request("GET", target, "X: <\"`>\r\n")).collect();
+    let mut visitor = visitor::raw(server.public, &all).await;
+    for (_, expected) in ENCODED {
+        assert_eq!(soon("a request", seen.recv()).await.unwrap(), expected);
+    }
+    for byte in request("GET", "/<`\"?<`\"", "").bytes() {
+        visitor.write_all(&[byte]).await.unwrap();
+    }
+    assert_eq!(soon("a request", seen.recv()).await.unwrap(), "/%3C%60\"?%3C`%22");
+    // On a path route, and with a whole URL.
+    for target in ["/alice/<?\"", "http://alice.localhost/<?\""] {
+        let host = if target.starts_with('/') { "localhost" } else { "alice.localhost" };
+        let _visitor = visitor::raw(server.public, &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!(soon("a request", seen.recv()).await.unwrap(), "/%3C?%22");
+    }
+    // Bytes that are no UTF-8.
+    let mut visitor = visitor::raw(server.public, "").await;
+    visitor.write_all(b"GET /caf\xe9?\xff HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await.unwrap();
+    assert_eq!(soon("a request", seen.recv()).await.unwrap(), "/caf%E9?%FF");
+}
+
+#[tokio::test]
+async fn characters_that_the_library_refuses_reach_the_application_over_http_2() {
+    let server = TestServer::start(&[]);
+    let (app, mut seen) = recorder().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app)]).await;
+    let mut visitor = visitor::raw(server.public, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    visitor.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    let mut stream = 1;
+    for (path, expected) in ENCODED {
+        visitor.write_all(&frame(1, 5, stream, &http2_head(path.as_bytes()))).await.unwrap();
+        assert_eq!(soon("a request", seen.recv()).await.unwrap(), expected);
+        stream += 2;
+    }
+    // Kept in the table, and taken out of it again.
+    let mut kept = http2_head(b"/caf\xe9<");
+    let at = kept.iter().position(|byte| *byte == 4).unwrap();
+    kept[at] |= 0x40;
+    for block in [&kept[..], &[&http2_head(b"")[..at], &[0x80 | 62]].concat()] {
+        visitor.write_all(&frame(1, 5, stream, block)).await.unwrap();
+        assert_eq!(soon("a request", seen.recv()).await.unwrap(), "/caf%E9%3C");
+        stream += 2;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_answered_with_an_error_page() {
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    let good = request("GET", "/first", "");
+    for (bad, status, code) in [
+        (request("GET", "/a b", ""), 400, "bad_request"),
+        (request("GET", "http://a<b/", ""), 400, "bad_request"),
+        (request("G\"T", "/", ""), 400, "bad_request"),
+        (request("GET", "/\u{1}", ""), 400, "bad_request"),
+        (request("GET", "/", "X\"Y: a\r\n"), 400, "bad_request"),
+        (request("GET", "/", "X: \u{1}\r\n"), 400, "bad_request"),
+        (request("POST", "/", "Content-Length: a\r\n"), 400, "bad_request"),
+        ("GET / HTTP/3.0\r\n\r\n".to_owned(), 400, "bad_request"),
+        (request("GET", &"/x".repeat(40_000), ""), 431, "head_too_large"),
+    ] {
+        for before in ["", &good] {
+            let answer = asked(&server, &[before, &bad].concat()).await;
+            let last = &answer[answer.rfind("HTTP/1.1 ").unwrap()..];
+            assert_eq!(answer.contains("GET /first\n"), !before.is_empty(), "{answer}");
+            assert!(last.starts_with(&format!("HTTP/1.1 {status} ")), "{bad:.60}: {last}");
+            let (head, body) = last.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("x-adit-error: {code}\r\n")), "{bad:.60}: {last}");
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())) && body.contains(code), "{last}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_applications_own_refusal_crosses_as_it_is() {
+    let server = TestServer::start(&[]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    // Also while the body of the request has not come.
+    let unsent = [CLOSE, "Content-Length: 5\r\n"].concat();
+    let expecting = [&unsent, "Expect: 100-continue\r\n"].concat();
+    for fields in [CLOSE, &unsent, &expecting] {
+        let mut visitor = visitor::raw(server.public, &request("PUT", "/", fields)).await;
+        let (mut local, _) = app.request().await;
+        local.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        let answer = read_until(&mut visitor, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && !answer.contains("x-adit-error"), "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -98,11 +216,15 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A request for alice's `path`, all of it as it is written.
-fn http2_head(path: &str) -> Vec<u8> {
+fn http2_head(path: &[u8]) -> Vec<u8> {
+    http2_head_at(b"alice.localhost", path)
+}
+
+fn http2_head_at(authority: &[u8], path: &[u8]) -> Vec<u8> {
     let mut block = vec![0x82, 0x86];
-    for (index, text) in [(1, "alice.localhost"), (4, path)] {
+    for (index, text) in [(1, authority), (4, path)] {
         block.extend([index, u8::try_from(text.len()).unwrap()]);
-        block.extend(text.bytes());
+        block.extend(text);
     }
     block
 }
@@ -123,7 +245,7 @@ async fn status_on(socket: &mut TcpStream, stream: u8) -> u8 {
 }
 
 #[tokio::test]
-async fn a_fragment_in_a_path_of_http_2_is_refused() {
+async fn a_bad_path_of_http_2_is_refused_with_a_status() {
     const OK: u8 = 0x88;
     const BAD_REQUEST: u8 = 0x8c;
     let server = TestServer::start(&[]);
@@ -138,9 +260,12 @@ async fn a_fragment_in_a_path_of_http_2_is_refused() {
         ("#", BAD_REQUEST),
         ("/?a#b", BAD_REQUEST),
         ("?a", BAD_REQUEST),
+        ("/a b", BAD_REQUEST),
+        ("/a\n", BAD_REQUEST),
+        ("a", BAD_REQUEST),
         ("/%23", OK),
     ] {
-        let head = http2_head(path);
+        let head = http2_head(path.as_bytes());
         visitor.write_all(&frame(1, 5, stream, &head)).await.unwrap();
         assert_eq!(status_on(&mut visitor, stream).await, expected, "{path}");
         stream += 2;
@@ -151,6 +276,11 @@ async fn a_fragment_in_a_path_of_http_2_is_refused() {
             visitor.flush().await.unwrap();
         }
         assert_eq!(status_on(&mut visitor, stream).await, expected, "{path} in pieces");
+        stream += 2;
+    }
+    for authority in [&b"alice<localhost"[..], b"alice.localhost:1:2", b"caf\xe9.localhost"] {
+        visitor.write_all(&frame(1, 5, stream, &http2_head_at(authority, b"/"))).await.unwrap();
+        assert_eq!(status_on(&mut visitor, stream).await, BAD_REQUEST, "{authority:?}");
         stream += 2;
     }
 }

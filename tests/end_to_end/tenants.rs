@@ -89,15 +89,8 @@ async fn limits_count_from_the_next_request_on() {
         assert_eq!(visitor.ask(visitor::get("alice", "/")).await.status, StatusCode::OK);
     }
     server.clients.replace(clients_file(&more_for_alice("limits = { requests_per_second = 1, burst = 2 }")));
-    let limited = async {
-        loop {
-            let answer = visitor.ask(visitor::get("alice", "/")).await;
-            if answer.status != StatusCode::OK {
-                return answer;
-            }
-        }
-    };
-    let limited = soon("a request beyond the limit", limited).await;
+    let asked = || visitor::http2_request(Method::GET, "alice", "/", "");
+    let limited = visitor::first_refusal(server.public, StatusCode::OK, asked).await;
     assert_eq!((limited.status, limited.header("x-adit-error")), (StatusCode::TOO_MANY_REQUESTS, "site_rate_limited"));
     assert_eq!(limited.header("retry-after"), "1");
     assert_eq!(fetch(server.public, "bob", "/").await.text(), "there");

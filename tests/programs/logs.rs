@@ -67,6 +67,44 @@ fn each_request_has_its_line_in_the_file_also_one_that_was_refused() {
     assert!(!said.contains("secret") && !server.program.printed().contains("adit::access"));
 }
 
+/// A connection to the public port on which `text` was said.
+fn said(server: &Server, text: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(&server.public).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.write_all(text.as_bytes()).unwrap();
+    socket
+}
+
+#[test]
+fn a_head_that_cannot_be_read_has_its_line_too() {
+    let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");
+    let mut answer = String::new();
+    said(&scene.server, "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n").read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let line = &requests(&scene.folder.path("adit.log"), 1)[0];
+    let of = |field: &str| line[field].clone();
+    assert_eq!((of("status"), of("outcome"), of("visitor")), (400.into(), "bad_request".into(), "127.0.0.1".into()));
+    assert!(answer.contains(&format!("x-request-id: {}\r\n", of("request").as_str().unwrap())), "{answer} {line}");
+}
+
+#[test]
+fn a_limit_that_refuses_requests_is_named_once() {
+    let limits = "limits.per_ip.requests_per_second = 1\nlimits.per_ip.burst = 1\n";
+    let scene = Scene::with(&format!("log.file = 'adit.log'\n{limits}"));
+    // All at once: what comes later only waits.
+    let head = "GET / HTTP/1.1\r\nHost: nobody.localhost\r\nConnection: close\r\n\r\n";
+    let asked: Vec<TcpStream> = (0..20).map(|_| said(&scene.server, head)).collect();
+    let refused = asked.into_iter().filter(|mut socket| {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer.starts_with("HTTP/1.1 429 ")
+    });
+    assert!(refused.count() > 10);
+    let log = std::fs::read_to_string(scene.folder.path("adit.log")).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("a limit refuses requests")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("limits.per_ip.requests_per_second"), "{log}");
+}
+
 #[test]
 fn a_connection_that_was_refused_has_its_line_too() {
     let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");

@@ -4,7 +4,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{EXPECT, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -27,6 +27,7 @@ use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::decode::Event;
 use crate::protocol::exchange::{RequestHead, ResponseHead};
 use crate::protocol::frame::{Reset, Status};
+use crate::protocol::media_type::is_event_stream;
 use crate::protocol::preface::Preface;
 
 /// How long the status byte waits for the first bytes of the response, to leave together with them.
@@ -81,7 +82,8 @@ impl Exchange<'_> {
         match outcome {
             Outcome::Upgraded(response, _slot) => {
                 let waited = pending.sending.began.elapsed();
-                Box::pin(upgrade(response, waited, pending.visitor, writer, log)).await
+                let idle = self.route.quiet_timeout().unwrap_or(UPGRADED_IDLE);
+                Box::pin(upgrade(response, waited, pending.visitor, writer, idle, log)).await
             }
             Outcome::Body(ref mut delivery) => delivery.run(&mut pending.visitor, preface, writer, log).await,
         }
@@ -101,6 +103,8 @@ struct BackendRequest<'a> {
     began: Instant,
     request: Request<RequestBody>,
     upgrade: UpgradeMode,
+    /// How long a stream may be silent.
+    quiet: Option<Duration>,
     /// Releases the body, if the visitor waits to be asked for it.
     release_body: Option<oneshot::Sender<()>>,
 }
@@ -117,6 +121,8 @@ enum Outcome<'a> {
 struct Delivery<'a> {
     backend: &'a Backend,
     body: ResponseBody,
+    /// How long it may be silent, if it is a stream and the service says so.
+    quiet: Option<Duration>,
     unsent: Option<Sending>,
     _slot: Option<StreamSlot>,
 }
@@ -142,7 +148,8 @@ impl<'a> PendingRequest<'a> {
         };
         let backend = route.choose(&mut head);
         let (request, upgrade) = backend.request(head, body).map_err(StreamFailure::Reset)?;
-        Ok(Self { sending: BackendRequest { backend, began, request, upgrade, release_body }, visitor })
+        let quiet = route.quiet_timeout();
+        Ok(Self { sending: BackendRequest { backend, began, request, upgrade, quiet, release_body }, visitor })
     }
 }
 
@@ -190,10 +197,11 @@ impl<'a> BackendRequest<'a> {
         if upgraded {
             return Ok(Outcome::Upgraded(response, slot));
         }
+        let quiet = self.quiet.filter(|_| may_be_silent(response.headers()));
         let put = put_head(response, self.began.elapsed(), writer);
         let (status, body) = put.map_err(|error| failed(self.backend, preface, &error))?;
         tracing::trace!(request = %preface.request_id, %status, "the backend answered");
-        Ok(Outcome::Body(Delivery { backend: self.backend, body, unsent, _slot: slot }))
+        Ok(Outcome::Body(Delivery { backend: self.backend, body, quiet, unsent, _slot: slot }))
     }
 }
 
@@ -244,7 +252,7 @@ impl Delivery<'_> {
         log: &RequestLog,
     ) -> Result<(), StreamFailure> {
         let sent = {
-            let mut sent = pin!(send_body(Pin::new(&mut self.body), writer, None, |bytes| log.add_sent(bytes)));
+            let mut sent = pin!(send_body(Pin::new(&mut self.body), writer, self.quiet, |bytes| log.add_sent(bytes)));
             loop {
                 tokio::select! {
                     biased;
@@ -299,17 +307,23 @@ fn send_failure(backend: &Backend, error: SendError<BackendError>, preface: &Pre
     }
 }
 
+/// Returns whether a response may be a stream of events: it has no announced length, or says that it is one.
+fn may_be_silent(headers: &HeaderMap) -> bool {
+    !headers.contains_key(CONTENT_LENGTH) || is_event_stream(headers)
+}
+
 /// Returns whether a request's body waits until the backend asks for it (RFC 9110, section 10.1.1).
 fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Carries an upgraded connection.
+/// Carries an upgraded connection, until nothing has moved for `idle`.
 async fn upgrade(
     response: Response<ResponseBody>,
     waited: Duration,
     visitor: Visitor,
     writer: &mut FrameWriter,
+    idle: Duration,
     log: &RequestLog,
 ) -> Result<(), StreamFailure> {
     let (response, pending) = PendingUpgrade::of(response);
@@ -319,7 +333,7 @@ async fn upgrade(
     let mut connection = pending.connection().await.map_err(|error| StreamFailure::Reset(error.reason))?;
     let writer = FrameWriter::new(writer.stream().clone());
     // The other side has been told already how the connection ended.
-    if both_ways(&mut connection, reader, writer, UPGRADED_IDLE, log.meter()).await.is_err() {
+    if both_ways(&mut connection, reader, writer, idle, log.meter()).await.is_err() {
         connection.reset(LAST_BYTES).await;
         return Err(StreamFailure::PeerGone);
     }

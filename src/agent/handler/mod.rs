@@ -90,7 +90,8 @@ impl Handler {
                 exchange.serve(reader, writer, &mut log).await
             }
             ServiceKind::Tcp | ServiceKind::Tls => {
-                Box::pin(raw::serve(route.default_backend(), &preface, reader, writer, &log)).await
+                let idle = route.quiet_timeout().unwrap_or(UPGRADED_IDLE);
+                Box::pin(raw::serve(route.default_backend(), &preface, reader, writer, idle, &log)).await
             }
         };
         log.end(&preface, &ended);

@@ -1,7 +1,9 @@
 //! Connections that are carried to a local application byte for byte.
 
+use std::time::Duration;
+
 use super::request_log::RequestLog;
-use super::{LAST_BYTES, StreamFailure, UPGRADED_IDLE, accept, failed};
+use super::{LAST_BYTES, StreamFailure, accept, failed};
 use crate::agent::backend::Backend;
 use crate::agent::backend::error::BackendError;
 use crate::link::copy::both_ways;
@@ -9,12 +11,13 @@ use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::frame::Reset;
 use crate::protocol::preface::Preface;
 
-/// Carries a connection to the local application.
+/// Carries a connection to the local application, until nothing has moved for `idle`.
 pub(super) async fn serve(
     backend: &Backend,
     preface: &Preface,
     reader: FrameReader,
     writer: &mut FrameWriter,
+    idle: Duration,
     log: &RequestLog,
 ) -> Result<(), StreamFailure> {
     accept(writer);
@@ -25,7 +28,7 @@ pub(super) async fn serve(
     backend.report_success(&preface.service);
     let writer = FrameWriter::new(writer.stream().clone());
     // The other side has been told already how the connection ended.
-    if both_ways(&mut stream, reader, writer, UPGRADED_IDLE, log.meter()).await.is_err() {
+    if both_ways(&mut stream, reader, writer, idle, log.meter()).await.is_err() {
         stream.reset(LAST_BYTES).await;
         return Err(StreamFailure::PeerGone);
     }

@@ -2,14 +2,18 @@
 
 mod access;
 mod header_rules;
+mod limits;
+mod quiet;
 mod rules;
+
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
 use super::local_url::{LocalScheme, LocalUrl};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::json;
-use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceOffer};
+use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceLimits, ServiceOffer};
 use crate::schema::{Entry, Origin, Table, key};
 use crate::transport::tls::LocalTrust;
 use crate::values::{ClientId, Domain, Name, dns_name, split_host_port};
@@ -40,6 +44,8 @@ pub struct Service {
     pub group: Option<Name>,
     /// Which visitors get in. Default: all.
     pub access: AccessPolicy,
+    /// Lower limits for visitors than the server's. Default: none.
+    pub limits: Option<ServiceLimits>,
     /// The `Host` it is told.
     pub host_header: HostHeader,
     /// How an `https` application shows who it is.
@@ -53,6 +59,8 @@ pub struct Service {
     pub keep_alive: bool,
     /// Whether identity fields such as `Remote-User` are removed from requests. Default: no.
     pub remove_identity_headers: bool,
+    /// How long its streams may be silent. Default: as long as the server allows.
+    pub quiet_timeout: Option<Duration>,
     /// What is changed in the heads of requests.
     pub request_headers: HeaderRules,
     /// What is changed in the heads of answers.
@@ -74,12 +82,14 @@ impl Service {
             domains: Vec::new(),
             group: None,
             access: AccessPolicy::default(),
+            limits: None,
             host_header: HostHeader::Preserve,
             trust: LocalTrust::System,
             server_name: None,
             proxy_protocol: None,
             keep_alive: true,
             remove_identity_headers: false,
+            quiet_timeout: None,
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
             by_flags: false,
@@ -106,6 +116,7 @@ impl Service {
             domains: self.domains.clone(),
             group: self.group.clone(),
             access: self.access.clone(),
+            limits: self.limits,
             ..ServiceOffer::new(self.name.clone(), self.kind)
         }
     }
@@ -113,8 +124,8 @@ impl Service {
     /// Whether it leads to the same applications in the same way as `other`, whoever may come and from where.
     pub fn leads_like(&self, other: &Self) -> bool {
         let (domains, access) = (other.domains.clone(), other.access.clone());
-        let Self { name, remote_port, wildcard, group, .. } = other.clone();
-        Self { name, remote_port, wildcard, domains, group, access, ..self.clone() } == *other
+        let Self { name, remote_port, wildcard, group, limits, .. } = other.clone();
+        Self { name, remote_port, wildcard, domains, group, access, limits, ..self.clone() } == *other
     }
 
     /// Every application that it may lead to; some perhaps more than once.
@@ -193,12 +204,9 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     let is_https = is_http && (local.is_none() || locals.any(|local| local.scheme() == LocalScheme::Https));
     let remote_port = remote_port(&mut table, kind);
     let (wildcard, domains) = hosts(&mut table, kind);
-    let group = key::text("a name", Name::new).doc(
-        "Agents of one client that offer the name in the same group share its visitors. Without a group, the agent that \
-         was started last serves them all and the others stand by.",
-    );
-    let group = table.get("group", group);
+    let group = group(&mut table);
     let access = access::resolve(&mut table, kind);
+    let limits = limits::resolve(&mut table);
     let host = key::text("`preserve`, `local`, or a host", host_header)
         .without("`preserve`")
         .doc("The `Host` that the application sees: what the visitor asked for, the local address, or this one.");
@@ -214,6 +222,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     );
     let remove_identity_headers = table.get("remove_identity_headers", remove);
     only_for(&table, "remove_identity_headers", remove_identity_headers, is_http, HTTP);
+    let quiet_timeout = quiet::resolve(&mut table);
     let [request_headers, response_headers] = header_rules::read(&mut table);
     for (key, rules) in [("request_headers", &request_headers), ("response_headers", &response_headers)] {
         only_for(&table, key, *rules != HeaderRules::default(), is_http, HTTP);
@@ -228,12 +237,14 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         domains,
         group,
         access,
+        limits,
         host_header: host_header.unwrap_or(HostHeader::Preserve),
         trust,
         server_name,
         proxy_protocol,
         keep_alive,
         remove_identity_headers,
+        quiet_timeout,
         request_headers,
         response_headers,
         by_flags: table.origin() == Origin::Flags,
@@ -270,6 +281,14 @@ fn server_name(table: &mut Table<'_>, is_https: bool) -> Option<ServerName<'stat
     let server_name = table.get("server_name", name);
     only_for(table, "server_name", server_name.is_some(), is_https, "a local https:// application");
     server_name
+}
+
+fn group(table: &mut Table<'_>) -> Option<Name> {
+    let group = key::text("a name", Name::new).doc(
+        "Agents of one client that offer the name in the same group share its visitors. Without a group, the agent that \
+         was started last serves them all and the others stand by.",
+    );
+    table.get("group", group)
 }
 
 fn keep_alive(table: &mut Table<'_>, is_http: bool) -> bool {

@@ -5,6 +5,7 @@ mod rules;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -45,6 +46,11 @@ impl Route {
 
     pub(in crate::agent) fn kind(&self) -> ServiceKind {
         self.service.kind
+    }
+
+    /// Returns how long a stream of the service may be silent, if it says so.
+    pub(in crate::agent) fn quiet_timeout(&self) -> Option<Duration> {
+        self.service.quiet_timeout
     }
 
     /// Returns the backend of requests that no rule matches.
@@ -139,8 +145,6 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio_util::task::TaskTracker;
 
     use super::*;

@@ -172,7 +172,7 @@ where
 impl ClientViews {
     fn of_entry(&self, id: ClientId, entry: &ClientEntry) -> ClientView {
         let now = Timestamp::now();
-        let Allowance { requests_per_second, burst, streams } =
+        let Allowance { requests_per_second, burst, streams, is_strict: _ } =
             allowance_of(entry.limits, self.settings.config.limits.per_client);
         ClientView {
             names: texts(&entry.names),

@@ -58,5 +58,5 @@ pub(crate) fn allowance_of(own: ClientLimits, defaults: ClientLimits) -> Allowan
         Some(own_rate) => (Some(own_rate), own.burst),
         None => (defaults.requests_per_second, defaults.burst),
     };
-    Allowance { requests_per_second, burst, streams: own.streams.or(defaults.streams) }
+    Allowance { requests_per_second, burst, streams: own.streams.or(defaults.streams), is_strict: false }
 }

@@ -16,7 +16,7 @@ pub mod tunnel;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::limits::{Allowance, ClientUse, Permit, Permits};
+use crate::limits::{Allowance, ClientUse, Permit, Permits, VisitorRate};
 use crate::link::mux::Unread;
 use crate::server::directory::client_usage::{ClientUsages, allowance_of};
 use crate::server::directory::notices::Notices;
@@ -98,6 +98,13 @@ impl Directory {
     pub(crate) fn allowance(&self, client: &ClientId, settings: &Settings) -> Allowance {
         let own = self.clients.entry(client).map(|entry| entry.limits).unwrap_or_default();
         allowance_of(own, settings.config.limits.per_client)
+    }
+
+    /// Forgets addresses of visitors that have been idle. Walks all of them.
+    pub(crate) fn evict_idle(&self) {
+        for tunnel in self.registry.all() {
+            tunnel.services().iter().filter_map(|service| service.rate()).for_each(VisitorRate::evict_idle);
+        }
     }
 
     /// Returns the notices about names under these settings.

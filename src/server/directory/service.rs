@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::access::Access;
+use crate::limits::VisitorRate;
 use crate::protocol::login::{ServiceKind, ServiceOffer};
 use crate::server::directory::ports::OpenPort;
 use crate::server::metrics::Meter;
@@ -15,6 +16,8 @@ pub struct Service {
     offer: ServiceOffer,
     /// Decides which visitors may use it.
     access: Arc<Access>,
+    /// Its own limit for the requests of one address, if it has one.
+    rate: Option<VisitorRate>,
     /// The public port of a `tcp` service, open for as long as this lives.
     port: Option<Arc<OpenPort>>,
     /// The domains that DNS proves to be the client's. The others are on the operator's list.
@@ -28,18 +31,19 @@ impl Service {
     pub(crate) fn new(
         offer: ServiceOffer,
         access: Access,
+        rate: Option<VisitorRate>,
         port: Option<Arc<OpenPort>>,
         verified: Vec<Domain>,
         meter: Arc<Meter>,
     ) -> Arc<Self> {
-        Arc::new(Self { offer, access: Arc::new(access), port, verified, meter })
+        Arc::new(Self { offer, access: Arc::new(access), rate, port, verified, meter })
     }
 
     /// Creates a service without a port or verified domains.
     #[cfg(test)]
     pub(crate) fn for_tests(offer: ServiceOffer) -> Arc<Self> {
         let access = Access::of(&offer).unwrap();
-        Self::new(offer, access, None, Vec::new(), Meter::for_tests())
+        Self::new(offer, access, None, None, Vec::new(), Meter::for_tests())
     }
 
     /// Returns the offer as the agent sent it.
@@ -60,6 +64,11 @@ impl Service {
     /// Returns what decides which visitors may use it.
     pub fn access(&self) -> &Arc<Access> {
         &self.access
+    }
+
+    /// Returns its own limit for the requests of one address, if it has one.
+    pub(crate) fn rate(&self) -> Option<&VisitorRate> {
+        self.rate.as_ref()
     }
 
     /// Returns its public port, if it has one.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -25,10 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::link::body::Idle;
 use crate::server::http_connection::close::CloseState;
+use crate::server::http_connection::head_deadline::HeadDeadline;
 use crate::server::http_connection::in_flight::InFlight;
+use crate::server::http_connection::interim::{InterimWriter, Interims};
 use crate::server::http_connection::lingering_close::{Linger, UnreadBody};
 use crate::server::http_connection::maybe_tls::MaybeTlsStream;
-use crate::server::http_connection::request_target::{FirstBad, Http1Targets, Http2Targets, Marks};
+use crate::server::http_connection::request_target::{Http1Targets, Http2Targets, Marks, Requests};
+use crate::server::http_connection::unreadable::{AnswerUnreadable, UnreadableHead, own_answer};
 use crate::server::options::TimeoutOptions;
 use crate::transport::delivery::AllSent;
 use crate::transport::streams::ResetCodes;
@@ -44,68 +48,6 @@ const UNSENT: u32 = 128 * 1024;
 /// The system refuses the option.
 pub(crate) fn bound_unsent(socket: &TcpStream) -> io::Result<()> {
     unsent::bound_unsent(socket, UNSENT)
-}
-
-/// The deadline of the next head.
-#[derive(Debug)]
-struct HeadDeadline {
-    in_flight: InFlight,
-    /// The counter when last read: any change restarts the deadline.
-    seen: u64,
-    /// Part of the head has arrived.
-    begun: bool,
-    head: Duration,
-    keep_alive: Duration,
-    idle: Idle,
-    /// HTTP/2: bytes need not belong to a head, and the close is announced first.
-    announce: Option<CancellationToken>,
-}
-
-impl HeadDeadline {
-    /// Returns whether the connection waits for a head.
-    fn is_running(&mut self) -> bool {
-        let (now, is_idle) = self.in_flight.snapshot();
-        if now != self.seen {
-            self.seen = now;
-            self.begun = false;
-            self.idle.moved();
-        }
-        is_idle
-    }
-
-    /// Returns whether part of a head has arrived that is no request yet.
-    fn is_in_a_head(&mut self) -> bool {
-        self.is_running() && self.begun
-    }
-
-    /// Records that bytes have arrived.
-    fn read(&mut self) {
-        if self.announce.is_none() && self.is_running() && !self.begun {
-            self.begun = true;
-            self.idle.moved();
-        }
-    }
-
-    /// Ready when the head has taken too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_running() {
-            // Nothing wakes this task when the last request ends, so it polls; the timeout may take up to twice as long.
-            self.idle.set_limit(self.keep_alive);
-            while self.idle.poll(cx).is_ready() {
-                self.idle.moved();
-            }
-            return Poll::Pending;
-        }
-        let is_first = self.seen == 0;
-        let announced = self.announce.as_ref().is_some_and(CancellationToken::is_cancelled);
-        self.idle.set_limit(if is_first || self.begun || announced { self.head } else { self.keep_alive });
-        ready!(self.idle.poll(cx));
-        let Some(announce) = self.announce.as_ref().filter(|_| !announced) else { return Poll::Ready(()) };
-        announce.cancel();
-        self.idle.moved();
-        self.idle.set_limit(self.head);
-        self.idle.poll(cx)
-    }
 }
 
 /// What the requests of a connection tell its socket.
@@ -131,10 +73,21 @@ pub(crate) struct HttpSocket {
     /// Set when everything was sent.
     linger: Option<Linger>,
     targets: Targets,
-    /// Over HTTP/2: normalizes reset codes.
-    codes: Option<ResetCodes>,
+    /// Over HTTP/1.1: answers a head that the HTTP library cannot read.
+    unreadable: Option<UnreadableHead>,
+    /// What only HTTP/2 needs.
+    http2: Option<Http2Wire>,
     /// Delays a reset until the data before it is sent.
     all_sent: Option<AllSent>,
+}
+
+/// What an HTTP/2 connection changes in its bytes.
+#[derive(Debug)]
+struct Http2Wire {
+    /// Normalizes reset codes that come.
+    codes: ResetCodes,
+    /// Adds interim answers.
+    interim: InterimWriter,
 }
 
 /// The reader that inspects incoming bytes.
@@ -150,10 +103,21 @@ impl HttpSocket {
     pub(crate) fn new(stream: MaybeTlsStream, signals: ConnectionSignals, timeouts: &TimeoutOptions) -> Self {
         let ConnectionSignals { close, in_flight, unread } = signals;
         let TimeoutOptions { head, keep_alive, idle, .. } = *timeouts;
-        let clock =
-            HeadDeadline { in_flight, seen: 0, begun: false, head, keep_alive, idle: Idle::new(head), announce: None };
+        let clock = HeadDeadline::new(in_flight, head, keep_alive);
         let stuck = Idle::new(idle);
-        Self { stream, close, clock, stuck, unread, linger: None, targets: Targets::None, codes: None, all_sent: None }
+        let targets = Targets::None;
+        Self {
+            stream,
+            close,
+            clock,
+            stuck,
+            unread,
+            linger: None,
+            targets,
+            unreadable: None,
+            http2: None,
+            all_sent: None,
+        }
     }
 
     /// Applies the write deadline to a pending write.
@@ -169,21 +133,53 @@ impl HttpSocket {
 
     /// Switches to HTTP/2: an idle connection is announced through the returned token before it is closed.
     pub(crate) fn announce_idle(&mut self) -> CancellationToken {
-        self.codes = Some(ResetCodes::of_client());
-        self.clock.announce.get_or_insert_default().clone()
+        self.http2 = Some(Http2Wire { codes: ResetCodes::of_client(), interim: InterimWriter::default() });
+        self.clock.announce()
+    }
+
+    /// Over HTTP/2: returns the streams whose visitors wait to be asked for a body.
+    pub(crate) fn interims(&self) -> Interims {
+        self.http2.as_ref().map(|http2| http2.interim.interims()).unwrap_or_default()
     }
 
     /// Switches to HTTP/1.1 and inspects the targets of its requests.
-    pub(crate) fn watch_http1(&mut self) -> FirstBad {
+    pub(crate) fn watch_http1(&mut self) -> Requests {
         let targets = Http1Targets::new();
-        let first_bad = targets.first_bad();
+        let requests = targets.requests();
         self.targets = Targets::Http1(targets);
-        first_bad
+        requests
     }
 
-    /// Inspects the targets of HTTP/2 requests.
-    pub(crate) fn watch_http2(&mut self) -> Marks {
-        let targets = Box::new(Http2Targets::new());
+    /// Over HTTP/1.1: answers a head that the HTTP library cannot read with `answers`.
+    pub(crate) fn answer_unreadable(&mut self, answers: Arc<dyn AnswerUnreadable>) {
+        self.unreadable = Some(UnreadableHead::new(answers));
+    }
+
+    /// Writes the answer to a head that cannot be read in place of `bytes`, if these are the library's own answer.
+    fn poll_unreadable(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        let Self { stream, unreadable: Some(unreadable), targets: Targets::Http1(targets), .. } = self else {
+            return None;
+        };
+        if unreadable.rest.is_empty() {
+            let status = own_answer(bytes)?;
+            // An application's answer belongs to a request that was begun.
+            if !targets.has_unread_head() {
+                return None;
+            }
+            unreadable.begin(status);
+        }
+        while !unreadable.rest.is_empty() {
+            let written = Pin::new(&mut *stream).poll_write(cx, &unreadable.rest);
+            let Poll::Ready(Ok(written @ 1..)) = written else { return Some(self.unless_stuck(cx, written)) };
+            let _ = unreadable.rest.split_to(written);
+        }
+        self.unreadable = None;
+        Some(self.unless_stuck(cx, Poll::Ready(Ok(bytes.len()))))
+    }
+
+    /// Inspects the targets of HTTP/2 requests with heads of up to `head_size` bytes.
+    pub(crate) fn watch_http2(&mut self, head_size: usize) -> Marks {
+        let targets = Box::new(Http2Targets::new(head_size));
         let marks = targets.marks();
         self.targets = Targets::Http2(targets);
         marks
@@ -195,23 +191,26 @@ impl HttpSocket {
         let targets = match targets {
             Targets::None => return Pin::new(stream).poll_read(cx, buffer),
             Targets::Http1(targets) => {
-                let before = buffer.filled().len();
-                ready!(Pin::new(stream).poll_read(cx, buffer))?;
-                targets.read(&buffer.filled()[before..]);
+                if targets.ready.is_empty() {
+                    let before = buffer.filled().len();
+                    ready!(Pin::new(stream).poll_read(cx, buffer))?;
+                    let upto = targets.read(&buffer.filled()[before..]);
+                    buffer.set_filled(before + upto);
+                }
+                take_ready(&mut targets.ready, buffer);
                 return Poll::Ready(Ok(()));
             }
             Targets::Http2(targets) => targets,
         };
         loop {
             if !targets.ready.is_empty() {
-                let length = targets.ready.len().min(buffer.remaining());
-                buffer.put_slice(&targets.ready.split_to(length));
+                take_ready(&mut targets.ready, buffer);
                 return Poll::Ready(Ok(()));
             }
             if targets.held.is_empty() {
                 let before = buffer.filled().len();
                 ready!(Pin::new(&mut *stream).poll_read(cx, buffer))?;
-                let upto = targets.read(&mut buffer.filled_mut()[before..]);
+                let upto = targets.read(&buffer.filled()[before..]);
                 let has_ended = buffer.filled().len() == before;
                 buffer.set_filled(before + upto);
                 if upto > 0 || has_ended {
@@ -220,6 +219,30 @@ impl HttpSocket {
             } else if !targets.read_held() && ready!(poll_read_buf(Pin::new(&mut *stream), cx, &mut targets.held))? == 0
             {
                 targets.end();
+            }
+        }
+    }
+
+    /// Over HTTP/2: ready when all interim answers that are due were written.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, http2: Some(Http2Wire { interim, .. }), .. } = self else { return Poll::Ready(Ok(())) };
+        interim.prepare(cx);
+        while !interim.ready.is_empty() {
+            let written = Pin::new(&mut *stream).poll_write(cx, &interim.ready);
+            let Poll::Ready(Ok(written @ 1..)) = written else { return self.unless_stuck(cx, written.map_ok(drop)) };
+            interim.ready.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Over HTTP/2: follows what was `written` of these pieces.
+    fn follow(&mut self, written: &Poll<io::Result<usize>>, pieces: &[io::IoSlice<'_>]) {
+        if let (Some(http2), Poll::Ready(Ok(written))) = (&mut self.http2, written) {
+            let mut rest = *written;
+            for piece in pieces {
+                let length = rest.min(piece.len());
+                http2.interim.wrote(&piece[..length]);
+                rest -= length;
             }
         }
     }
@@ -243,6 +266,14 @@ impl HttpSocket {
     }
 }
 
+/// Moves as much of `ready` as there is room for.
+fn take_ready(ready: &mut BytesMut, buffer: &mut ReadBuf<'_>) {
+    if !ready.is_empty() {
+        let length = ready.len().min(buffer.remaining());
+        buffer.put_slice(&ready.split_to(length));
+    }
+}
+
 impl Drop for HttpSocket {
     fn drop(&mut self) {
         if self.is_cut() {
@@ -259,8 +290,8 @@ impl AsyncRead for HttpSocket {
             Poll::Ready(read) => {
                 if buffer.filled().len() > before {
                     self.clock.read();
-                    if let Some(codes) = &mut self.codes {
-                        codes.pass(&mut buffer.filled_mut()[before..]);
+                    if let Some(http2) = &mut self.http2 {
+                        http2.codes.pass(&mut buffer.filled_mut()[before..]);
                     }
                 }
                 Poll::Ready(read)
@@ -268,7 +299,7 @@ impl AsyncRead for HttpSocket {
             Poll::Pending => {
                 ready!(self.clock.poll(cx));
                 // As if the peer had closed; the rest of its head is not awaited.
-                self.clock.begun = false;
+                self.clock.give_up();
                 Poll::Ready(Ok(()))
             }
         }
@@ -277,7 +308,12 @@ impl AsyncRead for HttpSocket {
 
 impl AsyncWrite for HttpSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(written) = self.poll_unreadable(cx, bytes) {
+            return written;
+        }
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.follow(&written, &[io::IoSlice::new(bytes)]);
         self.unless_stuck(cx, written)
     }
 
@@ -286,7 +322,14 @@ impl AsyncWrite for HttpSocket {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [bytes] = bytes
+            && let Some(written) = self.poll_unreadable(cx, bytes)
+        {
+            return written;
+        }
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.follow(&written, bytes);
         self.unless_stuck(cx, written)
     }
 
@@ -295,6 +338,7 @@ impl AsyncWrite for HttpSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         // TLS holds what the socket did not take.
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.unless_stuck(cx, flushed))?;

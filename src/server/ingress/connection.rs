@@ -82,7 +82,7 @@ impl ConnectionContext {
     pub(crate) fn discard_body(&self, body: RequestBody) {
         let permit = self.http2.as_ref().and_then(|http2| http2.discards.try_acquire());
         if let Some(permit) = permit.filter(|_| !body.is_end_stream()) {
-            let stop = self.ingress.runtime.shutdown.stop.clone();
+            let (stop, body) = (self.ingress.runtime.shutdown.stop.clone(), body.without_asking());
             self.ingress.spawn(async move {
                 let _permit = permit;
                 stop.run_until_cancelled(discard(body)).await;

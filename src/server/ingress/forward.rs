@@ -1,35 +1,32 @@
 //! Forwards a request through a tunnel and streams its response back.
 //!
-//! `head` encodes the request head, `upload` sends the body, `response_body` streams the response, and `upgraded` carries a
+//! `attempt` opens a stream and waits for the answer, `head` encodes the request head, `upload` sends the body, `response_body` streams the response, and `upgraded` carries a
 //! request that has become a connection.
 
 pub(crate) mod abort_on_drop;
+mod attempt;
 mod head;
 pub(crate) mod response_body;
 mod upgraded;
 mod upload;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::oneshot;
 
 use crate::link::body::FrameBody;
 use crate::link::framed::{FrameReader, FrameWriter};
-use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::ResponseHead;
-use crate::protocol::frame::{MAX_RESPONSE_HEAD, Status};
+use crate::protocol::media_type::{is_event_stream, is_grpc};
 use crate::routing::RoutingMode;
 use crate::server::directory::offered::Offered;
-use crate::server::directory::registry::Registry;
-use crate::server::ingress::error_page::{Failure, is_grpc};
+use crate::server::ingress::error_page::Failure;
 use crate::server::ingress::forward::abort_on_drop::AbortOnDrop;
 use crate::server::ingress::forward::response_body::{Delimited, ForwardedBody};
 use crate::server::ingress::headers;
@@ -38,8 +35,8 @@ use crate::server::ingress::observe::forwarded::ForwardedExchange;
 use crate::server::ingress::observe::record::RequestSummary;
 use crate::server::ingress::pipeline::context::RequestContext;
 use crate::server::ingress::pipeline::request_body::RequestBody;
-use crate::server::ingress::upstream::failover::Failover;
 use crate::values::Name;
+use attempt::{Attempt, Opened};
 use head::{encode_request, rewrite};
 use upgraded::Upgraded;
 
@@ -87,7 +84,9 @@ pub(crate) async fn forward(
     };
     if let Err(failure) = &answered {
         exchange.fail(failure.clone());
-        exchange.set_status(failure.status());
+        if !context.patience.bears(failure) {
+            exchange.set_status(failure.status());
+        }
         context.exchange.forwarding_failed(exchange);
     }
     answered
@@ -120,7 +119,8 @@ fn prepare(
     let has_body = !request.body().is_end_stream();
     // A gRPC client may be silent for a long time.
     let upload_idle = if is_grpc(request.headers()) { timeouts.quiet_stream } else { timeouts.idle };
-    let waits = has_body && version == Version::HTTP_11 && headers::expects_continue(request.headers());
+    let expects = version == Version::HTTP_11 && headers::expects_continue(request.headers());
+    let waits = has_body && (expects || request.body().is_unasked());
     let upgrade = rewrite(context, target, request, has_body);
     exchange.propagate_trace(request.headers_mut());
     let protocol = request.extensions_mut().remove::<Protocol>();
@@ -135,12 +135,12 @@ async fn run(
     request: &mut Request<RequestBody>,
     exchange: &Arc<ForwardedExchange>,
 ) -> Result<Response<ForwardedBody>, Failure> {
-    let (directory, timeouts) = (&*context.connection.ingress.directory.registry, &context.settings.config.timeouts);
+    let timeouts = &context.settings.config.timeouts;
     let Prepared { first, upgrade, is_extended_connect, has_body, waits, method, version, upload_idle } =
         prepare(context, target, request, exchange)?;
-    let mut failover = Failover::new(&target.offered, timeouts.head);
-    let (mut stream, mut reader) = open_stream(directory, &mut failover, &first, exchange).await?;
-    let writer = FrameWriter::new(stream.0.clone());
+    let is_short = !has_body && upgrade.is_none();
+    let mut attempt = Attempt::begin(context, target, exchange, first, method.clone(), is_short).await?;
+    let writer = FrameWriter::new(attempt.opened.stream.0.clone());
     let (mut sending, mut ask) = (None, None);
     let writer = if has_body {
         let body = request.body_mut().take();
@@ -149,23 +149,12 @@ async fn run(
         None
     } else {
         if upgrade.is_none() {
-            stream.0.write_ended();
+            attempt.opened.stream.0.write_ended();
         }
         upgrade.is_some().then_some(writer)
     };
-    // `first` is all of a short request. Any other request cannot be sent again.
-    let is_short = !has_body && upgrade.is_none();
-    let first = if is_short { first } else { BytesMut::new() };
-    let mut head = loop {
-        match answered(response_head(&mut reader, ask.take()), sending.take(), timeouts.response_head).await {
-            Ok(head) => break head,
-            Err(failure) if is_short && !exchange.is_cut() && failover.retry(directory, &failure, &method) => {
-                (stream, reader) = open_stream(directory, &mut failover, &first, exchange).await?;
-                stream.0.write_ended();
-            }
-            Err(failure) => return Err(exchange.failure().unwrap_or(failure)),
-        }
-    };
+    let mut head = attempt.head(ask, sending).await?;
+    let Opened { stream, reader } = attempt.opened;
     exchange.response_began(head.status, head.local);
     let agreed = strip(target, &mut head.headers, upgrade.is_some());
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS || (is_extended_connect && head.status.is_success());
@@ -201,8 +190,9 @@ fn streamed_response(
     exchange: &Arc<ForwardedExchange>,
 ) -> Response<ForwardedBody> {
     let timeouts = &context.settings.config.timeouts;
-    let idle = if is_quiet(&head.headers) { timeouts.quiet_stream } else { timeouts.idle };
-    let (body, delimited) = (FrameBody::new(reader, Some(idle)), delimited(&head, method, version));
+    let delimited = delimited(&head, method, version);
+    let idle = if may_be_silent(&head.headers, delimited) { timeouts.quiet_stream } else { timeouts.idle };
+    let body = FrameBody::new(reader, Some(idle));
     if delimited == Delimited::Close {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -212,41 +202,6 @@ fn streamed_response(
         head.headers,
         ForwardedBody::new(body, delimited, exchange, connection, stream, timeouts.idle),
     )
-}
-
-/// Opens a stream for a request that begins with `first`. Dropping the stream early resets it.
-async fn open_stream(
-    directory: &Registry,
-    failover: &mut Failover<Offered>,
-    first: &[u8],
-    exchange: &ForwardedExchange,
-) -> Result<(AbortOnDrop, FrameReader), Failure> {
-    exchange.release();
-    let (stream, permit) = failover.open(directory, first).await?;
-    exchange.hold(&stream, permit);
-    let stream = AbortOnDrop(stream);
-    let reader = FrameReader::new(stream.0.clone(), Decoder::response(MAX_RESPONSE_HEAD));
-    Ok((stream, reader))
-}
-
-/// Waits for the head of the answer. Its deadline counts from when the whole request is on its way.
-async fn answered(
-    head: impl Future<Output = Result<Box<ResponseHead>, Failure>>,
-    sending: Option<oneshot::Receiver<Infallible>>,
-    limit: Duration,
-) -> Result<Box<ResponseHead>, Failure> {
-    let deadline = async {
-        if let Some(sent) = sending {
-            // Nothing comes: this waits for the other end to be dropped.
-            let _: Result<Infallible, _> = sent.await;
-        }
-        tokio::time::sleep(limit).await;
-    };
-    tokio::select! {
-        biased;
-        answered = head => answered,
-        () = deadline => Err(Failure::ResponseTimeout),
-    }
 }
 
 /// How the visitor can tell the end of this answer (RFC 9112, section 6.3).
@@ -269,42 +224,6 @@ pub(super) fn response(status: StatusCode, headers: HeaderMap, body: ForwardedBo
     response
 }
 
-/// Waits for the final head. A 100 is told to `asks`, and the visitor gets it when its body is asked for; other interim
-/// ones are passed over: hyper sends none.
-async fn response_head(
-    reader: &mut FrameReader,
-    mut asks: Option<oneshot::Sender<()>>,
-) -> Result<Box<ResponseHead>, Failure> {
-    loop {
-        match reader.event().await {
-            Ok(Event::Status(Status::Accepted)) => {}
-            Ok(Event::Informational(head)) => {
-                if head.status == StatusCode::CONTINUE
-                    && let Some(asks) = asks.take()
-                {
-                    // The receiver is gone if the upload no longer waits.
-                    let _ = asks.send(());
-                }
-            }
-            Ok(Event::Response(head)) => {
-                if let Some(asks) = asks.filter(|_| wants_body(head.status)) {
-                    let _ = asks.send(());
-                }
-                return Ok(head);
-            }
-            Ok(Event::Status(status)) => return Err(Failure::of_status(status)),
-            Ok(Event::Reset(reason)) => return Err(Failure::of_reset(reason)),
-            Ok(_) | Err(_) => return Err(Failure::TunnelLost),
-        }
-    }
-}
-
-/// Whether an application that answers before it has the body wants that all the same: one that refuses does not, others
-/// answer while they read (RFC 9110, section 10.1.1).
-fn wants_body(status: StatusCode) -> bool {
-    !status.is_client_error() && !status.is_server_error()
-}
-
 /// Removes the fields that belong to the connection between agent and application. Returns the protocol of an upgrade, if
 /// the request may upgrade.
 fn strip(target: &Target, fields: &mut HeaderMap, may_upgrade: bool) -> Option<HeaderValue> {
@@ -316,8 +235,7 @@ fn strip(target: &Target, fields: &mut HeaderMap, may_upgrade: bool) -> Option<H
     agreed
 }
 
-/// Whether long silences belong to the answer: an event stream, or gRPC.
-fn is_quiet(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.starts_with("text/event-stream") || is_grpc(headers)
+/// Whether long silences belong to the answer: one of no announced length may be a stream of events, of any type.
+fn may_be_silent(headers: &HeaderMap, delimited: Delimited) -> bool {
+    !matches!(delimited, Delimited::Length(_)) || is_event_stream(headers) || is_grpc(headers)
 }

@@ -4,14 +4,27 @@
 use std::io;
 
 use crate::access::PasswordGate;
-use crate::limits::{HeldHeads, PerAddress, Permits, REMEMBERED_ADDRESSES, SharedBudget, VisitorRate};
+use crate::limits::{
+    Delay, HeldHeads, PerAddress, Permits, REMEMBERED_ADDRESSES, RetryAfter, SharedBudget, VisitorRate,
+};
+use crate::server::ingress::patience::MAX_WAITING;
+use crate::server::ingress::refusal_log::RefusalLog;
 use crate::server::options::LimitOptions;
+
+/// How many requests may wait at once because they are beyond a rate.
+const MAX_DELAYED: usize = 4096;
 
 /// The limits of visitors.
 #[derive(Debug)]
 pub(crate) struct VisitorLimits {
     /// Requests of each address.
     pub(crate) requests: VisitorRate,
+    /// Requests that wait because they are beyond a rate.
+    delayed: Permits,
+    /// Requests that wait for an agent to connect.
+    pub(crate) waiting: Permits,
+    /// Names limits in the log that refuse requests.
+    pub(crate) refusals: RefusalLog,
     /// Connections of each address.
     pub(crate) connections_by_address: PerAddress,
     /// All connections.
@@ -34,6 +47,9 @@ impl VisitorLimits {
         let passwords = PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES);
         Ok(Self {
             requests: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
+            delayed: Permits::new(MAX_DELAYED),
+            waiting: Permits::new(MAX_WAITING),
+            refusals: RefusalLog::default(),
             connections_by_address: PerAddress::new(per_ip.connections, prefix),
             connections: Permits::new(connections),
             passwords: passwords.map_err(io::Error::other)?,
@@ -44,8 +60,17 @@ impl VisitorLimits {
 
     /// Applies changed settings, with room for up to `connections` connections. What is open stays open.
     pub(crate) fn apply(&self, limits: &LimitOptions, connections: usize) {
-        let Self { requests, connections_by_address, connections: all_connections, passwords, held_heads, held_bodies } =
-            self;
+        let Self {
+            requests,
+            delayed: _,
+            waiting: _,
+            refusals: _,
+            connections_by_address,
+            connections: all_connections,
+            passwords,
+            held_heads,
+            held_bodies,
+        } = self;
         let (per_ip, prefix) = (&limits.per_ip, limits.per_ip.ipv6_prefix);
         requests.change(per_ip.requests_per_second, per_ip.burst, prefix);
         connections_by_address.change(per_ip.connections, prefix);
@@ -53,6 +78,18 @@ impl VisitorLimits {
         passwords.change(per_ip.logins_per_minute, prefix);
         held_heads.set_capacity(limits.held_heads);
         held_bodies.set_capacity(limits.held_bodies);
+    }
+
+    /// Waits until a request that is beyond a rate may go on.
+    ///
+    /// # Errors
+    /// Too many requests wait.
+    pub(crate) async fn wait(&self, delay: Option<Delay>) -> Result<(), RetryAfter> {
+        let Some(Delay { time, refusal }) = delay else { return Ok(()) };
+        let _permit = self.delayed.try_acquire().ok_or(refusal)?;
+        // Boxed, because few requests wait, and all would hold it.
+        Box::pin(tokio::time::sleep(time)).await;
+        Ok(())
     }
 
     /// Forgets addresses that have been idle. Walks all of them.

@@ -19,7 +19,9 @@ pub(crate) mod forward;
 pub(crate) mod headers;
 pub(crate) mod limits;
 pub(crate) mod observe;
+pub(crate) mod patience;
 pub(crate) mod pipeline;
+mod refusal_log;
 pub(crate) mod upstream;
 
 use std::sync::Arc;

@@ -60,6 +60,7 @@ impl Lifecycle {
                 () = self.runtime.shutdown.stop.cancelled() => return,
                 _ = tick.tick() => {
                     self.ingress.limits.evict_idle();
+                    self.directory.evict_idle();
                     self.agents.login.evict_idle();
                     self.wrong_admin_tokens.evict_idle();
                 }

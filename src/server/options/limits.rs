@@ -24,7 +24,8 @@ options! {
         pub response_head: Duration = key::duration(120 * SECOND, SHORTEST..=24 * HOUR), reload;
         /// Between two bytes of a body, in either direction.
         pub idle: Duration = key::duration(5 * MINUTE, SHORTEST..=24 * HOUR), reload;
-        /// The same for upgraded connections, `text/event-stream` and `application/grpc`.
+        /// The same for streams: upgraded connections, responses without a length, `text/event-stream` and
+        /// `application/grpc`. A service may have a shorter time (`services[].quiet_timeout`).
         pub quiet_stream: Duration = key::duration(HOUR, SHORTEST..=30 * 24 * HOUR), reload;
     }
 }
@@ -65,10 +66,11 @@ options! {
     /// The `[limits.per_ip]` section.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct PerIpLimits {
-        /// Requests per second, in the long run.
-        pub requests_per_second: NonZeroU32 = positive(100), reload;
+        /// Requests per second, in the long run. A short excess waits for up to a second; what goes beyond that is refused
+        /// with 429.
+        pub requests_per_second: NonZeroU32 = positive(500), reload;
         /// Requests at once, before the rate counts.
-        pub burst: NonZeroU32 = positive(300), reload;
+        pub burst: NonZeroU32 = positive(5_000), reload;
         /// Open connections of visitors; fewer when half of `limits.connections` is in use: a sixteenth of what is left
         /// of it, at least 8.
         pub connections: NonZeroU32 = positive(256), reload;

@@ -255,7 +255,11 @@ def windows(target):
     return seen
 
 
-@attack("requests without a pause, over HTTP/2", "429 beyond 300 at once and 100 a second")
+@attack(
+    "requests without a pause, over HTTP/2",
+    "100 a second beyond 300 at once, which wait for up to a second; 429 beyond that",
+    settings=("limits.per_ip.requests_per_second=100", "limits.per_ip.burst=300"),
+)
 def flood(target):
     attacker, stream, started = Attacker(target.http), 1, time.monotonic()
     attacker.send(WIDE)

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -90,6 +91,11 @@ impl Http2Visitor {
         soon("the head of an answer", self.sender.clone().send_request(request)).await
     }
 
+    /// Sends requests at once and reads all answers, in the order of the requests.
+    pub async fn ask_at_once(&self, requests: impl Iterator<Item = Request<StreamBody>>) -> Vec<Answer> {
+        join_all(requests.map(async |request| self.ask(request).await.0)).await
+    }
+
     /// Sends a request and reads the answer to its end: body and trailers.
     pub async fn ask(&self, request: Request<StreamBody>) -> (Answer, HeaderMap) {
         let (head, body) = self.begin(request).await.unwrap().into_parts();
@@ -121,13 +127,19 @@ pub async fn fetch(public: SocketAddr, name: &str, path: &str) -> Answer {
     Visitor::connect(public).await.ask(get(name, path)).await
 }
 
-/// Asks until something else comes than `fine`: what a limit allows comes back while a test runs.
-pub async fn first_refusal(fine: StatusCode, mut ask: impl AsyncFnMut() -> Answer) -> Answer {
+/// Sends many requests at once until something else comes than `fine`: what a limit allows comes back while a test runs, and
+/// what is a little beyond it only waits. `request` makes each of them.
+pub async fn first_refusal(
+    public: SocketAddr,
+    fine: StatusCode,
+    mut request: impl FnMut() -> Request<StreamBody>,
+) -> Answer {
+    let visitor = Http2Visitor::connect(public).await;
     let refused = async {
         loop {
-            let answer = ask().await;
-            if answer.status != fine {
-                return answer;
+            let answers = visitor.ask_at_once((0..50).map(|_| request())).await;
+            if let Some(refused) = answers.into_iter().find(|answer| answer.status != fine) {
+                return refused;
             }
         }
     };

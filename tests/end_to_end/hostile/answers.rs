@@ -136,7 +136,7 @@ async fn a_head_that_is_none_is_an_error_for_its_visitor_alone() {
 
 #[tokio::test]
 async fn what_follows_a_head_and_may_not_breaks_the_answer_off() {
-    let server = TestServer::start(&[("timeouts.idle", "2s")]);
+    let server = TestServer::start(&[("timeouts.quiet_stream", "2s")]);
     let alice = Bystander::connect(&server).await;
     let (mut bob, _control) = hostile(&server).await;
     let sized = head(200, &[("content-length", "10")]).to_vec();

@@ -57,6 +57,34 @@ fn rules_lead_elsewhere_and_local_takes_the_rest() {
 }
 
 #[test]
+fn lower_limits_are_told_to_the_server() {
+    let limits = |text: &str| {
+        let service = service(&format!("local = 3000\n{text}"));
+        assert_eq!(service.limits, service.offer().limits);
+        service.limits.map(|limits| (limits.requests_per_second.get(), limits.burst.map(u32::from)))
+    };
+    assert_eq!(limits(""), None);
+    assert_eq!(limits("limits = { requests_per_second = 5 }"), Some((5, None)));
+    assert_eq!(limits("kind = 'tcp'\nlimits = { requests_per_second = 5, burst = 20 }"), Some((5, Some(20))));
+    each_is_a_problem(
+        "local = 3000\n",
+        &[
+            ("limits = { burst = 20 }", "limits.requests_per_second: is missing; say how many"),
+            ("limits = { requests_per_second = 0 }", "limits.requests_per_second: "),
+            ("limits = { requests_per_second = 1, streams = 1 }", "limits.streams"),
+        ],
+    );
+}
+
+#[test]
+fn a_service_says_how_long_its_streams_may_be_silent() {
+    let quiet = |text: &str| service(&format!("local = 3000\n{text}")).quiet_timeout;
+    assert_eq!((quiet(""), quiet("quiet_timeout = '2h'")), (None, Some(std::time::Duration::from_secs(7200))));
+    let cases = [("quiet_timeout = '31days'", "quiet_timeout: "), ("quiet_timeout = 60", "must be a duration")];
+    each_is_a_problem("local = 3000\n", &cases);
+}
+
+#[test]
 fn a_last_rule_for_everything_is_the_same_as_local() {
     let plain = service("local = 3000\n[[services.rules]]\npath = '/api'\nlocal = 4000");
     for last in ["", "path = '/'\n"] {

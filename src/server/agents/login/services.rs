@@ -8,7 +8,8 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::time::timeout;
 
 use crate::access::Access;
-use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, Refusal, Refused, ServiceKind, ServiceOffer};
+use crate::limits::VisitorRate;
+use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, Refusal, Refused, ServiceKind, ServiceLimits, ServiceOffer};
 use crate::routing::RoutingMode;
 use crate::server::agents::Agents;
 use crate::server::directory::ports::OpenPort;
@@ -24,6 +25,9 @@ const AT_ONCE: usize = 8;
 
 /// Maximum number of uncached domains that a login verifies. An agent with more of them is accepted after a few attempts.
 const MAX_LOOKUPS: usize = 32;
+
+/// Maximum number of addresses that a service's own limit remembers one by one; further ones share one allowance.
+const REMEMBERED_BY_A_SERVICE: usize = 1024;
 
 /// Maximum number of a client's names that a refusal lists.
 const LISTED_NAMES: usize = 10;
@@ -65,7 +69,9 @@ impl Agents {
                 let access = compile_access(offer)?;
                 let verified = offer.domains.iter().filter(|domain| verified.contains(*domain)).cloned().collect();
                 let port = self.open_port(client, offer)?;
-                Ok(Service::new(offer.clone(), access, port, verified, self.runtime.metrics.meter(client, &offer.name)))
+                let rate = rate_of(offer, settings.config.limits.per_ip.ipv6_prefix);
+                let meter = self.runtime.metrics.meter(client, &offer.name);
+                Ok(Service::new(offer.clone(), access, rate, port, verified, meter))
             }
         };
         offers.iter().map(make).collect()
@@ -206,6 +212,13 @@ fn not_listed(client: &ClientId, domain: &Domain) -> String {
     let quote = if domain.is_wildcard() { "'" } else { "" };
     let how = allowed_by(client, "domains", &format!("{quote}+{domain}{quote}"));
     format!("the client `{client}` may not claim the domain `{domain}`; {how}")
+}
+
+/// Returns the limit of a service's own for the requests of one address.
+fn rate_of(offer: &ServiceOffer, ipv6_prefix: u8) -> Option<VisitorRate> {
+    let ServiceLimits { requests_per_second, burst } = offer.limits?;
+    let burst = burst.unwrap_or(requests_per_second);
+    Some(VisitorRate::new(requests_per_second, burst, ipv6_prefix, REMEMBERED_BY_A_SERVICE))
 }
 
 /// Compiles the access rules of a service.

@@ -1,9 +1,19 @@
-//! A minimal HPACK decoder (RFC 7541) that reads the `:path` of a request.
+//! A minimal HPACK decoder (RFC 7541) that reads the `:path` and the `:authority` of a request, and finds `expect`.
 //!
-//! Fields that are neither a `:path` nor go into the dynamic table are skipped, and of those in the table only the size is
+//! Fields that are neither of them nor go into the dynamic table are skipped, and of those in the table only the size is
 //! kept, so a request with fields that the table knows costs little more than its length.
+//!
+//! A value that h2 would refuse is to be replaced in the block by another one of the same length, so that both dynamic tables
+//! stay the same.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use http::uri::Authority;
+
+use super::encode::{ODD, Target};
+use super::huffman::each_byte;
 
 /// The most that a dynamic table may hold, in bytes, unless SETTINGS say otherwise (RFC 9113, section 6.5.2). hyper's say
 /// nothing.
@@ -13,6 +23,7 @@ const TABLE_SIZE: usize = 4096;
 const ENTRY: usize = 32;
 
 const PATH: &[u8] = b":path";
+const EXPECT: &[u8] = b"expect";
 
 /// How long the names of the static table are (RFC 7541, appendix A).
 const STATIC_NAMES: [u8; 61] = [
@@ -20,103 +31,112 @@ const STATIC_NAMES: [u8; 61] = [
     4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10, 25, 17, 10, 4, 3, 16,
 ];
 
-/// Where `:path` is in it.
+/// Where `:authority` and `:path` are in it.
+const STATIC_AUTHORITY: usize = 1;
 const STATIC_PATHS: [usize; 2] = [4, 5];
 
-/// How long the code of each byte is, and of the end of a string (RFC 7541, appendix B). The codes themselves follow from
-/// that: they count up, the shorter ones first.
-const CODE_LENGTHS: [u8; 257] = [
-    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28,
-    28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12,
-    10, 13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6, 15, 5, 6,
-    5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5, 6, 7, 6, 5, 5, 6, 7, 7, 7, 7, 7, 15, 11, 14, 13, 28, 20, 22, 20, 20, 22, 22,
-    22, 23, 22, 23, 23, 23, 23, 23, 24, 23, 24, 24, 22, 23, 24, 23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24, 22, 21, 20,
-    22, 22, 23, 23, 21, 23, 22, 22, 24, 21, 22, 23, 23, 21, 21, 22, 21, 23, 22, 23, 23, 20, 22, 22, 22, 23, 22, 22, 23,
-    26, 26, 20, 19, 22, 23, 22, 25, 26, 26, 26, 27, 27, 26, 24, 25, 19, 21, 26, 27, 27, 26, 27, 24, 21, 21, 26, 26, 28,
-    27, 27, 27, 20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28,
-    27, 27, 27, 27, 27, 26, 30,
-];
-
-const EOS: u16 = 256;
-
-/// The codes of one length.
-#[derive(Clone, Copy)]
-struct Codes {
-    length: u32,
-    /// The first of them, and the first that is longer, each at the upper end of 32 bits.
-    first: u32,
-    end: u64,
-    /// Where their symbols begin in [`SYMBOLS`].
-    symbols: usize,
-}
-
-const LENGTHS: usize = {
-    let (mut count, mut length) = (0, 1);
-    while length <= 30 {
-        let mut symbol = 0;
-        while symbol < 257 {
-            if CODE_LENGTHS[symbol] == length {
-                count += 1;
-                break;
-            }
-            symbol += 1;
-        }
-        length += 1;
-    }
-    count
-};
-
-/// Symbols in the order of their codes, and the codes by length.
-const CODES: ([u16; 257], [Codes; LENGTHS]) = {
-    let mut symbols = [0; 257];
-    let mut codes = [Codes { length: 0, first: 0, end: 0, symbols: 0 }; LENGTHS];
-    let (mut known, mut row, mut length, mut next) = (0, 0, 1, 0_u64);
-    while length <= 30 {
-        let begin = known;
-        let mut symbol = 0;
-        while symbol < 257 {
-            if CODE_LENGTHS[symbol] as u32 == length {
-                symbols[known] = symbol as u16;
-                known += 1;
-            }
-            symbol += 1;
-        }
-        if known > begin {
-            let end = next + (((known - begin) as u64) << (32 - length));
-            codes[row] = Codes { length, first: next as u32, end, symbols: begin };
-            row += 1;
-            next = end;
-        }
-        length += 1;
-    }
-    (symbols, codes)
-};
+/// Where `expect` is in it.
+const STATIC_EXPECT: usize = 35;
 
 /// The header block is malformed, or hyper refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
+/// What a header block says about its request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// It is refused.
+    pub(crate) is_bad: bool,
+    /// Its target, if that is not what h2 will read.
+    pub(crate) target: Option<Arc<[u8]>>,
+    /// It has an `Expect`.
+    pub(crate) expects: bool,
+    /// What has to be replaced in the block.
+    pub(crate) edits: Vec<Edit>,
+}
+
+/// A string in a header block that has to be replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Edit {
+    /// Where it is, with its length.
+    pub(crate) at: Range<usize>,
+    /// What takes its place.
+    pub(crate) text: Vec<u8>,
+}
+
+impl Found {
+    fn add(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Fine => {}
+            Verdict::Encoded(target) => self.target = Some(Arc::clone(target)),
+            Verdict::Refused(target) => {
+                self.is_bad = true;
+                self.target = target.clone().or_else(|| self.target.take());
+            }
+        }
+    }
+
+    /// Whether h2 may read the block as it is.
+    pub(crate) fn is_fine(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a field says about its request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing.
+    #[default]
+    Fine,
+    /// This is the target, and h2 reads another value in its place.
+    Encoded(Arc<[u8]>),
+    /// The request is refused. With the target for the log, if h2 reads another value in its place.
+    Refused(Option<Arc<[u8]>>),
+}
+
+impl Verdict {
+    /// Whether h2 has to read another value.
+    fn replaces(&self, kind: Kind) -> bool {
+        match self {
+            Self::Fine => false,
+            // It discards a fragment.
+            Self::Refused(None) => kind != Kind::Path,
+            Self::Encoded(_) | Self::Refused(Some(_)) => true,
+        }
+    }
+}
+
 /// What is kept of an entry of the dynamic table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Entry {
     name: usize,
     value: usize,
-    is_path: bool,
-    has_fragment: bool,
+    kind: Kind,
+    verdict: Verdict,
+}
+
+/// What a field is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Authority,
+    Path,
+    Expect,
+    Other,
 }
 
 /// A name, as far as it matters.
 #[derive(Debug, Clone, Copy)]
 struct Name {
     length: usize,
-    is_path: bool,
+    kind: Kind,
 }
 
 /// What a string is, decoded.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     length: usize,
-    has_fragment: bool,
+    /// It has bytes that not every target may have.
+    is_odd: bool,
     is_path: bool,
 }
 
@@ -133,26 +153,25 @@ impl Decoder {
         Self { entries: VecDeque::new(), size: 0, most: TABLE_SIZE }
     }
 
-    /// Reads a whole header block. Returns whether a `:path` in it has a fragment.
+    /// Reads a whole header block.
     ///
     /// # Errors
     /// The block is malformed; the connection cannot go on (RFC 9113, section 4.3).
-    pub(crate) fn has_fragment(&mut self, mut block: &[u8]) -> Result<bool, Malformed> {
-        let mut found = false;
-        while let Some(first) = block.first().copied() {
-            found |= match first {
+    pub(crate) fn read(&mut self, block: &[u8]) -> Result<Found, Malformed> {
+        let (mut found, mut rest) = (Found::default(), block);
+        while let Some(first) = rest.first().copied() {
+            match first {
                 0x80.. => {
-                    let index = integer(&mut block, 7)?;
-                    self.indexed(index)?
+                    let index = integer(&mut rest, 7)?;
+                    self.indexed(index, &mut found)?;
                 }
-                0x40..0x80 => self.literal(&mut block, 6, true)?,
+                0x40..0x80 => self.literal(block, &mut rest, 6, &mut found)?,
                 0x20..0x40 => {
-                    let most = integer(&mut block, 5)?;
+                    let most = integer(&mut rest, 5)?;
                     self.resize(most)?;
-                    false
                 }
-                _ => self.literal(&mut block, 4, false)?,
-            };
+                _ => self.literal(block, &mut rest, 4, &mut found)?,
+            }
         }
         Ok(found)
     }
@@ -161,38 +180,68 @@ impl Decoder {
         index.checked_sub(STATIC_NAMES.len() + 1).and_then(|at| self.entries.get(at)).ok_or(Malformed)
     }
 
-    fn indexed(&self, index: usize) -> Result<bool, Malformed> {
+    fn indexed(&self, index: usize, found: &mut Found) -> Result<(), Malformed> {
         match index {
             0 => Err(Malformed),
-            1..=61 => Ok(false),
-            _ => self.entry(index).map(|entry| entry.has_fragment),
+            1..=61 => Ok(()),
+            _ => self.entry(index).map(|entry| {
+                found.add(&entry.verdict);
+                found.expects |= entry.kind == Kind::Expect;
+            }),
         }
     }
 
-    fn literal(&mut self, block: &mut &[u8], prefix: u32, is_kept: bool) -> Result<bool, Malformed> {
-        let name = match integer(block, prefix)? {
+    fn name(&self, block: &mut &[u8], prefix: u32) -> Result<Name, Malformed> {
+        Ok(match integer(block, prefix)? {
             0 => {
+                let mut name = *block;
                 let seen = string(block)?;
-                Name { length: seen.length, is_path: seen.is_path }
+                let kind = match seen.length {
+                    _ if seen.is_path => Kind::Path,
+                    length if length == EXPECT.len() && text_of(&mut name)? == EXPECT => Kind::Expect,
+                    _ => Kind::Other,
+                };
+                Name { length: seen.length, kind }
             }
             index @ 1..=61 => {
-                Name { length: usize::from(STATIC_NAMES[index - 1]), is_path: STATIC_PATHS.contains(&index) }
+                let kind = match index {
+                    STATIC_AUTHORITY => Kind::Authority,
+                    STATIC_EXPECT => Kind::Expect,
+                    _ if STATIC_PATHS.contains(&index) => Kind::Path,
+                    _ => Kind::Other,
+                };
+                Name { length: usize::from(STATIC_NAMES[index - 1]), kind }
             }
             index => {
                 let entry = self.entry(index)?;
-                Name { length: entry.name, is_path: entry.is_path }
+                Name { length: entry.name, kind: entry.kind }
             }
+        })
+    }
+
+    /// Reads a field at the beginning of `rest`, which is the end of `block`. One with a prefix of 6 bits goes into the table.
+    fn literal(&mut self, block: &[u8], rest: &mut &[u8], prefix: u32, found: &mut Found) -> Result<(), Malformed> {
+        let name = self.name(rest, prefix)?;
+        let is_kept = prefix == 6;
+        found.expects |= name.kind == Kind::Expect;
+        if !is_kept && matches!(name.kind, Kind::Other | Kind::Expect) {
+            return skip_string(rest);
+        }
+        let (start, mut value) = (block.len() - rest.len(), *rest);
+        let seen = string(rest)?;
+        let verdict = match name.kind {
+            Kind::Path if seen.is_odd => path_verdict(&text_of(&mut value)?),
+            Kind::Authority => authority_verdict(&text_of(&mut value)?),
+            _ => Verdict::Fine,
         };
-        if !is_kept && !name.is_path {
-            skip_string(block)?;
-            return Ok(false);
+        if verdict.replaces(name.kind) {
+            found.edits.push(Edit { at: start..block.len() - rest.len(), text: placeholder(name.kind, seen.length) });
         }
-        let value = string(block)?;
-        let has_fragment = name.is_path && value.has_fragment;
+        found.add(&verdict);
         if is_kept {
-            self.keep(Entry { name: name.length, value: value.length, is_path: name.is_path, has_fragment });
+            self.keep(Entry { name: name.length, value: seen.length, kind: name.kind, verdict });
         }
-        Ok(has_fragment)
+        Ok(())
     }
 
     fn keep(&mut self, entry: Entry) {
@@ -227,6 +276,30 @@ impl Entry {
     fn size(&self) -> usize {
         self.name + self.value + ENTRY
     }
+}
+
+fn path_verdict(path: &[u8]) -> Verdict {
+    match Target::of(path) {
+        Target::Fine => Verdict::Fine,
+        // h2 refuses an empty one whatever it is called.
+        Target::Refused(_) if path.is_empty() => Verdict::Fine,
+        Target::Encoded(target) => Verdict::Encoded(target.into()),
+        Target::Refused(target) => Verdict::Refused(target.map(Arc::from)),
+    }
+}
+
+fn authority_verdict(authority: &[u8]) -> Verdict {
+    let is_fine = authority.is_empty() || Authority::try_from(authority).is_ok();
+    if is_fine { Verdict::Fine } else { Verdict::Refused(None) }
+}
+
+/// A value of `length` bytes that h2 accepts.
+fn placeholder(kind: Kind, length: usize) -> Vec<u8> {
+    let mut text = vec![b'_'; length];
+    if let (Kind::Path, Some(first)) = (kind, text.first_mut()) {
+        *first = b'/';
+    }
+    text
 }
 
 /// An integer behind the first bits of a byte (RFC 7541, section 5.1).
@@ -270,41 +343,28 @@ fn string(block: &mut &[u8]) -> Result<Seen, Malformed> {
     if is_coded {
         return decoded(string);
     }
-    Ok(Seen { length: string.len(), has_fragment: string.contains(&b'#'), is_path: string == PATH })
+    let is_odd = string.first() != Some(&b'/') || string.iter().any(|byte| ODD[usize::from(*byte)]);
+    Ok(Seen { length: string.len(), is_odd, is_path: string == PATH })
+}
+
+/// Reads a string and returns its text.
+fn text_of(block: &mut &[u8]) -> Result<Vec<u8>, Malformed> {
+    let (is_coded, string) = take_string(block)?;
+    if !is_coded {
+        return Ok(string.to_vec());
+    }
+    let mut text = Vec::new();
+    each_byte(string, |byte| text.push(byte))?;
+    Ok(text)
 }
 
 fn decoded(coded: &[u8]) -> Result<Seen, Malformed> {
     let mut seen = Seen { is_path: true, ..Seen::default() };
-    let (mut bits, mut count, mut rest) = (0_u64, 0_u32, coded.iter());
-    loop {
-        while count <= 32
-            && let Some(byte) = rest.next()
-        {
-            bits |= u64::from(*byte) << (56 - count);
-            count += 8;
-        }
-        if count == 0 {
-            break;
-        }
-        let next = (bits >> 32) as u32;
-        // What is behind the last code is the beginning of the longest one (RFC 7541, section 5.2).
-        if count < 8 && next == u32::MAX << (32 - count) {
-            break;
-        }
-        let codes = CODES.1.iter().find(|codes| u64::from(next) < codes.end).ok_or(Malformed)?;
-        if codes.length > count {
-            return Err(Malformed);
-        }
-        let symbol = CODES.0[codes.symbols + ((next - codes.first) >> (32 - codes.length)) as usize];
-        if symbol == EOS {
-            return Err(Malformed);
-        }
-        seen.has_fragment |= symbol == u16::from(b'#');
-        seen.is_path &= PATH.get(seen.length).is_some_and(|byte| u16::from(*byte) == symbol);
+    each_byte(coded, |byte| {
+        seen.is_odd |= ODD[usize::from(byte)] || (seen.length == 0 && byte != b'/');
+        seen.is_path &= PATH.get(seen.length) == Some(&byte);
         seen.length += 1;
-        bits <<= codes.length;
-        count -= codes.length;
-    }
+    })?;
     seen.is_path &= seen.length == PATH.len();
     Ok(seen)
 }
@@ -313,6 +373,7 @@ fn decoded(coded: &[u8]) -> Result<Seen, Malformed> {
 pub(crate) mod tests {
     use proptest::prelude::*;
 
+    use super::super::huffman::{CODE_LENGTHS, CODES};
     use super::*;
 
     /// `text` in the code of appendix B.
@@ -385,7 +446,7 @@ pub(crate) mod tests {
         ] {
             let mut decoder = Decoder::new();
             let sizes = blocks.map(|block| {
-                assert_eq!(decoder.has_fragment(&hex(block)), Ok(false));
+                assert_eq!(decoder.read(&hex(block)), Ok(Found::default()));
                 decoder.size
             });
             assert_eq!(sizes, [57, 110, 164]);
@@ -415,13 +476,72 @@ pub(crate) mod tests {
                     (58, b"", b"/a#", false),
                 ] {
                     let mut decoder = Decoder::new();
+                    let mut read = |block: &[u8]| decoder.read(block).map(|found| found.is_bad);
                     let block = literal(flags, prefix, index, name, value, is_coded);
-                    assert_eq!(decoder.has_fragment(&block), Ok(expected), "{name:?} {value:?}");
+                    assert_eq!(read(&block), Ok(expected), "{name:?} {value:?}");
                     if flags == 0x40 {
-                        assert_eq!(decoder.has_fragment(&[0x80 | 62]), Ok(expected), "out of the table");
+                        assert_eq!(read(&[0x80 | 62]), Ok(expected), "out of the table");
                         let again = literal(0, 4, 62, b"", b"/b#", is_coded);
                         let is_path = name == b":path" || index == 4 || index == 5;
-                        assert_eq!(decoder.has_fragment(&again), Ok(is_path), "its name out of the table");
+                        assert_eq!(read(&again), Ok(is_path), "its name out of the table");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_h2_refuses_is_replaced_by_one_of_the_same_length() {
+        for is_coded in [false, true] {
+            for (index, value, expected, target, is_bad) in [
+                (4, "/?a=\"<>", "/______", Some("/?a=%22%3C%3E"), false),
+                (4, "/a b", "/___", Some("/a%20b"), true),
+                (4, "a", "/", Some("/a"), true),
+                (1, "a<b", "___", None, true),
+                (1, "a:b:c", "_____", None, true),
+            ] {
+                let (mut decoder, mut block) = (Decoder::new(), vec![0x82]);
+                put_integer(&mut block, 6, index, 0x40);
+                let start = block.len();
+                put_string(&mut block, value.as_bytes(), is_coded);
+                let end = block.len();
+                block.push(0x86);
+                let edits = vec![Edit { at: start..end, text: expected.into() }];
+                let target = target.map(|target| Arc::from(target.as_bytes()));
+                let found = Found { is_bad, target: target.clone(), edits, ..Found::default() };
+                assert_eq!(decoder.read(&block), Ok(found), "{value}");
+                // Then h2 knows it as the replacement.
+                assert_eq!(
+                    decoder.read(&[0x82, 0x80 | 62]),
+                    Ok(Found { is_bad, target, ..Found::default() }),
+                    "{value}"
+                );
+                assert_eq!(decoder.size, usize::from(STATIC_NAMES[index - 1]) + value.len() + ENTRY);
+            }
+        }
+        for (index, value) in [(4, ""), (1, ""), (1, "a_b.example:8080"), (1, "[::1]:80"), (4, "*")] {
+            let mut block = vec![index];
+            put_string(&mut block, value.as_bytes(), true);
+            assert_eq!(Decoder::new().read(&block), Ok(Found::default()), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_expectation_is_found_in_each_of_its_forms() {
+        for (index, name, expected) in [(35, "", true), (0, "expect", true), (0, "expecT", false), (0, "origin", false)]
+        {
+            for is_coded in [false, true] {
+                for (flags, prefix) in [(0x40, 6), (0, 4)] {
+                    let (mut decoder, mut block) = (Decoder::new(), Vec::new());
+                    put_integer(&mut block, prefix, index, flags);
+                    if index == 0 {
+                        put_string(&mut block, name.as_bytes(), is_coded);
+                    }
+                    put_string(&mut block, b"100-continue", is_coded);
+                    let found = Found { expects: expected, ..Found::default() };
+                    assert_eq!(decoder.read(&block).as_ref(), Ok(&found), "{index} {name}");
+                    if flags == 0x40 {
+                        assert_eq!(decoder.read(&[0x80 | 62]), Ok(found), "{index} {name}, out of the table");
                     }
                 }
             }
@@ -433,7 +553,7 @@ pub(crate) mod tests {
         for block in
             [&[0x80][..], &[0xbe], &[0x44], &[0x44, 0x85, 0xff], &[0x3f, 0xe2, 0x1f], &[0xff, 0xff, 0xff, 0xff, 0xff]]
         {
-            assert_eq!(Decoder::new().has_fragment(block), Err(Malformed), "{block:x?}");
+            assert_eq!(Decoder::new().read(block), Err(Malformed), "{block:x?}");
         }
         // The code for the end, and a rest that is not the beginning of it.
         assert!(decoded(&[0xff, 0xff, 0xff, 0xff]).is_err() && decoded(&[0x00]).is_err() && decoded(&[0x07]).is_ok());
@@ -443,15 +563,18 @@ pub(crate) mod tests {
         #[test]
         fn every_string_is_read_as_it_was_coded(text in prop::collection::vec(any::<u8>(), 0..80)) {
             let seen = decoded(&coded(&text)).unwrap();
-            prop_assert_eq!((seen.length, seen.has_fragment), (text.len(), text.contains(&b'#')));
-            prop_assert_eq!(seen.is_path, text == PATH);
+            let is_odd = text.iter().any(|byte| ODD[usize::from(*byte)]) || text.first().is_some_and(|first| *first != b'/');
+            prop_assert_eq!((seen.length, seen.is_odd, seen.is_path), (text.len(), is_odd, text == PATH));
+            let mut block = Vec::new();
+            put_string(&mut block, &text, true);
+            prop_assert_eq!(text_of(&mut &block[..]), Ok(text));
         }
 
         #[test]
         fn any_block_can_be_read(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..6)) {
             let mut decoder = Decoder::new();
             for block in blocks {
-                let _ = decoder.has_fragment(&block);
+                let _ = decoder.read(&block);
                 prop_assert!(decoder.size <= TABLE_SIZE);
                 prop_assert_eq!(decoder.size, decoder.entries.iter().map(Entry::size).sum::<usize>());
             }

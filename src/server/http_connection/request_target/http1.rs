@@ -2,12 +2,16 @@
 
 use std::io::BufRead as _;
 
-use super::FirstBad;
+use bytes::BytesMut;
+
+use super::Requests;
+use super::encode::{Part, encoded, plain};
 
 /// Maximum number of buffered bytes of an incomplete field line. Valid framing fields are shorter.
 const MOST_OF_A_LINE: usize = 1024;
 
-/// Follows the bytes of a connection from request to request, and looks for `#` in their targets.
+/// Follows the bytes of a connection from request to request. Looks for `#` in their targets, and percent-encodes what the
+/// HTTP library would not accept there.
 ///
 /// The end of a request is found as RFC 9112, section 6.3 says. hyper refuses most input that is ambiguous. Where hyper may
 /// be more lenient, or may read another end, all later requests of the connection are refused.
@@ -16,12 +20,14 @@ const MOST_OF_A_LINE: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Http1Targets {
     state: State,
+    /// What is to be passed on next, instead of bytes that had to change.
+    pub(crate) ready: BytesMut,
     /// The beginning of a field line whose end has not come.
     line: Vec<u8>,
     body: Body,
     /// How many heads have begun before this one.
     number: u64,
-    first_bad: FirstBad,
+    requests: Requests,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +36,12 @@ enum State {
     Method {
         begun: bool,
     },
-    /// In a target, or in the version behind it.
-    Target,
+    /// In a target.
+    Target(Part),
+    /// At a byte of a target that has to be percent-encoded.
+    Unencoded(Part),
+    /// Behind a target, in the same line.
+    Version,
     Fields,
     /// So many bytes of a body, or of one of its pieces, are still to come.
     Rest {
@@ -81,27 +91,67 @@ impl Http1Targets {
     /// From the first byte of a connection.
     pub(crate) fn new() -> Self {
         let state = State::Method { begun: false };
-        Self { state, line: Vec::new(), body: Body::default(), number: 0, first_bad: FirstBad::new() }
+        Self {
+            state,
+            ready: BytesMut::new(),
+            line: Vec::new(),
+            body: Body::default(),
+            number: 0,
+            requests: Requests::new(),
+        }
     }
 
-    /// Which requests have a fragment.
-    pub(crate) fn first_bad(&self) -> FirstBad {
-        self.first_bad.clone()
+    /// The requests of the connection.
+    pub(crate) fn requests(&self) -> Requests {
+        self.requests.clone()
     }
 
-    /// Looks at the next bytes of the connection.
-    pub(crate) fn read(&mut self, mut bytes: &[u8]) {
+    /// Returns whether a head has begun of which the HTTP library has made no request.
+    pub(crate) fn has_unread_head(&self) -> bool {
+        let is_in_head = matches!(
+            self.state,
+            State::Method { begun: true } | State::Target(_) | State::Unencoded(_) | State::Version | State::Fields
+        );
+        self.number + u64::from(is_in_head) > self.requests.read()
+    }
+
+    /// Looks at the next bytes of the connection. Returns how many of them may be passed on as they are; the others are in
+    /// `ready`, as they are to be passed on.
+    pub(crate) fn read(&mut self, all: &[u8]) -> usize {
+        // What comes before `from` is passed on, or in `ready`, once `upto` is known.
+        let (mut bytes, mut upto, mut from) = (all, None, 0);
         while !bytes.is_empty() {
             bytes = match self.state {
                 State::Method { begun } => self.method(bytes, begun),
-                State::Target => self.target(bytes),
+                State::Target(part) => self.target(bytes, part),
+                State::Unencoded(part) => {
+                    let at = all.len() - bytes.len();
+                    if upto.replace(upto.unwrap_or(at)).is_some() {
+                        self.ready.extend_from_slice(&all[from..at]);
+                    }
+                    self.ready.extend(encoded(bytes[0]));
+                    self.state = State::Target(part);
+                    from = at + 1;
+                    &bytes[1..]
+                }
+                State::Version => match split_line(bytes).1 {
+                    Some(after) => {
+                        self.state = State::Fields;
+                        after
+                    }
+                    None => &[],
+                },
                 State::Fields => self.field(bytes),
                 State::Rest { bytes: rest, then } => self.rest(bytes, rest, then),
                 State::Size { bytes: size, has_ended } => self.size(bytes, size, has_ended),
                 State::Trailers { before } => self.trailers(bytes, before),
-                State::Lost => return,
+                State::Lost => &[],
             };
         }
+        if upto.is_some() {
+            self.ready.extend_from_slice(&all[from..]);
+        }
+        upto.unwrap_or(all.len())
     }
 
     fn method<'b>(&mut self, bytes: &'b [u8], begun: bool) -> &'b [u8] {
@@ -110,7 +160,7 @@ impl Http1Targets {
         let bytes = &bytes[skipped..];
         match bytes.iter().position(|byte| b" \n".contains(byte)) {
             Some(at) => {
-                self.state = if bytes[at] == b' ' { State::Target } else { State::Fields };
+                self.state = if bytes[at] == b' ' { State::Target(Part::Start) } else { State::Fields };
                 &bytes[at + 1..]
             }
             None => {
@@ -120,14 +170,36 @@ impl Http1Targets {
         }
     }
 
-    fn target<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let (line, after) = split_line(bytes);
-        if line.contains(&b'#') {
-            self.first_bad.set(self.number);
+    /// Goes on to the end of the target, or to the first byte of it that has to be percent-encoded.
+    fn target<'b>(&mut self, mut bytes: &'b [u8], mut part: Part) -> &'b [u8] {
+        loop {
+            let (here, after) = bytes.split_at(plain(bytes));
+            // hyper and this reader agree on what ends a target: a space. A line feed is one for this reader only.
+            match after.first() {
+                Some(b' ') => self.state = State::Version,
+                Some(b'\n') => self.state = State::Fields,
+                odd => {
+                    part = part.after(here);
+                    let kept = part.keeps(after);
+                    match odd {
+                        Some(b'#') => self.requests.refuse_from(self.number),
+                        Some(_) if kept == 0 => {
+                            self.state = State::Unencoded(part);
+                            return after;
+                        }
+                        Some(_) => {}
+                        None => {
+                            self.state = State::Target(part);
+                            return after;
+                        }
+                    }
+                    // Neither of these begins another part.
+                    bytes = &after[kept..];
+                    continue;
+                }
+            }
+            return &after[1..];
         }
-        let Some(after) = after else { return &[] };
-        self.state = State::Fields;
-        after
     }
 
     fn field<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
@@ -172,7 +244,7 @@ impl Http1Targets {
 
     /// Refuses every request from here on: it is not known where the next one begins.
     fn lose(&mut self) {
-        self.first_bad.set(self.number);
+        self.requests.refuse_from(self.number);
         self.state = State::Lost;
     }
 
@@ -303,14 +375,51 @@ mod tests {
     /// Which of `requests` are refused, read in pieces that end at `cuts`.
     fn refused(requests: &[Vec<u8>], cuts: &[usize]) -> Vec<bool> {
         let all = requests.concat();
-        let (mut targets, mut begin) = (Http1Targets::new(), 0);
+        let targets = passed_on(&all, cuts).1;
+        requests.iter().map(|_| targets.requests().next_is_refused()).collect()
+    }
+
+    /// What is passed on of `all`, read in pieces that end at `cuts`.
+    fn passed_on(all: &[u8], cuts: &[usize]) -> (Vec<u8>, Http1Targets) {
+        let (mut targets, mut out, mut begin) = (Http1Targets::new(), Vec::new(), 0);
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (all.len() + 1)).chain([all.len()]).collect();
         cuts.sort_unstable();
         for cut in cuts {
-            targets.read(&all[begin..cut]);
+            let upto = targets.read(&all[begin..cut]);
+            out.extend_from_slice(&all[begin..begin + upto]);
+            out.extend(targets.ready.split());
             begin = cut;
         }
-        (0..requests.len() as u64).map(|number| targets.first_bad().includes(number)).collect()
+        (out, targets)
+    }
+
+    #[test]
+    fn what_the_parser_refuses_in_a_target_is_encoded_and_nothing_else() {
+        for (target, expected) in [
+            ("/q?query=up{job=\"a\"}&x=<y>", "/q?query=up{job=%22a%22}&x=%3Cy%3E"),
+            ("/<a>`b`\"c\"", "/%3Ca%3E%60b%60\"c\""),
+            ("http://alice.localhost/<?\"", "http://alice.localhost/%3C?%22"),
+            ("http://alice.localhost?\"`", "http://alice.localhost?%22`"),
+            ("http://a<b/", "http://a<b/"),
+            ("/a?\u{e9}", "/a?\u{e9}"),
+        ] {
+            let rest = " HTTP/1.1\r\nX-<\"`>: <\"`>\r\nContent-Length: 8\r\n\r\n<\"`> /<\"";
+            let again = format!("GET {target}{rest}");
+            let sent = format!("POST {target}{rest}{again}");
+            let expected = format!("POST {expected}{rest}GET {expected}{rest}");
+            for cut in 0..sent.len() {
+                // A character above ASCII that comes in two pieces is encoded, too.
+                if sent.is_char_boundary(cut) {
+                    let (out, targets) = passed_on(sent.as_bytes(), &[cut]);
+                    assert_eq!(String::from_utf8(out).unwrap(), expected, "{cut}");
+                    assert_eq!([(); 2].map(|()| targets.requests().next_is_refused()), [false; 2]);
+                }
+            }
+        }
+        let (out, _) = passed_on(b"GET /caf\xe9?\xc3\xa9\xff HTTP/1.1\r\nX: \xe9\r\n\r\n", &[]);
+        assert_eq!(out, b"GET /caf%E9?\xc3\xa9%FF HTTP/1.1\r\nX: \xe9\r\n\r\n");
+        let (out, _) = passed_on("GET /é HTTP/1.1\r\n\r\n".as_bytes(), &[6]);
+        assert_eq!(out, b"GET /%C3%A9 HTTP/1.1\r\n\r\n");
     }
 
     #[test]
@@ -336,6 +445,27 @@ mod tests {
                 let found = refused(&[request.to_vec(), next.clone(), last.clone()], &[cut]);
                 assert_eq!(found, [is_bad, is_bad, true], "{} at {cut}", request.escape_ascii());
             }
+        }
+    }
+
+    #[test]
+    fn a_head_of_which_no_request_was_made_is_noticed() {
+        let mut targets = Http1Targets::new();
+        for (bytes, has_one) in [
+            (&b""[..], false),
+            (b"\r\nPO", true),
+            (b"ST /?\"", true),
+            (b" HTTP/1.1\r\nContent-Length: 5\r\n", true),
+            (b"\r\n", true),
+        ] {
+            targets.read(bytes);
+            assert_eq!(targets.has_unread_head(), has_one, "{}", bytes.escape_ascii());
+        }
+        // Its body is no head.
+        targets.requests().next_is_refused();
+        for (bytes, has_one) in [(&b""[..], false), (b"hel", false), (b"lo", false), (b"GET", true)] {
+            targets.read(bytes);
+            assert_eq!(targets.has_unread_head(), has_one, "{}", bytes.escape_ascii());
         }
     }
 

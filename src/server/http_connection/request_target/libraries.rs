@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,11 +37,18 @@ struct Wire {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            if let Reader::Http2(targets) = &mut self.reader
-                && (!targets.ready.is_empty() || (!targets.held.is_empty() && targets.read_held()))
-            {
-                let length = targets.ready.len().min(buffer.remaining());
-                buffer.put_slice(&targets.ready.split_to(length));
+            let ready = match &mut self.reader {
+                Reader::Http1(targets) => &mut targets.ready,
+                Reader::Http2(targets) => {
+                    if targets.ready.is_empty() && !targets.held.is_empty() {
+                        targets.read_held();
+                    }
+                    &mut targets.ready
+                }
+            };
+            if !ready.is_empty() {
+                let length = ready.len().min(buffer.remaining());
+                buffer.put_slice(&ready.split_to(length));
                 return Poll::Ready(Ok(()));
             }
             let end = self.bytes.len().min(self.at + self.piece.min(buffer.remaining()));
@@ -52,9 +58,12 @@ impl AsyncRead for Wire {
             }
             self.at = end;
             match &mut self.reader {
-                Reader::Http1(targets) => targets.read(&bytes),
+                Reader::Http1(targets) => {
+                    let upto = targets.read(&bytes);
+                    bytes.truncate(upto);
+                }
                 Reader::Http2(targets) if targets.held.is_empty() => {
-                    let upto = targets.read(&mut bytes);
+                    let upto = targets.read(&bytes);
                     bytes.truncate(upto);
                 }
                 Reader::Http2(targets) => {
@@ -104,10 +113,10 @@ fn run(connection: impl Future) {
 }
 
 fn seen_over_http1(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
-    let (targets, seen, requests) = (Http1Targets::new(), Seen::default(), AtomicU64::new(0));
-    let (first_bad, noted) = (targets.first_bad(), Arc::clone(&seen));
+    let (targets, seen) = (Http1Targets::new(), Seen::default());
+    let (requests, noted) = (targets.requests(), Arc::clone(&seen));
     let service = service_fn(move |request| {
-        let is_refused = first_bad.includes(requests.fetch_add(1, Ordering::Relaxed));
+        let is_refused = requests.next_is_refused();
         note(Arc::clone(&noted), request, is_refused)
     });
     let wire = TokioIo::new(Wire { bytes, at: 0, piece, reader: Reader::Http1(targets) });
@@ -116,10 +125,10 @@ fn seen_over_http1(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
 }
 
 fn seen_over_http2(bytes: Vec<u8>, piece: usize) -> Vec<(String, bool)> {
-    let (targets, seen) = (Box::new(Http2Targets::new()), Seen::default());
+    let (targets, seen) = (Box::new(Http2Targets::new(65_536)), Seen::default());
     let (marks, noted) = (targets.marks(), Arc::clone(&seen));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let is_refused = marks.include(request.headers());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let is_refused = marks.apply(&mut request).is_bad_target;
         note(Arc::clone(&noted), request, is_refused)
     });
     let wire = TokioIo::new(Wire { bytes, at: 0, piece, reader: Reader::Http2(targets) });

@@ -1,16 +1,22 @@
-//! Detects request targets that the HTTP library would change.
+//! Request targets as clients send them, for an HTTP library that accepts fewer.
 //!
-//! A fragment is not part of a request target (RFC 9112, section 3.2; RFC 9113, section 8.3.1). `http::Uri` cuts it off, so
-//! that `DELETE /keep/#x` would delete `/keep/`. hyper shows the target only after that, so these readers look for `#` in
-//! the bytes on their way to hyper: [`Http1Targets`] in request lines, [`Http2Targets`] in `:path`. They change nothing that
-//! reaches an application; a request with a `#` in its target is answered with 400.
+//! - **Fragments.** A fragment is not part of a request target (RFC 9112, section 3.2; RFC 9113, section 8.3.1). `http::Uri`
+//!   cuts it off, so that `DELETE /keep/#x` would delete `/keep/`. A request with a `#` in its target is answered with 400.
+//! - **Other characters.** `http::Uri` refuses characters that clients send and that other servers accept, like `"` in a
+//!   query ([`encode`]). They are percent-encoded, which means the same.
+//!
+//! hyper shows the target only after it has parsed it, so these readers look at the bytes on their way to hyper:
+//! [`Http1Targets`] at request lines, [`Http2Targets`] at `:path`. The latter also tells on which stream an `Expect` came. All
+//! other bytes cross unchanged.
 //!
 //! A reader that cannot follow a connection any more, or that hyper may not agree with, refuses every later request of that
 //! connection. Clients that keep to the standards never come to that.
 
+mod encode;
 mod hpack;
 mod http1;
 mod http2;
+mod huffman;
 
 pub(crate) use http1::Http1Targets;
 pub(crate) use http2::Http2Targets;
@@ -18,41 +24,70 @@ pub(crate) use http2::Http2Targets;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use http::{HeaderMap, HeaderName, Method, Uri, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
-/// Which requests of an HTTP/1.1 connection have a fragment in their target: the first of them, and all behind it, because
+/// The requests of an HTTP/1.1 connection. Those from the first one on that has a fragment in its target are refused, because
 /// the connection ends with its answer.
 #[derive(Debug, Clone)]
-pub(crate) struct FirstBad(Arc<AtomicU64>);
+pub(crate) struct Requests(Arc<Counts>);
 
-impl FirstBad {
+#[derive(Debug)]
+struct Counts {
+    /// The number of the first request that is refused. The first one of the connection has the number 0.
+    first_bad: AtomicU64,
+    /// How many requests the HTTP library has read.
+    read: AtomicU64,
+}
+
+impl Requests {
     fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(u64::MAX)))
+        Self(Arc::new(Counts { first_bad: AtomicU64::new(u64::MAX), read: AtomicU64::new(0) }))
     }
 
-    fn set(&self, number: u64) {
-        self.0.fetch_min(number, Ordering::AcqRel);
+    fn refuse_from(&self, number: u64) {
+        self.0.first_bad.fetch_min(number, Ordering::AcqRel);
     }
 
-    /// Whether the request with this number is refused; the first one has the number 0.
-    pub(crate) fn includes(&self, number: u64) -> bool {
-        number >= self.0.load(Ordering::Acquire)
+    /// Counts the next request that the HTTP library has read. Returns whether it is refused.
+    pub(crate) fn next_is_refused(&self) -> bool {
+        self.0.read.fetch_add(1, Ordering::AcqRel) >= self.0.first_bad.load(Ordering::Acquire)
+    }
+
+    fn read(&self) -> u64 {
+        self.0.read.load(Ordering::Acquire)
     }
 }
 
-/// The field that [`Http2Targets`] adds to a request with a fragment in its target.
+/// The field that [`Http2Targets`] adds to a request that is refused for its target.
 const MARK: HeaderName = HeaderName::from_static("x-adit-bad-target");
 
-/// Which requests of an HTTP/2 connection are refused.
+/// The field in which [`Http2Targets`] passes on a target that hyper would not accept as it is. A visitor that sends it sets
+/// its own target, as it can with `:path`.
+const TARGET: HeaderName = HeaderName::from_static("x-adit-target");
+
+/// The field in which [`Http2Targets`] tells the number of a request's stream, if the visitor waits to be asked for its body.
+const STREAM: HeaderName = HeaderName::from_static("x-adit-stream");
+
+/// What [`Http2Targets`] says about the requests of an HTTP/2 connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Marks(Arc<AtomicU8>);
 
-/// No request of the connection has had a fragment in its target.
+/// hyper shows all there is to know.
 const NONE: u8 = 0;
-/// Some have; they have the field [`MARK`].
+/// Some requests have a field of the reader's.
 const MARKED: u8 = 1;
 /// The targets cannot be read any more.
 const ALL: u8 = 2;
+
+/// What is to be known of an HTTP/2 request beside what hyper shows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marked {
+    /// It is refused for its target.
+    pub(crate) is_bad_target: bool,
+    /// Its stream, if the visitor may wait to be asked for the body.
+    pub(crate) stream: Option<u32>,
+}
 
 impl Marks {
     fn begin(&self) {
@@ -63,14 +98,36 @@ impl Marks {
         self.0.store(ALL, Ordering::Release);
     }
 
-    /// Whether a request with these fields is refused.
-    pub(crate) fn include(&self, headers: &HeaderMap) -> bool {
+    /// Gives a request the target that the visitor sent.
+    pub(crate) fn apply<B>(&self, request: &mut Request<B>) -> Marked {
         match self.0.load(Ordering::Acquire) {
-            NONE => false,
-            MARKED => headers.contains_key(MARK),
-            _ => true,
+            NONE => Marked::default(),
+            MARKED => {
+                let stream = own_field(request, &STREAM).and_then(|stream| stream.to_str().ok()?.parse().ok());
+                let is_bad = request.headers_mut().remove(MARK).is_some();
+                Marked { is_bad_target: !restore_target(request) || is_bad, stream }
+            }
+            _ => Marked { is_bad_target: true, stream: None },
         }
     }
+}
+
+/// Removes a field of the reader's. It is behind one that a visitor may have sent.
+fn own_field<B>(request: &mut Request<B>, name: &HeaderName) -> Option<HeaderValue> {
+    let value = request.headers().get_all(name).iter().next_back().cloned();
+    if value.is_some() {
+        request.headers_mut().remove(name);
+    }
+    value
+}
+
+/// Moves the target in [`TARGET`] to where it belongs. Returns whether that is a target.
+fn restore_target<B>(request: &mut Request<B>) -> bool {
+    let Some(target) = own_field(request, &TARGET) else { return true };
+    let Ok(target) = PathAndQuery::try_from(target.as_bytes()) else { return false };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.path_and_query = Some(target);
+    Uri::from_parts(parts).map(|uri| *request.uri_mut() = uri).is_ok()
 }
 
 /// Whether hyper has read the target of a request in a form that it must not have (RFC 9112, section 3.2; RFC 9113, section

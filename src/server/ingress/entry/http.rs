@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,10 +13,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::server::http_connection::request_target::Marked;
 use crate::server::http_connection::socket::HttpSocket;
 use crate::server::ingress::Ingress;
 use crate::server::ingress::connection::ConnectionContext;
 use crate::server::ingress::entry::detach_head;
+use crate::server::ingress::headers;
 use crate::server::ingress::pipeline;
 use crate::server::runtime::{Runtime, boxed_until_cut};
 use crate::transport::streams::{self, CloseOnDrop};
@@ -51,12 +52,13 @@ where
 /// Serves HTTP/1.1 and 1.0, with heads of up to `head_size` bytes.
 pub(crate) async fn serve_http1(context: Arc<ConnectionContext>, mut socket: HttpSocket, head_size: usize) {
     let ingress = Arc::clone(&context.ingress);
-    let (first_bad, requests) = (socket.watch_http1(), AtomicU64::new(0));
+    socket.answer_unreadable(Arc::clone(&context) as _);
+    let requests = socket.watch_http1();
     let service = service_fn(move |mut request| {
-        let has_fragment = first_bad.includes(requests.fetch_add(1, Ordering::Relaxed));
+        let is_bad_target = requests.next_is_refused();
         // Now: before the future runs, hyper wants its buffer back to listen for the visitor's leaving.
         detach_head::detach(&mut request);
-        pipeline::serve(Arc::clone(&context), request, has_fragment)
+        pipeline::serve(Arc::clone(&context), request, is_bad_target)
     });
     let connection = http1::Builder::new()
         // The socket watches over both: the head, and the time before it.
@@ -105,10 +107,13 @@ pub(crate) async fn serve_http2(
     let ingress = Arc::clone(&context.ingress);
     let idle = socket.announce_idle();
     let watched = Arc::clone(&context);
-    let marks = socket.watch_http2();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let has_fragment = marks.include(request.headers());
-        pipeline::serve(Arc::clone(&context), request, has_fragment)
+    let (marks, interims) = (socket.watch_http2(head_size), socket.interims());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let Marked { is_bad_target, stream } = marks.apply(&mut request);
+        if let Some(stream) = stream.filter(|_| headers::expects_continue(request.headers())) {
+            request.extensions_mut().insert(interims.open(stream));
+        }
+        pipeline::serve(Arc::clone(&context), request, is_bad_target)
     });
     let connection = http2::Builder::new(ConnectionTasks(Arc::clone(&ingress)))
         .timer(TokioTimer::new())

@@ -7,3 +7,4 @@ pub(crate) mod h2_stall;
 pub(crate) mod http;
 pub(crate) mod preamble;
 pub(crate) mod raw;
+mod unreadable;

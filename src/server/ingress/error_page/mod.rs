@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::headers::REQUEST_ID;
+use crate::protocol::media_type::is_grpc;
 use crate::transport::delivery::Piece;
 use crate::values::RequestId;
 pub(crate) use failure::Failure;
@@ -162,13 +163,6 @@ impl Form {
         let is_page = |accept: &HeaderValue| accept.to_str().is_ok_and(|accept| accept.contains("text/html"));
         if asked.get_all(ACCEPT).iter().any(is_page) { Self::Page } else { Self::Line }
     }
-}
-
-/// Whether a message is gRPC, plain or with a named encoding (`application/grpc+proto`). gRPC-Web is not: its failures
-/// are those of HTTP.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// A page with a number above its heading, if there is one.

@@ -12,6 +12,7 @@ use crate::server::ingress::observe::forwarded::ForwardedExchange;
 use crate::server::ingress::observe::record::{ExchangeRecord, Outcome, RequestSummary, loggable_host};
 use crate::server::ingress::observe::{Observer, Observers};
 use crate::server::metrics::Meter;
+use crate::values::ClientId;
 
 /// A request or raw connection that is being handled. Dropping it ends the exchange, unless it is forwarded: then it
 /// ends with its [`ForwardedExchange`].
@@ -58,6 +59,14 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Returns the client of the service, if that is known and the exchange was not forwarded.
+    pub(crate) fn client(&self) -> Option<&ClientId> {
+        match &self.stage {
+            RequestStage::Received(record) => record.service.as_ref().map(|service| service.client()),
+            RequestStage::Forwarded(_) => None,
+        }
+    }
+
     /// Moves the exchange on to forwarding. `summary` is called if the access log has not needed it yet. Returns `None` if
     /// the exchange was forwarded before.
     pub(crate) fn forward(
@@ -88,6 +97,12 @@ impl<'a> Exchange<'a> {
     pub(crate) fn failed<B>(&mut self, failure: Failure, sent: usize, request: &Request<B>) {
         let status = failure.status().as_u16();
         self.answered(Outcome::Failed(failure), status, sent);
+        self.log_host(request);
+    }
+
+    /// Records that the request failed, and that the visitor gets no answer.
+    pub(crate) fn unanswered<B>(&mut self, failure: Failure, request: &Request<B>) {
+        self.answered(Outcome::Failed(failure), 0, 0);
         self.log_host(request);
     }
 

@@ -119,6 +119,20 @@ impl ExchangeRecord {
         }
     }
 
+    /// Returns the record of a request whose head cannot be read.
+    pub(crate) fn of_unreadable(request_id: RequestId, visitor: IpAddr) -> Self {
+        Self {
+            request_id,
+            visitor,
+            started: None,
+            summary: Some(RequestSummary::Unreadable),
+            service: None,
+            host: None,
+            span: RequestSpan::none(),
+            end: ExchangeEnd::default(),
+        }
+    }
+
     /// Returns the method or the kind of connection, and the path without the query.
     pub(crate) fn method_and_path(&self) -> (&str, &str) {
         self.summary.as_ref().map_or(("", ""), RequestSummary::method_and_path)
@@ -137,6 +151,8 @@ pub(crate) enum RequestSummary {
     Request(Method, RequestPath),
     /// A raw connection.
     Connection(ServiceKind),
+    /// A request whose head cannot be read.
+    Unreadable,
 }
 
 impl RequestSummary {
@@ -150,6 +166,7 @@ impl RequestSummary {
         match self {
             Self::Request(method, path) => (method.as_str(), path.without_query()),
             Self::Connection(kind) => (kind.word(), ""),
+            Self::Unreadable => ("", ""),
         }
     }
 
@@ -157,7 +174,7 @@ impl RequestSummary {
     pub(crate) fn logged_path(&self) -> &str {
         match self {
             Self::Request(_, path) => &path.logged,
-            Self::Connection(_) => "",
+            Self::Connection(_) | Self::Unreadable => "",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::server::ingress::connection::ConnectionContext;
 use crate::server::ingress::observe::exchange::Exchange;
+use crate::server::ingress::patience::Patience;
 use crate::server::settings::Settings;
 use crate::values::RequestId;
 
@@ -17,5 +18,7 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) request_id: RequestId,
     /// The visitor's address, as trusted proxies report it.
     pub(crate) visitor: IpAddr,
+    /// How long the request waits for its application to return.
+    pub(crate) patience: Patience,
     pub(crate) exchange: Exchange<'a>,
 }

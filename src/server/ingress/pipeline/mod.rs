@@ -11,7 +11,6 @@ pub(crate) mod min_rate;
 pub(crate) mod own_pages;
 pub(crate) mod request_body;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +26,7 @@ use crate::protocol::destination::destination_of;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::directory::offered::Offered;
+use crate::server::http_connection::interim::{FinalAnswer, Interim};
 use crate::server::http_connection::request_target;
 use crate::server::ingress::connection::{ConnectionContext, is_trusted};
 use crate::server::ingress::error_page::{self, Failure, Form};
@@ -36,6 +36,7 @@ use crate::server::ingress::headers;
 use crate::server::ingress::observe::exchange::Exchange;
 use crate::server::ingress::observe::record::ExchangeRecord;
 use crate::server::ingress::observe::span;
+use crate::server::ingress::patience::{NoAnswer, Patience};
 use crate::server::ingress::pipeline::context::RequestContext;
 use crate::server::ingress::pipeline::request_body::RequestBody;
 use crate::server::ingress::upstream::lookup;
@@ -43,28 +44,28 @@ use crate::transport::delivery::Piece;
 use crate::transport::whole::WholeBody;
 use crate::values::RequestId;
 
-/// There is always a response.
-pub(crate) type Served = Result<Response<AnswerBody>, Infallible>;
+/// There is a response, unless the visitor is to reconnect.
+pub(crate) type Served = Result<Response<AnswerBody>, NoAnswer>;
 
 /// The body of a response: the server's own page, or what comes through the tunnel.
 pub(crate) type AnswerBody = Either<Full<Piece>, ForwardedBody>;
 
-/// Answers one request. `has_fragment` says that its target had a part that the HTTP library does not show. Not an
+/// Answers one request. `is_bad_target` says that it is refused for its target, which the HTTP library may not show. Not an
 /// asynchronous function: its future would hold the request several times.
 pub(crate) fn serve(
     connection: Arc<ConnectionContext>,
     request: Request<Incoming>,
-    has_fragment: bool,
+    is_bad_target: bool,
 ) -> impl Future<Output = Served> {
     let in_flight = connection.signals.in_flight.begin();
     let request_id = RequestId::next();
+    let patience = Patience::of(&request);
     let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
     let is_http2 = connection.is_http2();
     if !is_http2 {
         connection.signals.unread.begin(request_id, !request.body().is_end_stream());
     }
-    let whole = if is_http2 { WholeBody::http2 } else { WholeBody::http1 };
-    let mut request = request.map(|body| RequestBody::Coming(whole(body)));
+    let (mut request, final_answer) = with_body(request, is_http2);
     let settings = connection.ingress.settings();
     let visitor = {
         let is_trusted = |ip| is_trusted(&settings, ip);
@@ -79,10 +80,11 @@ pub(crate) fn serve(
     }
     async move {
         let _in_flight = in_flight;
+        let _final_answer = final_answer;
         let exchange = Exchange::open(&connection.ingress.observers, record);
         let mut context =
-            RequestContext { connection: &connection, settings: &settings, request_id, visitor, exchange };
-        let decided = decide(&mut context, &mut request, has_fragment, held).await;
+            RequestContext { connection: &connection, settings: &settings, request_id, visitor, patience, exchange };
+        let decided = decide(&mut context, &mut request, is_bad_target, held).await;
         // Over HTTP/1.1 the socket does this when the connection ends.
         if is_http2 && !request.body().is_end_stream() {
             connection.discard_body(request.body_mut().take());
@@ -93,13 +95,14 @@ pub(crate) fn serve(
                 context.exchange.own_page(response.status().as_u16(), sent, &request);
                 response
             }
+            Err(failure) if patience.bears(&failure) => {
+                report(&context, &failure);
+                context.exchange.unanswered(failure, &request);
+                return Err(NoAnswer);
+            }
             Err(failure) => {
-                let (peer, code) = (connection.peer, failure.code());
-                tracing::debug!(request = %request_id, visitor = %peer, code, "a request failed");
-                let mut response = failure.answer(request_id, form).map(Either::Left);
-                let sent = finish_page(&mut response, is_head);
-                context.exchange.failed(failure, sent, &request);
-                if has_fragment && !is_http2 {
+                let mut response = failure_page(&mut context, failure, form, is_head, &request);
+                if is_bad_target && !is_http2 {
                     // Later requests on this connection are not inspected.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -107,6 +110,43 @@ pub(crate) fn serve(
             }
         })
     }
+}
+
+/// Returns a request with its body as the pipeline reads it. If the visitor waits to be asked for the body over HTTP/2, also
+/// returns what is to be dropped before the final answer.
+fn with_body(request: Request<Incoming>, is_http2: bool) -> (Request<RequestBody>, Option<FinalAnswer>) {
+    let whole = if is_http2 { WholeBody::http2 } else { WholeBody::http1 };
+    let mut request = request.map(|body| RequestBody::Coming(whole(body)));
+    let interim = request.extensions_mut().remove::<Interim>();
+    if let Some(interim) = &interim {
+        request.body_mut().wait_to_be_asked(interim);
+    }
+    (request, interim.as_ref().map(Interim::until_final))
+}
+
+/// Writes to the log that a request has failed.
+fn report(context: &RequestContext<'_>, failure: &Failure) {
+    let RequestContext { connection, request_id, visitor, .. } = context;
+    let (peer, code) = (connection.peer, failure.code());
+    tracing::debug!(request = %request_id, visitor = %peer, code, "a request failed");
+    if let Some(limit) = failure.limit() {
+        connection.ingress.limits.refusals.refused(limit, *visitor, context.exchange.client());
+    }
+}
+
+/// Returns the page of a request that has failed, and records the failure.
+fn failure_page<B>(
+    context: &mut RequestContext<'_>,
+    failure: Failure,
+    form: Form,
+    is_head: bool,
+    request: &Request<B>,
+) -> Response<AnswerBody> {
+    report(context, &failure);
+    let mut response = failure.answer(context.request_id, form).map(Either::Left);
+    let sent = finish_page(&mut response, is_head);
+    context.exchange.failed(failure, sent, request);
+    response
 }
 
 /// Prepares a response and returns how many bytes of it are a page of the server's own. `HEAD` gets only the length
@@ -125,14 +165,15 @@ fn finish_page(response: &mut Response<AnswerBody>, is_head: bool) -> usize {
 async fn decide(
     context: &mut RequestContext<'_>,
     request: &mut Request<RequestBody>,
-    has_fragment: bool,
+    is_bad_target: bool,
     held: Result<Option<Box<HeldHead>>, Failure>,
 ) -> Result<Response<AnswerBody>, Failure> {
     let RequestContext { connection, request_id, visitor, .. } = *context;
     let ingress = &connection.ingress;
-    ingress.limits.requests.check(visitor).map_err(Failure::RateLimited)?;
+    let delay = ingress.limits.requests.check(visitor).map_err(Failure::RateLimited)?;
+    ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
     let mut held = held?;
-    if has_fragment || is_malformed(request) {
+    if is_bad_target || is_malformed(request) {
         return Err(Failure::BadRequest);
     }
     let authority = headers::authority_of(request).map_err(|_| Failure::BadRequest)?;
@@ -142,9 +183,19 @@ async fn decide(
     }
     match route {
         Route::Service { .. } | Route::Domain(_) => {
-            let offered = find_service(context, &route, &mut held)?;
+            let offered = match find_service(context, &route, &mut held) {
+                Err(failure) if context.patience.bears(&failure) => {
+                    Box::pin(service_again(context, &route, &mut held, failure)).await?
+                }
+                found => found?,
+            };
+            if let Some(rate) = offered.service.rate() {
+                let delay = rate.check(visitor).map_err(Failure::RateLimited)?;
+                ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
+            }
             access::check(context, &offered, request).await?;
-            offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
+            let delay = offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
+            ingress.limits.wait(delay).await.map_err(Failure::SiteRateLimited)?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
@@ -185,6 +236,24 @@ fn route(
         None => None,
     };
     Ok(context.settings.router.route(Asked { authority, path: request.uri().path(), header }))
+}
+
+/// Waits for an agent that offers the service at `route`, after `failure`.
+async fn service_again(
+    context: &mut RequestContext<'_>,
+    route: &Route,
+    held: &mut Option<Box<HeldHead>>,
+    mut failure: Failure,
+) -> Result<Arc<Offered>, Failure> {
+    let _of_address = context.connection.stream_permit(context.settings)?;
+    let Some(_waiting) = context.connection.ingress.limits.waiting.try_acquire() else { return Err(failure) };
+    while context.patience.pause(&failure).await {
+        match find_service(context, route, held) {
+            Err(again) => failure = again,
+            found => return found,
+        }
+    }
+    Err(failure)
 }
 
 /// Returns the service at `route`, and charges its client for a large head.

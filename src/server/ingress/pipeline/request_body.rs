@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::Portion;
 use crate::protocol::fields::{clean_request_trailers, with_clean_trailers};
+use crate::server::http_connection::interim::Interim;
 use crate::server::ingress::pipeline::min_rate::MinRate;
 use crate::transport::whole::{IncompleteError, WholeBody};
 
@@ -23,10 +24,19 @@ const PIECES: (usize, usize) = (4 * 1024, 64 * 1024);
 pub(crate) enum RequestBody {
     /// Passed on as it comes.
     Coming(WholeBody),
+    /// Over HTTP/2: passed on as it comes. The visitor waits to be asked for it (`Expect: 100-continue`).
+    Unasked(Box<Unasked>),
     /// Here in full.
     Held(Box<HeldBody>),
     /// Somebody else has it.
     Taken,
+}
+
+/// A body that the visitor does not send before it is asked for it.
+#[derive(Debug)]
+pub(crate) struct Unasked {
+    interim: Interim,
+    body: WholeBody,
 }
 
 /// A body in memory, in pieces that were counted before they were made. What a visitor sends in crumbs is put together,
@@ -104,7 +114,28 @@ impl RequestBody {
     pub(crate) fn evicted(&self) -> Option<CancellationToken> {
         match self {
             Self::Held(body) => Some(body.portion.evicted().clone()),
-            Self::Coming(_) | Self::Taken => None,
+            Self::Coming(_) | Self::Unasked(_) | Self::Taken => None,
+        }
+    }
+
+    /// Says that the visitor waits to be asked for the body. Reading it is what asks.
+    pub(crate) fn wait_to_be_asked(&mut self, interim: &Interim) {
+        *self = match self.take() {
+            Self::Coming(body) => Self::Unasked(Box::new(Unasked { interim: interim.clone(), body })),
+            other => other,
+        };
+    }
+
+    /// Returns whether the visitor waits to be asked for the body, over HTTP/2.
+    pub(crate) fn is_unasked(&self) -> bool {
+        matches!(self, Self::Unasked(_))
+    }
+
+    /// Returns the body as one that is read without asking for it.
+    pub(crate) fn without_asking(self) -> Self {
+        match self {
+            Self::Unasked(unasked) => Self::Coming(unasked.body),
+            other => other,
         }
     }
 
@@ -151,19 +182,24 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, IncompleteError>>> {
+        if let Self::Unasked(unasked) = &*self {
+            unasked.interim.ask();
+            *self = self.take().without_asking();
+        }
         match &mut *self {
             Self::Coming(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| Ok(with_clean_trailers(frame?, clean_request_trailers))))
             }
             Self::Held(body) => Poll::Ready(body.next().map(Ok)),
-            Self::Taken => Poll::Ready(None),
+            Self::Unasked(_) | Self::Taken => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Coming(body) => body.is_end_stream(),
+            Self::Unasked(unasked) => unasked.body.is_end_stream(),
             Self::Held(body) => body.begun && body.pieces.is_empty() && body.trailers.is_none(),
             Self::Taken => true,
         }
@@ -172,6 +208,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Coming(body) => body.size_hint(),
+            Self::Unasked(unasked) => unasked.body.size_hint(),
             Self::Held(body) => SizeHint::with_exact(body.pieces.iter().map(|piece| piece.len() as u64).sum()),
             Self::Taken => SizeHint::with_exact(0),
         }
