@@ -1,6 +1,7 @@
 //! `[[services]]` of `agent.toml`: what is offered, and how its local application is spoken to.
 
 mod access;
+mod connection;
 mod header_rules;
 mod limits;
 mod quiet;
@@ -16,7 +17,7 @@ use crate::protocol::json;
 use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceLimits, ServiceOffer};
 use crate::schema::{Entry, Origin, Table, key};
 use crate::transport::tls::LocalTrust;
-use crate::values::{ClientId, Domain, Name, dns_name, split_host_port};
+use crate::values::{ClientId, Domain, Name, split_host_port};
 pub use header_rules::HeaderRules;
 pub use rules::{HeaderCondition, Rule};
 
@@ -212,10 +213,12 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         .doc("The `Host` that the application sees: what the visitor asked for, the local address, or this one.");
     let host_header = table.get("host_header", host);
     only_for(&table, "host_header", host_header.is_some(), is_http, HTTP);
-    let trust = trust(&mut table, |table, key| only_for(table, key, true, is_https, "a local https:// application"));
-    let server_name = server_name(&mut table, is_https);
-    let proxy_protocol = proxy_protocol(&mut table);
-    let keep_alive = keep_alive(&mut table, is_http);
+    let trust = connection::trust(&mut table, |table, key| {
+        only_for(table, key, true, is_https, "a local https:// application")
+    });
+    let server_name = connection::server_name(&mut table, is_https);
+    let proxy_protocol = connection::proxy_protocol(&mut table);
+    let keep_alive = connection::keep_alive(&mut table, is_http);
     let remove = key::boolean(false).doc(
         "`http` only: removes fields that tell an application who the user is, like `Remote-User` and `X-Auth-Request-*`. \
          [When to use it](security.md#fields-that-only-a-proxy-may-send)",
@@ -260,45 +263,12 @@ fn remote_port(table: &mut Table<'_>, kind: ServiceKind) -> Option<u16> {
     remote_port.and_then(|port| u16::try_from(port).ok())
 }
 
-fn proxy_protocol(table: &mut Table<'_>) -> Option<ProxyProtocol> {
-    let versions = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
-    let version = key::choice("a version of the PROXY protocol", &versions).doc(
-        "Sends the visitor's address to the application at the start of each connection. Each request to an `http` service \
-         then has a connection of its own.",
-    );
-    table.get("proxy_protocol", version)
-}
-
-fn server_name(table: &mut Table<'_>, is_https: bool) -> Option<ServerName<'static>> {
-    let read = |text: &str| {
-        let name = dns_name(text)?;
-        ServerName::try_from(name).map_err(|_| format!("`{text}` is not a host name like home.example.com"))
-    };
-    let name = key::text("a host name", read).without("the name in `host_header`, otherwise the host in `local`").doc(
-        "`https://` only: the name that the application is asked for in the TLS handshake (SNI), and for which its \
-         certificate is checked. For a proxy at home that serves several names.",
-    );
-    let server_name = table.get("server_name", name);
-    only_for(table, "server_name", server_name.is_some(), is_https, "a local https:// application");
-    server_name
-}
-
 fn group(table: &mut Table<'_>) -> Option<Name> {
     let group = key::text("a name", Name::new).doc(
         "Agents of one client that offer the name in the same group share its visitors. Without a group, the agent that \
          was started last serves them all and the others stand by.",
     );
     table.get("group", group)
-}
-
-fn keep_alive(table: &mut Table<'_>, is_http: bool) -> bool {
-    let keep = key::boolean(true).doc(
-        "`http` only: uses a connection to the application for several requests. `false` opens one for each request and asks \
-         the application to close it. HTTP/2 always shares its connections.",
-    );
-    let keep_alive = table.get("keep_alive", keep);
-    only_for(table, "keep_alive", !keep_alive, is_http, HTTP);
-    keep_alive
 }
 
 const HTTP: &str = "services of the kind http";
@@ -370,32 +340,6 @@ fn host_header(text: &str) -> Result<HostHeader, String> {
         _ => split_host_port(text)
             .map(|_| HostHeader::Value(text.to_owned()))
             .map_err(|_| format!("`{text}` is no host; use \"preserve\", \"local\" or a host like app.internal")),
-    }
-}
-
-fn trust(table: &mut Table<'_>, given: impl Fn(&Table<'_>, &str)) -> LocalTrust {
-    let ca = key::path()
-        .within("a PEM file")
-        .without("the system's authorities")
-        .doc("`https://` only: the authorities that vouch for the application, or its own certificate.");
-    let ca = table.get("ca", ca);
-    let skip = key::boolean(false).doc("`https://` only: accept any certificate. The agent warns at its start.");
-    let skip = table.get("insecure_skip_verify", skip);
-    if ca.is_some() {
-        given(table, "ca");
-    }
-    if skip {
-        given(table, "insecure_skip_verify");
-    }
-    match (ca, skip) {
-        (None, false) => LocalTrust::System,
-        (Some(ca), false) => LocalTrust::CaFile(ca),
-        (None, true) => LocalTrust::Anybody,
-        (Some(ca), true) => {
-            let message = "is given together with ca; keep one of the two, ca if you can";
-            table.report().problem(table.key("insecure_skip_verify"), message);
-            LocalTrust::CaFile(ca)
-        }
     }
 }
 
