@@ -20,6 +20,7 @@ pub mod json;
 pub mod later;
 pub mod login;
 pub mod preface;
+pub mod references;
 pub mod requirements;
 pub mod standby;
 #[cfg(test)]

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::request_log::RequestLog;
 use super::visitor::Visitor;
 use super::{HEAD_DEADLINE, LAST_BYTES, StreamFailure, UPGRADED_IDLE, accept, failed};
+use crate::agent::backend::address_map::PublicOrigin;
 use crate::agent::backend::body::{RequestBody, ResponseBody};
 use crate::agent::backend::error::BackendError;
-use crate::agent::backend::head_rewriter::UpgradeMode;
+use crate::agent::backend::head_rewriter::{self, UpgradeMode};
 use crate::agent::backend::local::http1::Sending;
 use crate::agent::backend::local::http2::StreamSlot;
 use crate::agent::backend::upgrade::PendingUpgrade;
@@ -101,6 +102,8 @@ struct BackendRequest<'a> {
     began: Instant,
     request: Request<RequestBody>,
     upgrade: UpgradeMode,
+    /// What the visitor asked; `None` once there is a response.
+    origin: Option<PublicOrigin>,
     /// Releases the body, if the visitor waits to be asked for it.
     release_body: Option<oneshot::Sender<()>>,
 }
@@ -140,8 +143,9 @@ impl<'a> PendingRequest<'a> {
             RequestBody::Empty
         };
         let backend = route.choose(&mut head);
-        let (request, upgrade) = backend.request(head, body).map_err(StreamFailure::Reset)?;
-        Ok(Self { sending: BackendRequest { backend, began, request, upgrade, release_body }, visitor })
+        let head_rewriter::BackendRequest { request, upgrade, origin } =
+            backend.request(head, body).map_err(StreamFailure::Reset)?;
+        Ok(Self { sending: BackendRequest { backend, began, request, upgrade, origin, release_body }, visitor })
     }
 }
 
@@ -176,14 +180,15 @@ impl BackendRequest<'_> {
 
     /// Puts the head of the response into the writer. It leaves with the first bytes of the body.
     fn on_response(
-        &self,
+        &mut self,
         response: BackendResponse,
         preface: &Preface,
         writer: &mut FrameWriter,
         log: &RequestLog,
     ) -> Result<Outcome, StreamFailure> {
         let BackendResponse { mut response, unsent, slot } = response;
-        let upgraded = self.backend.rewrite_response(&mut response, &self.upgrade);
+        let origin = self.origin.take();
+        let upgraded = self.backend.rewrite_response(&mut response, &self.upgrade, origin.as_ref());
         let upgraded = upgraded.map_err(|error| failed(self.backend, preface, &error))?;
         log.set_status(response.status());
         if upgraded {
