@@ -26,6 +26,7 @@ use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::ResponseHead;
 use crate::protocol::frame::Status;
+use crate::protocol::login::PathPrefix;
 use crate::routing::RoutingMode;
 use crate::server::directory::offered::Offered;
 use crate::server::directory::registry::Registry;
@@ -52,12 +53,15 @@ pub(crate) struct Target {
     pub(crate) offered: Arc<Offered>,
     pub(crate) mode: RoutingMode,
     pub(crate) authority: Option<Bytes>,
+    /// The host that a proxy in front was asked for, on path routes.
+    pub(crate) forwarded_host: Option<Bytes>,
 }
 
 impl Target {
     /// Returns the name that is removed from the path, if the route has one.
     fn prefix(&self) -> Option<&Name> {
-        (self.mode == RoutingMode::Path).then_some(self.name())
+        let is_stripped = self.mode == RoutingMode::Path && self.offered.service.path_prefix() != PathPrefix::Keep;
+        is_stripped.then_some(self.name())
     }
 
     /// Returns the name of the service.
@@ -308,8 +312,8 @@ fn wants_body(status: StatusCode) -> bool {
 fn strip(target: &Target, mut head: ResponseHead) -> (ResponseHead, Option<HeaderValue>) {
     let agreed = head.headers.get(UPGRADE).cloned();
     headers::strip_hop_by_hop(&mut head.headers);
-    if let Some(name) = target.prefix() {
-        headers::add_prefix(&mut head.headers, name, target.authority.as_deref());
+    if let Some(name) = target.prefix().filter(|_| target.offered.service.path_prefix() == PathPrefix::Strip) {
+        headers::add_prefix(&mut head.headers, name, [&target.authority, &target.forwarded_host]);
     }
     (head, agreed)
 }

@@ -143,16 +143,20 @@ async fn decide(
     match route {
         Route::Service { .. } | Route::Domain(_) => {
             let offered = find_service(context, &route, &mut held)?;
+            if own_pages::needs_slash(&route, &offered, request) {
+                return own_pages::add_slash(request, request_id).map(|response| response.map(Either::Left));
+            }
             access::check(context, &offered, request).await?;
             offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
-            let target = Target { offered, mode, authority };
+            let is_proxied = mode == RoutingMode::Path && connection.peer_is_trusted(context.settings);
+            let forwarded_host = is_proxied.then(|| headers::forwarded_host(request.headers())).flatten();
+            let target = Target { offered, mode, authority, forwarded_host };
             forward::forward(context, target, request).await.map(|response| response.map(Either::Right))
         }
-        Route::AddSlash => own_pages::add_slash(request, request_id).map(|response| response.map(Either::Left)),
         Route::Own => {
             own_pages::own_page(&ingress.directory, request, request_id).map(|response| response.map(Either::Left))
         }
