@@ -24,7 +24,7 @@ pub(crate) fn needs_slash(route: &Route, offered: &Offered, request: &Request<Re
         && !request.uri().path().trim_start_matches('/').contains('/')
         && offered.service.path_prefix() != PathPrefix::Keep
         && matches!(*request.method(), Method::GET | Method::HEAD)
-        && !request.headers().get(UPGRADE).is_some_and(|protocol| !headers::carries_requests(protocol))
+        && request.headers().get(UPGRADE).is_none_or(headers::carries_requests)
 }
 
 /// Redirects to the same path with a slash at its end.
