@@ -121,6 +121,8 @@ def as_markdown(outcomes, measured):
         "- Fields that belong to one connection (`Connection`, `Keep-Alive`, `Transfer-Encoding`, `Upgrade`, …) are each side's own;",
         "  how a body is delimited (by its length or in chunks) is compared.",
         "- The application gets `X-Forwarded-For`, `-Host` and `-Proto`, `X-Real-IP` and `X-Request-ID` in addition.",
+        "- URIs in `Location`, `Content-Location`, `Refresh` and `Link` that name the application's own address, port or scheme name the",
+        "  public origin instead, as nginx's `proxy_redirect default` does it; so does `Destination` the other way round.",
         "",
         "What the HTTP libraries (hyper, h2) cannot carry, with the rows that show it:",
         "",
