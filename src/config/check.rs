@@ -8,7 +8,7 @@ use toml_edit::Item;
 use super::reference::every_key;
 use crate::agent::options::{AgentOptions, SavedLogin};
 use crate::schema::{ConfigErrors, Environment, FileText, Flags, Problem, check_syntax};
-use crate::server::options::{ServerOptions, open_admin_warning, shared_origin_warning};
+use crate::server::options::{ServerOptions, no_subdomain_note, open_admin_warning, shared_origin_warning};
 use crate::tenants::entry::ClientsFile;
 use crate::tenants::file_store::edit_file::dry_run_create;
 use crate::tenants::file_store::load_clients;
@@ -129,7 +129,7 @@ fn check_server(file: &FileText, environment: &Environment, scope: Scope) -> Res
     });
     none(file, problems)?;
     let shared_origin = clients.ok().and_then(|clients| shared_origin_warning(&options, &clients));
-    Ok(shared_origin.into_iter().chain(open_admin_warning(&options)).collect())
+    Ok(shared_origin.into_iter().chain(no_subdomain_note(&options)).chain(open_admin_warning(&options)).collect())
 }
 
 /// Returns the kind whose keys the file has most of; on a tie, the kind that its name says.
@@ -232,7 +232,8 @@ mod tests {
             check_files(&[("a.toml", &server), ("clients.toml", clients)]).unwrap().warnings
         };
         assert!(warnings("'path'", &two)[0].contains("share one browser origin"));
-        assert!(warnings("'path'", &one).is_empty());
+        assert!(warnings("'subdomain', 'path'", &one).is_empty());
+        assert!(matches!(&warnings("'path', 'header'", &one)[..], [note] if note.contains("WebDAV")));
         assert!(warnings("'subdomain', 'header'", &two).is_empty());
     }
 }

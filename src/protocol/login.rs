@@ -49,6 +49,26 @@ impl ServiceKind {
     }
 }
 
+/// What happens on path routes to the name before the paths of a service, `/alice`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathPrefix {
+    /// The server removes it from requests and adds it to responses.
+    #[default]
+    Strip,
+    /// The server removes it from requests. The application adds it to responses: it reads `X-Forwarded-Prefix`.
+    Known,
+    /// It stays: the application serves its paths below it.
+    Keep,
+}
+
+impl PathPrefix {
+    /// Whether it is the default.
+    pub fn is_strip(&self) -> bool {
+        *self == Self::Strip
+    }
+}
+
 /// One service as the agent offers it. Where it leads is the agent's own business.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceOffer {
@@ -75,6 +95,9 @@ pub struct ServiceOffer {
     /// Lower limits for its visitors than the server's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ServiceLimits>,
+    /// What happens to its name on path routes.
+    #[serde(default, skip_serializing_if = "PathPrefix::is_strip")]
+    pub path_prefix: PathPrefix,
 }
 
 /// Limits for each visitor's address at one service, beside those of the server. As in [`AccessPolicy`], an unknown limit
@@ -93,7 +116,8 @@ impl ServiceOffer {
     /// A plain offer of `name`: no port of its own, no domains, no group, open to everybody.
     pub fn new(name: Name, kind: ServiceKind) -> Self {
         let (domains, access) = (Vec::new(), AccessPolicy::default());
-        Self { name, kind, remote_port: None, wildcard: false, domains, group: None, access, limits: None }
+        let (limits, path_prefix) = (None, PathPrefix::Strip);
+        Self { name, kind, remote_port: None, wildcard: false, domains, group: None, access, limits, path_prefix }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod later;
 pub mod login;
 pub mod media_type;
 pub mod preface;
+pub mod references;
 pub mod requirements;
 pub mod standby;
 #[cfg(test)]

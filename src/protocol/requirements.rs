@@ -21,6 +21,9 @@ pub const ACCESS_WEBHOOK_GITHUB: &str = "access.webhook.github";
 /// Bodies signed as Stripe signs them.
 pub const ACCESS_WEBHOOK_STRIPE: &str = "access.webhook.stripe";
 
+/// Names that stay in paths, or that the application adds to responses.
+pub const PATH_PREFIX: &str = "path_prefix";
+
 /// All access conditions: this version enforces each of them.
 pub const ENFORCED: [&str; 6] =
     [ACCESS_ALLOW, ACCESS_DENY, ACCESS_BASIC_AUTH, ACCESS_HEADER, ACCESS_WEBHOOK_GITHUB, ACCESS_WEBHOOK_STRIPE];
@@ -33,10 +36,11 @@ pub const SERVICES: &str = "services";
 
 /// All capabilities of a server of this version: it lists them in its [`super::login::Welcome`], and an agent may require
 /// them.
-pub const CAPABILITIES: [&str; 9] = [
+pub const CAPABILITIES: [&str; 10] = [
     SERVICES,
     STANDBY,
     LIMITS,
+    PATH_PREFIX,
     ACCESS_ALLOW,
     ACCESS_DENY,
     ACCESS_BASIC_AUTH,
@@ -57,10 +61,20 @@ pub fn required_by(services: &[ServiceOffer]) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// Returns the conditions of one service. The pattern names every field, so that adding a field forces a decision: could a
-/// server that ignores it admit an unwanted visitor?
+/// Returns the words for one service. The pattern names every field, so that adding a field forces a decision: could a
+/// server that ignores it admit an unwanted visitor, or make the service useless?
 fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
-    let ServiceOffer { access, limits, name: _, kind: _, remote_port: _, wildcard: _, domains: _, group: _ } = service;
+    let ServiceOffer {
+        access,
+        limits,
+        path_prefix,
+        name: _,
+        kind: _,
+        remote_port: _,
+        wildcard: _,
+        domains: _,
+        group: _,
+    } = service;
     let AccessPolicy { allow, deny, basic_auth, header, webhook } = access;
     [
         (!allow.is_empty()).then_some(ACCESS_ALLOW),
@@ -69,6 +83,7 @@ fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
         header.is_some().then_some(ACCESS_HEADER),
         webhook.as_ref().map(word_of_webhook),
         limits.is_some().then_some(LIMITS),
+        (!path_prefix.is_strip()).then_some(PATH_PREFIX),
     ]
     .into_iter()
     .flatten()

@@ -51,8 +51,6 @@ pub enum Route {
     },
     /// To the service that has this host as a domain of its own, if there is one: in lower case, without a final dot.
     Domain(String),
-    /// The visitor asked for `/alice`: only `/alice/` makes relative links in the answer work.
-    AddSlash,
     /// To the server itself: the bare domain or a bare address, with no name in it. The path is one of the server's
     /// own, or unknown.
     Own,
@@ -210,23 +208,18 @@ fn named(text: &str, mode: RoutingMode) -> Route {
 
 fn by_path(path: &str) -> Option<Route> {
     let path = path.strip_prefix('/')?;
-    let (label, rest) = path.split_once('/').map_or((path, None), |(label, rest)| (label, Some(rest)));
+    let label = path.split_once('/').map_or(path, |(label, _)| label);
     if label.is_empty() || RESERVED_NAMES.contains(&label) {
         return None;
     }
-    Some(match (named(label, RoutingMode::Path), rest) {
-        (Route::Service { .. }, None) => Route::AddSlash,
-        (route, _) => route,
-    })
+    Some(named(label, RoutingMode::Path))
 }
 
-/// The target behind the name of a path route: `/alice/x?y` is `/x?y` to the application. Nothing else is touched.
+/// The target behind the name of a path route: `/alice/x?y` is `/x?y` to the application. Behind `/alice` it is empty or a
+/// query alone.
 pub fn strip_name(target: &str) -> &str {
     let after = target.strip_prefix('/').unwrap_or(target);
-    match after.find(['/', '?']) {
-        Some(at) if after[at..].starts_with('/') => &after[at..],
-        _ => "/",
-    }
+    after.find(['/', '?']).map_or("", |at| &after[at..])
 }
 
 #[cfg(test)]
@@ -256,7 +249,7 @@ mod tests {
         assert_eq!(route("203.0.113.1:9090", "/x", Some(" Alice ")), to("alice", Header));
         assert_eq!(route("[2001:db8::1]:9090", "/alice/x", None), to("alice", Path));
         assert_eq!(route("tunnel.example.com", "/alice/", None), to("alice", Path));
-        assert_eq!(route("tunnel.example.com", "/alice", None), Route::AddSlash);
+        assert_eq!(route("tunnel.example.com", "/alice", None), to("alice", Path));
         let nameless = Asked { authority: None, path: "/alice/x", header: None };
         assert_eq!(router().route(nameless), to("alice", Path));
     }
@@ -359,6 +352,8 @@ mod tests {
         assert_eq!(strip_name("/alice/x//y%2F?q=/a"), "/x//y%2F?q=/a");
         assert_eq!(strip_name("/alice/"), "/");
         assert_eq!(strip_name("/alice//x"), "//x");
+        assert_eq!(strip_name("/alice"), "");
+        assert_eq!(strip_name("/alice?q=/a"), "?q=/a");
     }
 
     proptest! {

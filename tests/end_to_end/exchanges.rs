@@ -260,6 +260,8 @@ async fn the_servers_own_pages() {
     assert_eq!(fetch(server.public, "alice", "/health").await.text(), "application", "there it is the application's");
     let redirect = health("/alice?x=1").await;
     assert_eq!((redirect.status, redirect.header("location")), (StatusCode::PERMANENT_REDIRECT, "/alice/?x=1"));
+    let nobody = health("/nosuch").await;
+    assert_eq!((nobody.status, nobody.header("x-adit-error")), (StatusCode::NOT_FOUND, "unknown_name"));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::task::JoinHandle;
 
-use crate::harness::visitor::{Http2Visitor, StreamBody, fetch, http2_request};
+use crate::harness::visitor::{self, Http2Visitor, StreamBody, fetch, http2_request};
 use crate::harness::{TestAgent, TestServer, apps, soon, spawn};
 
 /// An application that never answers below `/wait`.
@@ -120,4 +120,19 @@ async fn an_agent_refuses_what_it_has_no_room_for() {
     let (answer, _) = visitor.ask(large("blog", "/", 200_000, "192.0.2.1")).await;
     assert_eq!(answer.text(), "ok");
     assert_eq!(fetch(server.public, "alice", "/").await.text(), "ok");
+}
+
+/// What a head takes is counted in bytes; the number of its fields matters only far above what anybody sends.
+#[tokio::test]
+async fn many_small_fields_are_no_large_head() {
+    let server = TestServer::start(&[]);
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", apps::echo().await)]).await;
+    for (count, status) in [(99, "200"), (150, "200"), (480, "200"), (600, "431")] {
+        let fields: String = (0..count).map(|at| format!("X-{at}: {at}\r\n")).collect();
+        let head = format!("GET / HTTP/1.1\r\nHost: alice.localhost\r\nConnection: close\r\n{fields}\r\n");
+        let mut visitor = visitor::raw(server.public, &head).await;
+        let answer = String::from_utf8(visitor::read_to_end(&mut visitor).await.unwrap()).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{count}: {answer}");
+        assert!(status != "200" || answer.contains(&format!("x-{}: {}\n", count - 1, count - 1)), "{count}: {answer}");
+    }
 }

@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod addresses;
 mod admin;
 mod changes;
 mod cut;

@@ -5,10 +5,11 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
 
+use crate::agent::backend::address_map::{AddressMap, PublicOrigin};
 use crate::agent::backend::body::RequestBody;
 use crate::agent::backend::error::BackendError;
 use crate::agent::backend::websocket::{self, Handshake};
-use crate::agent::options::{HeaderRules, HostHeader, Service};
+use crate::agent::options::{HeaderRules, HostHeader, LocalUrl, Service};
 use crate::protocol::exchange::RequestHead;
 use crate::protocol::fields::remove_identity;
 use crate::protocol::frame::Reset;
@@ -30,12 +31,21 @@ pub(in crate::agent) enum UpgradeMode {
 
 const MALFORMED: Reset = Reset::Protocol;
 
+/// A request as the backend receives it.
+pub(in crate::agent) struct BackendRequest {
+    pub(in crate::agent) request: Request<RequestBody>,
+    pub(in crate::agent) upgrade: UpgradeMode,
+    /// What the visitor asked, if it named a host.
+    pub(in crate::agent) origin: Option<PublicOrigin>,
+}
+
 /// Rewrites the heads of one backend's requests and responses, as its service says.
 #[derive(Debug)]
 pub(in crate::agent) struct HeadRewriter {
     /// The backend's own `Host`.
     authority: HeaderValue,
     host_header: HostHeader,
+    addresses: AddressMap,
     removes_identity: bool,
     /// Whether the backend is asked to close each HTTP/1.1 connection after the response.
     closes: bool,
@@ -44,12 +54,14 @@ pub(in crate::agent) struct HeadRewriter {
 }
 
 impl HeadRewriter {
-    /// Creates the rewriter of a backend at `authority`. Returns `None` if no request can name that.
-    pub(in crate::agent) fn new(service: &Service, authority: &str) -> Option<Self> {
-        Authority::try_from(authority).ok()?;
+    /// Creates the rewriter of a backend at `url`. Returns `None` if no request can name that.
+    pub(in crate::agent) fn new(service: &Service, url: &LocalUrl) -> Option<Self> {
+        let authority = url.authority();
+        Authority::try_from(authority.as_str()).ok()?;
         Some(Self {
             authority: HeaderValue::try_from(authority).ok()?,
             host_header: service.host_header.clone(),
+            addresses: AddressMap::new(service, url),
             removes_identity: service.remove_identity_headers,
             closes: !service.keep_alive,
             request_headers: service.request_headers.clone(),
@@ -57,16 +69,17 @@ impl HeadRewriter {
         })
     }
 
-    /// Turns a visitor's request into the one that the backend receives. Returns how that may upgrade the connection.
+    /// Turns a visitor's request into the one that the backend receives.
     pub(in crate::agent) fn request(
         &self,
         mut head: Box<RequestHead>,
         body: RequestBody,
         over_http2: bool,
-    ) -> Result<(Request<RequestBody>, UpgradeMode), Reset> {
+    ) -> Result<BackendRequest, Reset> {
         if self.removes_identity {
             remove_identity(&mut head.headers);
         }
+        let origin = self.addresses.request(&mut head);
         self.request_headers.apply(&mut head.headers);
         let host = self.host(&head)?;
         let RequestHead { mut method, target, protocol, mut headers, .. } = *head;
@@ -114,7 +127,7 @@ impl HeadRewriter {
         if let Some(protocol) = extended {
             request.extensions_mut().insert(protocol);
         }
-        Ok((request, upgrade))
+        Ok(BackendRequest { request, upgrade, origin })
     }
 
     fn host(&self, head: &RequestHead) -> Result<HeaderValue, Reset> {
@@ -127,13 +140,18 @@ impl HeadRewriter {
         }
     }
 
-    /// Turns the backend's response into the visitor's. Returns whether the connection is upgraded.
+    /// Turns the backend's response to a request for `origin` into the visitor's. Returns whether the connection is
+    /// upgraded.
     pub(in crate::agent) fn response<B>(
         &self,
         response: &mut Response<B>,
         upgrade: &UpgradeMode,
+        origin: Option<&PublicOrigin>,
     ) -> Result<bool, BackendError> {
         let (status, headers) = (response.status(), response.headers_mut());
+        if let Some(origin) = origin {
+            self.addresses.response(headers, origin);
+        }
         self.response_headers.apply(headers);
         let switches = match upgrade {
             UpgradeMode::No if status == StatusCode::SWITCHING_PROTOCOLS => {

@@ -34,6 +34,7 @@ use crate::agent::backend::error::BackendError;
 use crate::agent::backend::head_rewriter::HeadRewriter;
 use crate::agent::backend::local::upstream_health::UpstreamHealth;
 use crate::agent::options::Service;
+use crate::protocol::exchange::MAX_FIELDS;
 use crate::telemetry::LOCAL_LOG;
 use crate::transport::whole::WholeBody;
 use crate::values::Name;
@@ -159,7 +160,7 @@ impl InProcessBackend {
     pub(in crate::agent) fn new(service: &Service, context: &BackendContext) -> Option<Self> {
         Some(Self {
             service: context.in_process.get(&service.name)?.clone(),
-            rewriter: HeadRewriter::new(service, &service.local.authority())?,
+            rewriter: HeadRewriter::new(service, &service.local)?,
             tasks: context.tasks.clone(),
             health: UpstreamHealth::default(),
         })
@@ -187,7 +188,8 @@ impl InProcessBackend {
         let call = service_fn(move |request: Request<Incoming>| {
             service.clone().call(request.map(|body| Body(Source::Upgrade(WholeBody::http1(body)))))
         });
-        let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), call);
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        let serving = builder.max_headers(MAX_FIELDS + 1).serve_connection(TokioIo::new(server), call);
         self.tasks.spawn(async move {
             if let Err(error) = serving.with_upgrades().await {
                 tracing::debug!(%error, "a connection to a service in this process ended");

@@ -3,6 +3,7 @@
 //! [`Backend`] chooses between the two without dynamic dispatch: the path to a local application pays for one comparison.
 //! [`head_rewriter`] is common to both: it turns a visitor's request into the backend's, and the response back.
 
+pub(in crate::agent) mod address_map;
 pub(in crate::agent) mod body;
 pub(in crate::agent) mod error;
 pub(in crate::agent) mod head_rewriter;
@@ -25,9 +26,10 @@ use crate::protocol::exchange::RequestHead;
 use crate::protocol::frame::Reset;
 use crate::protocol::preface::Preface;
 use crate::values::Name;
+use address_map::PublicOrigin;
 use body::{RequestBody, ResponseBody, take_request};
 use error::BackendError;
-use head_rewriter::UpgradeMode;
+use head_rewriter::{BackendRequest, UpgradeMode};
 use in_process::{InProcessBackend, InProcessServices};
 use local::http1::Sending;
 use local::http2::StreamSlot;
@@ -85,12 +87,8 @@ impl Backend {
         }
     }
 
-    /// Returns the request that the backend receives, and how it may upgrade the connection.
-    pub(in crate::agent) fn request(
-        &self,
-        head: Box<RequestHead>,
-        body: RequestBody,
-    ) -> Result<(Request<RequestBody>, UpgradeMode), Reset> {
+    /// Returns the request that the backend receives.
+    pub(in crate::agent) fn request(&self, head: Box<RequestHead>, body: RequestBody) -> Result<BackendRequest, Reset> {
         match self {
             Self::Local(local) => {
                 let over_http2 = local.takes_http2(&head);
@@ -119,15 +117,17 @@ impl Backend {
         }
     }
 
-    /// Turns the backend's response into the visitor's. Returns whether the connection is upgraded.
+    /// Turns the backend's response to a request for `origin` into the visitor's. Returns whether the connection is
+    /// upgraded.
     pub(in crate::agent) fn rewrite_response(
         &self,
         response: &mut Response<ResponseBody>,
         upgrade: &UpgradeMode,
+        origin: Option<&PublicOrigin>,
     ) -> Result<bool, BackendError> {
         match self {
-            Self::Local(local) => local.rewriter.response(response, upgrade),
-            Self::InProcess(backend) => backend.rewriter.response(response, upgrade),
+            Self::Local(local) => local.rewriter.response(response, upgrade, origin),
+            Self::InProcess(backend) => backend.rewriter.response(response, upgrade, origin),
         }
     }
 

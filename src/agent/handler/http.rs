@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::request_log::RequestLog;
 use super::visitor::Visitor;
 use super::{HEAD_DEADLINE, LAST_BYTES, StreamFailure, UPGRADED_IDLE, accept, failed};
+use crate::agent::backend::address_map::PublicOrigin;
 use crate::agent::backend::body::{RequestBody, ResponseBody};
 use crate::agent::backend::error::BackendError;
-use crate::agent::backend::head_rewriter::UpgradeMode;
+use crate::agent::backend::head_rewriter::{self, UpgradeMode};
 use crate::agent::backend::local::http1::Sending;
 use crate::agent::backend::local::http2::StreamSlot;
 use crate::agent::backend::upgrade::PendingUpgrade;
@@ -105,6 +106,8 @@ struct BackendRequest<'a> {
     upgrade: UpgradeMode,
     /// How long a stream may be silent.
     quiet: Option<Duration>,
+    /// What the visitor asked; `None` once there is a response.
+    origin: Option<PublicOrigin>,
     /// Releases the body, if the visitor waits to be asked for it.
     release_body: Option<oneshot::Sender<()>>,
 }
@@ -147,9 +150,11 @@ impl<'a> PendingRequest<'a> {
             RequestBody::Empty
         };
         let backend = route.choose(&mut head);
-        let (request, upgrade) = backend.request(head, body).map_err(StreamFailure::Reset)?;
         let quiet = route.quiet_timeout();
-        Ok(Self { sending: BackendRequest { backend, began, request, upgrade, quiet, release_body }, visitor })
+        let head_rewriter::BackendRequest { request, upgrade, origin } =
+            backend.request(head, body).map_err(StreamFailure::Reset)?;
+        let sending = BackendRequest { backend, began, request, upgrade, quiet, origin, release_body };
+        Ok(Self { sending, visitor })
     }
 }
 
@@ -184,14 +189,15 @@ impl<'a> BackendRequest<'a> {
 
     /// Puts the head of the response into the writer. It leaves with the first bytes of the body.
     fn on_response(
-        &self,
+        &mut self,
         response: BackendResponse,
         preface: &Preface,
         writer: &mut FrameWriter,
         log: &RequestLog,
     ) -> Result<Outcome<'a>, StreamFailure> {
         let BackendResponse { mut response, unsent, slot } = response;
-        let upgraded = self.backend.rewrite_response(&mut response, &self.upgrade);
+        let origin = self.origin.take();
+        let upgraded = self.backend.rewrite_response(&mut response, &self.upgrade, origin.as_ref());
         let upgraded = upgraded.map_err(|error| failed(self.backend, preface, &error))?;
         log.set_status(response.status());
         if upgraded {

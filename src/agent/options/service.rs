@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use super::local_url::{LocalScheme, LocalUrl};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::json;
-use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, ServiceKind, ServiceLimits, ServiceOffer};
+use crate::protocol::login::{MAX_DOMAINS, MAX_SERVICES, PathPrefix, ServiceKind, ServiceLimits, ServiceOffer};
 use crate::schema::{Entry, Origin, Table, key};
 use crate::transport::tls::LocalTrust;
 use crate::values::{ClientId, Domain, Name, split_host_port};
@@ -49,6 +49,8 @@ pub struct Service {
     pub limits: Option<ServiceLimits>,
     /// The `Host` it is told.
     pub host_header: HostHeader,
+    /// What happens to its name on path routes.
+    pub path_prefix: PathPrefix,
     /// How an `https` application shows who it is.
     pub trust: LocalTrust,
     /// The name that an `https` application is asked for in the handshake. Default: the name in `host_header`, or the host
@@ -85,6 +87,7 @@ impl Service {
             access: AccessPolicy::default(),
             limits: None,
             host_header: HostHeader::Preserve,
+            path_prefix: PathPrefix::Strip,
             trust: LocalTrust::System,
             server_name: None,
             proxy_protocol: None,
@@ -118,6 +121,7 @@ impl Service {
             group: self.group.clone(),
             access: self.access.clone(),
             limits: self.limits,
+            path_prefix: self.path_prefix,
             ..ServiceOffer::new(self.name.clone(), self.kind)
         }
     }
@@ -125,8 +129,8 @@ impl Service {
     /// Whether it leads to the same applications in the same way as `other`, whoever may come and from where.
     pub fn leads_like(&self, other: &Self) -> bool {
         let (domains, access) = (other.domains.clone(), other.access.clone());
-        let Self { name, remote_port, wildcard, group, limits, .. } = other.clone();
-        Self { name, remote_port, wildcard, domains, group, access, limits, ..self.clone() } == *other
+        let Self { name, remote_port, wildcard, group, limits, path_prefix, .. } = other.clone();
+        Self { name, remote_port, wildcard, domains, group, access, limits, path_prefix, ..self.clone() } == *other
     }
 
     /// Every application that it may lead to; some perhaps more than once.
@@ -213,6 +217,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         .doc("The `Host` that the application sees: what the visitor asked for, the local address, or this one.");
     let host_header = table.get("host_header", host);
     only_for(&table, "host_header", host_header.is_some(), is_http, HTTP);
+    let path_prefix = path_prefix(&mut table, is_http);
     let trust = connection::trust(&mut table, |table, key| {
         only_for(table, key, true, is_https, "a local https:// application")
     });
@@ -242,6 +247,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         access,
         limits,
         host_header: host_header.unwrap_or(HostHeader::Preserve),
+        path_prefix,
         trust,
         server_name,
         proxy_protocol,
@@ -252,6 +258,30 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
         response_headers,
         by_flags: table.origin() == Origin::Flags,
     })
+}
+
+/// Reads what happens to the name on path routes.
+fn path_prefix(table: &mut Table<'_>, is_http: bool) -> PathPrefix {
+    let strip = key::boolean(true).doc(
+        "`http` only, on path routes: `/alice/x` becomes `/x` for the application, and `X-Forwarded-Prefix` says `/alice`. \
+         `false` for an application that serves its pages below `/alice/`: then nothing is changed.",
+    );
+    let strip = table.get("strip_prefix", strip);
+    let knows = key::boolean(false).doc(
+        "`http` only, on path routes: the application reads `X-Forwarded-Prefix` and adds the prefix to its redirects and \
+         cookies. Otherwise the server adds it.",
+    );
+    let knows = table.get("knows_prefix", knows);
+    only_for(table, "strip_prefix", !strip, is_http, HTTP);
+    only_for(table, "knows_prefix", knows, is_http, HTTP);
+    if knows && !strip {
+        table.problem("knows_prefix", "has no meaning with strip_prefix = false; remove one of the two");
+    }
+    match (strip, knows) {
+        (false, _) => PathPrefix::Keep,
+        (true, true) => PathPrefix::Known,
+        (true, false) => PathPrefix::Strip,
+    }
 }
 
 /// Reads the public port that a `tcp` service wants.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::access::Access;
 use crate::limits::VisitorRate;
-use crate::protocol::login::{ServiceKind, ServiceOffer};
+use crate::protocol::login::{PathPrefix, ServiceKind, ServiceOffer};
 use crate::server::directory::ports::OpenPort;
 use crate::server::metrics::Meter;
 use crate::values::{Domain, Name};
@@ -59,6 +59,11 @@ impl Service {
     /// Returns the protocol that it carries.
     pub fn kind(&self) -> ServiceKind {
         self.offer.kind
+    }
+
+    /// Returns what happens to its name on path routes.
+    pub fn path_prefix(&self) -> PathPrefix {
+        self.offer.path_prefix
     }
 
     /// Returns what decides which visitors may use it.

@@ -23,6 +23,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::link::body::FrameBody;
 use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::exchange::ResponseHead;
+use crate::protocol::login::PathPrefix;
 use crate::protocol::media_type::{is_event_stream, is_grpc};
 use crate::routing::RoutingMode;
 use crate::server::directory::offered::Offered;
@@ -46,12 +47,15 @@ pub(crate) struct Target {
     pub(crate) offered: Arc<Offered>,
     pub(crate) mode: RoutingMode,
     pub(crate) authority: Option<Bytes>,
+    /// The host that a proxy in front was asked for, on path routes.
+    pub(crate) forwarded_host: Option<Bytes>,
 }
 
 impl Target {
     /// Returns the name that is removed from the path, if the route has one.
     fn prefix(&self) -> Option<&Name> {
-        (self.mode == RoutingMode::Path).then_some(self.name())
+        let is_stripped = self.mode == RoutingMode::Path && self.offered.service.path_prefix() != PathPrefix::Keep;
+        is_stripped.then_some(self.name())
     }
 
     /// Returns the name of the service.
@@ -229,8 +233,8 @@ pub(super) fn response(status: StatusCode, headers: HeaderMap, body: ForwardedBo
 fn strip(target: &Target, fields: &mut HeaderMap, may_upgrade: bool) -> Option<HeaderValue> {
     let agreed = if may_upgrade { fields.get(UPGRADE).cloned() } else { None };
     headers::strip_hop_by_hop(fields);
-    if let Some(name) = target.prefix() {
-        headers::add_prefix(fields, name, target.authority.as_deref());
+    if let Some(name) = target.prefix().filter(|_| target.offered.service.path_prefix() == PathPrefix::Strip) {
+        headers::add_prefix(fields, name, [&target.authority, &target.forwarded_host]);
     }
     agreed
 }

@@ -76,7 +76,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Whether an upgrade leads to a connection that carries requests itself (`h2c`, another HTTP, TLS with HTTP inside):
 /// they would reach the application without anything that a proxy says and checks. Not upgrading is always allowed
 /// (RFC 9110, section 7.8).
-fn carries_requests(upgrade: &HeaderValue) -> bool {
+pub(crate) fn carries_requests(upgrade: &HeaderValue) -> bool {
     upgrade.as_bytes().split(|byte| *byte == b',').any(|protocol| {
         let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default().trim_ascii();
         [&b"h2c"[..], b"http", b"tls"].iter().any(|carrier| name.eq_ignore_ascii_case(carrier))
@@ -264,6 +264,13 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
         let joined = crumbs.join(&b"; "[..]);
         put(headers, COOKIE, joined);
     }
+}
+
+/// Returns the host that a proxy in front was asked for, if it says so.
+pub(crate) fn forwarded_host(headers: &HeaderMap) -> Option<Bytes> {
+    let said = headers.get(FORWARDED_HOST)?.as_bytes();
+    let first = said.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    routing::is_authority(first).then(|| Bytes::copy_from_slice(first))
 }
 
 /// Whether a proxy in front says that the visitor speaks HTTPS to it.

@@ -163,6 +163,18 @@ fn address(text: &str, example_port: u16) -> Result<SocketAddr, String> {
     })
 }
 
+/// Returns a note for a server without subdomains: some applications cannot work there.
+pub fn no_subdomain_note(server: &ServerOptions) -> Option<String> {
+    let routing = &server.public.routing;
+    let is_path_alone = routing.contains(&RoutingMode::Path) && !routing.contains(&RoutingMode::Subdomain);
+    is_path_alone.then(|| {
+        "there is no subdomain routing, and on path routes WebDAV, Digest authentication and links from the root do not work \
+         unless the application has the name as its base path (docs/self-hoster.md); add \"subdomain\" to public.routing for \
+         such applications"
+            .to_owned()
+    })
+}
+
 /// Returns a warning for a server on which path routing makes several clients share one browser origin.
 ///
 /// It belongs into the output at start, too: cookies and scripts of one client's pages then reach those of the others.

@@ -55,7 +55,8 @@ where
                 let answer = answer(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service).with_upgrades());
+            let mut builder = http1::Builder::new();
+            spawn(builder.max_headers(600).serve_connection(TokioIo::new(socket), service).with_upgrades());
         }
     });
     address

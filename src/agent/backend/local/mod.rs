@@ -105,7 +105,7 @@ impl Local {
         };
         Some(Self {
             http,
-            rewriter: HeadRewriter::new(service, &url.authority())?,
+            rewriter: HeadRewriter::new(service, url)?,
             dialler,
             url: url.clone(),
             by_flags: service.by_flags,

@@ -273,3 +273,27 @@ fn what_the_server_is_told_must_fit_one_message() {
     assert_eq!((errors.problems.len(), errors.problems[0].key.as_str()), (1, "services"), "{errors}");
     assert!(errors.problems[0].message.contains("in the message to the server"), "{errors}");
 }
+
+#[test]
+fn what_happens_on_path_routes_is_offered_and_required() {
+    use crate::protocol::requirements::{PATH_PREFIX, required_by};
+    for (lines, expected) in [
+        ("", PathPrefix::Strip),
+        ("strip_prefix = true\nknows_prefix = false", PathPrefix::Strip),
+        ("knows_prefix = true", PathPrefix::Known),
+        ("strip_prefix = false", PathPrefix::Keep),
+    ] {
+        let offer = service(&format!("local = 1\n{lines}")).offer();
+        assert_eq!(offer.path_prefix, expected, "{lines}");
+        let required = if expected == PathPrefix::Strip { vec![] } else { vec![PATH_PREFIX] };
+        assert_eq!(required_by(&[offer]), required, "{lines}");
+    }
+    each_is_a_problem(
+        "local = 1\n",
+        &[
+            ("strip_prefix = false\nknows_prefix = true", "knows_prefix: has no meaning with strip_prefix = false"),
+            ("kind = 'tcp'\nstrip_prefix = false", "strip_prefix: is only for services of the kind http"),
+            ("kind = 'tcp'\nknows_prefix = true", "knows_prefix: is only for services of the kind http"),
+        ],
+    );
+}

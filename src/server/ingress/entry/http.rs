@@ -13,6 +13,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::protocol::exchange;
 use crate::server::http_connection::request_target::Marked;
 use crate::server::http_connection::socket::HttpSocket;
 use crate::server::ingress::Ingress;
@@ -25,6 +26,9 @@ use crate::transport::streams::{self, CloseOnDrop};
 
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
 const HTTP2_STREAMS: u32 = 256;
+
+/// Fields of a request over HTTP/1.1: as many as may cross, with room for what the server adds.
+const MAX_FIELDS: usize = exchange::MAX_FIELDS - 22;
 
 /// Bytes of a request's body that may be on their way unasked, for each request and for a connection: what a visitor
 /// can send in a round trip.
@@ -65,6 +69,7 @@ pub(crate) async fn serve_http1(context: Arc<ConnectionContext>, mut socket: Htt
         .header_read_timeout(None)
         .max_buf_size(head_size)
         .max_header_size(head_size)
+        .max_headers(MAX_FIELDS)
         // The application's own date, or none: a proxy adds nothing that it can leave out.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(socket), service)

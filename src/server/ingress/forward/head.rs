@@ -77,8 +77,6 @@ pub(crate) fn encode_request(
     let (headers, uri) = (std::mem::take(request.headers_mut()), std::mem::take(request.uri_mut()));
     let path = uri.path_and_query().map_or("/", |target| target.as_str());
     let path = if target.prefix().is_some() { routing::strip_name(path) } else { path };
-    // `http://host?query` has an empty path, which is `/` (RFC 9112, section 3.2.1).
-    let slash = if path.starts_with('?') { "/" } else { "" };
     let preface = Preface {
         service: target.name().clone(),
         visitor: (context.visitor, context.connection.peer.port()).into(),
@@ -90,10 +88,10 @@ pub(crate) fn encode_request(
         method: request.method().clone(),
         scheme: context.connection.scheme,
         authority: target.authority.clone(),
-        target: if slash.is_empty() {
-            Bytes::copy_from_slice(path.as_bytes())
-        } else {
-            format!("{slash}{path}").into()
+        // `http://host?query` and `/name?query` have an empty path, which is `/` (RFC 9112, section 3.2.1).
+        target: match path.as_bytes().first() {
+            Some(b'/' | b'*') => Bytes::copy_from_slice(path.as_bytes()),
+            _ => format!("/{path}").into(),
         },
         protocol: protocol.map(|protocol| Bytes::copy_from_slice(protocol.as_ref())),
         version: request.version(),

@@ -51,5 +51,7 @@ pub(crate) fn location(
         _ => https_port,
     };
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    HeaderValue::try_from(format!("https://{host}{}{target}", with_port(port, 443))).ok()
+    // `http://host?query` has an empty path, which is `/` (RFC 9112, section 3.2.1).
+    let slash = if target.starts_with('?') { "/" } else { "" };
+    HeaderValue::try_from(format!("https://{host}{}{slash}{target}", with_port(port, 443))).ok()
 }

@@ -189,6 +189,9 @@ async fn decide(
                 }
                 found => found?,
             };
+            if own_pages::needs_slash(&route, &offered, request) {
+                return own_pages::add_slash(request, request_id).map(|response| response.map(Either::Left));
+            }
             if let Some(rate) = offered.service.rate() {
                 let delay = rate.check(visitor).map_err(Failure::RateLimited)?;
                 ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
@@ -200,10 +203,11 @@ async fn decide(
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
-            let target = Target { offered, mode, authority };
+            let is_proxied = mode == RoutingMode::Path && connection.peer_is_trusted(context.settings);
+            let forwarded_host = is_proxied.then(|| headers::forwarded_host(request.headers())).flatten();
+            let target = Target { offered, mode, authority, forwarded_host };
             forward::forward(context, target, request).await.map(|response| response.map(Either::Right))
         }
-        Route::AddSlash => own_pages::add_slash(request, request_id).map(|response| response.map(Either::Left)),
         Route::Own => {
             own_pages::own_page(&ingress.directory, request, request_id).map(|response| response.map(Either::Left))
         }

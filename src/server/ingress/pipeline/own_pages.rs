@@ -1,16 +1,31 @@
 //! The server's own pages: `/health`, and what the bare domain answers.
 
+use http::header::UPGRADE;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 
+use crate::protocol::login::PathPrefix;
+use crate::routing::{Route, RoutingMode};
 use crate::server::directory::Directory;
+use crate::server::directory::offered::Offered;
 use crate::server::ingress::error_page::{self, Failure, Health};
+use crate::server::ingress::headers;
 use crate::server::ingress::pipeline::request_body::RequestBody;
 use crate::transport::delivery::Piece;
 use crate::values::{Name, RequestId};
 
 /// The path of the health page.
 pub(crate) const HEALTH: &str = "/health";
+
+/// Returns whether a page was requested at `/alice`: only `/alice/` makes its relative links work. Other methods and upgrades
+/// are served as they are, because few clients follow a redirect then.
+pub(crate) fn needs_slash(route: &Route, offered: &Offered, request: &Request<RequestBody>) -> bool {
+    matches!(route, Route::Service { mode: RoutingMode::Path, .. })
+        && !request.uri().path().trim_start_matches('/').contains('/')
+        && offered.service.path_prefix() != PathPrefix::Keep
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && request.headers().get(UPGRADE).is_none_or(headers::carries_requests)
+}
 
 /// Redirects to the same path with a slash at its end.
 pub(crate) fn add_slash(

@@ -30,7 +30,7 @@ pub(crate) fn find<D: Resolve>(directory: &D, clients: &Clients, route: &Route) 
             let is_its = |upstream: &Arc<D::Upstream>| owner.as_ref().is_none_or(|owner| owner == upstream.client());
             directory.by_domain(host).filter(is_its).ok_or_else(|| away(owner.is_some()))
         }
-        Route::AddSlash | Route::Own | Route::Unknown => Err(Failure::UnknownName),
+        Route::Own | Route::Unknown => Err(Failure::UnknownName),
     }
 }
 

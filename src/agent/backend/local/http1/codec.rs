@@ -54,6 +54,10 @@ pub(super) fn put_head(out: &mut BytesMut, head: &request::Parts, framing: Frami
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
+    if target.starts_with('?') {
+        // An empty path is `/` (RFC 9112, section 3.2.1).
+        out.put_u8(b'/');
+    }
     out.put_slice(target.as_bytes());
     out.put_slice(b" HTTP/1.1\r\n");
     for (name, value) in &head.headers {
