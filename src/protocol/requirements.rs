@@ -20,17 +20,26 @@ pub const ACCESS_HEADER: &str = "access.header";
 pub const ACCESS_WEBHOOK_GITHUB: &str = "access.webhook.github";
 /// Bodies signed as Stripe signs them.
 pub const ACCESS_WEBHOOK_STRIPE: &str = "access.webhook.stripe";
+/// Preflights without credentials. Not a condition, but an older server cannot read it.
+pub const ACCESS_PREFLIGHT: &str = "access.preflight";
 
 /// All access conditions: this version enforces each of them.
-pub const ENFORCED: [&str; 6] =
-    [ACCESS_ALLOW, ACCESS_DENY, ACCESS_BASIC_AUTH, ACCESS_HEADER, ACCESS_WEBHOOK_GITHUB, ACCESS_WEBHOOK_STRIPE];
+pub const ENFORCED: [&str; 7] = [
+    ACCESS_ALLOW,
+    ACCESS_DENY,
+    ACCESS_BASIC_AUTH,
+    ACCESS_HEADER,
+    ACCESS_WEBHOOK_GITHUB,
+    ACCESS_WEBHOOK_STRIPE,
+    ACCESS_PREFLIGHT,
+];
 
 /// The server accepts [`super::control::Control::Services`] on its control streams.
 pub const SERVICES: &str = "services";
 
 /// All capabilities of a server of this version: it lists them in its [`super::login::Welcome`], and an agent may require
 /// them.
-pub const CAPABILITIES: [&str; 8] = [
+pub const CAPABILITIES: [&str; 9] = [
     SERVICES,
     STANDBY,
     ACCESS_ALLOW,
@@ -39,6 +48,7 @@ pub const CAPABILITIES: [&str; 8] = [
     ACCESS_HEADER,
     ACCESS_WEBHOOK_GITHUB,
     ACCESS_WEBHOOK_STRIPE,
+    ACCESS_PREFLIGHT,
 ];
 
 /// The longest word that a message repeats, in characters: the words come from the peer.
@@ -57,13 +67,14 @@ pub fn required_by(services: &[ServiceOffer]) -> Vec<String> {
 /// server that ignores it admit an unwanted visitor?
 fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
     let ServiceOffer { access, name: _, kind: _, remote_port: _, wildcard: _, domains: _, group: _ } = service;
-    let AccessPolicy { allow, deny, basic_auth, header, webhook } = access;
+    let AccessPolicy { allow, deny, basic_auth, header, webhook, preflight } = access;
     [
         (!allow.is_empty()).then_some(ACCESS_ALLOW),
         (!deny.is_empty()).then_some(ACCESS_DENY),
         (!basic_auth.is_empty()).then_some(ACCESS_BASIC_AUTH),
         header.is_some().then_some(ACCESS_HEADER),
         webhook.as_ref().map(word_of_webhook),
+        preflight.then_some(ACCESS_PREFLIGHT),
     ]
     .into_iter()
     .flatten()
@@ -105,7 +116,7 @@ mod tests {
     type Chosen = [bool; ENFORCED.len()];
 
     fn service(chosen: Chosen) -> ServiceOffer {
-        let [allow, deny, basic_auth, header, github, stripe] = chosen;
+        let [allow, deny, basic_auth, header, github, stripe, preflight] = chosen;
         let network = |has: bool| has.then(|| "192.0.2.0/24".parse().unwrap()).into_iter().collect();
         let user = BasicUser { user: "ann".to_owned(), hash: "$argon2id$".to_owned() };
         let digest: Fingerprint = format!("sha256:{}", "0f".repeat(32)).parse().unwrap();
@@ -117,13 +128,14 @@ mod tests {
             basic_auth: basic_auth.then_some(user).into_iter().collect(),
             header: header.then(|| SharedHeader { name: "x-key".to_owned(), digest }),
             webhook: (github || stripe).then_some(webhook),
+            preflight,
         };
         ServiceOffer { access, ..ServiceOffer::new(Name::new("blog").unwrap(), ServiceKind::Http) }
     }
 
     fn chosen() -> impl Strategy<Value = Chosen> {
         // A service has one webhook.
-        any::<Chosen>().prop_map(|[a, d, b, h, github, stripe]| [a, d, b, h, github, stripe && !github])
+        any::<Chosen>().prop_map(|[a, d, b, h, github, stripe, p]| [a, d, b, h, github, stripe && !github, p])
     }
 
     proptest! {
@@ -148,10 +160,10 @@ mod tests {
 
         #[test]
         fn a_condition_of_a_later_version_cannot_be_read(field in "[a-z_]{1,12}") {
-            let known = ["allow", "deny", "basic_auth", "header", "webhook"];
+            let known = ["allow", "deny", "basic_auth", "header", "webhook", "preflight"];
             prop_assume!(!known.contains(&field.as_str()));
             for place in ["", "header", "webhook"] {
-                let mut access = serde_json::to_value(service([true, true, true, true, true, false]).access).unwrap();
+                let mut access = serde_json::to_value(service([true, true, true, true, true, false, true]).access).unwrap();
                 let at = if place.is_empty() { &mut access } else { &mut access[place] };
                 let is_new = at.as_object_mut().unwrap().insert(field.clone(), serde_json::json!("later")).is_none();
                 prop_assert!(!is_new || serde_json::from_value::<AccessPolicy>(access).is_err(), "{} in {}", field, place);

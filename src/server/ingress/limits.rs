@@ -3,7 +3,8 @@
 
 use std::io;
 
-use crate::access::PasswordGate;
+use crate::access::{LoginCookies, PasswordGate};
+use crate::auth::TicketKey;
 use crate::limits::{HeldHeads, PerAddress, Permits, REMEMBERED_ADDRESSES, SharedBudget, VisitorRate};
 use crate::server::options::LimitOptions;
 
@@ -18,6 +19,8 @@ pub(crate) struct VisitorLimits {
     pub(crate) connections: Permits,
     /// Compares visitors' passwords.
     pub(crate) passwords: PasswordGate,
+    /// Recognizes visitors whose password was right before.
+    pub(crate) login_cookies: LoginCookies,
     /// The memory for heads of waiting requests.
     pub(crate) held_heads: HeldHeads,
     /// The memory for bodies of requests whose signature is not checked yet.
@@ -25,11 +28,11 @@ pub(crate) struct VisitorLimits {
 }
 
 impl VisitorLimits {
-    /// Creates the limits for up to `connections` connections at once.
+    /// Creates the limits for up to `connections` connections at once. The key for login cookies derives from `tickets`.
     ///
     /// # Errors
     /// The system has no randomness.
-    pub(crate) fn new(limits: &LimitOptions, connections: usize) -> io::Result<Self> {
+    pub(crate) fn new(limits: &LimitOptions, connections: usize, tickets: &TicketKey) -> io::Result<Self> {
         let (per_ip, prefix) = (&limits.per_ip, limits.per_ip.ipv6_prefix);
         let passwords = PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES);
         Ok(Self {
@@ -37,6 +40,7 @@ impl VisitorLimits {
             connections_by_address: PerAddress::new(per_ip.connections, prefix),
             connections: Permits::new(connections),
             passwords: passwords.map_err(io::Error::other)?,
+            login_cookies: LoginCookies::new(&tickets.derive("login cookies")).map_err(io::Error::other)?,
             held_heads: HeldHeads::new(limits.held_heads),
             held_bodies: SharedBudget::new(limits.held_bodies),
         })
@@ -44,8 +48,15 @@ impl VisitorLimits {
 
     /// Applies changed settings, with room for up to `connections` connections. What is open stays open.
     pub(crate) fn apply(&self, limits: &LimitOptions, connections: usize) {
-        let Self { requests, connections_by_address, connections: all_connections, passwords, held_heads, held_bodies } =
-            self;
+        let Self {
+            requests,
+            connections_by_address,
+            connections: all_connections,
+            passwords,
+            login_cookies: _,
+            held_heads,
+            held_bodies,
+        } = self;
         let (per_ip, prefix) = (&limits.per_ip, limits.per_ip.ipv6_prefix);
         requests.change(per_ip.requests_per_second, per_ip.burst, prefix);
         connections_by_address.change(per_ip.connections, prefix);

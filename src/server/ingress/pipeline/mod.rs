@@ -25,7 +25,7 @@ use hyper::ext::Protocol;
 use crate::limits::{HeldHead, Holder};
 use crate::protocol::destination::destination_of;
 use crate::protocol::login::ServiceKind;
-use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
+use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::directory::offered::Offered;
 use crate::server::http_connection::request_target;
 use crate::server::ingress::connection::{ConnectionContext, is_trusted};
@@ -58,7 +58,7 @@ pub(crate) fn serve(
 ) -> impl Future<Output = Served> {
     let in_flight = connection.signals.in_flight.begin();
     let request_id = RequestId::next();
-    let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
+    let (form, is_head) = (Form::of(request.method(), request.headers()), request.method() == Method::HEAD);
     let is_http2 = connection.is_http2();
     if !is_http2 {
         connection.signals.unread.begin(request_id, !request.body().is_end_stream());
@@ -96,7 +96,8 @@ pub(crate) fn serve(
             Err(failure) => {
                 let (peer, code) = (connection.peer, failure.code());
                 tracing::debug!(request = %request_id, visitor = %peer, code, "a request failed");
-                let mut response = failure.answer(request_id, form).map(Either::Left);
+                let name = if failure == Failure::UnknownName { asked_name(&context, &request) } else { None };
+                let mut response = failure.answer(request_id, form, name.as_deref()).map(Either::Left);
                 let sent = finish_page(&mut response, is_head);
                 context.exchange.failed(failure, sent, &request);
                 if has_fragment && !is_http2 {
@@ -142,15 +143,24 @@ async fn decide(
     }
     match route {
         Route::Service { .. } | Route::Domain(_) => {
-            let offered = find_service(context, &route, &mut held)?;
-            access::check(context, &offered, request).await?;
-            offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
+            let found = match find_service(context, &route, &mut held) {
+                // Boxed: hardly any request waits.
+                Err(Failure::TunnelOffline) => Box::pin(wait_for_agent(context, &route, &mut held)).await,
+                found => found,
+            };
+            let offered = found?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
+            let target = Target { offered, mode, authority };
+            let cookie = access::check(context, &target, request).await?;
+            target.offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
             if mode == RoutingMode::Header {
                 request.headers_mut().remove(TUNNEL_HEADER);
             }
-            let target = Target { offered, mode, authority };
-            forward::forward(context, target, request).await.map(|response| response.map(Either::Right))
+            let mut response = forward::forward(context, target, request).await?.map(Either::Right);
+            if let Some(cookie) = cookie {
+                access::set_cookie(response.headers_mut(), cookie);
+            }
+            Ok(response)
         }
         Route::AddSlash => own_pages::add_slash(request, request_id).map(|response| response.map(Either::Left)),
         Route::Own => {
@@ -185,6 +195,41 @@ fn route(
         None => None,
     };
     Ok(context.settings.router.route(Asked { authority, path: request.uri().path(), header }))
+}
+
+/// Waits for the agent that has not returned yet after a restart of the server, if the request may.
+async fn wait_for_agent(
+    context: &mut RequestContext<'_>,
+    route: &Route,
+    held: &mut Option<Box<HeldHead>>,
+) -> Result<Arc<Offered>, Failure> {
+    let ingress = &context.connection.ingress;
+    let (left, _wait) = ingress.agents_return.wait(context.visitor).ok_or(Failure::TunnelOffline)?;
+    let (mut changes, stop) = (ingress.directory.registry.changes(), ingress.runtime.shutdown.stop.clone());
+    let back = async {
+        loop {
+            changes.borrow_and_update();
+            match find_service(context, route, held) {
+                Err(Failure::TunnelOffline) => changes.changed().await.map_err(|_| Failure::TunnelOffline)?,
+                found => return found,
+            }
+        }
+    };
+    let back = stop.run_until_cancelled(tokio::time::timeout(left, back)).await;
+    back.and_then(Result::ok).unwrap_or(Err(Failure::TunnelOffline))
+}
+
+/// Returns the name that the visitor asked for, as it reads in an address.
+fn asked_name(context: &RequestContext<'_>, request: &Request<RequestBody>) -> Option<String> {
+    let authority = headers::authority_of(request).ok().flatten();
+    let host = authority.as_ref().and_then(|text| std::str::from_utf8(text).ok()).map(routing::host_of);
+    Some(match (route(context, request, authority.as_ref()).ok()?, host) {
+        (Route::Service { name, mode: RoutingMode::Header, .. }, _) => name.to_string(),
+        (Route::Service { name, mode: RoutingMode::Path, .. }, host) => {
+            format!("{}/{name}/", host.unwrap_or_default())
+        }
+        (_, host) => host?.to_owned(),
+    })
 }
 
 /// Returns the service at `route`, and charges its client for a large head.
