@@ -262,6 +262,13 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_without_descriptors_is_busy() {
+        let failure = Failure::of_reset(Reset::Exhausted);
+        assert_eq!((failure.code(), failure.status()), ("tunnel_busy", StatusCode::SERVICE_UNAVAILABLE));
+        assert!(failure.is_before_the_application(), "another agent may take the request");
+    }
+
+    #[test]
     fn each_code_of_the_documents_is_counted_by_its_name() {
         let text = include_str!("../../../../docs/errors.md").split("A gRPC client").next().unwrap();
         let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
