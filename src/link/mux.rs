@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::pulse::Pulse;
 use super::write::{self, Drain, SendBudget};
 use crate::transport::Pipe;
-use crate::values::SessionId;
+use crate::values::{SessionId, without_link};
 use guard::{Guard, Ledger};
 
 mod guard;
@@ -301,7 +301,9 @@ impl Driver {
             match polled {
                 // Nothing more is read before it is in the ledger: only this task reads.
                 Poll::Ready(Some(Ok(stream))) => inbound(MuxStream::new(stream, &self.shared.ledger)),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(guard::reason(&error))),
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Ended::Broken(without_link(&guard::reason(&error))));
+                }
                 Poll::Ready(None) => {
                     let broken = self.shared.broken.get().cloned();
                     return Poll::Ready(broken.map_or(Ended::ByPeer, Ended::Broken));
@@ -311,7 +313,7 @@ impl Driver {
         }
         self.shared.wakers.opener.wake();
         match self.drain.poll_drain(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Ended::Broken(error.to_string())),
+            Poll::Ready(Err(error)) => Poll::Ready(Ended::Broken(without_link(&error))),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }

@@ -33,7 +33,8 @@ async fn a_server_that_stops_lets_open_requests_finish() {
 
 #[tokio::test]
 async fn visitors_of_an_inherited_socket_wait_until_their_agent_is_back() {
-    let server = TestServer::start_on(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let public = adit::transport::listen::bind(([127, 0, 0, 1], 0).into(), "public.http").unwrap();
+    let server = TestServer::start_on(public.into_std().unwrap());
     let mut early = visitor::raw(server.public, REQUEST).await;
     // It is answered at once what no agent could change.
     assert_eq!(fetch(server.public, "nobody", "/").await.status, StatusCode::NOT_FOUND);

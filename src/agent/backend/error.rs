@@ -9,6 +9,7 @@ use crate::agent::options::{LocalScheme, LocalUrl, Place};
 use crate::link::body::BodyError;
 use crate::protocol::frame::Reset;
 use crate::transport::whole::IncompleteError;
+use crate::values::without_link;
 
 /// Why a local application has not answered.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl BackendError {
         let causes = causes(error);
         let gone = causes.iter().any(|cause| cause.is::<BodyError>());
         let reason = if gone { Reset::Cancelled } else { Reset::LocalBroken };
-        Self::new(reason, causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": "))
+        Self::new(reason, causes.iter().map(without_link).collect::<Vec<_>>().join(": "))
     }
 
     /// Returns whether something is wrong with the application or this machine, and not with a visitor or its request.
@@ -144,7 +145,7 @@ fn is_exhausted(error: &io::Error) -> bool {
 
 /// What the system says, without its number for that.
 pub(in crate::agent) fn in_words(error: &io::Error) -> String {
-    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
+    without_link(error).split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// An error and what is behind it, one after the other.
