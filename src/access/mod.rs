@@ -3,6 +3,8 @@
 //! - [`Access`]: one service's conditions, compiled when it is offered. Addresses and heads are decided without waiting
 //! - `password`: names and passwords as browsers send them (RFC 7617)
 //! - `gate`: [`PasswordGate`], which compares them without letting strangers spend the server's memory and time
+//! - `login_cookie`: [`LoginCookies`], which stand for a password that was right
+//! - `visit`: [`Visit`], which tells whether the visitor's own page has caused a request
 //! - `remembered`: what was found right a moment ago, and need not be compared again
 //! - `webhook`: [`Signed`], a signature that the body must bear, and its [`Verifier`]
 //! - `seen`: signatures that were used already
@@ -12,9 +14,11 @@
 
 mod error;
 mod gate;
+mod login_cookie;
 mod password;
 mod remembered;
 mod seen;
+mod visit;
 mod webhook;
 
 use std::net::IpAddr;
@@ -23,7 +27,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
@@ -32,8 +36,10 @@ use crate::protocol::login::{ServiceKind, ServiceOffer};
 use crate::values::Fingerprint;
 pub use error::AccessError;
 pub use gate::{NotLetIn, PasswordGate};
+pub use login_cookie::{LoginCookies, LoginScope, is_shared};
 pub use password::Credential;
 use password::Users;
+pub use visit::Visit;
 pub use webhook::{MAX_BODY, MAX_TOLERANCE_S, Signed, Verifier};
 
 /// The most networks that a policy allows, and that it denies; and the most users it names.
@@ -64,6 +70,8 @@ pub struct Access {
     users: Option<Users>,
     header: Option<(HeaderName, Fingerprint)>,
     signed: Option<Signed>,
+    /// Whether a CORS preflight needs neither password nor shared header.
+    preflight: bool,
 }
 
 /// What the head of a request decides.
@@ -76,7 +84,8 @@ pub enum Decision {
     Compare(Credential),
     /// The field with the shared secret is missing, there twice, or wrong.
     WrongHeader,
-    /// Name and password are missing, there twice, or cannot be read.
+    /// Name and password are missing, there twice, or cannot be read. The visitor may have logged in before:
+    /// [`LoginCookies::is_logged_in`].
     NoCredential,
 }
 
@@ -102,7 +111,14 @@ impl Access {
             }
         }
         let canonical = |networks: &[IpNet]| networks.iter().map(canonical).collect();
-        Ok(Self { allow: canonical(&policy.allow), deny: canonical(&policy.deny), users, header, signed })
+        Ok(Self {
+            allow: canonical(&policy.allow),
+            deny: canonical(&policy.deny),
+            users,
+            header,
+            signed,
+            preflight: policy.preflight,
+        })
     }
 
     /// Compiles the conditions of an offered service. One that is not HTTP can ask for addresses only.
@@ -125,7 +141,10 @@ impl Access {
     }
 
     /// Decides on the head of a request. Cheap; the time it takes tells nothing about a secret.
-    pub fn check_head(&self, headers: &HeaderMap) -> Decision {
+    pub fn check_head(&self, method: &Method, headers: &HeaderMap) -> Decision {
+        if self.preflight && login_cookie::is_preflight(method, headers) {
+            return Decision::Admitted;
+        }
         if let Some((name, digest)) = &self.header
             && !bears(headers, name, digest)
         {
@@ -143,10 +162,11 @@ impl Access {
     }
 
     /// Takes off what the visitor was let in with: the application has no use for it, and might log it. A signature
-    /// stays.
+    /// stays, and an `Authorization` that is no password: it is the application's own.
     pub fn strip(&self, headers: &mut HeaderMap) {
         if self.users.is_some() {
-            headers.remove(AUTHORIZATION);
+            login_cookie::remove_password(headers);
+            login_cookie::remove_cookies(headers);
         }
         if let Some((name, _)) = &self.header {
             headers.remove(name);

@@ -39,6 +39,8 @@ const LEAST: usize = 8;
 pub(super) struct Users {
     /// At least one.
     users: Vec<BasicUser>,
+    /// Of each user: a digest of name and hash.
+    digests: Vec<[u8; 32]>,
     id: [u8; 32],
     pub(super) waiting: Permits,
     waiting_of: PerAddress,
@@ -55,20 +57,25 @@ impl Users {
         if users.len() > MAX_ENTRIES {
             return Err(AccessError::TooMany { what: "basic_auth", number: users.len() });
         }
-        let mut id = Sha256::new();
+        let (mut id, mut digests) = (Sha256::new(), Vec::new());
         for (at, BasicUser { user, hash }) in users.iter().enumerate() {
             check_user(user)?;
             if users[..at].iter().any(|earlier| earlier.user == *user) {
                 return Err(AccessError::UserTwice(user.clone()));
             }
             check_hash(user, hash)?;
+            let mut digest = Sha256::new();
             for text in [user, hash] {
-                id.update((text.len() as u64).to_be_bytes());
-                id.update(text);
+                for sum in [&mut id, &mut digest] {
+                    sum.update((text.len() as u64).to_be_bytes());
+                    sum.update(text);
+                }
             }
+            digests.push(digest.finalize().into());
         }
         Ok(Self {
             users: users.to_vec(),
+            digests,
             id: id.finalize().into(),
             waiting: Permits::new(WAITING),
             waiting_of: PerAddress::new(NonZeroU32::MAX, 64),
@@ -84,6 +91,16 @@ impl Users {
     /// The same for the same names with the same hashes, and for no others: what was right for them once, is.
     pub(super) fn id(&self) -> &[u8; 32] {
         &self.id
+    }
+
+    /// Returns what stands for a user with the current password hash; `None` for an unknown name.
+    pub(super) fn digest_of(&self, name: &str) -> Option<&[u8; 32]> {
+        self.digests.get(self.users.iter().position(|user| user.user == name)?)
+    }
+
+    /// Returns the digest that begins so.
+    pub(super) fn digest_that_begins(&self, beginning: &[u8]) -> Option<&[u8; 32]> {
+        self.digests.iter().find(|digest| digest.starts_with(beginning))
     }
 
     /// The hash to compare with, and whether it counts: for a name that is not known, it is somebody else's, so that

@@ -68,7 +68,7 @@ fn without_conditions_everybody_gets_in() {
     let open = access(|_| {});
     assert!(open.allows_address(ip("192.0.2.1")) && open.allows_address(ip("::1")));
     let mut fields = headers(&[("authorization", "Bearer app"), ("x-key", "1")]);
-    assert!(matches!(open.check_head(&fields), Decision::Admitted));
+    assert!(matches!(open.check_head(&Method::GET, &fields), Decision::Admitted));
     open.strip(&mut fields);
     assert_eq!(fields.len(), 2, "what is not asked for is not taken off");
     assert!(open.signed().is_none());
@@ -100,7 +100,7 @@ fn a_network_of_ipv4_may_be_written_as_one_of_ipv6() {
 #[test]
 fn only_the_whole_shared_secret_passes() {
     let access = access(|policy| policy.header = Some(shared("X-Key", "right")));
-    let passes = |fields: &[_]| matches!(access.check_head(&headers(fields)), Decision::Admitted);
+    let passes = |fields: &[_]| matches!(access.check_head(&Method::GET, &headers(fields)), Decision::Admitted);
     assert!(passes(&[("x-key", "right")]) && passes(&[("x-other", "1"), ("x-key", "right")]));
     assert!(!passes(&[]));
     for wrong in ["", "righ", "right!", "Right", "rightright"] {
@@ -116,15 +116,15 @@ fn only_the_whole_shared_secret_passes() {
 #[test]
 fn a_missing_field_is_not_an_empty_secret() {
     let access = access(|policy| policy.header = Some(shared("x-key", "")));
-    assert!(matches!(access.check_head(&headers(&[])), Decision::WrongHeader));
-    assert!(matches!(access.check_head(&headers(&[("x-key", "")])), Decision::Admitted));
+    assert!(matches!(access.check_head(&Method::GET, &headers(&[])), Decision::WrongHeader));
+    assert!(matches!(access.check_head(&Method::GET, &headers(&[("x-key", "")])), Decision::Admitted));
 }
 
 #[test]
 fn a_shared_secret_may_be_a_bearer_token() {
     let access = access(|policy| policy.header = Some(shared("Authorization", "Bearer right")));
     let mut fields = headers(&[("authorization", "Bearer right")]);
-    assert!(matches!(access.check_head(&fields), Decision::Admitted));
+    assert!(matches!(access.check_head(&Method::GET, &fields), Decision::Admitted));
     access.strip(&mut fields);
     assert!(fields.is_empty());
 }
@@ -136,12 +136,12 @@ fn the_head_asks_for_all_that_is_set() {
         policy.header = Some(shared("x-key", "right"));
     });
     let mut all = basic("ann:right");
-    assert!(matches!(access.check_head(&all), Decision::WrongHeader), "that is cheap to know");
+    assert!(matches!(access.check_head(&Method::GET, &all), Decision::WrongHeader), "that is cheap to know");
     all.insert("x-key", HeaderValue::from_static("right"));
-    assert!(matches!(access.check_head(&all), Decision::Compare(_)));
+    assert!(matches!(access.check_head(&Method::GET, &all), Decision::Compare(_)));
     access.strip(&mut all);
     assert!(all.is_empty());
-    assert!(matches!(access.check_head(&headers(&[("x-key", "right")])), Decision::NoCredential));
+    assert!(matches!(access.check_head(&Method::GET, &headers(&[("x-key", "right")])), Decision::NoCredential));
 }
 
 #[test]
@@ -436,7 +436,7 @@ proptest! {
             }
         }
         let shared = access(|policy| policy.header = Some(shared("x-key", "a secret of some length")));
-        prop_assert!(matches!(shared.check_head(&headers), Decision::WrongHeader));
+        prop_assert!(matches!(shared.check_head(&Method::GET, &headers), Decision::WrongHeader));
     }
 
     #[test]
@@ -444,7 +444,7 @@ proptest! {
         let access = access(|policy| policy.header = Some(shared("x-key", &secret)));
         let passes = |value: &str| {
             let fields = HeaderMap::from_iter([(HeaderName::from_static("x-key"), HeaderValue::from_str(value).unwrap())]);
-            matches!(access.check_head(&fields), Decision::Admitted)
+            matches!(access.check_head(&Method::GET, &fields), Decision::Admitted)
         };
         prop_assert!(passes(&secret));
         prop_assert_eq!(passes(&shown), shown == secret);

@@ -54,6 +54,11 @@ impl AdminToken {
     /// # Errors
     /// The file cannot be read or written, or what is in it is no token; it is then left as it is.
     pub fn load_or_create(path: &Path) -> Result<Self, AdminTokenError> {
+        // Without the lock first: the folder may be read-only.
+        files::refuse_foreign(files::directory_of(path))?;
+        if let Some(token) = Self::look(path)? {
+            return Ok(token);
+        }
         let _lock = Lock::wait(files::directory_of(path))?;
         if let Some(token) = Self::look(path)? {
             return Ok(token);

@@ -83,6 +83,11 @@ impl TicketKey {
     /// # Errors
     /// The file cannot be read or written, or what is there is not 32 bytes long; it is then left as it is.
     pub fn load_or_create(path: &Path) -> Result<Self, TicketKeyError> {
+        // Without the lock first: the folder may be read-only.
+        files::refuse_foreign(files::directory_of(path))?;
+        if let Some(key) = Self::look(path)? {
+            return Ok(key);
+        }
         let _lock = Lock::wait(files::directory_of(path))?;
         if let Some(key) = Self::look(path)? {
             return Ok(key);
@@ -113,6 +118,12 @@ impl TicketKey {
             files::look_at_place(folder)?;
         }
         Ok(())
+    }
+
+    /// Derives a key for another purpose, named by `label`.
+    pub fn derive(&self, label: &str) -> Zeroizing<[u8; KEY]> {
+        let mac = self.0.clone().chain_update(b"adit derived key").chain_update(label.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
     }
 
     fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, TicketKeyError> {

@@ -30,6 +30,9 @@ pub(super) struct AgentArgs {
     settings: Vec<(String, String)>,
     #[command(flatten)]
     replaced: ReplacedArgs,
+    /// Say more: all addresses, and a line for each request; twice for everything
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    verbose: u8,
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,8 +108,19 @@ struct LoginArgs {
     verbose: u8,
 }
 
+/// Returns the log level for this many `-v`.
+fn level(verbose: u8) -> &'static str {
+    match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    }
+}
+
 pub(super) fn run_agent(args: AgentArgs) -> Result<(), Failure> {
     let flags = args.replaced.put(flags(args.settings));
+    // Without the flag, the level in the file applies.
+    let flags = if args.verbose == 0 { flags } else { flags.with("log.level", level(args.verbose)) };
     let file = AgentFile::new(args.config, flags);
     let config = if manager::waits_for_outcome() { file.read()? } else { file.read_awaiting_token()? };
     run(config, Some(file))
@@ -135,13 +149,8 @@ fn one_service(kind: &str, local: String) -> Keys {
 /// Runs an agent with one service; `local` is the name of the argument that says where it leads.
 fn run_one(mut service: Keys, local: &str, login: LoginArgs, access: Keys, users: Users) -> Result<(), Failure> {
     service.extend(login.name.map(|name| ("name".to_owned(), name.into())));
-    let level = match login.verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
     let flags = Flags::new()
-        .with("log.level", level)
+        .with("log.level", level(login.verbose))
         .with_some("client_id", login.id)
         .with_some("token", login.token)
         .with_some("ca", login.ca.map(|path| path.display().to_string()))
@@ -168,6 +177,7 @@ fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
     runtime::single_threaded()?.block_on(async {
         let client = config.client_id.clone();
         let token = config.token.clone();
+        let is_verbose = !matches!(config.log.level.as_str(), "error" | "warn");
         let agent = Agent::new(config.clone())?;
         let agent = if manager::waits_for_outcome() { agent.exiting_if_refused() } else { agent };
         let tasks = TaskTracker::new();
@@ -179,7 +189,7 @@ fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
         manager::ready();
         let services = config.services.clone();
         tasks.spawn(async move { probe_applications(&services).await });
-        let status = tasks.spawn(show_status(agent.state(), client));
+        let status = tasks.spawn(show_status(agent.state(), client, is_verbose));
         let following = follow(file, config, agent.changes());
         let result = tokio::select! {
             result = manager::run_until(stop.clone(), agent.run(stop)) => result.map_err(Failure::from),

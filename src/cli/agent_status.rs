@@ -17,13 +17,16 @@ use crate::values::{ClientId, harmless_line};
 /// The number of failed attempts for one reason after which a reminder is printed; it doubles with each reminder.
 const FIRST_REMINDER: u32 = 5;
 
-/// Prints each change of state until the agent has ended.
-pub(super) async fn show_status(mut state: watch::Receiver<State>, client: ClientId) {
+/// The number of services from which on only one address of each is printed.
+const MANY: usize = 4;
+
+/// Prints each change of state until the agent has ended. With many services, only `is_verbose` shows all their addresses.
+pub(super) async fn show_status(mut state: watch::Receiver<State>, client: ClientId, is_verbose: bool) {
     let mut printed = Printed::default();
     loop {
         let now = state.borrow_and_update().clone();
         for news in printed.notices_for(&now) {
-            print!("{}", text_of(&news, &client));
+            print!("{}", text_of(&news, &client, is_verbose));
         }
         if now == State::Ended || state.changed().await.is_err() {
             return;
@@ -126,21 +129,25 @@ impl Printed {
 }
 
 /// Returns the message. Much of it comes from the server, which must not control this terminal.
-fn text_of(news: &Notice<'_>, client: &ClientId) -> String {
+fn text_of(news: &Notice<'_>, client: &ClientId, is_verbose: bool) -> String {
     let green = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     match news {
         Notice::Connected { server, offered } => {
-            format!("{green}connected{green:#} to {} as {client}\n{}", harmless_line(server), text_of_offered(offered))
+            format!(
+                "{green}connected{green:#} to {} as {client}\n{}",
+                harmless_line(server),
+                text_of_offered(offered, is_verbose)
+            )
         }
-        Notice::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered)),
+        Notice::Changed(offered) => format!("{green}changed{green:#}\n{}", text_of_offered(offered, is_verbose)),
         Notice::TookOver { names, offered } => {
             let names =
                 names.iter().map(|lost| format!("`{}`{}", lost.name, had_by(lost))).collect::<Vec<_>>().join(", ");
             format!(
                 "{yellow}TAKING OVER{yellow:#} {}: visitors reach this agent until the other one returns\n{}",
                 harmless_line(&names),
-                text_of_offered(offered)
+                text_of_offered(offered, is_verbose)
             )
         }
         Notice::Standby { server, elsewhere } => {
@@ -193,10 +200,11 @@ fn why_elsewhere(LostName { by, before, .. }: &LostName) -> String {
     }
 }
 
-fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> String {
+fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>, is_verbose: bool) -> String {
+    let is_brief = public.len() >= MANY && !is_verbose;
     let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     let bold = Style::new().bold();
-    let mut text = String::new();
+    let (mut text, mut hidden) = (String::new(), 0);
     for service in *public {
         let local = configured.iter().find(|local| local.name == service.name);
         let to = local
@@ -205,12 +213,17 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
         if service.public_urls.is_empty() {
             text.push_str(&format!("  {bold}{}{bold:#}, without an address of its own  ->  {to}\n", service.name));
         }
-        for (i, url) in service.public_urls.iter().enumerate() {
+        // The others would hide the services themselves.
+        let shown = if is_brief { 1 } else { usize::MAX };
+        for (i, url) in service.public_urls.iter().take(shown).enumerate() {
             let url = harmless_line(url);
             text.push_str(&match i {
                 0 => format!("  {bold}{url}{bold:#}  ->  {to}\n"),
                 _ => format!("  or {url}\n"),
             });
+        }
+        if is_brief && service.public_urls.len() > 1 {
+            hidden += service.public_urls.len() - 1;
         }
         if service.taken_over {
             let other = service.taken_from.as_ref().map(ToString::to_string);
@@ -221,6 +234,9 @@ fn text_of_offered(Offered { public, configured, elsewhere }: &Offered<'_>) -> S
         for rule in local.iter().flat_map(|local| &local.rules) {
             text.push_str(&format!("     {}  ->  {}\n", condition_of(rule), local_of(ServiceKind::Http, &rule.local)));
         }
+    }
+    if hidden > 0 {
+        text.push_str(&format!("  and {hidden} more addresses: -v shows them\n"));
     }
     for gone in configured.iter().filter(|local| !public.iter().any(|service| service.name == local.name)) {
         let why = match elsewhere.iter().find(|lost| lost.name == gone.name) {
@@ -239,7 +255,7 @@ fn conditions_of(access: &AccessPolicy) -> String {
         [one] => one.to_string(),
         several => format!("{} networks", several.len()),
     };
-    let AccessPolicy { allow, deny, basic_auth, header, webhook } = access;
+    let AccessPolicy { allow, deny, basic_auth, header, webhook, preflight: _ } = access;
     let conditions = [
         (!allow.is_empty()).then(|| format!("only from {}", networks(allow))),
         (!deny.is_empty()).then(|| format!("not from {}", networks(deny))),
@@ -354,7 +370,7 @@ mod tests {
         own.taken_over = true;
         let public = [public("alice", &["http://alice.a/", "http://a/alice/"]), own];
         let offered = Offered { public: &public, configured: &configured, elsewhere: &[] };
-        let text = text_of(&Notice::Changed(offered), &ClientId::new("alice").unwrap());
+        let text = text_of(&Notice::Changed(offered), &ClientId::new("alice").unwrap(), false);
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(
             plain,
@@ -366,6 +382,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn of_many_services_each_has_one_address_unless_more_is_asked_for() {
+        let public: Vec<PublicService> = ["a", "b", "c", "d"]
+            .iter()
+            .map(|name| public(name, &[&format!("http://{name}.x/"), &format!("http://x/{name}/")]))
+            .collect();
+        let shown = |number: usize, is_verbose: bool| {
+            let offered = Offered { public: &public[..number], configured: &[], elsewhere: &[] };
+            anstream::adapter::strip_str(&text_of_offered(&offered, is_verbose)).to_string()
+        };
+        let brief = "  http://a.x/  ->  ?\n  http://b.x/  ->  ?\n  http://c.x/  ->  ?\n  http://d.x/  ->  ?\n  and 4 more addresses: \
+                     -v shows them\n";
+        assert_eq!(shown(4, false), brief);
+        assert_eq!(shown(4, true).matches("  or http://x/").count(), 4);
+        assert_eq!(shown(3, false).matches("  or http://x/").count(), 3, "there is room for all");
+    }
+
     fn elsewhere(name: &str, by: Option<&str>) -> LostName {
         LostName { name: Name::new(name).unwrap(), by: by.map(str::to_owned), before: None }
     }
@@ -375,7 +408,7 @@ mod tests {
     }
 
     fn plain(news: &Notice<'_>) -> String {
-        anstream::adapter::strip_str(&text_of(news, &ClientId::new("alice").unwrap())).to_string()
+        anstream::adapter::strip_str(&text_of(news, &ClientId::new("alice").unwrap(), false)).to_string()
     }
 
     #[test]
@@ -455,7 +488,7 @@ mod tests {
             (Notice::NotChanged(clear), "refused: [2J\n"),
             (Notice::NotConnected { why: clear, retry_in: Duration::from_secs(1) }, " [2J\n"),
         ] {
-            let text = text_of(&news, &client);
+            let text = text_of(&news, &client, false);
             assert!(!text.contains(clear) && text.contains(shown), "{text:?}");
         }
     }

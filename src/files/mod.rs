@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub use folder::{look_at_place, make_folder};
 pub use links::refuse_foreign;
 pub use lock::Lock;
-pub use owner::is_ours;
+pub use owner::{is_ours, is_same};
 pub use presence::{Presence, Present, presence};
 pub use watch::Watch;
 

@@ -83,13 +83,15 @@ fn is_of(_: &fs::Metadata, _: u32) -> bool {
 
 /// Whether both are of one file.
 #[cfg(unix)]
-pub(super) fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+/// Returns whether both describe the same file.
+pub fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 #[cfg(not(unix))]
-pub(super) fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+/// Returns whether both describe the same file.
+pub fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
     true
 }
 

@@ -14,12 +14,13 @@ use crate::protocol::control::Control;
 use crate::protocol::json::{self, JsonError};
 use crate::protocol::later::{read_control, read_hello};
 use crate::protocol::login::{Answer, Hello, Refused};
+use crate::values::without_link;
 
 /// Why a message did not come or could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
     /// The connection broke.
-    #[error("the connection broke: {0}")]
+    #[error("the connection broke: {}", without_link(.0))]
     Io(#[from] io::Error),
     /// The peer closed the connection before a whole message had come.
     #[error("the other side closed the connection")]

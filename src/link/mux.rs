@@ -22,7 +22,7 @@ use super::pulse::Pulse;
 use super::session::{Driver, Ended, OpenError, Session};
 use super::write::{self, Drain, SendBudget};
 use crate::transport::Pipe;
-use crate::values::SessionId;
+use crate::values::{SessionId, without_link};
 use guard::{Guard, Ledger};
 
 mod guard;
@@ -273,7 +273,9 @@ impl MuxDriver {
             match polled {
                 // Nothing more is read before it is in the ledger: only this task reads.
                 Poll::Ready(Some(Ok(stream))) => inbound(MuxStream::new(stream, &self.shared.ledger)),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Broken(guard::reason(&error))),
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Ended::Broken(without_link(&guard::reason(&error))));
+                }
                 Poll::Ready(None) => {
                     let broken = self.shared.broken.get().cloned();
                     return Poll::Ready(broken.map_or(Ended::ByPeer, Ended::Broken));
@@ -283,7 +285,7 @@ impl MuxDriver {
         }
         self.shared.wakers.opener.wake();
         match self.drain.poll_drain(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Ended::Broken(error.to_string())),
+            Poll::Ready(Err(error)) => Poll::Ready(Ended::Broken(without_link(&error))),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }

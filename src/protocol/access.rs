@@ -27,6 +27,9 @@ pub struct AccessPolicy {
     /// A signature that the body must bear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
+    /// Whether a CORS preflight gets in without password and header: browsers send it without credentials.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preflight: bool,
 }
 
 impl AccessPolicy {
@@ -37,7 +40,7 @@ impl AccessPolicy {
 
     /// Whether it asks only for addresses, as services that are not HTTP can have it.
     pub fn is_for_addresses(&self) -> bool {
-        self.basic_auth.is_empty() && self.header.is_none() && self.webhook.is_none()
+        self.basic_auth.is_empty() && self.header.is_none() && self.webhook.is_none() && !self.preflight
     }
 }
 
@@ -125,6 +128,7 @@ mod tests {
             "basic_auth": [{ "user": "ann", "hash": "$argon2id$hunter2" }],
             "header": { "name": "x-key", "digest": format!("sha256:{}", "0f".repeat(32)) },
             "webhook": { "scheme": "stripe", "secret": "hunter2", "tolerance_s": 300, "max_body": 1_048_576 },
+            "preflight": true,
         });
         let policy: AccessPolicy = serde_json::from_value(wire.clone()).unwrap();
         assert_eq!(serde_json::to_value(&policy).unwrap(), wire);

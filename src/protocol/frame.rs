@@ -94,6 +94,8 @@ pub enum Reset {
     RequestBroken = 8,
     /// A head or a trailer larger than the limit.
     TooLarge = 9,
+    /// The agent has no file descriptor left for a connection to the application.
+    Exhausted = 10,
 }
 
 impl Reset {
@@ -107,6 +109,7 @@ impl Reset {
             7 => Self::Protocol,
             8 => Self::RequestBroken,
             9 => Self::TooLarge,
+            10 => Self::Exhausted,
             _ => Self::Cancelled,
         }
     }
@@ -122,6 +125,7 @@ impl Reset {
             Self::Protocol => "protocol",
             Self::RequestBroken => "request_broken",
             Self::TooLarge => "too_large",
+            Self::Exhausted => "exhausted",
         }
     }
 }

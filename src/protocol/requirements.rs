@@ -20,13 +20,22 @@ pub const ACCESS_HEADER: &str = "access.header";
 pub const ACCESS_WEBHOOK_GITHUB: &str = "access.webhook.github";
 /// Bodies signed as Stripe signs them.
 pub const ACCESS_WEBHOOK_STRIPE: &str = "access.webhook.stripe";
+/// Preflights without credentials. Not a condition, but an older server cannot read it.
+pub const ACCESS_PREFLIGHT: &str = "access.preflight";
 
 /// Names that stay in paths, or that the application adds to responses.
 pub const PATH_PREFIX: &str = "path_prefix";
 
 /// All access conditions: this version enforces each of them.
-pub const ENFORCED: [&str; 6] =
-    [ACCESS_ALLOW, ACCESS_DENY, ACCESS_BASIC_AUTH, ACCESS_HEADER, ACCESS_WEBHOOK_GITHUB, ACCESS_WEBHOOK_STRIPE];
+pub const ENFORCED: [&str; 7] = [
+    ACCESS_ALLOW,
+    ACCESS_DENY,
+    ACCESS_BASIC_AUTH,
+    ACCESS_HEADER,
+    ACCESS_WEBHOOK_GITHUB,
+    ACCESS_WEBHOOK_STRIPE,
+    ACCESS_PREFLIGHT,
+];
 
 /// Lower limits of a service for each visitor's address.
 pub const LIMITS: &str = "limits";
@@ -36,7 +45,7 @@ pub const SERVICES: &str = "services";
 
 /// All capabilities of a server of this version: it lists them in its [`super::login::Welcome`], and an agent may require
 /// them.
-pub const CAPABILITIES: [&str; 10] = [
+pub const CAPABILITIES: [&str; 11] = [
     SERVICES,
     STANDBY,
     LIMITS,
@@ -47,6 +56,7 @@ pub const CAPABILITIES: [&str; 10] = [
     ACCESS_HEADER,
     ACCESS_WEBHOOK_GITHUB,
     ACCESS_WEBHOOK_STRIPE,
+    ACCESS_PREFLIGHT,
 ];
 
 /// The longest word that a message repeats, in characters: the words come from the peer.
@@ -75,7 +85,7 @@ fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
         domains: _,
         group: _,
     } = service;
-    let AccessPolicy { allow, deny, basic_auth, header, webhook } = access;
+    let AccessPolicy { allow, deny, basic_auth, header, webhook, preflight } = access;
     [
         (!allow.is_empty()).then_some(ACCESS_ALLOW),
         (!deny.is_empty()).then_some(ACCESS_DENY),
@@ -84,6 +94,7 @@ fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
         webhook.as_ref().map(word_of_webhook),
         limits.is_some().then_some(LIMITS),
         (!path_prefix.is_strip()).then_some(PATH_PREFIX),
+        preflight.then_some(ACCESS_PREFLIGHT),
     ]
     .into_iter()
     .flatten()
@@ -125,7 +136,7 @@ mod tests {
     type Chosen = [bool; ENFORCED.len()];
 
     fn service(chosen: Chosen) -> ServiceOffer {
-        let [allow, deny, basic_auth, header, github, stripe] = chosen;
+        let [allow, deny, basic_auth, header, github, stripe, preflight] = chosen;
         let network = |has: bool| has.then(|| "192.0.2.0/24".parse().unwrap()).into_iter().collect();
         let user = BasicUser { user: "ann".to_owned(), hash: "$argon2id$".to_owned() };
         let digest: Fingerprint = format!("sha256:{}", "0f".repeat(32)).parse().unwrap();
@@ -137,13 +148,14 @@ mod tests {
             basic_auth: basic_auth.then_some(user).into_iter().collect(),
             header: header.then(|| SharedHeader { name: "x-key".to_owned(), digest }),
             webhook: (github || stripe).then_some(webhook),
+            preflight,
         };
         ServiceOffer { access, ..ServiceOffer::new(Name::new("blog").unwrap(), ServiceKind::Http) }
     }
 
     fn chosen() -> impl Strategy<Value = Chosen> {
         // A service has one webhook.
-        any::<Chosen>().prop_map(|[a, d, b, h, github, stripe]| [a, d, b, h, github, stripe && !github])
+        any::<Chosen>().prop_map(|[a, d, b, h, github, stripe, p]| [a, d, b, h, github, stripe && !github, p])
     }
 
     proptest! {
@@ -168,10 +180,10 @@ mod tests {
 
         #[test]
         fn a_condition_of_a_later_version_cannot_be_read(field in "[a-z_]{1,12}") {
-            let known = ["allow", "deny", "basic_auth", "header", "webhook"];
+            let known = ["allow", "deny", "basic_auth", "header", "webhook", "preflight"];
             prop_assume!(!known.contains(&field.as_str()));
             for place in ["", "header", "webhook"] {
-                let mut access = serde_json::to_value(service([true, true, true, true, true, false]).access).unwrap();
+                let mut access = serde_json::to_value(service([true, true, true, true, true, false, true]).access).unwrap();
                 let at = if place.is_empty() { &mut access } else { &mut access[place] };
                 let is_new = at.as_object_mut().unwrap().insert(field.clone(), serde_json::json!("later")).is_none();
                 prop_assert!(!is_new || serde_json::from_value::<AccessPolicy>(access).is_err(), "{} in {}", field, place);
@@ -182,8 +194,8 @@ mod tests {
     #[test]
     fn a_server_that_does_not_know_lower_limits_refuses_them() {
         let limits = |text: &str| serde_json::from_str(&format!(r#"{{ "requests_per_second": 1{text} }}"#));
-        let limited = ServiceOffer { limits: Some(limits("").unwrap()), ..service([false; 6]) };
-        assert_eq!(required_by(&[limited, service([false; 6])]), [LIMITS]);
+        let limited = ServiceOffer { limits: Some(limits("").unwrap()), ..service([false; 7]) };
+        assert_eq!(required_by(&[limited, service([false; 7])]), [LIMITS]);
         assert!(limits(r#", "burst": 0"#).is_err() && limits(r#", "at_night": 1"#).is_err());
     }
 

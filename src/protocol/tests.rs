@@ -100,7 +100,7 @@ fn last() -> impl Strategy<Value = ResponseHead> {
 }
 
 fn reset() -> impl Strategy<Value = Reset> {
-    (1..=9_u8).prop_map(Reset::from_byte)
+    (1..=10_u8).prop_map(Reset::from_byte)
 }
 
 /// What follows a head: data, perhaps trailers, and the end or a reset (perhaps both).

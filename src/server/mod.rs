@@ -38,6 +38,8 @@ use crate::server::directory::{Directory, PublicListeners};
 use crate::server::domain_verification::ResolverError;
 use crate::server::ingress::limits::VisitorLimits;
 use crate::server::ingress::observe::Observers;
+use crate::server::ingress::observe::proxy_hint::ProxyHint;
+use crate::server::ingress::upstream::agents_return::AgentsReturn;
 use crate::server::ingress::{Entrypoint, Ingress, PublicPorts};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::lifecycle::certificate::{Certificates, Origin, ServerCertificate, Sources};
@@ -48,7 +50,7 @@ use crate::server::lifecycle::fd_budget::FdBudget;
 pub use crate::server::lifecycle::fd_budget::connections_within;
 use crate::server::lifecycle::reload::Reloader;
 use crate::server::options::ServerOptions;
-use crate::server::runtime::{Runtime, Shutdown};
+use crate::server::runtime::Runtime;
 use crate::server::settings::Settings;
 use crate::telemetry::{LogLevel, LogState, Traces};
 use crate::tenants::clients::Clients;
@@ -107,16 +109,24 @@ struct Listeners {
     http: TcpListener,
     https: Option<TcpListener>,
     admin: Option<TcpListener>,
+    /// Whether visitors could connect before this server ran.
+    is_inherited: bool,
 }
 
 impl Listeners {
     /// Opens all listeners; those that the service manager has opened already are taken from `inherited`.
     fn open(config: &ServerOptions, inherited: &mut Inherited) -> Result<Self, StartError> {
+        let there = inherited.left().len();
+        let http = inherited.take_or_bind(config.public.http, "public.http")?;
+        let mut listen = |address, key| inherited.take_or_bind(address, key);
+        let https = config.public.https.map(|address| listen(address, "public.https")).transpose()?;
+        let is_inherited = inherited.left().len() < there;
         let mut listen = |address, key| inherited.take_or_bind(address, key);
         Ok(Self {
             tunnel: listen(config.tunnel.listen, "tunnel.listen")?,
-            http: listen(config.public.http, "public.http")?,
-            https: config.public.https.map(|address| listen(address, "public.https")).transpose()?,
+            http,
+            https,
+            is_inherited,
             admin: config.admin.listen.map(|address| listen(address, "admin.listen")).transpose()?,
         })
     }
@@ -145,9 +155,11 @@ fn components(
         runtime: Arc::clone(&runtime),
         directory: Arc::clone(&directory),
         tls: public_tls,
-        limits: VisitorLimits::new(&limits, budget.connections)?,
+        limits: VisitorLimits::new(&limits, budget.connections, &tickets)?,
         observers: Arc::new(Observers::new(Arc::clone(&runtime.metrics))),
         traces,
+        proxy_hint: ProxyHint::default(),
+        agents_return: AgentsReturn::new(listeners.is_inherited, limits.per_ip.ipv6_prefix),
         connection_closed: LogThrottle::new(NonZeroU32::MIN),
     });
     let port_server = Arc::new(PublicPorts(Arc::clone(&ingress)));
@@ -289,24 +301,31 @@ impl Server {
     pub async fn run(self, stop: CancellationToken) -> Drained {
         let Self { lifecycle, listeners, agent_tls, admin_token, certificate, log } = self;
         let Lifecycle { runtime, directory, agents, certificates, .. } = &*lifecycle;
-        let (tasks, Shutdown { stop: stopping, drained, .. }) = (&runtime.tasks.all, &runtime.shutdown);
+        let (tasks, stopping) = (&runtime.tasks.all, &runtime.shutdown.stop);
         tasks.spawn(Arc::clone(agents).accept(listeners.tunnel, agent_tls));
         tasks.spawn(Arc::clone(&lifecycle.ingress).accept(listeners.http, Entrypoint::Http));
         if let Some(listener) = listeners.https {
             tasks.spawn(Arc::clone(&lifecycle.ingress).accept(listener, Entrypoint::Https));
         }
-        if let (Some(listener), Some(token)) = (listeners.admin, admin_token) {
+        let admin_stop = CancellationToken::new();
+        let admin = listeners.admin.zip(admin_token).map(|(listener, token)| {
             let pin = (certificate.origin != Origin::Operator).then_some(certificate.fingerprint);
             let admin = Admin::new(&lifecycle, token, pin, log);
-            // The admin port answers while the server drains.
-            tasks.spawn(listen::accept_loop(listener, drained.clone(), admin.acceptor()));
-        }
+            tasks.spawn(listen::accept_loop(listener, admin_stop.clone(), admin.acceptor()))
+        });
         tasks.spawn(Arc::clone(&lifecycle).evict_idle_addresses());
         tasks.spawn(Arc::clone(agents).enforce_clients_file());
         tasks.spawn(Arc::clone(&directory.registry).release_reservations(stopping.clone()));
         tasks.spawn(certificates.clone().maintain(stopping.clone()));
         tasks.spawn(Arc::clone(&agents.client_store).watch(stopping.clone()));
         stop.cancelled().await;
+        // A successor takes the admin port first, and needs it before this server has drained. Open connections to it stay
+        // until then.
+        admin_stop.cancel();
+        if let Some(admin) = admin {
+            // The task ends as soon as it runs.
+            let _ = admin.await;
+        }
         lifecycle.drain().await
     }
 }

@@ -44,9 +44,19 @@ impl<W: Write> Lines<W> {
         self.waiting.len() >= CHUNK
     }
 
+    /// Returns whether no line waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Bytes of all lines, those that wait included.
     pub(super) fn size(&self) -> u64 {
         self.written + self.waiting.len() as u64
+    }
+
+    /// Continues in `to`, which holds `written` bytes. What waits goes there, too.
+    pub(super) fn switch(&mut self, to: W, written: u64) {
+        (self.to, self.written, self.is_torn) = (to, written, false);
     }
 
     /// Writes what waits. What cannot be written is gone.

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::LogState;
 use super::lines::{Lines, Lost};
+use crate::files::is_same;
 use crate::telemetry::options::LogFile;
 
 const DAY: u64 = 24 * 60 * 60;
@@ -20,7 +21,8 @@ const TRY_AGAIN: u64 = 60;
 /// `….1`, that one `….2` and so on.
 ///
 /// Days are those of UTC, as are the times in the lines: they have no midnight that comes twice or not at all. A file that is
-/// there already is of the day when it was last written to. What is no file (a pipe, a device) is only written to.
+/// there already is of the day when it was last written to. What is no file (a pipe, a device) is only written to. When
+/// another program moves or deletes the file, the next lines go to a new one.
 pub(super) struct Rolling {
     config: LogFile,
     /// Seconds since 1970.
@@ -28,6 +30,8 @@ pub(super) struct Rolling {
     lines: Lines<File>,
     /// Of its lines, counted since 1970.
     day: u64,
+    /// What the path led to when the file was opened.
+    opened: fs::Metadata,
     is_file: bool,
     /// When another file could not be begun.
     stuck: Option<u64>,
@@ -53,7 +57,8 @@ impl Rolling {
         let day = written.unwrap_or_else(&mut clock) / DAY;
         let lines = Lines::new(file, found.len(), is_torn(&config.path, found.len()));
         let is_file = found.is_file();
-        Ok(Self { config: config.clone(), clock, lines, day, is_file, stuck: None, told: None, state })
+        let config = config.clone();
+        Ok(Self { config, clock, lines, day, opened: found, is_file, stuck: None, told: None, state })
     }
 
     /// A clock that is put right by less than a day goes on in the same file.
@@ -69,6 +74,7 @@ impl Rolling {
         match push_back(path, self.config.keep).and_then(|()| append_to(path)) {
             Ok((file, found)) => {
                 self.lines = Lines::new(file, found.len(), false);
+                self.opened = found;
                 (self.day, self.stuck) = (now / DAY, None);
                 self.state.stuck(None);
             }
@@ -81,7 +87,25 @@ impl Rolling {
         }
     }
 
+    /// Opens the file again if another program, like logrotate, has moved or deleted it. If that fails, the lines stay in the
+    /// file that is open.
+    fn follow(&mut self) {
+        if !self.is_file || self.lines.is_empty() {
+            return;
+        }
+        let is_moved = match fs::metadata(&self.config.path) {
+            Ok(found) => !is_same(&found, &self.opened),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if is_moved && let Ok((file, found)) = append_to(&self.config.path) {
+            self.lines.switch(file, found.len());
+            self.is_file = found.is_file();
+            self.opened = found;
+        }
+    }
+
     fn write_out(&mut self, now: u64) {
+        self.follow();
         if let Err(Lost { lines, error }) = self.lines.write_out() {
             let why = format!("{} cannot be written: {error}", self.config.path.display());
             if is_long_ago(self.told, now) {

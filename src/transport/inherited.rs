@@ -14,6 +14,11 @@ use super::listen::{self, ListenError};
 pub struct Inherited(Vec<std::net::TcpListener>);
 
 impl Inherited {
+    /// These sockets.
+    pub fn new(listeners: Vec<std::net::TcpListener>) -> Self {
+        Self(listeners)
+    }
+
     /// The sockets of this process. They are its only once, and the environment changes: to be called before there are
     /// threads. What is no TCP socket is left alone, with its message.
     pub fn of_process() -> (Self, Vec<String>) {

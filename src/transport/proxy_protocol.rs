@@ -17,6 +17,9 @@ const V1_MOST: usize = 107;
 /// The longest header of version 2 that is taken: addresses take at most 216 bytes, the rest are extensions.
 const V2_MOST: usize = 4096;
 
+/// The longest header of either version, in bytes.
+pub const LONGEST: usize = V2_MOST;
+
 /// Bytes of a header of version 2 before its addresses; the last two say how many follow.
 const V2_FIXED: usize = 16;
 

@@ -23,4 +23,4 @@ pub use ids::{InstanceId, LaneId, RequestId, SessionId, TunnelId};
 pub use label::{ClientId, LabelError, Name, RESERVED_NAMES};
 pub use reserved::is_reserved_for_operator;
 pub use secret::Secret;
-pub use text::{Escape, escape_line, harmless_line, harmless_text, is_harmful};
+pub use text::{Escape, escape_line, harmless_line, harmless_text, is_harmful, without_link};

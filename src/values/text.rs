@@ -3,6 +3,17 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+/// Returns what a library says of an error, without a link to that library's documentation at the end: it is for programmers.
+pub fn without_link(error: &impl ToString) -> String {
+    let mut text = error.to_string();
+    let link = ["https://", "http://"].iter().filter_map(|scheme| text.find(scheme)).min();
+    if let Some(at) = link {
+        let before = text[..at].trim_end_matches([' ', ':', '(', '<']).len();
+        text.truncate(before);
+    }
+    text
+}
+
 /// Returns whether `char` can change how the text around it is shown: control characters, which control a terminal, and
 /// invisible characters, which reorder text (U+202E), hide in it (U+200B) or end a line (U+2028).
 pub fn is_harmful(char: char) -> bool {
@@ -115,6 +126,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_link_of_a_library_is_left_out() {
+        let rustls =
+            "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/#eof";
+        assert_eq!(without_link(&rustls), "peer closed connection without sending TLS close_notify");
+        assert_eq!(without_link(&"broken (http://a.example)"), "broken");
+        assert_eq!(without_link(&"connection reset"), "connection reset");
+    }
 
     /// One of each block that Unicode calls format, separator or control, and blank letters.
     const HARMFUL: &str = "\u{1b}\u{7f}\u{85}\u{9b}\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202d}\

@@ -255,7 +255,7 @@ async fn the_servers_own_pages() {
     assert!(listed.status == StatusCode::SERVICE_UNAVAILABLE && !listed.headers.contains_key("x-adit-error"));
     let front = health("/").await;
     assert_eq!((front.status, front.header("x-adit-error")), (StatusCode::NOT_FOUND, "not_found"));
-    assert!(front.text().contains("This is a tunnel server, and it works."), "{}", front.text());
+    assert!(front.text().contains("This is a tunnel server."), "{}", front.text());
     assert!(health("/health/x").await.text().contains("no such page"));
     assert_eq!(fetch(server.public, "alice", "/health").await.text(), "application", "there it is the application's");
     let redirect = health("/alice?x=1").await;
@@ -349,5 +349,31 @@ async fn a_malformed_answer_that_browsers_understand_reaches_the_visitor_repaire
         };
         let (answer, ()) = tokio::join!(visitor.ask(get("alice", "/")), answered);
         assert_eq!((answer.status, answer.text(), answer.header(field.0)), (StatusCode::OK, "ok", field.1), "{head:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_reloads_for_navigations_and_shows_the_name_that_was_asked_for() {
+    let server = TestServer::start(&[]);
+    let ask = async |host: &str, path: &str, mode: &str| {
+        let mut request = get("alice", path);
+        let fields = [("host", host), ("accept", "text/html"), ("sec-fetch-mode", mode)];
+        for (name, value) in fields {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        Visitor::connect(server.public).await.ask(request).await
+    };
+    let away = ask("alice.localhost", "/", "navigate").await;
+    assert_eq!((away.status, away.text().contains("http-equiv=\"refresh\"")), (StatusCode::SERVICE_UNAVAILABLE, true));
+    assert!(!ask("alice.localhost", "/", "cors").await.text().contains("refresh"));
+    for (host, path, name) in [
+        ("nobody.localhost:80", "/x", "nobody.localhost"),
+        ("localhost", "/nobody/x", "localhost/nobody/"),
+        ("a&b'.example", "/", "a&amp;b&#39;.example"),
+    ] {
+        let page = ask(host, path, "navigate").await;
+        let text = format!("<p>There is nothing at {name}.</p>");
+        assert_eq!((page.status, page.text().contains(&text)), (StatusCode::NOT_FOUND, true), "{}", page.text());
+        assert!(!page.text().contains("refresh"));
     }
 }

@@ -474,3 +474,40 @@ async fn dial_again(server: &TestServer) -> Option<tokio_rustls::client::TlsStre
     let host = rustls::pki_types::ServerName::try_from(server.tunnel.ip().to_string()).unwrap();
     tokio_rustls::TlsConnector::from(config).connect(host, socket).await.ok()
 }
+
+#[tokio::test]
+async fn agents_behind_a_load_balancer_have_limits_of_their_own() {
+    use adit::transport::proxy_protocol::{Version, header};
+
+    let settings = [("tunnel.proxy_protocol_from", "127.0.0.1"), ("limits.per_ip.logins_per_minute", "1")];
+    let server = TestServer::start(&settings);
+    let log_in = async |from: &str, version, right: bool| {
+        let first = header(version, from.parse().unwrap(), server.tunnel);
+        let mut pipe = puppet::dial_after(&first, server.tunnel, server.fingerprint).await.unwrap();
+        let mut hello = puppet::hello("alice", &["alice"]);
+        if !right {
+            hello.proof = wrong_token();
+        }
+        send(&mut pipe, &hello).await.unwrap();
+        (soon("an answer", receive_answer(&mut pipe)).await.unwrap(), pipe)
+    };
+    let refused = |answer: &Answer| match answer {
+        Answer::Refused(refused) => refused.code,
+        other => panic!("{other:?}"),
+    };
+    for (version, address) in [(Version::V1, "192.0.2.1:4711"), (Version::V2, "[2001:db8::1]:4711")] {
+        let mut codes = Vec::new();
+        while codes.last() != Some(&Refusal::TooMany) {
+            codes.push(refused(&log_in(address, version, false).await.0));
+        }
+        assert_eq!(codes[0], Refusal::BadToken, "{address} begins with a limit of its own");
+    }
+    let (answer, _pipe) = log_in("192.0.2.2:4711", Version::V2, true).await;
+    assert!(matches!(answer, Answer::Welcome(_)), "{answer:?}");
+    let peer = server.registry.all()[0].peer();
+    assert_eq!(peer.to_string(), "192.0.2.2:4711", "the operator sees the agent, not the load balancer");
+    assert!(puppet::dial_after(b"", server.tunnel, server.fingerprint).await.is_err(), "the header is required");
+    let other = TestServer::start(&[]);
+    let first = header(Version::V1, "192.0.2.1:4711".parse().unwrap(), other.tunnel);
+    assert!(puppet::dial_after(&first, other.tunnel, other.fingerprint).await.is_err(), "nobody may forge it");
+}

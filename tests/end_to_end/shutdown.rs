@@ -32,6 +32,23 @@ async fn a_server_that_stops_lets_open_requests_finish() {
 }
 
 #[tokio::test]
+async fn visitors_of_an_inherited_socket_wait_until_their_agent_is_back() {
+    let public = adit::transport::listen::bind(([127, 0, 0, 1], 0).into(), "public.http").unwrap();
+    let server = TestServer::start_on(public.into_std().unwrap());
+    let mut early = visitor::raw(server.public, REQUEST).await;
+    // It is answered at once what no agent could change.
+    assert_eq!(fetch(server.public, "nobody", "/").await.status, StatusCode::NOT_FOUND);
+    let mut app = Script::start().await;
+    let agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let (mut local, _) = app.request().await;
+    local.write_all(ANSWER).await.unwrap();
+    assert!(visitor::read_until(&mut early, "whole").await.starts_with("HTTP/1.1 200 OK"));
+    agent.stop().await.unwrap();
+    let other = TestServer::start(&[]);
+    assert_eq!(fetch(other.public, "alice", "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
 async fn a_server_does_not_wait_for_ever() {
     let server = TestServer::start(&[("tunnel.drain_timeout", "200ms")]);
     let mut app = Script::start().await;

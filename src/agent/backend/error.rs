@@ -10,6 +10,7 @@ use crate::link::body::BodyError;
 use crate::protocol::exchange::MAX_FIELDS;
 use crate::protocol::frame::{MAX_RESPONSE_HEAD, Reset};
 use crate::transport::whole::IncompleteError;
+use crate::values::without_link;
 
 /// Why a local application has not answered.
 #[derive(Debug)]
@@ -61,8 +62,11 @@ impl BackendError {
 
     /// No connection.
     pub(in crate::agent) fn dial(error: &io::Error) -> Self {
-        let timed_out = error.kind() == io::ErrorKind::TimedOut;
-        let reason = if timed_out { Reset::LocalTimeout } else { Reset::LocalUnreachable };
+        let reason = match error.kind() {
+            _ if is_exhausted(error) => Reset::Exhausted,
+            io::ErrorKind::TimedOut => Reset::LocalTimeout,
+            _ => Reset::LocalUnreachable,
+        };
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(why)) => Self::new(reason, refused(why)).with(Hint::Certificate),
             Some(rustls::Error::InvalidMessage(_)) => {
@@ -87,12 +91,14 @@ impl BackendError {
         let causes = causes(error);
         let gone = causes.iter().any(|cause| cause.is::<BodyError>());
         let reason = if gone { Reset::Cancelled } else { Reset::LocalBroken };
-        Self::new(reason, causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": "))
+        Self::new(reason, causes.iter().map(without_link).collect::<Vec<_>>().join(": "))
     }
 
-    /// Whether it is the application that something is wrong with, and not a visitor or its request.
-    pub(in crate::agent) fn is_of_the_application(&self) -> bool {
-        matches!(self.reason, Reset::LocalUnreachable | Reset::LocalTimeout | Reset::LocalBroken | Reset::TooLarge)
+    /// Returns whether something is wrong with the application or this machine, and not with a visitor or its request.
+    pub(in crate::agent) fn is_of_this_side(&self) -> bool {
+        let local =
+            [Reset::LocalUnreachable, Reset::LocalTimeout, Reset::LocalBroken, Reset::TooLarge, Reset::Exhausted];
+        local.contains(&self.reason)
     }
 
     /// What is wrong with the application at `local`, and what to do: on the command line if it was named `by_flags`.
@@ -127,6 +133,10 @@ impl BackendError {
                 "the local application at {at} broke off: {why}; does it speak TLS there? Then {}",
                 instead("https")
             ),
+            (_, Reset::Exhausted) => format!(
+                "no connection to the local application at {at}: this machine or agent has no file descriptors left; raise the \
+                 limit (`ulimit -n`, `LimitNOFILE` of systemd), or lower max_streams"
+            ),
             (_, Reset::LocalUnreachable) => {
                 format!("the local application at {at} cannot be reached; is it running? ({why})")
             }
@@ -154,9 +164,16 @@ impl From<IncompleteError> for BackendError {
     }
 }
 
+/// Returns whether the process or the system is out of file descriptors.
+fn is_exhausted(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
 /// What the system says, without its number for that.
 pub(in crate::agent) fn in_words(error: &io::Error) -> String {
-    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
+    without_link(error).split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// An error and what is behind it, one after the other.
@@ -204,9 +221,9 @@ mod tests {
 
     #[test]
     fn what_a_visitor_does_wrong_is_no_trouble_of_the_application() {
-        let is_blamed = |reason| BackendError::new(reason, "x").is_of_the_application();
+        let is_blamed = |reason| BackendError::new(reason, "x").is_of_this_side();
         assert!(
-            [Reset::LocalUnreachable, Reset::LocalTimeout, Reset::LocalBroken, Reset::TooLarge]
+            [Reset::LocalUnreachable, Reset::LocalTimeout, Reset::LocalBroken, Reset::TooLarge, Reset::Exhausted]
                 .into_iter()
                 .all(is_blamed)
         );
@@ -227,6 +244,13 @@ mod tests {
         assert!(key.contains("`ca`") && key.ends_with("`insecure_skip_verify = true`"), "{key}");
         let refused = BackendError::dial(&io::ErrorKind::ConnectionRefused.into());
         assert!(words("80", true, refused).starts_with("the local application at localhost:80 cannot be reached"));
+        #[cfg(unix)]
+        for number in [23, 24] {
+            let error = BackendError::dial(&io::Error::from_raw_os_error(number));
+            assert_eq!(error.reason, Reset::Exhausted);
+            let exhausted = words("80", false, error);
+            assert!(exhausted.contains("no file descriptors left") && exhausted.contains("LimitNOFILE"), "{exhausted}");
+        }
         let tls = words("20303", true, BackendError::broken("x").with(Hint::SpeaksTls));
         assert_eq!(tls, "the local application at localhost:20303 speaks TLS; write https://localhost:20303");
     }

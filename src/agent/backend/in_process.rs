@@ -210,7 +210,7 @@ impl InProcessBackend {
 
     /// Records that the service has failed, and logs that unless the log has it already.
     pub(in crate::agent) fn report_failure(&self, name: &Name, error: &BackendError) {
-        if error.is_of_the_application() && self.health.report_failure(&error.text, Instant::now()) {
+        if error.is_of_this_side() && self.health.report_failure(&error.text, Instant::now()) {
             tracing::warn!(target: LOCAL_LOG, service = %name, "the service in this process failed: {}", error.text);
         }
     }

@@ -69,12 +69,17 @@ impl Authority {
         [CERT_FILE, KEY_FILE].iter().any(|file| dir.join(file).try_exists().unwrap_or(true))
     }
 
+    /// Loads the CA in `dir` if both of its files are there.
+    pub(super) fn load(dir: &Path, now: u64) -> Result<Option<Self>, CertError> {
+        match Files::read(dir)? {
+            Files { key: Some(key), pem: Some(pem) } => Self::new(dir, key, pem, now).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Returns the error that [`Authority::load_or_create`] would fail with, without creating anything.
     pub(super) fn check(dir: &Path, now: u64) -> Result<(), CertError> {
-        match Files::read(dir)? {
-            Files { key: Some(key), pem: Some(pem) } => Self::new(dir, key, pem, now).map(drop),
-            _ => Ok(()),
-        }
+        Self::load(dir, now).map(drop)
     }
 
     fn new(dir: &Path, key: KeyPair, pem: Vec<u8>, now: u64) -> Result<Self, CertError> {

@@ -103,6 +103,9 @@ impl LocalCa {
     fn issue(&self, issuance: Issuance<'_>) -> Result<ServerCertificate, CertError> {
         let (dir, Issuance { addresses, now, force }) = (&self.dir, issuance);
         let wanted = wanted_names(&self.names, addresses)?;
+        if !force && let Some(current) = current(dir, &wanted, now) {
+            return current.into_certificate(Origin::Stored);
+        }
         let _lock = Lock::wait(dir)?;
         let authority = Authority::load_or_create(dir, now)?;
         let origin = |issued| match (authority.created, issued) {
@@ -122,6 +125,14 @@ impl LocalCa {
             None => Err(CertError::Making(format!("what was written to {} is not what was meant", dir.display()))),
         }
     }
+}
+
+/// Returns the stored certificate if nothing has to be written. It needs no lock: the folder may be read-only. What another
+/// process is just writing does not fit together, and is then looked at again under the lock.
+fn current(dir: &Path, wanted: &BTreeSet<String>, now: u64) -> Option<StoredPair> {
+    files::refuse_foreign(dir).ok()?;
+    let authority = Authority::load(dir, now).ok()??;
+    StoredPair::load(dir).ok()?.filter(|pair| pair.is_current(&authority, wanted, now))
 }
 
 fn source_error(error: CertError) -> SourceError {

@@ -239,3 +239,17 @@ fn the_real_clock_and_this_machine_will_do() {
     let made = ca(dir.path(), &[]).ensure().unwrap();
     assert!(own_addresses().iter().take(MAX_OWN_ADDRESSES).all(|ip| made.names.contains(&ip.to_string())));
 }
+
+#[test]
+fn a_folder_in_which_nothing_has_to_be_written_is_only_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = ensure(dir.path(), &["a.example"], NOW).unwrap();
+    // A folder in its place could not be locked, whoever asks: root may write everywhere.
+    let lock = dir.path().join(".lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let stored = ensure(dir.path(), &["a.example"], NOW + DAY).unwrap();
+    assert_eq!((stored.origin, stored.fingerprint), (Origin::Stored, made.fingerprint));
+    assert!(ensure(dir.path(), &["b.example"], NOW).is_err(), "another name has to be written");
+    assert!(ensure(dir.path(), &["a.example"], made.expires_unix - DAY).is_err(), "and so has a renewal");
+}

@@ -109,7 +109,8 @@ fn problems(lifecycle: &Lifecycle) -> Vec<String> {
 
 /// Whether the server takes visitors and agents
 ///
-/// 503 from the moment it is told to stop; it still answers here while open requests end.
+/// 503 from the moment it is told to stop. It answers so on connections that are open then; the admin port takes no new ones,
+/// so that a successor can have it.
 #[utoipa::path(
     get, path = "/readyz", tag = "watching", operation_id = "ready", security((), ("bearer" = [])),
     responses((status = 200, body = ReadyView), (status = 503, body = ReadyView), Refusals),

@@ -19,8 +19,8 @@ use crate::protocol::login::{Answer, Hello, LaneGrant, LaneTerms, PublicService,
 use crate::protocol::requirements::CAPABILITIES;
 use crate::protocol::standby::Standby;
 use crate::server::agents::Agents;
+use crate::server::agents::admission::LoginAdmission;
 use crate::server::agents::lane::{LaneStart, serve_lane};
-use crate::server::agents::limits::LoginPermit;
 use crate::server::agents::login::{LoginOutcome, LoginRefusal};
 use crate::server::directory::authenticated::Authenticated;
 use crate::server::directory::notices::urls_do_not_fit;
@@ -33,23 +33,27 @@ use crate::values::{LaneId, Name, Secret, TunnelId};
 /// How long a refused agent may take to read the refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves one agent's connection until it ends. `permit` limits the connections that have not logged in yet.
+/// Serves one agent's connection until it ends. `admission` limits the connections that have not logged in yet.
 pub(crate) async fn serve_agent(
     agents: Arc<Agents>,
     tls: TlsAcceptor,
-    socket: TcpStream,
-    peer: SocketAddr,
-    permit: LoginPermit,
+    mut socket: TcpStream,
+    mut admission: LoginAdmission,
 ) {
     let settings = agents.settings();
     let login_timeout = settings.config.tunnel.login_timeout;
     let mut record = LoginRecord::new(&agents.runtime.metrics);
-    let login = Login { agents: &agents, config: &settings.config, peer };
-    let logged_in = tokio::time::timeout(login_timeout, login.run(tls, socket, &mut record)).await;
+    let logged_in = async {
+        admission.resolve(&agents, &mut socket).await?;
+        let login = Login { agents: &agents, config: &settings.config, peer: admission.peer };
+        login.run(tls, socket, &mut record).await
+    };
+    let logged_in = tokio::time::timeout(login_timeout, logged_in).await;
     drop(record);
+    let peer = admission.peer;
     // The lane keeps what it needs.
     drop(settings);
-    drop(permit);
+    drop(admission);
     match logged_in {
         Ok(Ok(Some(start))) => serve_lane(agents, start).await,
         // The login was refused and logged.

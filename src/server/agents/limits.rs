@@ -40,7 +40,8 @@ const FIRST_FAILURES: NonZeroU32 = NonZeroU32::new(128).expect("128 is not zero"
 #[derive(Debug)]
 #[expect(dead_code, reason = "the permits are held, never read")]
 pub(crate) struct LoginPermit {
-    address: AddressPermit,
+    /// `None` while a proxy has not told who the agent is.
+    address: Option<AddressPermit>,
     total: Permit,
 }
 
@@ -115,7 +116,19 @@ impl LoginLimits {
     pub(crate) fn permit(&self, from: IpAddr) -> Option<LoginPermit> {
         let share = self.in_progress.fair_share(SHARE, MIN_IN_PROGRESS);
         let address = self.in_progress_by_address.try_acquire_within(from, share)?;
-        Some(LoginPermit { address, total: self.in_progress.try_acquire()? })
+        Some(LoginPermit { address: Some(address), total: self.in_progress.try_acquire()? })
+    }
+
+    /// Takes a place for a login behind a proxy. [`LoginLimits::count_address`] follows when the proxy has told the address.
+    pub(crate) fn permit_of_proxy(&self) -> Option<LoginPermit> {
+        Some(LoginPermit { address: None, total: self.in_progress.try_acquire()? })
+    }
+
+    /// Takes the share of the address that a proxy has told. Returns `false` if it has none left.
+    pub(crate) fn count_address(&self, permit: &mut LoginPermit, from: IpAddr) -> bool {
+        let share = self.in_progress.fair_share(SHARE, MIN_IN_PROGRESS);
+        permit.address = self.in_progress_by_address.try_acquire_within(from, share);
+        permit.address.is_some()
     }
 
     /// Forgets addresses that have been idle. Walks all of them.

@@ -1,6 +1,7 @@
 //! Agents: how they connect and log in, how they change their services, and when the server closes their tunnels.
 
 pub(crate) mod accept;
+pub(crate) mod admission;
 pub(crate) mod lane;
 pub(crate) mod limits;
 pub mod login;
@@ -18,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::auth::TicketKey;
 use crate::limits::LogThrottle;
 use crate::server::agents::accept::serve_agent;
+use crate::server::agents::admission::LoginAdmission;
 use crate::server::agents::limits::LoginLimits;
 use crate::server::agents::revocation::DelayedRevocations;
 use crate::server::agents::start_order::StartOrder;
@@ -87,10 +89,10 @@ impl Agents {
         let (stop, cut) = (stop.clone(), cut.clone());
         listen::accept_loop(listener, stop, move |socket, peer| {
             // Beyond the limits the connection is closed without an answer: a handshake costs more than a connection.
-            let Some(permit) = self.login.permit(peer.ip()) else {
+            let Some(admission) = LoginAdmission::new(&self, peer) else {
                 return self.runtime.metrics.limited(Limit::LoginsUnderWay);
             };
-            let serve = serve_agent(Arc::clone(&self), tls.clone(), socket, peer, permit);
+            let serve = serve_agent(Arc::clone(&self), tls.clone(), socket, admission);
             self.runtime.tasks.all.spawn(until_cut(cut.clone(), serve));
         })
     }

@@ -109,12 +109,15 @@ pub(crate) struct Forwarding<'a> {
 
 /// Tells the application who asks for what. What a visitor says of itself under these names is replaced, unless a
 /// trusted proxy says it. The addresses of trusted proxies are left out: they are the operator's, and an application at
-/// home that does not know them would take the last of them for the visitor.
-pub(crate) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
+/// home that does not know them would take the last of them for the visitor. Returns whether a peer that is not trusted has
+/// named other visitors in `X-Forwarded-For`.
+pub(crate) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) -> bool {
     let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id, forwarded } = *forwarding;
-    remove_forged(headers, peer_is_trusted, visitor);
+    let is_claimed = remove_forged(headers, peer_is_trusted, visitor);
     let (peer, peer_text) = peer;
-    let earlier: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    let is_empty = |line: &[u8]| line.iter().all(|byte| matches!(byte, b',' | b' ' | b'\t'));
+    let lines = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let earlier: Vec<&[u8]> = lines.filter(|line| !is_empty(line)).collect();
     if earlier.is_empty() {
         headers.insert(FORWARDED_FOR, peer_text.clone());
     } else {
@@ -155,12 +158,13 @@ pub(crate) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
         let prefix = format!("{}/{name}", before.trim_end_matches('/'));
         put(headers, FORWARDED_PREFIX, prefix);
     }
+    is_claimed
 }
 
 /// Removes the fields that only a proxy may send, see [`fields`]. Always removes look-alikes: no proxy writes them, so a
 /// trusted proxy must have forwarded them from its client. Of a trusted proxy's own fields, it keeps those with the client's
 /// address only if they match the visitor in `X-Forwarded-For`: many proxies forward the client's values in the others.
-fn remove_forged(headers: &mut HeaderMap, peer_is_trusted: bool, visitor: IpAddr) {
+fn remove_forged(headers: &mut HeaderMap, peer_is_trusted: bool, visitor: IpAddr) -> bool {
     let is_the_visitor = |value: &HeaderValue| address_in(value.as_bytes()) == Some(visitor);
     let goes = |name: &&HeaderName| match fields::owned(name.as_str()) {
         None => false,
@@ -174,9 +178,11 @@ fn remove_forged(headers: &mut HeaderMap, peer_is_trusted: bool, visitor: IpAddr
     };
     // Rarely any: an empty list takes no memory.
     let named: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    let is_claimed = !peer_is_trusted && named.contains(&FORWARDED_FOR);
     for name in named {
         headers.remove(name);
     }
+    is_claimed
 }
 
 /// An address as a field's value.
@@ -197,7 +203,9 @@ pub(crate) fn visitor_of(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(
         return peer;
     }
     let lines = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-    let said: Vec<&[u8]> = lines.flat_map(|line| line.split(|byte| *byte == b',')).collect();
+    // Recipients ignore empty elements of a list (RFC 9110, section 5.6.1.2).
+    let elements = lines.flat_map(|line| line.split(|byte| *byte == b','));
+    let said: Vec<&[u8]> = elements.filter(|element| !element.trim_ascii().is_empty()).collect();
     let mut visitor = peer;
     for text in said.iter().rev() {
         // A proxy that writes nonsense is believed up to there.
@@ -226,6 +234,8 @@ fn up_to(said: &[u8], visitor: IpAddr) -> &[u8] {
 /// put beside it, be it no text at all, does not matter.
 fn address_in(element: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(element).ok()?.trim();
+    // IPv6 in quotes, as RFC 7239 writes it.
+    let text = text.strip_prefix('"').and_then(|inside| inside.strip_suffix('"')).unwrap_or(text);
     let bare = text.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(text);
     let ip = bare.parse().ok().or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))?;
     Some(ip.to_canonical())

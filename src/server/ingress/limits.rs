@@ -3,7 +3,8 @@
 
 use std::io;
 
-use crate::access::PasswordGate;
+use crate::access::{LoginCookies, PasswordGate};
+use crate::auth::TicketKey;
 use crate::limits::{
     Delay, HeldHeads, PerAddress, Permits, REMEMBERED_ADDRESSES, RetryAfter, SharedBudget, VisitorRate,
 };
@@ -31,6 +32,8 @@ pub(crate) struct VisitorLimits {
     pub(crate) connections: Permits,
     /// Compares visitors' passwords.
     pub(crate) passwords: PasswordGate,
+    /// Recognizes visitors whose password was right before.
+    pub(crate) login_cookies: LoginCookies,
     /// The memory for heads of waiting requests.
     pub(crate) held_heads: HeldHeads,
     /// The memory for bodies of requests whose signature is not checked yet.
@@ -38,11 +41,11 @@ pub(crate) struct VisitorLimits {
 }
 
 impl VisitorLimits {
-    /// Creates the limits for up to `connections` connections at once.
+    /// Creates the limits for up to `connections` connections at once. The key for login cookies derives from `tickets`.
     ///
     /// # Errors
     /// The system has no randomness.
-    pub(crate) fn new(limits: &LimitOptions, connections: usize) -> io::Result<Self> {
+    pub(crate) fn new(limits: &LimitOptions, connections: usize, tickets: &TicketKey) -> io::Result<Self> {
         let (per_ip, prefix) = (&limits.per_ip, limits.per_ip.ipv6_prefix);
         let passwords = PasswordGate::new(per_ip.logins_per_minute, prefix, REMEMBERED_ADDRESSES);
         Ok(Self {
@@ -53,6 +56,7 @@ impl VisitorLimits {
             connections_by_address: PerAddress::new(per_ip.connections, prefix),
             connections: Permits::new(connections),
             passwords: passwords.map_err(io::Error::other)?,
+            login_cookies: LoginCookies::new(&tickets.derive("login cookies")).map_err(io::Error::other)?,
             held_heads: HeldHeads::new(limits.held_heads),
             held_bodies: SharedBudget::new(limits.held_bodies),
         })
@@ -68,6 +72,7 @@ impl VisitorLimits {
             connections_by_address,
             connections: all_connections,
             passwords,
+            login_cookies: _,
             held_heads,
             held_bodies,
         } = self;

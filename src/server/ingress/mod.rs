@@ -34,6 +34,8 @@ use crate::server::directory::ports::{OpenPort, PortServer};
 use crate::server::ingress::entry::accept;
 use crate::server::ingress::limits::VisitorLimits;
 use crate::server::ingress::observe::Observers;
+use crate::server::ingress::observe::proxy_hint::ProxyHint;
+use crate::server::ingress::upstream::agents_return::AgentsReturn;
 use crate::server::runtime::{Runtime, until_cut};
 use crate::server::settings::Settings;
 use crate::telemetry::Traces;
@@ -50,6 +52,10 @@ pub(crate) struct Ingress {
     /// What is told of each exchange.
     pub(crate) observers: Arc<Observers>,
     pub(crate) traces: Traces,
+    /// Notices that `public.trusted_proxies` seems to be missing.
+    pub(crate) proxy_hint: ProxyHint,
+    /// Which requests wait for agents after the start.
+    pub(crate) agents_return: AgentsReturn,
     /// Limits the log lines about connections that were closed because of `limits.connections`.
     pub(crate) connection_closed: LogThrottle,
 }

@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{HOUR, MILLISECOND, MINUTE, SECOND, listen};
 use crate::schema::{Group, Table, key, options};
-use crate::values::dns_name;
+use crate::values::{NETWORKS, dns_name, network};
 
 options! {
     /// The `[tunnel]` section.
@@ -14,6 +16,9 @@ options! {
     pub struct TunnelOptions {
         /// Where agents connect. `[::]` takes IPv4 too, and means `0.0.0.0` on a machine without IPv6.
         pub listen: SocketAddr = listen(8080), restart;
+        /// Peers whose connections begin with a PROXY protocol header, v1 or v2, such as a TCP load balancer in front. It is
+        /// required from these and accepted from no other peer.
+        pub proxy_protocol_from: Vec<IpNet> = key::list(NETWORKS, network), reload;
         /// Interval between heartbeats on each lane. A lane that receives no byte for three intervals is closed.
         pub heartbeat: Duration = key::duration(10 * SECOND, 100 * MILLISECOND..=5 * MINUTE), reload;
         /// Time limit for TLS handshake and login together.

@@ -208,3 +208,31 @@ fn lines_that_a_full_disk_does_not_take_are_counted_and_a_device_is_not_renamed(
     log.lines.add(b"four\n");
     assert!(!log.is_due(START + 9 * DAY));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_another_program_moves_or_deletes_begins_anew() {
+    let scene = Scene::new(10_000, 2);
+    let mut log = scene.open();
+    write(&mut log, &["one"]);
+    let moved = scene.dir.path().join("moved");
+    fs::rename(&scene.file.path, &moved).unwrap();
+    write(&mut log, &["two"]);
+    assert_eq!((fs::read_to_string(&moved).unwrap(), scene.files()), ("one\n".to_owned(), vec!["two\n".to_owned()]));
+    fs::remove_file(&scene.file.path).unwrap();
+    write(&mut log, &["three"]);
+    assert_eq!(scene.files(), ["three\n"]);
+    // logrotate's `create`: another file is there already.
+    fs::rename(&scene.file.path, &moved).unwrap();
+    fs::write(&scene.file.path, "").unwrap();
+    write(&mut log, &["four", "five"]);
+    assert_eq!(scene.files(), ["four\nfive\n"]);
+    // Its `copytruncate`: the same file, shorter.
+    File::options().write(true).open(&scene.file.path).unwrap().set_len(0).unwrap();
+    write(&mut log, &["six"]);
+    assert_eq!(scene.files(), ["six\n"]);
+    // Nowhere to begin another: the lines stay where they can be written.
+    fs::remove_dir_all(scene.dir.path()).unwrap();
+    write(&mut log, &["seven"]);
+    assert_eq!(scene.state.problems(), [""; 0]);
+}

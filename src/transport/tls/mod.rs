@@ -17,7 +17,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, OtherError, RootC
 
 use crate::certs::{SniCertificates, fingerprint_of};
 use crate::protocol::ALPN;
-use crate::values::Fingerprint;
+use crate::values::{Fingerprint, without_link};
 pub use local::{LocalTrust, local_client};
 use verifier::{Judge, Shown};
 
@@ -184,7 +184,7 @@ pub fn explain_handshake(error: &io::Error) -> String {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
                 "the server closed the connection during the TLS handshake; is this the tunnel port?".to_owned()
             }
-            _ => format!("the TLS handshake failed: {error}"),
+            _ => format!("the TLS handshake failed: {}", without_link(error)),
         };
     };
     match tls {

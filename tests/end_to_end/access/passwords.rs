@@ -172,3 +172,68 @@ async fn ask_from(address: [u8; 4], public: SocketAddr, credential: String) -> S
     tokio::io::AsyncWriteExt::write_all(&mut socket, request.as_bytes()).await.unwrap();
     crate::harness::visitor::read_until(&mut socket, "\r\n").await
 }
+
+/// A request with these fields.
+fn get_with(fields: &[(&'static str, &str)]) -> Request<Full<Bytes>> {
+    let mut request = get("alice", "/");
+    for (name, value) in fields {
+        request.headers_mut().append(*name, value.parse().unwrap());
+    }
+    request
+}
+
+#[tokio::test]
+async fn after_a_login_authorization_is_the_application_s() {
+    let (server, mut puppet) = started(&[], ann_and_bob).await;
+    let mut visitor = Visitor::connect(server.public).await;
+    let log_in = async {
+        let (answer, ()) = tokio::join!(visitor.ask(with("ann:right")), async {
+            puppet.request().await.answer("welcome").await;
+        });
+        answer.header("set-cookie").split(';').next().unwrap().to_owned()
+    };
+    let cookie = log_in.await;
+    assert!(cookie.starts_with("adit-login="), "{cookie}");
+    let both = format!("theme=dark; {cookie}");
+    for proof in [("sec-fetch-site", "same-origin"), ("origin", "http://alice.localhost"), ("x-none", "1")] {
+        let request = get_with(&[("authorization", "Bearer app"), ("cookie", &both), proof]);
+        let asked = let_in(&mut puppet, visitor.ask(request)).await;
+        assert_eq!((asked.header("authorization"), asked.header("cookie")), ("Bearer app", "theme=dark"));
+    }
+    for foreign in [("sec-fetch-site", "same-site"), ("origin", "http://bob.localhost"), ("cookie", cookie.as_str())] {
+        let request = get_with(&[("authorization", "Bearer app"), ("cookie", &both), foreign]);
+        assert_eq!(refused(&visitor.ask(request).await), (401, "unauthorized"), "{foreign:?}");
+    }
+    // On a path route, all tenants share an origin.
+    let mut path = get_with(&[("authorization", "Bearer app"), ("cookie", &cookie), ("sec-fetch-site", "same-origin")]);
+    path.headers_mut().insert("host", "localhost".parse().unwrap());
+    *path.uri_mut() = "/alice/".parse().unwrap();
+    assert_eq!(refused(&visitor.ask(path).await), (401, "unauthorized"));
+    let mut path = with("ann:right");
+    path.headers_mut().insert("host", "localhost".parse().unwrap());
+    *path.uri_mut() = "/alice/".parse().unwrap();
+    let (answer, ()) = tokio::join!(visitor.ask(path), async { puppet.request().await.answer("welcome").await });
+    assert_eq!((answer.status.as_u16(), answer.header("set-cookie")), (200, ""));
+}
+
+#[tokio::test]
+async fn a_preflight_gets_in_if_the_owner_allows_it() {
+    for allowed in [false, true] {
+        let (server, mut puppet) = started(&[], |policy| {
+            ann_and_bob(policy);
+            policy.preflight = allowed;
+        })
+        .await;
+        let mut visitor = Visitor::connect(server.public).await;
+        let mut preflight = get_with(&[("origin", "https://a.example"), ("access-control-request-method", "PUT")]);
+        *preflight.method_mut() = Method::OPTIONS;
+        if allowed {
+            let_in(&mut puppet, visitor.ask(preflight)).await;
+        } else {
+            assert_eq!(refused(&visitor.ask(preflight).await), (401, "unauthorized"));
+        }
+        let mut options = get("alice", "/");
+        *options.method_mut() = Method::OPTIONS;
+        assert_eq!(refused(&visitor.ask(options).await), (401, "unauthorized"), "that is no preflight");
+    }
+}

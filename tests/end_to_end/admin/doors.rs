@@ -1,13 +1,15 @@
 //! Who gets in, and what everybody may see who is on the same machine.
 
 use adit::auth::{AdminNonce, AdminToken, NONCE_FIELD, PROOF_FIELD};
-use http::Method;
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::{Operator, audited};
 use crate::harness::apps::{self, Script};
-use crate::harness::visitor::{self, read_until};
+use crate::harness::visitor::{self, Visitor, read_until};
 use crate::harness::{TestAgent, TestServer, service, soon, token};
 
 const OPEN: [&str; 4] = ["/healthz", "/readyz", "/ask?domain=localhost", "/api/v1/openapi.json"];
@@ -194,18 +196,20 @@ async fn a_server_that_drains_says_so_until_its_visitors_have_left() {
     let _agent = TestAgent::connect(&operator.server, "alice", &[("alice", app.address)]).await;
     let mut visitor = visitor::raw(operator.server.public, "GET / HTTP/1.1\r\nHost: alice.localhost\r\n\r\n").await;
     let (mut local, _) = app.request().await;
-    assert_eq!(operator.get("/readyz").await.body["status"], "ready");
-    operator.server.begin_stop();
-    let draining = async {
-        loop {
-            let told = operator.get("/readyz").await;
-            if told.status == 503 {
-                return told.body;
-            }
-        }
+    let mut watcher = Visitor::connect(operator.address).await;
+    let mut ready = async || {
+        let request = Request::builder().uri("/readyz").header("host", operator.address.to_string());
+        let told = watcher.ask(request.body(Full::<Bytes>::default()).unwrap()).await;
+        serde_json::from_slice::<serde_json::Value>(&told.body).unwrap()["status"].as_str().unwrap().to_owned()
     };
-    assert_eq!(soon("a server that drains", draining).await["status"], "draining");
+    assert_eq!(ready().await, "ready");
     let kept = TcpStream::connect(operator.address).await.unwrap();
+    operator.server.begin_stop();
+    let draining = async { while ready().await != "draining" {} };
+    soon("a server that drains", draining).await;
+    // A successor can have the port while visitors are still served.
+    let successor = adit::transport::listen::bind(operator.address, "admin.listen").unwrap();
+    drop(successor);
     let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nend";
     tokio::io::AsyncWriteExt::write_all(&mut local, whole).await.unwrap();
     read_until(&mut visitor, "end").await;

@@ -202,11 +202,18 @@ impl TestServer {
 
     /// Starts a server that keeps its clients in `store`.
     pub fn start_with_store(dir: Arc<TempDir>, settings: &[(&str, &str)], store: Arc<dyn ClientStore>) -> Self {
-        Self::try_start_with(dir, "", settings, Some(store)).unwrap()
+        Self::try_start_with(dir, "", settings, Some(store), Inherited::default()).unwrap()
+    }
+
+    /// Starts a server whose visitors connect to `public`, which a service manager has opened.
+    pub fn start_on(public: std::net::TcpListener) -> Self {
+        let address = public.local_addr().unwrap().to_string();
+        let (dir, inherited) = (Arc::new(TempDir::new().unwrap()), Inherited::new(vec![public]));
+        Self::try_start_with(dir, "", &[("public.http", &address)], None, inherited).unwrap()
     }
 
     fn try_start(dir: Arc<TempDir>, text: &str, settings: &[(&str, &str)]) -> Result<Self, StartError> {
-        Self::try_start_with(dir, text, settings, None)
+        Self::try_start_with(dir, text, settings, None, Inherited::default())
     }
 
     fn try_start_with(
@@ -214,6 +221,7 @@ impl TestServer {
         text: &str,
         settings: &[(&str, &str)],
         store: Option<Arc<dyn ClientStore>>,
+        mut inherited: Inherited,
     ) -> Result<Self, StartError> {
         // Both ends of everything are in this process, over all tests at once: the usual soft limit is 1,024.
         LazyLock::force(&FILES);
@@ -235,8 +243,7 @@ impl TestServer {
         let store = store.unwrap_or_else(|| Arc::<FileStore>::clone(&file_store));
         let bound = {
             let _on = runtime.enter();
-            let inherited = &mut Inherited::default();
-            Server::bind_with(config, store, inherited)
+            Server::bind_with(config, store, &mut inherited)
         };
         let server = match bound {
             Ok(server) => server,

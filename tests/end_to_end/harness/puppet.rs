@@ -21,6 +21,7 @@ use adit::values::{ClientId, Fingerprint, InstanceId, Secret};
 use bytes::{BufMut, Bytes};
 use http::{HeaderMap, HeaderName, StatusCode, Version};
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -30,10 +31,20 @@ use super::{name, soon, spawn, token, until};
 
 /// TLS up, nothing said.
 pub async fn dial(address: SocketAddr, fingerprint: Fingerprint) -> TlsStream<TcpStream> {
+    dial_after(b"", address, fingerprint).await.unwrap()
+}
+
+/// The same with these bytes ahead of TLS.
+pub async fn dial_after(
+    first: &[u8],
+    address: SocketAddr,
+    fingerprint: Fingerprint,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let config = tls::client(&Trust::Fingerprint(fingerprint)).unwrap();
-    let socket = TcpStream::connect(address).await.unwrap();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(first).await?;
     let host = ServerName::try_from(address.ip().to_string()).unwrap();
-    soon("a TLS handshake", TlsConnector::from(config).connect(host, socket)).await.unwrap()
+    soon("a TLS handshake", TlsConnector::from(config).connect(host, socket)).await
 }
 
 /// A proper first word, to be spoilt as needed.

@@ -165,7 +165,7 @@ impl Local {
 
     /// Records that the application has failed, and logs that unless the log has it already.
     pub(in crate::agent) fn report_failure(&self, name: &Name, error: &BackendError) {
-        if !error.is_of_the_application() {
+        if !error.is_of_this_side() {
             return;
         }
         let words = error.words(&self.url, self.by_flags);

@@ -37,6 +37,11 @@ pub(super) fn resolve(service: &mut Table<'_>, kind: ServiceKind) -> AccessPolic
     let basic_auth = section("basic_auth", basic_auth).map(users).unwrap_or_default();
     let header = section("header", key::any("")).and_then(header);
     let webhook = section("webhook", key::any("")).and_then(webhook);
+    let preflight = key::boolean(false).doc(
+        "`true`: a CORS preflight (`OPTIONS` with `Access-Control-Request-Method`) needs neither password nor header: browsers \
+         send it without them. The application answers it.",
+    );
+    let preflight = table.get("preflight", preflight);
     let given = [("basic_auth", !basic_auth.is_empty()), ("header", header.is_some()), ("webhook", webhook.is_some())];
     for (key, _) in given.into_iter().filter(|(_, given)| *given && kind != ServiceKind::Http) {
         table.problem(key, "is only for services of the kind http; remove it");
@@ -45,7 +50,10 @@ pub(super) fn resolve(service: &mut Table<'_>, kind: ServiceKind) -> AccessPolic
         let message = "is the field in which passwords come, too; keep one of header and basic_auth";
         table.problem("header", message);
     }
-    AccessPolicy { allow, deny, basic_auth, header, webhook }
+    if preflight && basic_auth.is_empty() && header.is_none() {
+        table.problem("preflight", "has no effect without basic_auth or header; remove it");
+    }
+    AccessPolicy { allow, deny, basic_auth, header, webhook, preflight }
 }
 
 fn users(mut table: Table<'_>) -> Vec<BasicUser> {

@@ -22,7 +22,7 @@ impl AnswerUnreadable for ConnectionContext {
         tracing::debug!(request = %request_id, visitor = %peer, code, "a request cannot be read");
         let record = ExchangeRecord::of_unreadable(request_id, peer.ip());
         let mut exchange = Exchange::open(&self.ingress.observers, record);
-        let answer = failure.answer(request_id, Form::Line);
+        let answer = failure.answer(request_id, Form::Line, None);
         let (head, body) = answer.into_parts();
         // It is all there.
         let body = body.collect().now_or_never().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();

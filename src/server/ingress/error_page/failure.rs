@@ -85,6 +85,7 @@ impl Failure {
             Reset::LocalUnreachable => Self::LocalUnreachable,
             Reset::LocalTimeout => Self::LocalTimeout,
             Reset::LocalBroken | Reset::TooLarge => Self::LocalBroken,
+            Reset::Exhausted => Self::TunnelBusy,
             Reset::Idle => Self::ResponseTimeout,
             Reset::RequestBroken => Self::BadRequest,
             Reset::Cancelled | Reset::Protocol => Self::TunnelLost,
@@ -167,7 +168,7 @@ impl Failure {
             Self::UnknownName => "There is nothing at this address.",
             Self::NotFound => "There is no such page here.",
             Self::FrontPage => {
-                "This is a tunnel server, and it works. There is no page here: the sites are at names below this address."
+                "This is a tunnel server. There is no page here: the sites are at names below this address."
             }
             Self::MethodNotAllowed => "This page can only be read.",
             Self::WrongKind => "This name is not served over HTTP.",
@@ -194,6 +195,18 @@ impl Failure {
             Self::AccessBusy => "Too many visitors are being let in at the moment. Try again in a second.",
             Self::CutByOperator => "The operator of this server has ended the request.",
         }
+    }
+
+    /// Returns whether a browser should ask again by itself: the site may be back soon. Not after a rate limit, which that
+    /// would only extend, and not after a request that the operator has ended.
+    pub(crate) fn passes_soon(&self) -> bool {
+        let status = self.status();
+        (status == StatusCode::BAD_GATEWAY || status == StatusCode::SERVICE_UNAVAILABLE) && *self != Self::CutByOperator
+    }
+
+    /// Returns whether the agent's log explains the failure.
+    pub(crate) fn is_in_the_agents_log(&self) -> bool {
+        matches!(self.status(), StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
     }
 
     /// The limit that the visitor has come up against, if it is one.
@@ -246,6 +259,13 @@ mod tests {
         let words = failure.message();
         assert_eq!(failure.code(), "local_unreachable");
         assert!(words.contains("cannot be reached") && !words.contains("running"), "{words}");
+    }
+
+    #[test]
+    fn an_agent_without_descriptors_is_busy() {
+        let failure = Failure::of_reset(Reset::Exhausted);
+        assert_eq!((failure.code(), failure.status()), ("tunnel_busy", StatusCode::SERVICE_UNAVAILABLE));
+        assert!(failure.is_before_the_application(), "another agent may take the request");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! What a visitor gets from the server itself: one place that turns a failure into a status, a stable code, and a page
-//! or a line of JSON. Never an internal detail. `failure` lists what can fail.
+//! or a line of JSON. Never an internal detail. `failure` lists what can fail; `page` is the page.
 
 mod failure;
+mod page;
 
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
 use super::headers::REQUEST_ID;
@@ -15,6 +16,7 @@ use crate::protocol::media_type::is_grpc;
 use crate::transport::delivery::Piece;
 use crate::values::RequestId;
 pub(crate) use failure::Failure;
+use page::page;
 
 /// The header with the stable code of a failure.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-adit-error");
@@ -24,6 +26,8 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -98,16 +102,17 @@ impl Failure {
         HeaderValue::try_from(text).ok()
     }
 
-    /// The whole answer, in the form that the visitor understands best.
-    pub(crate) fn answer(&self, request_id: RequestId, form: Form) -> Response<Full<Piece>> {
-        let (status, code, message) = (self.status(), self.code(), self.message());
+    /// The whole answer, in the form that the visitor understands best. `name` is what the visitor asked for, if the message
+    /// should tell: it comes from the visitor.
+    pub(crate) fn answer(&self, request_id: RequestId, form: Form, name: Option<&str>) -> Response<Full<Piece>> {
+        let (status, code) = (self.status(), self.code());
+        let message = match name {
+            Some(name) => format!("There is nothing at {name}."),
+            None => self.message().to_owned(),
+        };
         let (kind, body) = match form {
-            Form::Page if *self == Self::FrontPage => {
-                ("text/html; charset=utf-8", page("", "It works", code, message, request_id))
-            }
-            Form::Page => {
-                let reason = status.canonical_reason().unwrap_or_default();
-                ("text/html; charset=utf-8", page(status.as_str(), reason, code, message, request_id))
+            Form::Page { is_navigation } => {
+                ("text/html; charset=utf-8", page(self, &message, is_navigation, request_id))
             }
             Form::Line => {
                 let facts =
@@ -147,7 +152,10 @@ impl Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// A person in a browser.
-    Page,
+    Page {
+        /// Whether the browser shows the page itself, by a `GET` that can be repeated.
+        is_navigation: bool,
+    },
     /// A program: a line of JSON.
     Line,
     /// A gRPC client, for which the HTTP status is always 200.
@@ -156,36 +164,18 @@ pub(crate) enum Form {
 
 impl Form {
     /// What the head of a request asks for.
-    pub(crate) fn of(asked: &HeaderMap) -> Self {
+    pub(crate) fn of(method: &Method, asked: &HeaderMap) -> Self {
         if is_grpc(asked) {
             return Self::Grpc;
         }
         let is_page = |accept: &HeaderValue| accept.to_str().is_ok_and(|accept| accept.contains("text/html"));
-        if asked.get_all(ACCEPT).iter().any(is_page) { Self::Page } else { Self::Line }
+        if !asked.get_all(ACCEPT).iter().any(is_page) {
+            return Self::Line;
+        }
+        let is_navigation = *method == Method::GET && asked.get(FETCH_MODE).is_some_and(|mode| mode == "navigate");
+        Self::Page { is_navigation }
     }
 }
-
-/// A page with a number above its heading, if there is one.
-fn page(number: &str, heading: &str, code: &str, message: &str, request_id: RequestId) -> String {
-    let title = format!("{number} {heading}");
-    let title = title.trim();
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"robots\" content=\"noindex\"><title>{title}</title><style>{STYLE}</style></head>\n\
-         <body><main><p class=\"number\">{number}</p><h1>{heading}</h1><p>{message}</p>\
-         <p class=\"small\">{code} &middot; request {request_id}</p></main></body></html>\n"
-    )
-}
-
-const STYLE: &str = "\
-:root{color-scheme:light dark}\
-body{margin:0;min-height:100vh;display:grid;place-items:center;font:1rem/1.5 system-ui,sans-serif;\
-background:Canvas;color:CanvasText}\
-main{max-width:30rem;padding:2rem}\
-.number{margin:0;font-size:4rem;font-weight:700;line-height:1;opacity:.25}\
-h1{margin:.25rem 0 1rem;font-size:1.5rem}\
-.small{margin-top:2rem;font-size:.8rem;opacity:.6;font-family:ui-monospace,monospace}";
 
 /// What `/health` was asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,7 +52,9 @@ pub(crate) fn rewrite(
         request_id: context.request_id,
         forwarded: settings.config.public.forwarded,
     };
-    headers::add_forwarding(request.headers_mut(), &forwarding);
+    if headers::add_forwarding(request.headers_mut(), &forwarding) {
+        connection.ingress.proxy_hint.record(connection.peer.ip());
+    }
     upgrade
 }
 

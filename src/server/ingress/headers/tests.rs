@@ -171,6 +171,12 @@ fn the_visitor_is_the_last_address_that_nobody_vouches_for() {
         ("2001:db8::6", "2001:db8::6"),
         ("::ffff:6.6.6.6", "6.6.6.6"),
         ("1.1.1.1, 6.6.6.6:4711, 10.0.0.2:80", "6.6.6.6"),
+        ("1.1.1.1, 6.6.6.6,", "6.6.6.6"),
+        ("1.1.1.1,6.6.6.6, ,, 10.0.0.2 ,", "6.6.6.6"),
+        (",", "10.0.0.1"),
+        ("\"[2001:db8::6]:4711\"", "2001:db8::6"),
+        ("1.1.1.1, \"[2001:db8::6]\", \"10.0.0.2\"", "2001:db8::6"),
+        ("1.1.1.1, \"[2001:db8::6]", "10.0.0.1"),
     ] {
         let said = headers(&[("x-forwarded-for", written)]);
         assert_eq!(visitor_of(&said, [10, 0, 0, 1].into(), trusted).to_string(), ip, "{written}");
@@ -186,6 +192,10 @@ fn the_visitor_is_the_last_address_that_nobody_vouches_for() {
     add_forwarding(&mut said, &forwarding);
     assert_eq!(said["x-forwarded-for"].as_bytes(), b"\xff, 6.6.6.6");
     assert_eq!(said["x-real-ip"], "6.6.6.6");
+    let empty = headers(&[("x-forwarded-for", ", ,")]);
+    let mut said = empty;
+    add_forwarding(&mut said, &Forwarding { peer_is_trusted: true, ..on_behalf_of(peer, &peer_text) });
+    assert_eq!(said["x-forwarded-for"], "10.0.0.1");
     let nonsense = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
     assert_eq!(visitor_of(&nonsense, [10, 0, 0, 1].into(), trusted).to_string(), "10.0.0.1");
 }

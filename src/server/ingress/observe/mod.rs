@@ -15,6 +15,7 @@ pub(crate) mod exchange;
 pub(crate) mod forwarded;
 pub(crate) mod live_requests;
 pub(crate) mod metrics;
+pub(crate) mod proxy_hint;
 pub(crate) mod record;
 pub(crate) mod span;
 #[cfg(test)]

@@ -24,7 +24,7 @@ use hyper::ext::Protocol;
 use crate::limits::{HeldHead, Holder};
 use crate::protocol::destination::destination_of;
 use crate::protocol::login::ServiceKind;
-use crate::routing::{Asked, Route, RoutingMode, TUNNEL_HEADER};
+use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::directory::offered::Offered;
 use crate::server::http_connection::interim::{FinalAnswer, Interim};
 use crate::server::http_connection::request_target;
@@ -60,7 +60,7 @@ pub(crate) fn serve(
     let in_flight = connection.signals.in_flight.begin();
     let request_id = RequestId::next();
     let patience = Patience::of(&request);
-    let (form, is_head) = (Form::of(request.headers()), request.method() == Method::HEAD);
+    let (form, is_head) = (Form::of(request.method(), request.headers()), request.method() == Method::HEAD);
     let is_http2 = connection.is_http2();
     if !is_http2 {
         connection.signals.unread.begin(request_id, !request.body().is_end_stream());
@@ -135,15 +135,16 @@ fn report(context: &RequestContext<'_>, failure: &Failure) {
 }
 
 /// Returns the page of a request that has failed, and records the failure.
-fn failure_page<B>(
+fn failure_page(
     context: &mut RequestContext<'_>,
     failure: Failure,
     form: Form,
     is_head: bool,
-    request: &Request<B>,
+    request: &Request<RequestBody>,
 ) -> Response<AnswerBody> {
     report(context, &failure);
-    let mut response = failure.answer(context.request_id, form).map(Either::Left);
+    let name = if failure == Failure::UnknownName { asked_name(context, request) } else { None };
+    let mut response = failure.answer(context.request_id, form, name.as_deref()).map(Either::Left);
     let sent = finish_page(&mut response, is_head);
     context.exchange.failed(failure, sent, request);
     response
@@ -183,7 +184,12 @@ async fn decide(
     }
     match route {
         Route::Service { .. } | Route::Domain(_) => {
-            let offered = match find_service(context, &route, &mut held) {
+            let found = match find_service(context, &route, &mut held) {
+                // Boxed: hardly any request waits.
+                Err(Failure::TunnelOffline) => Box::pin(wait_for_agent(context, &route, &mut held)).await,
+                found => found,
+            };
+            let offered = match found {
                 Err(failure) if context.patience.bears(&failure) => {
                     Box::pin(service_again(context, &route, &mut held, failure)).await?
                 }
@@ -196,17 +202,21 @@ async fn decide(
                 let delay = rate.check(visitor).map_err(Failure::RateLimited)?;
                 ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
             }
-            access::check(context, &offered, request).await?;
-            let delay = offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
-            ingress.limits.wait(delay).await.map_err(Failure::SiteRateLimited)?;
             let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
-            if mode == RoutingMode::Header {
-                request.headers_mut().remove(TUNNEL_HEADER);
-            }
             let is_proxied = mode == RoutingMode::Path && connection.peer_is_trusted(context.settings);
             let forwarded_host = is_proxied.then(|| headers::forwarded_host(request.headers())).flatten();
             let target = Target { offered, mode, authority, forwarded_host };
-            forward::forward(context, target, request).await.map(|response| response.map(Either::Right))
+            let cookie = access::check(context, &target, request).await?;
+            let delay = target.offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
+            ingress.limits.wait(delay).await.map_err(Failure::SiteRateLimited)?;
+            if mode == RoutingMode::Header {
+                request.headers_mut().remove(TUNNEL_HEADER);
+            }
+            let mut response = forward::forward(context, target, request).await?.map(Either::Right);
+            if let Some(cookie) = cookie {
+                access::set_cookie(response.headers_mut(), cookie);
+            }
+            Ok(response)
         }
         Route::Own => {
             own_pages::own_page(&ingress.directory, request, request_id).map(|response| response.map(Either::Left))
@@ -258,6 +268,41 @@ async fn service_again(
         }
     }
     Err(failure)
+}
+
+/// Waits for the agent that has not returned yet after a restart of the server, if the request may.
+async fn wait_for_agent(
+    context: &mut RequestContext<'_>,
+    route: &Route,
+    held: &mut Option<Box<HeldHead>>,
+) -> Result<Arc<Offered>, Failure> {
+    let ingress = &context.connection.ingress;
+    let (left, _wait) = ingress.agents_return.wait(context.visitor).ok_or(Failure::TunnelOffline)?;
+    let (mut changes, stop) = (ingress.directory.registry.changes(), ingress.runtime.shutdown.stop.clone());
+    let back = async {
+        loop {
+            changes.borrow_and_update();
+            match find_service(context, route, held) {
+                Err(Failure::TunnelOffline) => changes.changed().await.map_err(|_| Failure::TunnelOffline)?,
+                found => return found,
+            }
+        }
+    };
+    let back = stop.run_until_cancelled(tokio::time::timeout(left, back)).await;
+    back.and_then(Result::ok).unwrap_or(Err(Failure::TunnelOffline))
+}
+
+/// Returns the name that the visitor asked for, as it reads in an address.
+fn asked_name(context: &RequestContext<'_>, request: &Request<RequestBody>) -> Option<String> {
+    let authority = headers::authority_of(request).ok().flatten();
+    let host = authority.as_ref().and_then(|text| std::str::from_utf8(text).ok()).map(routing::host_of);
+    Some(match (route(context, request, authority.as_ref()).ok()?, host) {
+        (Route::Service { name, mode: RoutingMode::Header, .. }, _) => name.to_string(),
+        (Route::Service { name, mode: RoutingMode::Path, .. }, host) => {
+            format!("{}/{name}/", host.unwrap_or_default())
+        }
+        (_, host) => host?.to_owned(),
+    })
 }
 
 /// Returns the service at `route`, and charges its client for a large head.

@@ -1,5 +1,7 @@
-//! Upstreams: which service and tunnel a request goes to, and failover between the tunnels of a group.
+//! Upstreams: which service and tunnel a request goes to, failover between the tunnels of a group, and the wait for agents
+//! after a restart.
 
+pub(crate) mod agents_return;
 pub(crate) mod failover;
 pub(crate) mod lookup;
 #[cfg(test)]
