@@ -343,3 +343,29 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         assert_fails(&token(&folder, arguments), 78, "clients.alice.token_hash: ");
     }
 }
+
+#[test]
+fn whoever_has_an_expired_invitation_is_told_since_when_and_others_learn_nothing() {
+    let folder = Folder::new();
+    let [own, other] = [(); 2].map(|()| InviteCode::generate(None, Some(&"carol".parse().unwrap())).unwrap());
+    let digest = own.digest();
+    folder.write(
+        "clients.toml",
+        &format!(
+            "[invites.{}]\ncode_hash = '{digest}'\nid = 'carol'\nexpires = 2026-01-01T00:00:00Z\n",
+            adit::tenants::entry::invite_key(&digest)
+        ),
+    );
+    let server = Server::start(&folder, "");
+    let said = |code: &InviteCode| {
+        let mut command = adit();
+        command.args(["login", &server.tunnel, "--invite", code.as_secret().expose()]);
+        command.args(["--fingerprint", &server.fingerprint]).env("XDG_CONFIG_HOME", folder.path("settings"));
+        let ended = run("adit login", command);
+        assert_eq!(ended.code, Some(77), "{ended:?}");
+        ended.stderr
+    };
+    assert!(said(&own).contains("(bad_invite): the invitation expired on 2026-01-01T00:00:00Z; ask the operator"));
+    let unknown = said(&other);
+    assert!(unknown.contains("(bad_invite): the invitation is unknown or was used; ask the operator"), "{unknown}");
+}
