@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use adit::cli::Cli;
 
 /// Small allocations come and go with every request: it makes them cheap, and gives back what a peak has taken.
@@ -12,7 +10,7 @@ use adit::cli::Cli;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
+    match Cli::from_command_line().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();

@@ -140,6 +140,12 @@ impl<'a> ConnectionLoop<'a> {
                 let why = format!("lost the connection to {server}: {reason}");
                 Round::Retry { why, delay: self.backoff.next_delay() }
             }
+            TunnelEnd::Restarting => {
+                tracing::info!(target: STATUS_LOG, %server, "the server is restarting");
+                self.backoff.lost(up_since.elapsed());
+                let why = format!("the server {server} is restarting");
+                Round::Retry { why, delay: self.backoff.next_delay() }
+            }
             TunnelEnd::Stopped | TunnelEnd::Renewed(..) => Round::Over(Ok(())),
         }
     }

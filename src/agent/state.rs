@@ -44,14 +44,21 @@ pub enum State {
         /// How long it waits.
         retry_in: Duration,
     },
+    /// Told to stop; open requests may finish.
+    Finishing {
+        /// How many are open.
+        requests: usize,
+        /// How much longer they may take.
+        left: Duration,
+    },
     /// Ended.
     Ended,
 }
 
 impl State {
-    /// Whether a tunnel is up, with names or without.
+    /// Whether a tunnel is up, with names or without, or is finishing its open requests.
     pub fn is_connected(&self) -> bool {
-        matches!(self, Self::Connected { .. } | Self::Standby { .. })
+        matches!(self, Self::Connected { .. } | Self::Standby { .. } | Self::Finishing { .. })
     }
 }
 

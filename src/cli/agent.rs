@@ -13,7 +13,7 @@ use super::login::look_again;
 use super::reload::AgentFile;
 use super::runtime::Hangups;
 use super::server_file::{flags, setting};
-use super::{Failure, manager, runtime};
+use super::{Failure, manager, runtime, terminal};
 use crate::agent::options::AgentOptions;
 use crate::agent::{Agent, GivenUp, ServiceChanges, probe_applications};
 use crate::protocol::login::Refusal;
@@ -172,7 +172,8 @@ fn run_one(mut service: Keys, local: &str, login: LoginArgs, access: Keys, users
 
 /// Runs an agent to its end, and reloads `file` when it changes.
 fn run(config: AgentOptions, file: Option<AgentFile>) -> Result<(), Failure> {
-    let logs = start_agent_logs(&config.log, std::io::stdout().is_terminal()).map_err(Failure::other)?;
+    let logs = start_agent_logs(&config.log, std::io::stdout().is_terminal(), terminal::is_output_kept())
+        .map_err(Failure::other)?;
     runtime::raise_file_limit();
     runtime::single_threaded()?.block_on(async {
         let client = config.client_id.clone();

@@ -1,5 +1,6 @@
 //! Prints the status of a running agent: its public addresses, or why it has none.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +24,53 @@ const MANY: usize = 4;
 /// Prints each change of state until the agent has ended. With many services, only `is_verbose` shows all their addresses.
 pub(super) async fn show_status(mut state: watch::Receiver<State>, client: ClientId, is_verbose: bool) {
     let mut printed = Printed::default();
+    let mut countdown = Countdown::new(std::io::stdout().is_terminal());
     loop {
         let now = state.borrow_and_update().clone();
+        print!("{}", countdown.text_for(&now));
         for news in printed.notices_for(&now) {
             print!("{}", text_of(&news, &client, is_verbose));
         }
+        // The countdown ends without a line end.
+        let _ = anstream::stdout().flush();
         if now == State::Ended || state.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Clears the rest of the line on a terminal.
+const CLEAR: &str = "\x1b[K";
+
+/// The countdown of a stopping agent: on a terminal one line that changes, otherwise a line of its own, once.
+#[derive(Debug)]
+struct Countdown {
+    is_terminal: bool,
+    is_shown: bool,
+}
+
+impl Countdown {
+    fn new(is_terminal: bool) -> Self {
+        Self { is_terminal, is_shown: false }
+    }
+
+    /// Returns what to print.
+    fn text_for(&mut self, state: &State) -> String {
+        let was_shown = self.is_shown;
+        let State::Finishing { requests, left } = state else {
+            self.is_shown = false;
+            return if was_shown && self.is_terminal { "\n".to_owned() } else { String::new() };
+        };
+        self.is_shown = true;
+        let what = if *requests == 1 { "request" } else { "requests" };
+        let left = left.as_secs_f64().ceil();
+        let begun = format!("finishing {requests} {what}, Ctrl-C again to quit now");
+        match (self.is_terminal, was_shown) {
+            // It starts at the margin, over what the terminal shows of Ctrl-C.
+            (true, false) => format!("\r{CLEAR}{begun}\n{requests} {what}, {left} s left"),
+            (true, true) => format!("\r{CLEAR}{requests} {what}, {left} s left"),
+            (false, false) => format!("{begun} ({left} s at most)\n"),
+            (false, true) => String::new(),
         }
     }
 }
@@ -79,7 +120,8 @@ struct Printed {
 impl Printed {
     fn notices_for<'a>(&mut self, now: &'a State) -> Vec<Notice<'a>> {
         match now {
-            State::Connecting | State::Ended => Vec::new(),
+            // The countdown shows the former.
+            State::Finishing { .. } | State::Connecting | State::Ended => Vec::new(),
             State::Connected { server, services, configured, refused, elsewhere, .. } => {
                 self.failure = None;
                 self.standby = false;
@@ -343,6 +385,25 @@ mod tests {
         assert!(matches!(printed.notices_for(&waiting("lost"))[..], [Notice::NotConnected { .. }]), "lost anew");
         assert_eq!(printed.notices_for(&one).len(), 1, "and back again");
         assert_eq!(printed.notices_for(&State::Ended), []);
+    }
+
+    #[test]
+    fn a_countdown_is_one_line_on_a_terminal_and_said_once_otherwise() {
+        let left = |requests, seconds| State::Finishing { requests, left: Duration::from_secs_f64(seconds) };
+        let states = [left(2, 29.99), left(1, 28.4), State::Ended];
+        let said = |is_terminal| {
+            let mut countdown = Countdown::new(is_terminal);
+            states.iter().map(|state| countdown.text_for(state)).collect::<Vec<_>>()
+        };
+        assert_eq!(said(false), ["finishing 2 requests, Ctrl-C again to quit now (30 s at most)\n", "", ""]);
+        assert_eq!(
+            said(true),
+            [
+                "\r\x1b[Kfinishing 2 requests, Ctrl-C again to quit now\n2 requests, 30 s left",
+                "\r\x1b[K1 request, 29 s left",
+                "\n"
+            ]
+        );
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let logs = start_agent_logs(&LogOptions::plain("warn"), std::io::stdout().is_terminal()).map_err(Failure::other)?;
+    let logs =
+        start_agent_logs(&LogOptions::plain("warn"), std::io::stdout().is_terminal(), false).map_err(Failure::other)?;
     // Keys and tokens of the demo live as long as it does.
     let scratch = tempfile::tempdir().map_err(Failure::other)?;
     runtime::for_server()?.block_on(show(args.port, scratch.path(), logs.last_lines()))

@@ -14,6 +14,8 @@ use crate::tenants::edit_error::EditError;
 use crate::transport::tls::TlsError;
 use crate::values::harmless_text;
 
+/// The command line is wrong, as clap reports it.
+const USAGE: u8 = 2;
 /// The server refused the agent for good (`EX_NOPERM` of `sysexits.h`).
 const REFUSED: u8 = 77;
 /// The configuration cannot be used (`EX_CONFIG` of `sysexits.h`).
@@ -37,6 +39,9 @@ pub enum Failure {
     /// The clients file could not be changed.
     #[error(transparent)]
     Edit(#[from] EditError),
+    /// The arguments are incomplete.
+    #[error("{0}")]
+    Usage(String),
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
@@ -53,14 +58,18 @@ impl Failure {
         match error {
             // They name the file themselves.
             EditError::Invalid(_) | EditError::Refused(_) | EditError::Io(_) => Self::Edit(error),
+            EditError::NoClient(_) | EditError::NoInvite(_) => {
+                Self::Other(format!("{}: {error}; `adit token list` shows what there is", file.display()))
+            }
             about_an_entry => Self::Other(format!("{}: {about_an_entry}", file.display())),
         }
     }
 
-    /// 77: refused for good. 78: configuration. 1: everything else.
+    /// 77: refused for good. 78: configuration. 2: command line. 1: everything else.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::GivenUp(_) => ExitCode::from(REFUSED),
+            Self::Usage(_) => ExitCode::from(USAGE),
             Self::Config(_) | Self::Edit(EditError::Invalid(_)) => ExitCode::from(CONFIGURATION),
             // Files and names that the configuration says: the next attempt would find them no better.
             Self::SetUp(SetUpError::Tls(TlsError::CaFile(..)))
@@ -87,6 +96,10 @@ impl Failure {
     fn text(&self) -> String {
         let text = match self {
             // Several lines, each with its file and key.
+            // It is about no file and no key.
+            Self::Config(errors) if errors.file.is_none() && errors.problems.iter().all(|it| it.key.is_empty()) => {
+                errors.to_string()
+            }
             Self::Config(errors) => format!("the configuration cannot be used\n{errors}"),
             other => other.to_string(),
         };

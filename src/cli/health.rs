@@ -41,6 +41,16 @@ pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Returns whether a server answers at the admin port `address` within `patience`.
+pub(super) fn answers(address: SocketAddr, patience: Duration) -> bool {
+    let ask = || {
+        let mut connection = Connection::open(local_address(address), Instant::now() + patience)?;
+        let response = connection.get("/readyz", &[])?;
+        Ok::<_, io::Error>(matches!(response.status, 200 | 503))
+    };
+    address.port() != 0 && ask().unwrap_or(false)
+}
+
 /// Returns the status of the response, and whether the server's admin port is busy. Retries while it is.
 fn probe(address: SocketAddr, path: &str) -> io::Result<(u16, bool)> {
     let deadline = Instant::now() + TIMEOUT;

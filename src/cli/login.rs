@@ -21,12 +21,15 @@ use crate::values::ServerAddress;
 use crate::values::{ClientId, Fingerprint, InstanceId, Secret};
 
 #[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "adit login <HOST:PORT> --invite <CODE>\n       adit login <HOST:PORT> --id <ID> [--token <TOKEN>]"
+)]
 pub(super) struct LoginArgs {
     /// The server's tunnel address
     #[arg(value_name = "HOST:PORT")]
     server: ServerAddress,
     /// The client id that the token belongs to
-    #[arg(long, value_name = "ID", required_unless_present = "invite")]
+    #[arg(long, value_name = "ID")]
     id: Option<ClientId>,
     /// The token; without it, ADIT_TOKEN in the environment, or you are asked
     #[arg(long, value_name = "TOKEN", conflicts_with = "invite")]
@@ -66,6 +69,7 @@ fn read_invitation(text: &str) -> Result<Invitation, Failure> {
 }
 
 pub(super) fn run(args: LoginArgs) -> Result<(), Failure> {
+    refuse_code_as_server(&args.server)?;
     let folder = folder()?;
     let question = match &args.invite {
         Some(code) => with_invitation(&args, read_invitation(code)?)?,
@@ -74,6 +78,17 @@ pub(super) fn run(args: LoginArgs) -> Result<(), Failure> {
     let tls = tls::client(&question.trust).map_err(SetUpError::Tls)?;
     let known = runtime::single_threaded()?.block_on(ask(&question, tls))?;
     keep(question, known, &folder)
+}
+
+/// An invitation in the place of the server would be looked up, and so be shown to whoever runs the name servers.
+fn refuse_code_as_server(server: &ServerAddress) -> Result<(), Failure> {
+    match server.host.starts_with("adit_") {
+        true => Err(Failure::Usage(
+            "the first argument is the server's address, and this is a code or a token: adit login HOST:PORT --invite CODE"
+                .to_owned(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Forgets the login.
@@ -94,7 +109,13 @@ fn folder() -> Result<PathBuf, Failure> {
 }
 
 fn with_token(args: LoginArgs) -> Result<Question, Failure> {
-    let Some(client_id) = args.id else { return Err(Failure::other("--id is missing: whose token is it?")) };
+    let Some(client_id) = args.id else {
+        let server = &args.server;
+        return Err(Failure::Usage(format!(
+            "what proves who you are is missing\n  adit login {server} --invite CODE   with an invitation from the \
+             server's operator\n  adit login {server} --id ID         with a token"
+        )));
+    };
     let trust = trust(args.ca, args.fingerprint);
     let from_environment = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
     let token = match args.token.or_else(from_environment) {
@@ -237,6 +258,15 @@ mod tests {
         let by_hand = args(&["--ca", "ca.pem", "--id", "alice"]);
         let question = with_invitation(&by_hand, invitation(Some(pin), Some(id("alice")))).unwrap();
         assert_eq!(question.trust, Trust::CaFile("ca.pem".into()));
+    }
+
+    #[test]
+    fn without_a_proof_both_forms_are_shown_and_the_invitation_first() {
+        let args = Command::parse_from(["login", "a.example"]).args;
+        let text = with_token(args).unwrap_err().to_string();
+        let at = |form: &str| text.find(form).unwrap_or_else(|| panic!("{form}: {text}"));
+        assert!(at("adit login a.example:8080 --invite CODE") < at("adit login a.example:8080 --id ID"), "{text}");
+        assert!(refuse_code_as_server(&"adit_invite_abc".parse().unwrap()).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::agent::ServiceChanges;
 use crate::agent::options::{AgentOptions, DEFAULT_AGENT_FILE};
 use crate::files::Watch;
 use crate::schema::{ConfigErrors, Flags};
-use crate::telemetry::STATUS_LOG;
+use crate::telemetry::{RELOAD_LOG, STATUS_LOG};
 use crate::values::harmless_text;
 
 /// How often an agent without a token checks its token file, in case the system reports no change. Also the shortest delay
@@ -91,7 +91,7 @@ impl AgentFile {
                 () = changed(&mut watch) => {}
                 () = changed(&mut token_watch) => {}
                 () = hangups.next() => {
-                    tracing::info!(target: STATUS_LOG, "SIGHUP: reading {} again", path.display());
+                    tracing::info!(target: RELOAD_LOG, "SIGHUP: reading {} again", path.display());
                     manager::reloading();
                     watch.iter_mut().for_each(Watch::forget);
                 }
@@ -200,7 +200,7 @@ fn tell(outcome: Outcome, told: &mut Vec<&'static str>) {
             match services {
                 true => tracing::info!(target: STATUS_LOG, "the configuration has changed: taking its services over"),
                 false => {
-                    tracing::info!(target: STATUS_LOG, "the configuration was read again: its services are the same")
+                    tracing::info!(target: RELOAD_LOG, "the configuration was read again: its services are the same")
                 }
             }
             if !restart.is_empty() && restart != *told {

@@ -1,5 +1,6 @@
 //! Runtimes and signals.
 
+use std::io::IsTerminal as _;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -48,6 +49,10 @@ pub(super) fn stop_on_signals(tasks: &TaskTracker, log: LastLines) -> Result<Can
         signals.next().await;
         token.cancel();
         signals.next().await;
+        // A countdown may stand on the line.
+        if std::io::stdout().is_terminal() {
+            anstream::println!();
+        }
         tracing::warn!("told to stop twice: not waiting any longer");
         let written = tokio::task::spawn_blocking(move || log.write());
         let _ = tokio::time::timeout(LAST_LINES, written).await;

@@ -1,14 +1,17 @@
 //! The server's configuration, for whoever only looks at it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::schema::{ConfigErrors, Flags};
-use crate::server::options::ServerOptions;
+use crate::server::options::{DEFAULT_SERVER_FILE, ServerOptions};
+
+/// The configuration of a server that was installed by a package, or as `docs/systemd` describes.
+pub(super) const SYSTEM_SERVER_FILE: &str = "/etc/adit/server.toml";
 
 /// Where it is, and what counts instead.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServerFile {
-    /// The server's configuration file [default: config/server.toml, if it is there]
+    /// The server's configuration file [default: config/server.toml or /etc/adit/server.toml, whichever is there]
     #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Override one setting of it
@@ -22,8 +25,19 @@ impl ServerFile {
     /// # Errors
     /// Everything that is wrong with it, at once.
     pub(super) fn load(self) -> Result<ServerOptions, ConfigErrors> {
-        ServerOptions::load(self.config.as_deref(), &flags(self.settings))
+        ServerOptions::load(self.file().as_deref(), &flags(self.settings))
     }
+
+    /// Returns the file that is read; `None` if there is none, so that the defaults apply.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let usual = [DEFAULT_SERVER_FILE, SYSTEM_SERVER_FILE].map(Path::new);
+        self.config.clone().or_else(|| usual.into_iter().find(|file| may_exist(file)).map(Path::to_owned))
+    }
+}
+
+/// Returns whether `file` exists, or cannot be looked for: then reading it says why.
+pub(super) fn may_exist(file: &Path) -> bool {
+    !matches!(file.try_exists(), Ok(false))
 }
 
 /// Settings of the command line as the configuration takes them.

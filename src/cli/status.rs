@@ -8,14 +8,17 @@ use jiff::Timestamp;
 
 use super::Failure;
 use super::admin::{AdminPort, Health, Tunnel};
-use super::server_file::ServerFile;
+use super::server_file::{SYSTEM_SERVER_FILE, ServerFile};
 use super::table::{Cell, table};
+use crate::server::options::DEFAULT_SERVER_FILE;
 use crate::values::harmless_line;
 
 pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
+    let has_file = file.file().is_some();
     let config = file.load()?;
-    let port = AdminPort::of(&config)?;
-    let mut server = port.connect()?;
+    let elsewhere = |failure: Failure| if has_file { failure } else { with_place(&failure) };
+    let port = AdminPort::of(&config).map_err(elsewhere)?;
+    let mut server = port.connect().map_err(elsewhere)?;
     let (health, tunnels) = (server.health()?, server.tunnels()?);
     let text = text_of(&health, &tunnels, &port.address().to_string(), Timestamp::now());
     match anstream::stdout().lock().write_all(text.as_bytes()) {
@@ -23,6 +26,15 @@ pub(super) fn run(file: ServerFile) -> Result<(), Failure> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
         _ => Ok(()),
     }
+}
+
+/// Adds where to run the command: without a configuration file this may not be the server's machine.
+fn with_place(failure: &Failure) -> Failure {
+    Failure::Other(format!(
+        "there is no server to ask here: this folder has no {DEFAULT_SERVER_FILE}, and there is no {SYSTEM_SERVER_FILE}\n  \
+         run this on the server, in the folder it was started in, or with its --config FILE; an agent says itself how it \
+         is doing\n  {failure}"
+    ))
 }
 
 const HEADER: [&str; 7] = ["CLIENT", "SERVICES", "OPEN", "STATE", "SINCE", "FROM", "AGENT"];

@@ -38,6 +38,7 @@ pub(super) struct Args {
 enum Command {
     /// Add a client and print its token, this once; the file keeps its hash
     #[command(visible_alias = "add")]
+    #[command(after_help = "Examples:\n  adit token new bob --names bob,shop --expires 30d")]
     New {
         /// The client's id, which is also its first public name
         id: ClientId,
@@ -55,15 +56,20 @@ enum Command {
         /// When it may no longer log in: `2027-01-01T00:00:00Z`, or `30d` from now [default: never]
         #[arg(long, value_name = "WHEN", value_parser = end)]
         expires: Option<Timestamp>,
+        /// Create the clients file even where no server is set up yet
+        #[arg(long)]
+        init: bool,
     },
     /// Change what a client may have: its names, domains and public ports, and when it expires
     Set(set::Args),
     /// Show the clients and invitations, and who is connected; a table on a terminal, and otherwise lines with tabs
+    #[command(after_help = "Examples:\n  adit token list\n  adit token list | cut -f 1,5")]
     List {
         #[command(flatten)]
         files: Files,
     },
     /// Give a client a new token and print it, this once; the old one holds for a while
+    #[command(after_help = "Examples:\n  adit token rotate alice --overlap 1h")]
     Rotate {
         /// The client's id
         id: ClientId,
@@ -75,6 +81,7 @@ enum Command {
     },
     /// Remove a client, or an invitation
     #[command(visible_alias = "delete")]
+    #[command(after_help = "Examples:\n  adit token revoke alice")]
     Revoke {
         /// The client's id, or the invitation's key as `adit token list` shows it
         id: String,
@@ -87,9 +94,9 @@ enum Command {
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::New { id, files, names, domains, tcp_ports, expires } => {
+        Command::New { id, files, names, domains, tcp_ports, expires, init } => {
             let client = ClientEntry { names, domains, tcp_ports, expires, ..ClientEntry::default() };
-            new(&files.site()?, &id, client)
+            new(&files.site_or_new(init)?, &id, client)
         }
         Command::Set(args) => set::run(args),
         Command::List { files } => list::run(&files.site()?),

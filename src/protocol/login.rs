@@ -287,7 +287,7 @@ pub struct Known {
 pub enum Refusal {
     /// Wrong token, unknown client, expired token or ticket: one answer for all, at the same cost.
     BadToken,
-    /// No such invitation: never made, used, or too old. One answer for all.
+    /// No such invitation: never made, used, or too old. The message says which only if the code is authentic.
     BadInvite,
     /// The agent's clock is off by more than [`MAX_CLOCK_SKEW_S`].
     ClockSkew,

@@ -197,8 +197,29 @@ fn kind_of(value: toml_edit::Value) -> ValueKind {
 pub(crate) fn check_syntax(file: &FileText) -> Result<Document<&str>, ConfigErrors> {
     Document::parse(file.text.as_str()).map_err(|error| {
         let place = error.span().map(|span| place_in(&file.text, span.start)).unwrap_or_default();
-        ConfigErrors::one(Some(file.path.clone()), place, format!("is not valid TOML: {}", error.message()))
+        let hint = error.span().and_then(|span| unquoted_in(&file.text, span.start));
+        let hint = hint.map(|line| format!("; a text needs quotes: {line}")).unwrap_or_default();
+        ConfigErrors::one(Some(file.path.clone()), place, format!("is not valid TOML: {}{hint}", error.message()))
     })
+}
+
+/// Returns the line at `offset` as it should be, with `…` for its value, if that looks like a text without quotes.
+fn unquoted_in(text: &str, offset: usize) -> Option<String> {
+    let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
+    let (key, value) = text.get(start..)?.lines().next()?.split_once('=')?;
+    let key = key.trim();
+    let value = value.trim_start();
+    let is_text = |value: &str| {
+        let word = value.split([' ', '\t', '#', ',', ']']).next().unwrap_or_default();
+        word.starts_with(|first: char| first.is_alphanumeric() || "/.:*$~".contains(first))
+            && !matches!(word, "true" | "false")
+    };
+    let element = value.strip_prefix('[').map(str::trim_start);
+    match element {
+        _ if key.is_empty() => None,
+        Some(element) => is_text(element).then(|| format!("{key} = [\"…\"]")),
+        None => is_text(value).then(|| format!("{key} = \"…\"")),
+    }
 }
 
 fn place_in(text: &str, offset: usize) -> String {
@@ -314,6 +335,25 @@ mod tests {
         let root = merge(Some(&file("a = 'file'")), &environment, &Flags::new()).unwrap();
         assert_eq!(at(&root, &["a"]).kind, ValueKind::from("file"));
         assert_eq!(environment.get(TOKEN_VARIABLE), None);
+    }
+
+    #[test]
+    fn a_text_without_quotes_is_shown_with_them_and_never_repeated() {
+        for (text, line) in [
+            ("[public]\ndomain = tunnel.hunter2.com\n", Some("domain = \"…\"")),
+            ("domain = x.hunter2\n", Some("domain = \"…\"")),
+            ("names = [hunter2, b]\n", Some("names = [\"…\"]")),
+            ("file = /var/hunter2\n", Some("file = \"…\"")),
+            ("on = true hunter2\n", None),
+            ("on = [true hunter2\n", None),
+        ] {
+            let error = check_syntax(&file(text)).err().unwrap().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+            match line {
+                Some(line) => assert!(error.ends_with(&format!("; a text needs quotes: {line}")), "{error}"),
+                None => assert!(!error.contains("needs quotes"), "{error}"),
+            }
+        }
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl Tunnel {
                     return Ok(());
                 }
                 State::Standby { .. } => return Ok(()),
-                State::Connecting | State::Waiting { .. } | State::Ended => {}
+                State::Connecting | State::Waiting { .. } | State::Finishing { .. } | State::Ended => {}
             }
             let changed = tokio::select! {
                 joined = self.task.join_next() => return over(joined),

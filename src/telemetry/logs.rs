@@ -29,6 +29,9 @@ pub const REQUEST_LOG: &str = "adit::requests";
 /// The target of what a person at an agent's terminal is told in other words: whether it is connected, and what changes.
 pub const STATUS_LOG: &str = "adit::status";
 
+/// The target of what an agent says of its configuration file and prints in no other words.
+pub const RELOAD_LOG: &str = "adit::reload";
+
 /// The target of what an agent says of local applications: that one cannot be reached, and that it answers again.
 pub const LOCAL_LOG: &str = "adit::local";
 
@@ -147,7 +150,7 @@ fn filter(level: &str, access: bool) -> EnvFilter {
     // Whoever hears that something is wrong is to hear when it is over.
     let news = if level == "warn" { "info" } else { level };
     EnvFilter::new(format!(
-        "warn,h2=error,rustls=error,yamux=error,adit={level},{STATUS_LOG}={news},{LOCAL_LOG}={news},{AUDIT_LOG}=info,\
+        "warn,h2=error,rustls=error,yamux=error,adit={level},{STATUS_LOG}={news},{LOCAL_LOG}={news},{RELOAD_LOG}={news},{AUDIT_LOG}=info,\
          {ACCESS_LOG}={access}"
     ))
 }
@@ -161,25 +164,27 @@ fn filter(level: &str, access: bool) -> EnvFilter {
 /// # Errors
 /// The file cannot be written, or logging was started before.
 pub fn start_logs(config: &LogOptions) -> Result<Logs, LogError> {
-    start(config, false)
+    start(config, false, false)
 }
 
 /// The same for an agent. Where a person sees on this very terminal how it is doing, `beside_status`, text is as plain as
-/// that, and what is told there ([`STATUS_LOG`]) is not said again.
+/// that. What is printed on standard output ([`STATUS_LOG`]) is not repeated by a log on standard error, unless the former is
+/// thrown away (`shows_status`), machines read the log, or `RUST_LOG` is set.
 ///
 /// # Errors
 /// As for [`start_logs`].
-pub fn start_agent_logs(config: &LogOptions, beside_status: bool) -> Result<Logs, LogError> {
-    let is_plain = beside_status
-        && config.file.is_none()
-        && config.format == LogFormat::Text
-        && io::stderr().is_terminal()
-        && std::env::var_os(EnvFilter::DEFAULT_ENV).is_none();
-    start(config, is_plain)
+pub fn start_agent_logs(config: &LogOptions, beside_status: bool, shows_status: bool) -> Result<Logs, LogError> {
+    let is_beside =
+        config.file.is_none() && config.format == LogFormat::Text && std::env::var_os(EnvFilter::DEFAULT_ENV).is_none();
+    let is_plain = is_beside && beside_status && io::stderr().is_terminal();
+    start(config, is_plain, is_beside && shows_status)
 }
 
-fn start(config: &LogOptions, is_plain: bool) -> Result<Logs, LogError> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| filter(&config.level, config.access));
+fn start(config: &LogOptions, is_plain: bool, without_status: bool) -> Result<Logs, LogError> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| match without_status {
+        true => EnvFilter::new(format!("{},{STATUS_LOG}=off", filter(&config.level, config.access))),
+        false => filter(&config.level, config.access),
+    });
     let state = LogState::default();
     let escape = if config.format == LogFormat::Json { Escape::Json } else { Escape::Text };
     let (lines, is_terminal) = match &config.file {

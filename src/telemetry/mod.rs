@@ -16,8 +16,8 @@ pub use histogram::{Histogram, Observed};
 pub use log_file::check_log_file;
 pub use log_state::LogState;
 pub use logs::{
-    ACCESS_LOG, AUDIT_LOG, LOCAL_LOG, LastLines, LogError, LogLevel, Logs, REQUEST_LOG, STATUS_LOG, start_agent_logs,
-    start_logs,
+    ACCESS_LOG, AUDIT_LOG, LOCAL_LOG, LastLines, LogError, LogLevel, Logs, RELOAD_LOG, REQUEST_LOG, STATUS_LOG,
+    start_agent_logs, start_logs,
 };
 pub use process::{ProcessFigures, unix_time};
 pub use traces::{Facts, RequestSpan, Traces};

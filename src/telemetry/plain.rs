@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::{REQUEST_LOG, STATUS_LOG};
+use super::{RELOAD_LOG, REQUEST_LOG, STATUS_LOG};
 use crate::values::harmless_line;
 
 /// The name of the service is of no use beside the address of its application.
@@ -29,7 +29,7 @@ where
         event.record(&mut said);
         let line = match event.metadata().target() {
             // It stands on the terminal already.
-            STATUS_LOG => return Ok(()),
+            STATUS_LOG | RELOAD_LOG => return Ok(()),
             REQUEST_LOG => said.request(),
             _ => said.line(*event.metadata().level()),
         };

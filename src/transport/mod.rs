@@ -1,7 +1,8 @@
 //! Sockets and what is layered directly on them.
 //!
 //! - [`listen`]: accepts connections; [`inherited`]: listeners that the service manager has opened
-//! - [`tls`]: TLS for agents, visitors and local applications; [`proxy_protocol`]: the PROXY protocol header
+//! - [`tls`]: TLS for agents, visitors and local applications; [`proxy_protocol`]: the PROXY protocol header;
+//!   [`plain_http`]: plain HTTP where TLS is expected
 //! - [`write_vectored`]: writes several buffers with one call; [`unsent`]: bounds what the kernel holds unsent
 //! - [`whole`], [`delivery`], [`streams`]: detect incomplete HTTP messages, deliver buffered data before an abort, and
 //!   reset HTTP/2 streams
@@ -9,6 +10,7 @@
 pub mod delivery;
 pub mod inherited;
 pub mod listen;
+pub mod plain_http;
 pub mod proxy_protocol;
 pub mod streams;
 pub mod tls;

@@ -55,7 +55,10 @@ pub(crate) fn split_host_port(text: &str) -> Result<(String, Option<u16>), Strin
                 None => return Err(format!("`{text}` has something odd after the `]`; write [::1]:8080")),
             }
         }
-        None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, None),
+        None if text.parse::<std::net::Ipv6Addr>().is_ok() => {
+            refuse_ambiguous(text)?;
+            (text, None)
+        }
         None => match text.split_once(':') {
             Some((_, port)) if port.contains(':') => {
                 return Err(format!("`{text}` is not an address; an IPv6 address with a port is written [::1]:8080"));
@@ -65,6 +68,18 @@ pub(crate) fn split_host_port(text: &str) -> Result<(String, Option<u16>), Strin
         },
     };
     Ok((read_host(host)?, port.map(read_port).transpose()?))
+}
+
+/// Refuses an IPv6 address without brackets whose end looks like a port: `::1:8080` is an address, and hardly ever meant.
+fn refuse_ambiguous(text: &str) -> Result<(), String> {
+    let Some((address, port)) = text.rsplit_once(':') else { return Ok(()) };
+    let is_port = port.len() == 4 && port.bytes().all(|byte| byte.is_ascii_digit()) || port == "443";
+    if is_port && address.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(format!(
+            "`{text}` can be read in two ways: write [{address}]:{port} with the port, or [{text}] without"
+        ));
+    }
+    Ok(())
 }
 
 pub(crate) fn read_port(text: &str) -> Result<u16, String> {
@@ -79,6 +94,9 @@ fn read_host(text: &str) -> Result<String, String> {
     if text.parse::<IpAddr>().is_ok() {
         return Ok(text.to_owned());
     }
+    if !text.is_ascii() {
+        return dns_name(text);
+    }
     dns_name(&text.replace('_', "-"))
         .map(|_| text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
         .map_err(|_| format!("`{text}` is not a host; write a name like tunnel.example.com or an IP address"))
@@ -88,7 +106,10 @@ fn read_host(text: &str) -> Result<String, String> {
 pub(crate) fn dns_name(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     if !name.is_ascii() {
-        return Err(format!("`{text}` has letters beyond ASCII; write it in its xn-- form"));
+        return Err(match ascii_form(name) {
+            Some(form) => format!("`{text}` has letters beyond ASCII; write `{form}`"),
+            None => format!("`{text}` has letters beyond ASCII; write it in its xn-- form"),
+        });
     }
     if name.is_empty() || name.len() > 253 {
         return Err(format!("a host name has 1 to 253 characters, `{text}` has {}", name.len()));
@@ -101,6 +122,13 @@ pub(crate) fn dns_name(text: &str) -> Result<String, String> {
         }
     }
     Ok(name.to_ascii_lowercase())
+}
+
+/// Returns a name with letters beyond ASCII as DNS has it (`xn--…`, RFC 5891); `None` if it has no such form.
+pub(crate) fn ascii_form(text: &str) -> Option<String> {
+    let name = hickory_resolver::proto::rr::Name::from_utf8(text.to_lowercase()).ok()?;
+    let ascii = name.to_ascii();
+    Some(ascii.trim_end_matches('.').to_owned()).filter(|form| form.is_ascii() && form.contains("xn--"))
 }
 
 /// What [`network`] reads, for documents.
@@ -137,6 +165,29 @@ mod tests {
             ["", ":80", "a:0", "a:65536", "a:", "a:b", "https://a", "[a]:1", "[::1", "[::1]x", "a b", "1::2::3", "-a"]
         {
             assert!(bad.parse::<ServerAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused_with_both() {
+        for (text, with_port) in [("::1:8080", "[::1]:8080"), ("2001:db8::5:443", "[2001:db8::5]:443")] {
+            let error = text.parse::<ServerAddress>().unwrap_err();
+            assert!(error.contains(with_port) && error.contains(&format!("[{text}]")), "{error}");
+            assert_eq!(format!("[{text}]").parse::<ServerAddress>().unwrap().host, text);
+        }
+        for address in ["2001:db8::1", "2001:db8::1:2", "2001:db8:1:2:3:4:5:8080", "fe80::abcd"] {
+            assert_eq!(address.parse::<ServerAddress>().unwrap().host, address);
+        }
+    }
+
+    #[test]
+    fn a_name_beyond_ascii_is_shown_as_dns_has_it() {
+        assert_eq!(ascii_form("Bücher"), Some("xn--bcher-kva".to_owned()));
+        assert_eq!(ascii_form("例え.jp"), Some("xn--r8jz45g.jp".to_owned()));
+        assert_eq!(ascii_form("plain"), None);
+        for text in ["bücher.de", "bücher.de:8080"] {
+            let error = text.parse::<ServerAddress>().unwrap_err();
+            assert!(error.contains("`xn--bcher-kva.de`"), "{error}");
         }
     }
 

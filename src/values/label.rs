@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::address::ascii_form;
+
 /// Names that no client may claim: the server answers for them itself.
 pub const RESERVED_NAMES: [&str; 1] = ["health"];
 
@@ -18,6 +20,11 @@ pub enum LabelError {
     /// A character outside `a-z`, `0-9` and `-`.
     #[error("`{0}` contains `{1}`; a name is made of a-z, 0-9 and -")]
     Character(String, char),
+    /// Letters beyond ASCII, with the form that DNS has for them.
+    #[error(
+        "`{0}` has letters beyond ASCII; a name is made of a-z, 0-9 and -: use `{1}`, which browsers show as `{0}`"
+    )]
+    NotAscii(String, String),
     /// A hyphen where a host name may not have one (RFC 1123, section 2.1).
     #[error("`{0}` starts or ends with a hyphen")]
     Hyphen(String),
@@ -31,7 +38,11 @@ fn check(text: &str) -> Result<(), LabelError> {
         return Err(LabelError::Length(text.chars().take(80).collect(), text.chars().count()));
     }
     if let Some(odd) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
-        return Err(LabelError::Character(text.to_owned(), odd));
+        let form = ascii_form(text).filter(|form| !odd.is_ascii() && check(form).is_ok());
+        return Err(match form {
+            Some(form) => LabelError::NotAscii(text.to_owned(), form),
+            None => LabelError::Character(text.to_owned(), odd),
+        });
     }
     if text.starts_with('-') || text.ends_with('-') {
         return Err(LabelError::Hyphen(text.to_owned()));

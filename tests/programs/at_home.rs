@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::processes::{Program, adit, on_a_terminal, run, tool};
 use crate::setup::{Folder, HELLO, Server, python_site, start_agent, unused_address};
+use crate::stand_in::StandIn;
 use crate::visitor::{visit, visit_until};
 
 /// `adit http LOCAL` as alice, with these flags.
@@ -41,13 +42,14 @@ fn an_application_that_is_not_there_is_told_at_the_start_and_when_somebody_asks_
 
 #[test]
 fn an_application_that_speaks_something_else_is_told_with_what_to_write() {
-    let (folder, server) = server("public.https = '127.0.0.1:0'\n");
+    let (folder, server) = server("");
     let site = python_site(&folder);
-    let line = server.program.line("https://NAME.localhost:");
-    let https = line.rsplit_once(':').unwrap().1.trim_end_matches('/').to_owned();
-    let plain = site.port;
+    write_certificate(&folder, rcgen::IsCa::NoCa);
+    let (_app, https) = https_application(&folder);
+    let (other, plain) = (StandIn::knowing("x"), site.port);
+    let alerting = other.address.port();
     for (local, says) in [
-        (https.clone(), format!("at localhost:{https} speaks TLS; write https://localhost:{https}")),
+        (alerting.to_string(), format!("at localhost:{alerting} speaks TLS; write https://localhost:{alerting}")),
         (
             format!("https://localhost:{https}"),
             "is not accepted: it is signed by nobody who is trusted here".to_owned(),
@@ -65,7 +67,7 @@ fn an_application_that_speaks_something_else_is_told_with_what_to_write() {
     }
 }
 
-/// An application with the certificate and key in `pem`, however old they are; and its address.
+/// An application with the certificate and key in `pem`, however old they are; and its port.
 fn https_app(pem: &str) -> (Program, String) {
     let serve = "import http.server as h, ssl, sys\n\
                  tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); tls.set_ciphers('DEFAULT:@SECLEVEL=0')\n\
@@ -76,8 +78,8 @@ fn https_app(pem: &str) -> (Program, String) {
     let mut command = tool("python3");
     command.args(["-c", serve, pem]);
     let app = Program::start("an https application", command);
-    let local = format!("https://localhost:{}", app.line("port ").trim_start_matches("port "));
-    (app, local)
+    let port = app.line("port ").trim_start_matches("port ").to_owned();
+    (app, port)
 }
 
 /// Appliances have such certificates, and their owners cannot change them.
@@ -88,7 +90,8 @@ fn any_certificate_will_do_if_none_is_checked_and_otherwise_the_reason_is_named(
         [("v1-rsa1024.pem", "X.509 version 1"), ("p521.pem", "RSA keys of at least 2048 bits, P-256, P-384")]
     {
         let pem = format!("{}/tests/programs/apps/{file}", env!("CARGO_MANIFEST_DIR"));
-        let (_app, local) = https_app(&pem);
+        let (_app, port) = https_app(&pem);
+        let local = format!("https://localhost:{port}");
         let agent = start_agent(http(&folder, &server, &local, &[]));
         assert_eq!(visit(&server.url("alice", "/"), &[]).status, 502, "{file}");
         let said = agent.line("local application at ");
@@ -101,14 +104,25 @@ fn any_certificate_will_do_if_none_is_checked_and_otherwise_the_reason_is_named(
     }
 }
 
+/// Writes a certificate that signs itself, and its key, to `both.pem`.
+fn write_certificate(folder: &Folder, is_ca: rcgen::IsCa) {
+    let mut made = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    made.is_ca = is_ca;
+    let key = rcgen::KeyPair::generate().unwrap();
+    folder.write("both.pem", &(made.self_signed(&key).unwrap().pem() + &key.serialize_pem()));
+}
+
+/// Python's web server behind TLS, with `both.pem` of this folder; returns it and its port.
+fn https_application(folder: &Folder) -> (Program, String) {
+    https_app(&folder.text("both.pem"))
+}
+
 #[test]
 fn a_certificate_that_has_signed_itself_is_refused_in_words_and_the_remedy_is_a_flag() {
     let (folder, server) = server("");
-    let mut made = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-    made.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let key = rcgen::KeyPair::generate().unwrap();
-    folder.write("both.pem", &(made.self_signed(&key).unwrap().pem() + &key.serialize_pem()));
-    let (_app, local) = https_app(&folder.text("both.pem"));
+    write_certificate(&folder, rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let (_app, port) = https_application(&folder);
+    let local = format!("https://localhost:{port}");
     let agent = start_agent(http(&folder, &server, &local, &[]));
     assert_eq!(visit(&server.url("alice", "/"), &[]).status, 502);
     let said = agent.line("is not accepted");
@@ -169,7 +183,17 @@ fn a_terminal_hears_everything_once_and_a_log_hears_all_of_it() {
     drop(terminal);
     let piped = Program::start("the agent", nowhere(&[]));
     piped.line("not connected:");
-    piped.line("WARN adit::status: cannot connect");
+    piped.line("still not connected (5 attempts)");
+    let shown = piped.printed();
+    assert_eq!(shown.matches("connection refused").count(), 1, "{shown}");
+    drop(piped);
+    // Nobody sees what it prints, so the log says it.
+    let mut detached = Command::new("sh");
+    let text = |part: &std::ffi::OsStr| format!("'{}'", part.to_str().unwrap());
+    let command = nowhere(&[]);
+    let parts: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(text).collect();
+    detached.args(["-c", &format!("exec {} >/dev/null", parts.join(" "))]);
+    Program::start("the agent", detached).line("WARN adit::status: cannot connect");
 
     let command = http(&folder, &server, &local, &["-v"]);
     let agent = start_agent(on_a_terminal(&command));

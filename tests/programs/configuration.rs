@@ -73,13 +73,17 @@ fn the_samples_are_right() {
 }
 
 #[test]
-fn an_agent_without_its_settings_names_all_that_are_missing() {
+fn an_agent_that_is_not_logged_in_says_how_to_log_in() {
     let mut command = adit();
     command.args(["http", "3000"]);
     let ended = run("adit http", command);
     assert_eq!(ended.code, Some(78), "{ended:?}");
-    for flag in ["--server", "--id", "--token"] {
-        assert!(ended.stderr.contains(flag), "{flag}: {}", ended.stderr);
+    assert!(ended.stderr.starts_with("error: not logged in; run `adit login HOST:PORT --invite CODE`"), "{ended:?}");
+    let mut command = adit();
+    command.args(["http", "3000", "--server", "a.example"]);
+    let ended = run("adit http", command);
+    for missing in ["client_id: is missing; give --id", "token: is missing; give --token"] {
+        assert!(ended.stderr.contains(missing), "{missing}: {}", ended.stderr);
     }
 }
 

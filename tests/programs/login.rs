@@ -134,7 +134,7 @@ fn what_was_kept_can_be_forgotten() {
     assert!(ended.code == Some(0) && ended.stdout.contains("nobody was logged in"), "{ended:?}");
     let ended = run("adit http", here(&folder, &["http", "9"]));
     assert_eq!(ended.code, Some(78), "{ended:?}");
-    assert!(ended.stderr.contains("`adit login` once"), "{ended:?}");
+    assert!(ended.stderr.contains("`adit login HOST:PORT --invite CODE` once"), "{ended:?}");
 }
 
 #[test]

@@ -203,3 +203,22 @@ fn nobody_is_asked_for_a_token_before_the_server_was_reached() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert_says(&ended.stderr, &[&closed, "connection refused"]);
 }
+
+#[test]
+fn plain_http_on_a_tls_port_is_answered_in_plain_http() {
+    let folder = Folder::new();
+    folder.add_client("alice");
+    let server = Server::start(&folder, "public.https = '127.0.0.1:0'\n");
+    let line = server.program.line("https://NAME.localhost:");
+    let https = line.rsplit_once(':').unwrap().1.trim_end_matches('/').to_owned();
+    for (address, advice) in
+        [(format!("127.0.0.1:{https}"), "use https://"), (server.tunnel.clone(), "agents connect here")]
+    {
+        // The answer to a body that nobody reads must not be lost either.
+        for more in [&[][..], &["--data", &"x".repeat(30_000)]] {
+            let answer = crate::visitor::visit(&format!("http://{address}/"), more);
+            assert_eq!((answer.status, answer.error_code()), (400, "tls_required"), "{answer:?}");
+            assert!(answer.body.contains("this is a TLS port") && answer.body.contains(advice), "{answer:?}");
+        }
+    }
+}

@@ -59,7 +59,7 @@ fn owner(path: &Path) -> (u32, u32) {
 #[test]
 fn the_first_client_that_root_adds_is_for_the_owner_of_the_place() {
     let Some(site) = Site::new() else { return };
-    let ended = site.root(&["token", "new", "alice"]);
+    let ended = site.root(&["token", "new", "alice", "--init"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for made in ["site/config", "site/config/clients.toml", "site/config/.lock"] {
         assert_eq!(owner(&site.0.path(made)), (USER, GROUP), "{made}");

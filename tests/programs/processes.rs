@@ -167,6 +167,14 @@ impl Program {
         assert!(Command::new("sh").args(script).status().unwrap().success(), "cannot send {signal} to {self:?}");
     }
 
+    /// Signals the program that [`on_a_terminal`] runs.
+    pub(crate) fn signal_on_terminal(&self, signal: &str) {
+        let id = self.child.id();
+        let child = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        let script = ["-c", "kill -s \"$0\" \"$1\"", signal, child.trim()];
+        assert!(Command::new("sh").args(script).status().unwrap().success(), "cannot send {signal} to {self:?}");
+    }
+
     /// Ends the process as a power cut would: it learns nothing of it.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use crate::processes::{DEADLINE, Program, until};
+use crate::processes::{DEADLINE, Program, on_a_terminal, until};
 use crate::setup::{Folder, Scene, python_app, start_agent};
 use crate::visitor::{curl, visit, visit_until};
 
@@ -43,7 +43,8 @@ fn a_stopping_server_finishes_what_is_under_way() {
     assert_eq!(server.code, Some(0), "{server:?}");
     assert!(server.stderr.contains("requests_cut=0"), "{server:?}");
     // The agent waits for the server to come back.
-    scene.agent.line("not connected:");
+    let said = scene.agent.line("not connected:");
+    assert!(said.contains(&format!("the server {} is restarting", scene.server.tunnel)), "{said}");
 }
 
 #[test]
@@ -51,7 +52,7 @@ fn a_stopping_agent_finishes_what_is_under_way() {
     let mut scene = scene();
     let mut visitor = begin(&scene);
     scene.agent.signal("TERM");
-    scene.agent.line("finishing 1 open requests");
+    scene.agent.line("finishing 1 request, Ctrl-C again to quit now (30 s at most)");
     let url = scene.server.url("alice", "/slow");
     visit_until("new visitors are told to try again", DEADLINE, &url, |answer| {
         (answer.status, answer.error_code()) == (503, "tunnel_offline")
@@ -77,6 +78,23 @@ fn an_agent_that_leaves_is_not_said_to_break_the_protocol() {
         command.env("ADIT_TOKEN", &scene.token);
         scene.agent = start_agent(command);
     }
+}
+
+#[test]
+fn an_agent_at_a_terminal_counts_down_and_a_second_signal_ends_it() {
+    let mut scene = scene();
+    let mut command = scene.server.http_command("alice", scene.site.port);
+    command.env("ADIT_TOKEN", &scene.token);
+    scene.agent.signal("TERM");
+    assert_eq!(scene.agent.ended().code, Some(0));
+    scene.agent = start_agent(on_a_terminal(&command));
+    let _visitor = begin(&scene);
+    scene.agent.signal_on_terminal("INT");
+    scene.agent.line("finishing 1 request, Ctrl-C again to quit now");
+    scene.agent.signal_on_terminal("INT");
+    let ended = scene.agent.ended();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("1 request, 30 s left"), "{ended:?}");
 }
 
 #[test]

@@ -260,10 +260,10 @@ fn a_client_can_be_changed_and_the_refusal_says_how() {
         "2999-01-01T00:00:00Z",
     ];
     let (stdout, _) = did(&folder, &changes);
-    assert_eq!(stdout, "alice\talice,shop\ta.example,22,20000-20010\t2999-01-01T00:00:00Z\tactive\t?\n");
+    assert_eq!(stdout, "alice\talice,shop\ta.example,22,20000-20010\t2999-01-01T00:00:00Z\tactive\n");
     let (stdout, _) =
         did(&folder, &["set", "alice", "--tcp-ports", "", "--domains", "", "--names", "", "--expires", "never"]);
-    assert_eq!(stdout, "alice\talice\t-\tnever\tactive\t?\n");
+    assert_eq!(stdout, "alice\talice\t-\tnever\tactive\n");
     assert_eq!(file(&folder), with_comment, "nothing of it is left");
     assert_fails(&token(&folder, &["set", "bob", "--names", "bob"]), 1, "there is no client `bob`");
     assert_fails(&token(&folder, &["set", "alice"]), 2, "--expires");
@@ -278,7 +278,16 @@ fn the_first_client_of_an_empty_folder_needs_no_folder_and_the_server_no_file() 
         command.args(arguments).current_dir(folder.path("."));
         command
     };
-    let ended = run("adit token new", inside(&["token", "new", "alice", "--tcp-ports", "20000-20010,22"]));
+    for command in [&["new", "alice"][..], &["invite", "zed"], &["set", "alice", "--names", "x"], &["list"]] {
+        let ended = run("adit token", inside(&[&["token"], command].concat()));
+        assert!(ended.code == Some(1) && ended.stdout.is_empty(), "{ended:?}");
+        for part in ["nothing was created", "config/clients.toml", "/etc/adit/server.toml", "--config FILE", "--init"] {
+            assert!(ended.stderr.contains(part), "{part}: {ended:?}");
+        }
+        assert_eq!(fs::read_dir(folder.path(".")).unwrap().count(), 0, "{command:?} has created something");
+    }
+    let new = ["token", "new", "alice", "--init", "--tcp-ports", "20000-20010,22"];
+    let ended = run("adit token new", inside(&new));
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let text = fs::read_to_string(folder.path("config/clients.toml")).unwrap();
     assert!(text.contains("tcp_ports = [\"20000-20010\", \"22\"]"), "{text}");
@@ -333,4 +342,30 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     for arguments in [&["list"][..], &["new", "bob"], &["rotate", "alice"], &["revoke", "alice"], &["invite"]] {
         assert_fails(&token(&folder, arguments), 78, "clients.alice.token_hash: ");
     }
+}
+
+#[test]
+fn whoever_has_an_expired_invitation_is_told_since_when_and_others_learn_nothing() {
+    let folder = Folder::new();
+    let [own, other] = [(); 2].map(|()| InviteCode::generate(None, Some(&"carol".parse().unwrap())).unwrap());
+    let digest = own.digest();
+    folder.write(
+        "clients.toml",
+        &format!(
+            "[invites.{}]\ncode_hash = '{digest}'\nid = 'carol'\nexpires = 2026-01-01T00:00:00Z\n",
+            adit::tenants::entry::invite_key(&digest)
+        ),
+    );
+    let server = Server::start(&folder, "");
+    let said = |code: &InviteCode| {
+        let mut command = adit();
+        command.args(["login", &server.tunnel, "--invite", code.as_secret().expose()]);
+        command.args(["--fingerprint", &server.fingerprint]).env("XDG_CONFIG_HOME", folder.path("settings"));
+        let ended = run("adit login", command);
+        assert_eq!(ended.code, Some(77), "{ended:?}");
+        ended.stderr
+    };
+    assert!(said(&own).contains("(bad_invite): the invitation expired on 2026-01-01T00:00:00Z; ask the operator"));
+    let unknown = said(&other);
+    assert!(unknown.contains("(bad_invite): the invitation is unknown or was used; ask the operator"), "{unknown}");
 }

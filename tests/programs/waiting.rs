@@ -209,7 +209,10 @@ fn a_signal_ends_an_agents_wait() {
     let server = Server::start(&folder, "");
     let elsewhere = Folder::new().add_client("alice");
     folder.write("token", &elsewhere);
-    let agent = Program::start("the agent", agent(&folder, &server, site.port));
+    let mut command = agent(&folder, &server, site.port);
+    // With this the log has a line for each attempt.
+    command.env("RUST_LOG", "warn");
+    let agent = Program::start("the agent", command);
     agent.line("trying again in");
     agent.hears_hangups();
     let attempts = || agent.printed().matches("cannot connect").count();

@@ -257,6 +257,10 @@ struct Login {
     trust: Trust,
 }
 
+/// What to do for a first login from the command line.
+const NOT_LOGGED_IN: &str = "not logged in; run `adit login HOST:PORT --invite CODE` once, with the address and the code from \
+                             the operator of your server (or give --server, --id and --token)";
+
 fn login(root: &mut Table<'_>, token_variable: Option<&str>, saved: Option<&SavedLogin>) -> Login {
     let given = Given {
         servers: root.take("servers", &servers_key()).map(servers),
@@ -275,6 +279,11 @@ fn login(root: &mut Table<'_>, token_variable: Option<&str>, saved: Option<&Save
     let client_id = given.client_id.or(fits.map(|saved| Some(saved.client_id.clone())));
     let token_is_saved = given.token.is_none();
     let token = given.token.or(fits.map(|saved| Some((saved.token.clone(), None))));
+    if !root.report().has_file() && saved.is_none() && servers.is_none() && client_id.is_none() && token.is_none() {
+        root.report().problem("", NOT_LOGGED_IN);
+        return Login { servers: None, client_id: None, token: None, token_is_saved, trust: Trust::System };
+    }
+    let trust = given.trust.or(fits.map(|saved| saved.trust.clone())).unwrap_or(Trust::System);
     for (key, is_there, advice) in [
         (
             "servers",
@@ -288,7 +297,6 @@ fn login(root: &mut Table<'_>, token_variable: Option<&str>, saved: Option<&Save
             root.problem(key, format!("is missing; {advice}{unfit}"));
         }
     }
-    let trust = given.trust.or(fits.map(|saved| saved.trust.clone())).unwrap_or(Trust::System);
     Login { servers, client_id: client_id.flatten(), token: token.flatten(), token_is_saved, trust }
 }
 

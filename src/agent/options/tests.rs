@@ -28,8 +28,13 @@ fn what_is_missing_is_named_with_what_to_do_about_it() {
     let errors = AgentOptions::from_flags(&Environment::default(), &Flags::new()).unwrap_err();
     let text = errors.to_string();
     let keys: Vec<_> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
-    assert_eq!(keys, ["servers", "client_id", "token", "services"]);
-    for advice in ["--server", "--id", "--token, ADIT_TOKEN or token_file", "[[services]]"] {
+    assert_eq!(keys, ["", "services"]);
+    for advice in ["not logged in; run `adit login HOST:PORT --invite CODE`", "[[services]]"] {
+        assert!(text.contains(advice), "{advice} in {text}");
+    }
+    let some = Flags::new().with("servers", "a.example");
+    let text = AgentOptions::from_flags(&Environment::default(), &some).unwrap_err().to_string();
+    for advice in ["client_id: is missing; give --id", "token: is missing; give --token, ADIT_TOKEN or token_file"] {
         assert!(text.contains(advice), "{advice} in {text}");
     }
 }

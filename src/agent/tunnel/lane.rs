@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,10 +22,14 @@ use crate::link::write::socket::bound_unsent;
 use crate::protocol::control::Control;
 use crate::protocol::json;
 use crate::protocol::login::{PublicService, Refused, Welcome};
+use crate::telemetry::STATUS_LOG;
 use crate::values::ServerAddress;
 
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(in crate::agent) const GRACE: Duration = Duration::from_secs(30);
+
+/// How often the progress of that is reported.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a goodbye may take to reach the server.
 pub(in crate::agent) const GOODBYE: Duration = Duration::from_secs(1);
@@ -83,6 +87,27 @@ impl LaneContext {
         }
     }
 
+    /// Lets open exchanges finish, but no longer than [`GRACE`]. Each second `report` is told how many there are, and how much
+    /// longer they may take.
+    pub(in crate::agent) async fn drain_reporting(&self, report: impl Fn(usize, Duration)) {
+        let end = Instant::now() + GRACE;
+        let mut tick = interval(REPORT_EVERY);
+        let reports = async {
+            loop {
+                tick.tick().await;
+                match self.exchanges.len() {
+                    0 => {}
+                    open => report(open, end.saturating_duration_since(Instant::now())),
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.drain() => {}
+            () = reports => {}
+        }
+    }
+
     /// Lets open exchanges finish, but no longer than [`GRACE`].
     pub(in crate::agent) async fn drain(&self) {
         self.exchanges.close();
@@ -90,7 +115,8 @@ impl LaneContext {
         self.draining.cancel();
         let open = self.exchanges.len();
         if open > 0 {
-            tracing::info!("finishing {open} open requests; {GRACE:?} at most");
+            let what = if open == 1 { "request" } else { "requests" };
+            tracing::info!(target: STATUS_LOG, "finishing {open} {what}; {GRACE:?} at most");
         }
         if timeout(GRACE, self.exchanges.wait()).await.is_err() {
             tracing::warn!("cut {} requests that did not finish in time", self.exchanges.len());

@@ -38,6 +38,8 @@ pub(in crate::agent) enum TunnelEnd {
         /// The other agent: program, host and address.
         by: String,
     },
+    /// The server has announced its shutdown, and its last lane has ended.
+    Restarting,
     /// Its last lane broke.
     Lost(String),
     /// Another login with other services has replaced it.
@@ -110,6 +112,8 @@ pub(in crate::agent) struct Tunnel<'a> {
     changes: ChangeState,
     /// Visitors can reach it.
     is_up: bool,
+    /// The server shuts down.
+    is_draining: bool,
     /// The tunnel that this one replaces.
     predecessor: Option<RetiringTunnel>,
     /// How it has ended, unless a further login replaces it.
@@ -143,6 +147,7 @@ impl<'a> Tunnel<'a> {
             login: TunnelLogin { server, connector, welcome },
             changes: ChangeState { desired, pending: None, renewing: JoinSet::new() },
             is_up: false,
+            is_draining: false,
             predecessor,
             end: None,
         };
@@ -183,8 +188,13 @@ impl<'a> Tunnel<'a> {
         match &ended {
             TunnelEnd::Renewed(..) => return ended,
             // Exchanges without a lane end by themselves, at once.
-            TunnelEnd::Lost(_) => drop(self.lanes.context.exchanges.close()),
-            TunnelEnd::Stopped | TunnelEnd::Replaced { .. } => self.lanes.context.drain().await,
+            TunnelEnd::Lost(_) | TunnelEnd::Restarting => drop(self.lanes.context.exchanges.close()),
+            TunnelEnd::Stopped => {
+                let state = &self.agent.state;
+                let report = |requests, left| drop(state.send_replace(State::Finishing { requests, left }));
+                self.lanes.context.drain_reporting(report).await;
+            }
+            TunnelEnd::Replaced { .. } => self.lanes.context.drain().await,
         }
         self.lanes.context.leave(self.lanes.running).await;
         ended
@@ -214,7 +224,10 @@ impl<'a> Tunnel<'a> {
                 self.lanes.joining.spawn(async move { connector.join(&address, join, services).await });
             }
             LaneEvent::OpenLane => {}
-            LaneEvent::Draining => tracing::info!(%server, "the server shuts down; open requests may finish"),
+            LaneEvent::Draining => {
+                self.is_draining = true;
+                tracing::info!(%server, "the server shuts down; open requests may finish");
+            }
             LaneEvent::Accepted { change: 0, services, lost_names } => {
                 let before = self.agent.history.lost_names.set(lost_names);
                 self.log_moved_names(&services, &before);
@@ -300,7 +313,7 @@ impl<'a> Tunnel<'a> {
         let (lane, why) = lane.unwrap_or_else(|error| (error.id(), error.to_string()));
         self.lanes.control_senders.retain(|(id, _)| *id != lane);
         if self.lanes.running.is_empty() {
-            self.end.get_or_insert(TunnelEnd::Lost(why));
+            self.end.get_or_insert(if self.is_draining { TunnelEnd::Restarting } else { TunnelEnd::Lost(why) });
             return;
         }
         tracing::info!(server = %self.login.server, "a lane has ended, others go on: {why}");

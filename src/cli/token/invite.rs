@@ -22,6 +22,7 @@ use crate::tenants::file_store::edit_file::create_clients_file;
 use crate::values::{ClientId, Fingerprint};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  adit token invite alice\n  adit token invite bob --names bob,shop --expires 7d")]
 pub(super) struct Args {
     /// Who is invited [default: whoever has the code chooses an id]
     id: Option<ClientId>,
@@ -36,10 +37,13 @@ pub(super) struct Args {
     /// The fingerprint that the server prints when it starts, where its files are not at hand
     #[arg(long, value_name = "SHA256")]
     fingerprint: Option<Fingerprint>,
+    /// Create the clients file even where no server is set up yet
+    #[arg(long)]
+    init: bool,
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let site = args.files.site()?;
+    let site = args.files.site_or_new(args.init)?;
     let pin = match args.fingerprint {
         Some(fingerprint) => Ok(fingerprint),
         None => pin_of(&site)?,

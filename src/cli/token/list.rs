@@ -30,18 +30,31 @@ pub(super) fn run(site: &Site) -> Result<(), Failure> {
     let rows = rows(&ClientsFile::load(&site.clients)?, Timestamp::now());
     // Who cannot ask sees what is in the file: `adit status` says why.
     let connected = site.server().and_then(|server| connected(&AdminPort::of(server).ok()?));
-    print(&rows, connected.as_ref())
+    print(&rows, Column::Connected(connected.as_ref()))
 }
 
 /// Shows the client `id` alone.
 pub(super) fn show(file: &Path, id: &ClientId) -> Result<(), Failure> {
     let rows = rows(&ClientsFile::load(file)?, Timestamp::now());
     let its: Vec<_> = rows.into_iter().filter(|row| row.cells[0] == id.as_str()).collect();
-    print(&its, None)
+    print(&its, Column::Left)
 }
 
-fn print(rows: &[Row], connected: Option<&Connected>) -> Result<(), Failure> {
-    let text = if io::stdout().is_terminal() { for_people(rows, connected) } else { plain(rows, connected) };
+/// The last column.
+#[derive(Debug, Clone, Copy)]
+enum Column<'a> {
+    /// It is left out.
+    Left,
+    /// Since when each client is connected, if the server could be asked.
+    Connected(Option<&'a Connected>),
+}
+
+fn print(rows: &[Row], column: Column<'_>) -> Result<(), Failure> {
+    let text = match column {
+        Column::Connected(connected) if io::stdout().is_terminal() => for_people(rows, connected),
+        Column::Left if io::stdout().is_terminal() => for_people(rows, None),
+        column => plain(rows, column),
+    };
     match anstream::stdout().lock().write_all(text.as_bytes()) {
         // Whoever reads has had enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
@@ -114,10 +127,13 @@ fn joined(words: impl IntoIterator<Item = String>) -> String {
 }
 
 /// For programs: a line for each, its cells with tabs between them, and always as many.
-fn plain(rows: &[Row], connected: Option<&Connected>) -> String {
-    let line = |row: &Row| {
-        let since = connected.map_or(UNKNOWN, |connected| row.since(connected));
-        format!("{}\t{since}\n", row.cells.join("\t"))
+fn plain(rows: &[Row], column: Column<'_>) -> String {
+    let line = |row: &Row| match column {
+        Column::Left => format!("{}\n", row.cells.join("\t")),
+        Column::Connected(connected) => {
+            let since = connected.map_or(UNKNOWN, |connected| row.since(connected));
+            format!("{}\t{since}\n", row.cells.join("\t"))
+        }
     };
     rows.iter().map(line).collect()
 }
@@ -163,7 +179,7 @@ mod tests {
             "[invites.{first}]\ncode_hash = '{open}'\nid = 'dave'\nexpires = 2027-01-01T00:00:00Z\n\
              [invites.{second}]\ncode_hash = '{old}'\nexpires = 2026-01-01T00:00:00Z\n"
         ));
-        let plain = plain(&rows, None);
+        let plain = plain(&rows, Column::Connected(None));
         let mut lines: Vec<_> = plain.lines().collect();
         let invites = lines.split_off(3);
         assert_eq!(
@@ -195,7 +211,7 @@ mod tests {
     #[test]
     fn who_is_connected_stands_in_a_column_of_its_own() {
         let connected = Connected::from([("carol".to_owned(), "2026-05-01T00:00:00Z".to_owned())]);
-        let text = plain(&rows_of(""), Some(&connected));
+        let text = plain(&rows_of(""), Column::Connected(Some(&connected)));
         let last: Vec<_> = text.lines().map(|line| line.split('\t').nth(COLUMNS).unwrap()).collect();
         assert_eq!(last, ["-", "-", "2026-05-01T00:00:00Z"]);
         let table = anstream::adapter::strip_str(&for_people(&rows_of(""), Some(&connected))).to_string();

@@ -16,6 +16,9 @@ use crate::tenants::list_change::{ListChange, ListItem};
 use crate::values::{ClientId, Domain};
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  adit token set alice --names +blog\n  adit token set alice --tcp-ports 20000-20010 --expires 30d"
+)]
 #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["names", "domains", "tcp_ports", "expires"])))]
 pub(super) struct Args {
     /// The client's id

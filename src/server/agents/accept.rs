@@ -28,10 +28,14 @@ use crate::server::directory::registry::{LaneGuard, NameAssignment, Registration
 use crate::server::directory::tunnel::{Lane, Tunnel};
 use crate::server::metrics::{LoginMethod, LoginResult, Metrics};
 use crate::server::options::ServerOptions;
+use crate::transport::plain_http::{is_plain_http, refuse_plain_http};
 use crate::values::{LaneId, Name, Secret, TunnelId};
 
 /// How long a refused agent may take to read the refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How much of a connection is looked at to detect plain HTTP.
+const FIRST_BYTES: usize = 16;
 
 /// Serves one agent's connection until it ends. `admission` limits the connections that have not logged in yet.
 pub(crate) async fn serve_agent(
@@ -128,6 +132,12 @@ impl Login<'_> {
         socket: TcpStream,
         record: &mut LoginRecord<'_>,
     ) -> Result<Option<LaneStart>, MessageError> {
+        let mut start = [0; FIRST_BYTES];
+        let length = socket.peek(&mut start).await?;
+        if is_plain_http(&start[..length]) {
+            refuse_plain_http(socket, "agents connect here, and visitors at the ports of `public`").await?;
+            return Ok(None);
+        }
         let mut pipe = tls.accept(socket).await?;
         let hello = match receive_hello(&mut pipe).await? {
             Ok(hello) => hello,

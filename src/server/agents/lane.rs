@@ -309,6 +309,8 @@ impl LaneControl<'_> {
             None => return Ok(()),
             Some(why) if why.is_immediate() => return Err(EndReason::of(&why)),
             Some(RetireReason::Replaced { by }) => self.send(Control::Replaced { by }).await?,
+            // An idle lane may end before it has sent the notice.
+            Some(RetireReason::Draining) => self.send(Control::Draining { deadline_s: limit.as_secs_f64() }).await?,
             Some(_) => {}
         }
         self.drain(limit);

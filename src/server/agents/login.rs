@@ -104,7 +104,9 @@ fn check_clock(timestamp: u64) -> Result<(), Refused> {
         return Ok(());
     }
     let direction = if timestamp > now { "ahead of" } else { "behind" };
-    let off = humantime::format_duration(Duration::from_secs(off));
+    // The same words at each attempt.
+    let unit = if off < 86_400 { 60 } else { 86_400 };
+    let off = humantime::format_duration(Duration::from_secs(off / unit * unit));
     Err(Refused::new(
         Refusal::ClockSkew,
         format!(

@@ -36,7 +36,7 @@ impl Lifecycle {
         tracing::info!(
             tunnels = tunnels.len(),
             requests = self.runtime.tasks.exchanges.len(),
-            "shutting down; open requests may take {limit:?}"
+            "shutting down; open requests may take {limit:?}, a second signal ends them now"
         );
         for lane in tunnels.iter().flat_map(|tunnel| tunnel.lanes()) {
             lane.notify(Control::Draining { deadline_s: limit.as_secs_f64() });

@@ -12,7 +12,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerified;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, OtherError, RootCertStore, ServerConfig};
 
 use crate::certs::{SniCertificates, fingerprint_of};
@@ -177,6 +177,30 @@ impl Judge for Pinned {
     }
 }
 
+/// Says until or since when the server's certificate is valid. The same words for a whole day, so that they are not repeated.
+fn not_valid_now(why: &CertificateError) -> String {
+    match dates_of(why) {
+        Some(dates) => {
+            format!("the server's certificate {dates}; check the clock of this machine, then that of the server")
+        }
+        None => "the server's certificate is not valid today; check the clocks of both machines".to_owned(),
+    }
+}
+
+/// Returns the dates in an error about the validity of a certificate, as a predicate.
+fn dates_of(why: &CertificateError) -> Option<String> {
+    let date = |time: &UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).ok()?;
+        Some(jiff::Timestamp::from_second(seconds).ok()?.to_string().split('T').next()?.to_owned())
+    };
+    let (what, end, now) = match why {
+        CertificateError::ExpiredContext { time, not_after } => ("was valid until", not_after, time),
+        CertificateError::NotValidYetContext { time, not_before } => ("is valid only from", not_before, time),
+        _ => return None,
+    };
+    Some(format!("{what} {}, and by the clock of this machine it is {} now", date(end)?, date(now)?))
+}
+
 /// What went wrong in an agent's handshake, and what to do, in words for a newcomer.
 pub fn explain_handshake(error: &io::Error) -> String {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
@@ -206,11 +230,11 @@ pub fn explain_handshake(error: &io::Error) -> String {
             "the server's certificate is for another name ({tls}); dial the server by a name it has, or add this one to `tunnel.tls.names` in its server.toml"
         ),
         rustls::Error::InvalidCertificate(
-            CertificateError::Expired
+            why @ (CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => format!("the server's certificate is not valid today ({tls}); check the clocks of both machines"),
+            | CertificateError::NotValidYetContext { .. }),
+        ) => not_valid_now(why),
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) | rustls::Error::NoApplicationProtocol => {
             "the server speaks TLS but not adit's protocol (ALPN adit/1); is this the tunnel port, and is nothing in front of it that ends TLS?".to_owned()
         }
@@ -218,5 +242,36 @@ pub fn explain_handshake(error: &io::Error) -> String {
             "the server does not speak TLS on this port; the tunnel port (8080 by default) is needed, not the public one".to_owned()
         }
         other => format!("the TLS handshake failed: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_named_with_dates_and_in_the_same_words_all_day() {
+        let at = |text: &str| {
+            let moment: jiff::Timestamp = text.parse().unwrap();
+            UnixTime::since_unix_epoch(Duration::from_secs(moment.as_second().unsigned_abs()))
+        };
+        let said = |why| explain_handshake(&io::Error::other(rustls::Error::InvalidCertificate(why)));
+        let expired = |now| CertificateError::ExpiredContext { time: at(now), not_after: at("2027-03-01T00:00:00Z") };
+        let morning = said(expired("2030-01-02T01:00:00Z"));
+        assert_eq!(
+            morning,
+            "the server's certificate was valid until 2027-03-01, and by the clock of this machine it is 2030-01-02 now; \
+             check the clock of this machine, then that of the server"
+        );
+        assert_eq!(said(expired("2030-01-02T23:00:00Z")), morning);
+        let early = CertificateError::NotValidYetContext {
+            time: at("1970-01-01T00:00:09Z"),
+            not_before: at("2026-03-01T00:00:00Z"),
+        };
+        assert!(
+            said(early).contains("is valid only from 2026-03-01, and by the clock of this machine it is 1970-01-01")
+        );
     }
 }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::auth::{InviteCode, Token, TokenVerifier, USUAL_COST};
 use crate::protocol::login::{Known, Refusal, Refused};
 use crate::server::agents::Agents;
@@ -13,10 +15,18 @@ use crate::tenants::edit_error::RedeemError;
 use crate::tenants::entry::invite_key;
 use crate::values::{ClientId, Secret, is_reserved_for_operator};
 
+/// Only the holder of an authentic code learns that it has expired: codes cannot be guessed.
+fn expired(expires: Timestamp) -> Refused {
+    Refused::new(
+        Refusal::BadInvite,
+        format!("the invitation expired on {expires}; ask the operator for a new one (`adit token invite`)"),
+    )
+}
+
 fn bad_invite() -> Refused {
     Refused::new(
         Refusal::BadInvite,
-        "the invitation is unknown, was used, or is too old; ask the operator for a new one (`adit token invite`)",
+        "the invitation is unknown or was used; ask the operator for a new one (`adit token invite`)",
     )
 }
 
@@ -50,7 +60,7 @@ impl Agents {
         let known = known.as_ref();
         let is_open = || self.directory.clients.invite(code).is_some();
         let Some(known) = known.filter(|_| is_open()) else {
-            return Err(LoginRefusal::with_reason(bad_invite(), self.reason_of_code(known)));
+            return Err(self.refuse_code(known));
         };
         self.check_invited(code, client)?;
         self.check_rate(from, USUAL_COST)?;
@@ -63,7 +73,7 @@ impl Agents {
         let turn = self.login.verifier.turn(self.party(client, from), None).await;
         if !is_open() {
             turn.unused();
-            return Err(LoginRefusal::with_reason(bad_invite(), self.reason_of_code(Some(known))));
+            return Err(self.refuse_code(Some(known)));
         }
         let redeemed = {
             let (digest, client) = (known.digest(), client.clone());
@@ -72,9 +82,7 @@ impl Agents {
         };
         let Redeemed { id, names } = match redeemed {
             Ok(redeemed) => redeemed,
-            Err(error @ (RedeemError::NoSuchInvite | RedeemError::Expired)) => {
-                return Err(LoginRefusal::with_reason(bad_invite(), error.to_string()));
-            }
+            Err(RedeemError::NoSuchInvite | RedeemError::Expired) => return Err(self.refuse_code(Some(known))),
             Err(RedeemError::Edit(error)) => return Err(broken(&error).into()),
             Err(error) => return Err(Refused::new(Refusal::NotAllowed, error.to_string()).into()),
         };
@@ -95,13 +103,21 @@ impl Agents {
         Err(Refused::new(Refusal::NotAllowed, error.to_string()))
     }
 
-    /// Returns why a code is not valid, for the log.
-    fn reason_of_code(&self, code: Option<&InviteCode>) -> String {
-        let Some(digest) = code.map(InviteCode::digest) else { return "this is no code of an invitation".to_owned() };
+    /// Refuses a code that is not valid. The log says more than the agent is told.
+    fn refuse_code(&self, code: Option<&InviteCode>) -> LoginRefusal {
+        let Some(digest) = code.map(InviteCode::digest) else {
+            return LoginRefusal::with_reason(bad_invite(), "this is no code of an invitation".to_owned());
+        };
         let key = invite_key(&digest);
         match self.directory.clients.invites().get(&key).filter(|invite| invite.code_hash == digest) {
-            Some(invite) => format!("the invitation {key} has expired since {}", invite.expires),
-            None => format!("there is no invitation {key}: it was used, was ended, or is of another server"),
+            Some(invite) => {
+                let reason = format!("the invitation {key} has expired since {}", invite.expires);
+                LoginRefusal::with_reason(expired(invite.expires), reason)
+            }
+            None => {
+                let reason = format!("there is no invitation {key}: it was used, was ended, or is of another server");
+                LoginRefusal::with_reason(bad_invite(), reason)
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::StartHandshake;
 
+use crate::transport::plain_http::{is_plain_http, refuse_plain_http};
 use crate::transport::proxy_protocol;
 
 /// How an HTTP/2 connection begins (RFC 9113, section 3.4). No request of HTTP/1.1 does.
@@ -85,7 +86,7 @@ impl Preamble {
     /// Reads the first message of TLS (RFC 8446, section 4.1.2).
     ///
     /// # Errors
-    /// The visitor speaks something else; it was told so, in TLS. Or the connection broke.
+    /// The visitor speaks something else; it was told so, in plain HTTP if it speaks that, otherwise in TLS. Or the connection broke.
     pub(crate) async fn tls_hello(mut self) -> io::Result<TlsHello> {
         let mut acceptor = Acceptor::default();
         let mut fed = 0;
@@ -103,6 +104,10 @@ impl Preamble {
                         });
                     }
                     Ok(None) => {}
+                    Err((error, _)) if is_plain_http(&self.ahead) => {
+                        refuse_plain_http(self.socket, "use https:// in the address").await?;
+                        return Err(io::Error::other(error));
+                    }
                     Err((error, mut alert)) => {
                         let mut text = Vec::new();
                         alert.write_all(&mut text)?;
