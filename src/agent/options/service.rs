@@ -224,12 +224,7 @@ fn resolve(mut table: Table<'_>, id: Option<&ClientId>) -> Option<Service> {
     let server_name = connection::server_name(&mut table, is_https);
     let proxy_protocol = connection::proxy_protocol(&mut table);
     let keep_alive = connection::keep_alive(&mut table, is_http);
-    let remove = key::boolean(false).doc(
-        "`http` only: removes fields that tell an application who the user is, like `Remote-User` and `X-Auth-Request-*`. \
-         [When to use it](security.md#fields-that-only-a-proxy-may-send)",
-    );
-    let remove_identity_headers = table.get("remove_identity_headers", remove);
-    only_for(&table, "remove_identity_headers", remove_identity_headers, is_http, HTTP);
+    let remove_identity_headers = header_rules::remove_identity_headers(&mut table, is_http);
     let quiet_timeout = quiet::resolve(&mut table);
     let [request_headers, response_headers] = header_rules::read(&mut table);
     for (key, rules) in [("request_headers", &request_headers), ("response_headers", &response_headers)] {

@@ -4,6 +4,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::{HTTP, only_for};
 use crate::schema::{Entry, Table, key};
 
 /// Changes to the fields of a head, made in this order: remove, set, add.
@@ -87,4 +88,14 @@ fn field_name(text: &str) -> Result<HeaderName, String> {
         }
         _ => Ok(name),
     }
+}
+/// Reads whether identity fields are removed from requests.
+pub(super) fn remove_identity_headers(table: &mut Table<'_>, is_http: bool) -> bool {
+    let remove = key::boolean(false).doc(
+        "`http` only: removes fields that tell an application who the user is, like `Remote-User` and `X-Auth-Request-*`. \
+         [When to use it](security.md#fields-that-only-a-proxy-may-send)",
+    );
+    let remove_identity_headers = table.get("remove_identity_headers", remove);
+    only_for(table, "remove_identity_headers", remove_identity_headers, is_http, HTTP);
+    remove_identity_headers
 }

@@ -183,46 +183,57 @@ async fn decide(
         return Ok(error_page::redirect(location, request_id).map(Either::Left));
     }
     match route {
-        Route::Service { .. } | Route::Domain(_) => {
-            let found = match find_service(context, &route, &mut held) {
-                // Boxed: hardly any request waits.
-                Err(Failure::TunnelOffline) => Box::pin(wait_for_agent(context, &route, &mut held)).await,
-                found => found,
-            };
-            let offered = match found {
-                Err(failure) if context.patience.bears(&failure) => {
-                    Box::pin(service_again(context, &route, &mut held, failure)).await?
-                }
-                found => found?,
-            };
-            if own_pages::needs_slash(&route, &offered, request) {
-                return own_pages::add_slash(request, request_id).map(|response| response.map(Either::Left));
-            }
-            if let Some(rate) = offered.service.rate() {
-                let delay = rate.check(visitor).map_err(Failure::RateLimited)?;
-                ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
-            }
-            let mode = if let Route::Service { mode, .. } = route { mode } else { RoutingMode::Subdomain };
-            let is_proxied = mode == RoutingMode::Path && connection.peer_is_trusted(context.settings);
-            let forwarded_host = is_proxied.then(|| headers::forwarded_host(request.headers())).flatten();
-            let target = Target { offered, mode, authority, forwarded_host };
-            let cookie = access::check(context, &target, request).await?;
-            let delay = target.offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
-            ingress.limits.wait(delay).await.map_err(Failure::SiteRateLimited)?;
-            if mode == RoutingMode::Header {
-                request.headers_mut().remove(TUNNEL_HEADER);
-            }
-            let mut response = forward::forward(context, target, request).await?.map(Either::Right);
-            if let Some(cookie) = cookie {
-                access::set_cookie(response.headers_mut(), cookie);
-            }
-            Ok(response)
-        }
+        Route::Service { .. } | Route::Domain(_) => serve_service(context, request, &route, authority, &mut held).await,
         Route::Own => {
             own_pages::own_page(&ingress.directory, request, request_id).map(|response| response.map(Either::Left))
         }
         Route::Unknown => Err(Failure::UnknownName),
     }
+}
+
+/// Serves a request for the service at `route`.
+async fn serve_service(
+    context: &mut RequestContext<'_>,
+    request: &mut Request<RequestBody>,
+    route: &Route,
+    authority: Option<Bytes>,
+    held: &mut Option<Box<HeldHead>>,
+) -> Result<Response<AnswerBody>, Failure> {
+    let RequestContext { connection, request_id, visitor, .. } = *context;
+    let ingress = &connection.ingress;
+    let found = match find_service(context, route, held) {
+        // Boxed: hardly any request waits.
+        Err(Failure::TunnelOffline) => Box::pin(wait_for_agent(context, route, held)).await,
+        found => found,
+    };
+    let offered = match found {
+        Err(failure) if context.patience.bears(&failure) => {
+            Box::pin(service_again(context, route, held, failure)).await?
+        }
+        found => found?,
+    };
+    if own_pages::needs_slash(route, &offered, request) {
+        return own_pages::add_slash(request, request_id).map(|response| response.map(Either::Left));
+    }
+    if let Some(rate) = offered.service.rate() {
+        let delay = rate.check(visitor).map_err(Failure::RateLimited)?;
+        ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
+    }
+    let mode = if let Route::Service { mode, .. } = *route { mode } else { RoutingMode::Subdomain };
+    let is_proxied = mode == RoutingMode::Path && connection.peer_is_trusted(context.settings);
+    let forwarded_host = is_proxied.then(|| headers::forwarded_host(request.headers())).flatten();
+    let target = Target { offered, mode, authority, forwarded_host };
+    let cookie = access::check(context, &target, request).await?;
+    let delay = target.offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
+    ingress.limits.wait(delay).await.map_err(Failure::SiteRateLimited)?;
+    if mode == RoutingMode::Header {
+        request.headers_mut().remove(TUNNEL_HEADER);
+    }
+    let mut response = forward::forward(context, target, request).await?.map(Either::Right);
+    if let Some(cookie) = cookie {
+        access::set_cookie(response.headers_mut(), cookie);
+    }
+    Ok(response)
 }
 
 /// Returns whether a request is invalid or ambiguous: its target, its `Destination`, or its transfer coding. A coding other
