@@ -69,6 +69,10 @@ async fn the_certificate_is_for_the_domain_and_the_names_below_it() {
 async fn whoever_speaks_no_tls_is_sent_away_at_once() {
     let server = TestServer::start(&HTTPS);
     let mut socket = visitor::raw(server.https.unwrap(), "GET / HTTP/1.1\r\nHost: alice.tunnel.test\r\n\r\n").await;
+    let answer = visitor::read_to_end(&mut socket).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("X-Adit-Error: tls_required\r\n"), "{answer}");
+    let mut socket = visitor::raw(server.https.unwrap(), "SSH-2.0-OpenSSH_10.0\r\n").await;
     // An alert in TLS, whatever it is good for, and the end.
     let answer = visitor::read_to_end(&mut socket).await.unwrap_or_default();
     assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
