@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use anstream::println;
 use tokio_util::task::TaskTracker;
 
+use super::agent_reload::AgentFile;
 use super::agent_status::show_status;
 use super::flags::{AddressArgs, Keys, Users, VisitorArgs, in_flags};
 use super::login::look_again;
-use super::reload::AgentFile;
-use super::runtime::Hangups;
 use super::server_file::{flags, setting};
+use super::sighup::Hangups;
 use super::{Failure, manager, runtime, terminal};
 use crate::agent::options::AgentOptions;
 use crate::agent::{Agent, GivenUp, ServiceChanges, probe_applications};

@@ -2,6 +2,7 @@
 
 mod admin;
 mod agent;
+mod agent_reload;
 mod agent_status;
 mod cert;
 mod check;
@@ -15,10 +16,10 @@ mod http;
 mod login;
 mod manager;
 mod password;
-mod reload;
 mod runtime;
 mod server;
 mod server_file;
+mod sighup;
 mod spelling;
 mod status;
 mod table;

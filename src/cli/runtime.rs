@@ -61,41 +61,6 @@ pub(super) fn stop_on_signals(tasks: &TaskTracker, log: LastLines) -> Result<Can
     Ok(stop)
 }
 
-/// Hears of SIGHUP, by which a process is asked to read its configuration again. From then on it does not end one.
-#[cfg(unix)]
-pub(super) struct Hangups(tokio::signal::unix::Signal);
-
-#[cfg(unix)]
-impl Hangups {
-    /// Must be called on a runtime.
-    pub(super) fn new() -> Result<Self, Failure> {
-        use tokio::signal::unix::{SignalKind, signal};
-        signal(SignalKind::hangup()).map(Self).map_err(Failure::other)
-    }
-
-    /// Cancel-safe.
-    pub(super) async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// There is no such signal here.
-#[cfg(not(unix))]
-pub(super) struct Hangups;
-
-#[cfg(not(unix))]
-impl Hangups {
-    pub(super) fn new() -> Result<Self, Failure> {
-        Ok(Self)
-    }
-
-    pub(super) async fn next(&mut self) {
-        std::future::pending::<()>().await;
-    }
-}
-
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,

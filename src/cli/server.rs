@@ -13,8 +13,8 @@ use anstyle::Style;
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
-use super::runtime::Hangups;
 use super::server_file::{flags, setting};
+use super::sighup::Hangups;
 use super::{Failure, manager, runtime};
 use crate::server::Server;
 use crate::server::creates_clients_file;

@@ -2,17 +2,17 @@
 //! sources from the configuration; `listeners` serves what they load, and reloads them while the server runs.
 
 mod listeners;
-mod sources;
+mod selection;
 #[cfg(test)]
 mod tests;
 
 pub use crate::certs::{Origin, ServerCertificate};
 pub(crate) use listeners::Certificates;
-pub(crate) use sources::{Sources, check, check_all};
+pub(crate) use selection::{Sources, check, check_all};
 
 use crate::certs::{CertError, CertificateSource as _};
 use crate::server::options::ServerOptions;
-use sources::{local_ca, pem_files};
+use selection::{local_ca, pem_files};
 
 /// Loads the certificate of the tunnel port. Creates or renews the one of the local CA if needed. Blocks on files.
 ///

@@ -40,12 +40,11 @@ pub(crate) enum Delimited {
 pub(crate) struct ForwardedBody(State);
 
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly every body is the large one, and is made for each request")]
 enum State {
     /// Nothing is left of it.
     Over,
-    /// It comes over a stream.
-    Open(Open),
+    /// It comes over a stream. In a box: a response moves through many functions.
+    Open(Box<Open>),
     /// It has broken off. In a box: few do.
     Breaking(Box<Breaking>),
 }
@@ -71,7 +70,7 @@ struct Open {
 struct Breaking {
     error: BodyError,
     sent: Sent,
-    open: Open,
+    open: Box<Open>,
 }
 
 /// Waits until the visitor has the data before the error.
@@ -104,7 +103,7 @@ impl ForwardedBody {
             connection.signals.close.set_cut(true);
         }
         let queued = connection.is_http2().then(Arc::default);
-        let mut open = Open { body, delimited, exchange, connection, given: false, queued, idle, stream };
+        let mut open = Box::new(Open { body, delimited, exchange, connection, given: false, queued, idle, stream });
         open.give();
         Self(State::Open(open))
     }
@@ -165,7 +164,7 @@ impl Open {
     }
 
     /// It is not whole. What is still sent of the request is of no use either.
-    fn break_off(mut self, error: BodyError) -> Breaking {
+    fn break_off(mut self: Box<Self>, error: BodyError) -> Breaking {
         self.stream.0.abort();
         // Release its share of the tunnel, too, however long the visitor takes.
         self.exchange.release();

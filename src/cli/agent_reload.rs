@@ -11,7 +11,7 @@ use anstream::println;
 use anstyle::{AnsiColor, Style};
 
 use super::manager;
-use super::runtime::Hangups;
+use super::sighup::Hangups;
 use crate::agent::ServiceChanges;
 use crate::agent::options::{AgentOptions, DEFAULT_AGENT_FILE};
 use crate::files::Watch;
