@@ -1,6 +1,6 @@
 //! Requests that become connections.
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::apps::Script;
@@ -43,6 +43,30 @@ async fn both_sides_speak_and_each_ends_on_its_own() {
     local.write_all(b"late reply").await.unwrap();
     local.shutdown().await.unwrap();
     assert_eq!(visitor::read_to_end(&mut visitor).await.unwrap(), b"late reply");
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
+/// The bytes of an upgraded connection are nobody's requests or answers, however much they look like them.
+#[tokio::test]
+async fn nothing_is_changed_on_an_upgraded_connection() {
+    let (server, _agent, mut visitor, mut local) = upgraded().await;
+    let request = b"GET /a<b>`c?\"d\" HTTP/1.1\r\nHost: x\r\n\r\n#<>\"` <\xff>\n\x00 ";
+    let sent: Vec<u8> = request.iter().copied().cycle().take(300_000).collect();
+    // What the HTTP library itself answers to a head that it cannot read.
+    let back = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let (mut there, mut here) = (vec![0; sent.len()], vec![0; back.len()]);
+    let forth = async {
+        visitor.write_all(&sent).await.unwrap();
+        visitor.read_exact(&mut here).await.unwrap();
+    };
+    let answered = async {
+        local.read_exact(&mut there).await.unwrap();
+        local.write_all(back).await.unwrap();
+    };
+    crate::harness::soon("both directions", async { tokio::join!(forth, answered) }).await;
+    assert!(there == sent, "changed on the way to the application");
+    assert_eq!(here, back);
+    drop((visitor, local));
     until_idle(&server.open, crate::harness::PATIENCE).await;
 }
 

@@ -16,7 +16,8 @@ const MOST_OF_A_LINE: usize = 1024;
 /// The end of a request is found as RFC 9112, section 6.3 says. hyper refuses most input that is ambiguous. Where hyper may
 /// be more lenient, or may read another end, all later requests of the connection are refused.
 ///
-/// The bytes after an upgrade are read as requests, too. No request is made of them, so none is refused.
+/// The bytes after an upgrade are read as requests, too. No request is made of them, so none is refused; and nothing is changed
+/// any more from the first request on that asks for an upgrade.
 #[derive(Debug)]
 pub(crate) struct Http1Targets {
     state: State,
@@ -27,6 +28,8 @@ pub(crate) struct Http1Targets {
     body: Body,
     /// How many heads have begun before this one.
     number: u64,
+    /// A request has asked for an upgrade: what follows may be anything.
+    may_be_upgraded: bool,
     requests: Requests,
 }
 
@@ -97,6 +100,7 @@ impl Http1Targets {
             line: Vec::new(),
             body: Body::default(),
             number: 0,
+            may_be_upgraded: false,
             requests: Requests::new(),
         }
     }
@@ -112,7 +116,7 @@ impl Http1Targets {
             self.state,
             State::Method { begun: true } | State::Target(_) | State::Unencoded(_) | State::Version | State::Fields
         );
-        self.number + u64::from(is_in_head) > self.requests.read()
+        !self.may_be_upgraded && self.number + u64::from(is_in_head) > self.requests.read()
     }
 
     /// Looks at the next bytes of the connection. Returns how many of them may be passed on as they are; the others are in
@@ -183,7 +187,7 @@ impl Http1Targets {
                     let kept = part.keeps(after);
                     match odd {
                         Some(b'#') => self.requests.refuse_from(self.number),
-                        Some(_) if kept == 0 => {
+                        Some(_) if kept == 0 && !self.may_be_upgraded => {
                             self.state = State::Unencoded(part);
                             return after;
                         }
@@ -194,7 +198,7 @@ impl Http1Targets {
                         }
                     }
                     // Neither of these begins another part.
-                    bytes = &after[kept..];
+                    bytes = &after[kept.max(1)..];
                     continue;
                 }
             }
@@ -219,7 +223,8 @@ impl Http1Targets {
                 let room = MOST_OF_A_LINE.saturating_sub(self.line.len());
                 self.line.extend_from_slice(&line[..line.len().min(room)]);
                 // The end of such a line would be missing.
-                self.body.is_odd |= self.line.len() == MOST_OF_A_LINE && framing_field(&self.line).is_some();
+                self.body.is_odd |= self.line.len() == MOST_OF_A_LINE
+                    && matches!(framing_field(&self.line), Some(Field::Length(_) | Field::Coding));
                 &[]
             }
         }
@@ -238,6 +243,7 @@ impl Http1Targets {
                 None => self.body.is_odd = true,
             },
             Some(Field::Coding) => self.body.is_chunked = true,
+            Some(Field::Upgrade) => self.may_be_upgraded = true,
             None => {}
         }
     }
@@ -338,19 +344,22 @@ fn split_line(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// A field that says where a body ends.
+/// A field that says where a body ends, or that the connection may change.
 enum Field<'l> {
     Length(&'l [u8]),
     Coding,
+    Upgrade,
 }
 
 fn framing_field(line: &[u8]) -> Option<Field<'_>> {
     const LENGTH: &[u8] = b"content-length:";
     const CODING: &[u8] = b"transfer-encoding:";
+    const UPGRADE: &[u8] = b"upgrade:";
     let starts = |name: &[u8]| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
     match line.first()? {
         b'c' | b'C' if starts(LENGTH) => Some(Field::Length(&line[LENGTH.len()..])),
         b't' | b'T' if starts(CODING) => Some(Field::Coding),
+        b'u' | b'U' if starts(UPGRADE) => Some(Field::Upgrade),
         _ => None,
     }
 }
