@@ -130,7 +130,7 @@ def as_markdown(outcomes, measured):
         "- The words behind a status, and interim answers but 100 (103 Early Hints).",
         "- Over HTTP/1.1: trailers that no `Trailer` field names, and trailers of an answer without `TE: trailers`. Over HTTP/2",
         "  all of them come.",
-        "- More than 490 fields in a request; the length of a 304.",
+        "- More than 160 fields in a request; the length of a 304.",
         "- Bytes in a target that no URI has: `<`, `>`, a backtick in a path, `\"` in a query, Latin-1. They arrive percent-encoded.",
         "- HTTP/2: priorities and server push.",
         "",

@@ -13,7 +13,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use crate::protocol::exchange;
 use crate::server::http_connection::request_target::Marked;
 use crate::server::http_connection::socket::HttpSocket;
 use crate::server::ingress::Ingress;
@@ -27,8 +26,8 @@ use crate::transport::streams::{self, CloseOnDrop};
 /// Requests that an HTTP/2 connection may have open at once. Browsers and gRPC clients wait, or open another one.
 const HTTP2_STREAMS: u32 = 256;
 
-/// Fields of a request over HTTP/1.1: as many as may cross, with room for what the server adds.
-const MAX_FIELDS: usize = exchange::MAX_FIELDS - 22;
+/// Fields of a request over HTTP/1.1. More would cost each request memory, and attackers little.
+const MAX_FIELDS: usize = 160;
 
 /// Bytes of a request's body that may be on their way unasked, for each request and for a connection: what a visitor
 /// can send in a round trip.
