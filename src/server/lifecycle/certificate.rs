@@ -1,4 +1,4 @@
-//! The certificates that agents and visitors see: files that the operator provides, or the local CA. `sources` derives the
+//! The certificates that agents and visitors see: files that the operator provides, or the local CA. `selection` derives the
 //! sources from the configuration; `listeners` serves what they load, and reloads them while the server runs.
 
 mod listeners;
