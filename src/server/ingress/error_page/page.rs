@@ -80,8 +80,11 @@ mod tests {
     use super::*;
     use crate::limits::VisitorRate;
 
+    /// A fixed one: the digits of a random one may be those of a status.
+    const ID: RequestId = RequestId(0xab);
+
     fn shown(failure: &Failure, is_navigation: bool) -> String {
-        page(failure, failure.message(), is_navigation, RequestId::next())
+        page(failure, failure.message(), is_navigation, ID)
     }
 
     #[test]
@@ -126,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_name_is_text() {
-        let page = page(&Failure::UnknownName, "<b>\"a\" & 'b'</b>", false, RequestId::next());
+        let page = page(&Failure::UnknownName, "<b>\"a\" & 'b'</b>", false, ID);
         assert!(page.contains("<p>&lt;b&gt;&quot;a&quot; &amp; &#39;b&#39;&lt;/b&gt;</p>"), "{page}");
     }
 }
