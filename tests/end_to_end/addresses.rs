@@ -167,6 +167,49 @@ async fn a_webdav_destination_is_mapped_as_host_and_path_are() {
     }
 }
 
+/// Two WebDAV servers on one port. `MOVE` compares the scheme of the destination with that of the connection, as nginx does;
+/// `COPY` with `X-Forwarded-Proto`, as Radicale does.
+async fn two_dav() -> SocketAddr {
+    apps::with(|request: Request<Incoming>| async move {
+        let (host, proto) = (text(request.headers(), "host"), text(request.headers(), "x-forwarded-proto"));
+        let scheme = if request.method() == "MOVE" { "http".to_owned() } else { proto };
+        let destination = text(request.headers(), "destination");
+        let path = if destination.starts_with('/') {
+            Some(&*destination)
+        } else {
+            destination.strip_prefix(&format!("{scheme}://{host}"))
+        };
+        match path {
+            None => page(StatusCode::BAD_GATEWAY, destination),
+            Some(path) => page(StatusCode::CREATED, path.to_owned()),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_webdav_destination_suits_whatever_scheme_a_server_compares() {
+    let server = TestServer::start(&[("public.trusted_proxies", "127.0.0.1")]);
+    let app = two_dav().await;
+    for host_header in ["preserve", "local"] {
+        let keys = [("host_header", host_header.into())];
+        let _agent = TestAgent::connect_with(&server, "alice", vec![service("alice", &app.to_string(), &keys)]).await;
+        let base = format!("http://alice.localhost:{}", server.public.port());
+        for scheme in ["http", "https"] {
+            for method in ["MOVE", "COPY"] {
+                let to = format!("{scheme}://alice.localhost:{}/b/c", server.public.port());
+                let fields = [("destination", &*to), ("x-forwarded-proto", scheme)];
+                let answer = visit(&server, method.parse().unwrap(), &format!("{base}/a"), &fields).await;
+                assert_eq!(
+                    (answer.status, answer.text()),
+                    (StatusCode::CREATED, "/b/c"),
+                    "{host_header} {scheme} {method}"
+                );
+            }
+        }
+    }
+}
+
 /// An application with a base path: what is not below it is redirected there.
 async fn below_a_base_path() -> SocketAddr {
     apps::with(|request: Request<Incoming>| async move {

@@ -9,7 +9,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LOCATION, FORWARDED, HeaderName, LINK, LOCATION, ORIGIN, REFERER, REFRESH,
     SET_COOKIE,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::agent::options::{HostHeader, LocalScheme, LocalUrl, Place, Service};
 use crate::protocol::destination::{DESTINATION, destination_of};
@@ -75,7 +75,7 @@ fn default_port(scheme: Scheme) -> u16 {
 /// Maps the fields of one application's requests and responses.
 #[derive(Debug)]
 pub(in crate::agent) struct AddressMap {
-    /// What a visitor's own address becomes in requests.
+    /// The scheme of the connection to the application.
     scheme: Scheme,
     /// The application's address, as its `Host` has it.
     authority: Box<str>,
@@ -115,34 +115,49 @@ impl AddressMap {
             if let Some(public) = &public {
                 for name in [ORIGIN, REFERER] {
                     // The scheme stays what `X-Forwarded-Proto` says.
-                    map_field(&mut head.headers, &name, |value| self.local(value, public, None));
+                    map_field(&mut head.headers, &name, |value| self.local(value, public));
                 }
             }
         }
         if let Some(public) = &public
-            && let Ok(Some(_)) = destination_of(&head.method, &head.headers)
+            && !matches!(head.method, Method::GET | Method::HEAD)
         {
-            // WebDAV servers compare the scheme with that of their connection.
-            let to_local = |value: &[u8]| self.local(value, public, Some(self.scheme));
-            map_field(&mut head.headers, &DESTINATION, to_local);
+            let to_local = |value: &[u8]| self.local_resource(value, public);
+            if let Ok(Some(_)) = destination_of(&head.method, &head.headers) {
+                map_field(&mut head.headers, &DESTINATION, to_local);
+            }
             map_fields(&mut head.headers, &IF, |value| references::map_bracketed(value, to_local));
         }
         public
     }
 
     /// Returns a URI of the visitor's with the address that the application is told in the place of the public one.
-    fn local(&self, value: &[u8], public: &PublicOrigin, scheme: Option<Scheme>) -> Option<Vec<u8>> {
-        let reference = Reference::read(value)?;
-        if !public.is_named_by(&reference) {
-            return None;
-        }
+    fn local(&self, value: &[u8], public: &PublicOrigin) -> Option<Vec<u8>> {
+        let reference = Reference::read(value).filter(|reference| public.is_named_by(reference))?;
         let authority = match &self.told {
             HostHeader::Preserve => reference.authority,
             HostHeader::Local => self.authority.as_bytes(),
             HostHeader::Value(value) => value.as_bytes(),
         };
-        let written = reference.scheme?;
-        Some(references::with_origin(Some(scheme.unwrap_or(written)), authority, reference.rest))
+        Some(references::with_origin(Some(reference.scheme?), authority, reference.rest))
+    }
+
+    /// As [`Self::local`], for the URI of a resource that a WebDAV request names beside its target.
+    ///
+    /// Some applications compare its scheme with that of their connection, others with `X-Forwarded-Proto`. Where these
+    /// differ, the path alone suits both (RFC 4918, section 8.3).
+    fn local_resource(&self, value: &[u8], public: &PublicOrigin) -> Option<Vec<u8>> {
+        let local = self.local(value, public)?;
+        if self.scheme == public.scheme {
+            return Some(local);
+        }
+        let Reference { rest, .. } = Reference::read(&local)?;
+        match rest.first() {
+            // With two slashes it would name an authority.
+            Some(b'/') if !rest.starts_with(b"//") => Some(rest.to_vec()),
+            None | Some(b'?') => Some([b"/", rest].concat()),
+            Some(_) => Some(local),
+        }
     }
 
     /// Maps a response's fields to the visitor's side.

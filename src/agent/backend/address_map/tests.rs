@@ -227,24 +227,57 @@ fn a_proxy_in_front_says_what_the_public_origin_is() {
     assert_eq!(asked.headers[ORIGIN], "https://localhost:3000");
 }
 
+/// The `Destination` of a request to `public`, which its `If` repeats.
+fn destination(map: &AddressMap, method: &str, public: &str, written: &str) -> String {
+    let condition = format!("<{written}> (<urn:lock>)");
+    let mut asked = head(&method.parse().unwrap(), public, &[("destination", written), ("if", condition.as_str())]);
+    map.request(&mut asked);
+    let text = |name: &str| asked.headers[name].to_str().unwrap().to_owned();
+    assert_eq!(text("if"), format!("<{}> (<urn:lock>)", text("destination")));
+    text("destination")
+}
+
 #[test]
 fn a_webdav_destination_is_where_the_host_is() {
-    let to = |host_header: HostHeader, method: &str, written: &str| {
-        let map = map("http://127.0.0.1:3000", host_header);
-        let condition = format!("<{written}> (<urn:lock>)");
-        let fields = [("destination", written), ("if", condition.as_str())];
-        let mut asked = head(&method.parse().unwrap(), "https://alice.example", &fields);
-        map.request(&mut asked);
-        let text = |name: &str| asked.headers[name].to_str().unwrap().to_owned();
-        assert_eq!(text("if"), format!("<{}> (<urn:lock>)", text("destination")));
-        text("destination")
+    let to = |host_header, written| {
+        destination(&map("http://127.0.0.1:3000", host_header), "MOVE", "http://alice.example", written)
     };
     let told = || HostHeader::Value("dav.lan".to_owned());
-    assert_eq!(to(HostHeader::Local, "MOVE", "https://alice.example/b"), "http://127.0.0.1:3000/b");
-    assert_eq!(to(told(), "COPY", "https://alice.example:443/b"), "http://dav.lan/b");
-    assert_eq!(to(HostHeader::Preserve, "MOVE", "https://alice.example/b"), "http://alice.example/b");
+    assert_eq!(to(HostHeader::Local, "http://alice.example/b"), "http://127.0.0.1:3000/b");
+    assert_eq!(to(told(), "http://alice.example:80/b"), "http://dav.lan/b");
+    assert_eq!(to(HostHeader::Preserve, "http://alice.example/b"), "http://alice.example/b");
     for other in ["/b", "https://other.example/b", "http://alice.example:9090/b"] {
-        assert_eq!(to(HostHeader::Local, "MOVE", other), other);
+        assert_eq!(to(HostHeader::Local, other), other);
     }
-    assert_eq!(to(HostHeader::Local, "PUT", "https://alice.example/b"), "https://alice.example/b");
+}
+
+#[test]
+fn a_webdav_destination_has_no_scheme_where_the_application_sees_another() {
+    for (local, public) in
+        [("http://127.0.0.1:3000", "https://alice.example"), ("https://127.0.0.1:3000", "http://alice.example")]
+    {
+        for host_header in [HostHeader::Local, HostHeader::Preserve] {
+            let map = map(local, host_header);
+            for (rest, expected) in [("/b?c", "/b?c"), ("", "/"), ("?c", "/?c")] {
+                assert_eq!(destination(&map, "MOVE", public, &format!("{public}{rest}")), expected);
+            }
+            // Not `//evil.example/b`: that is a place elsewhere.
+            let kept = destination(&map, "COPY", public, &format!("{public}//evil.example/b"));
+            assert!(kept.ends_with("//evil.example/b") && kept.starts_with("http"), "{kept}");
+            assert_eq!(destination(&map, "MOVE", public, "https://other.example/b"), "https://other.example/b");
+        }
+    }
+}
+
+#[test]
+fn conditions_are_mapped_without_a_destination_too() {
+    let map = map("http://127.0.0.1:3000", HostHeader::Local);
+    for method in ["PUT", "DELETE"] {
+        let condition = "<http://alice.example/b> (<urn:lock>)";
+        let fields = [("if", condition), ("destination", "http://alice.example/c")];
+        let mut asked = head(&method.parse().unwrap(), "http://alice.example", &fields);
+        map.request(&mut asked);
+        assert_eq!(asked.headers["if"], "<http://127.0.0.1:3000/b> (<urn:lock>)");
+        assert_eq!(asked.headers["destination"], "http://alice.example/c", "it has no meaning there");
+    }
 }
