@@ -64,8 +64,9 @@ def unread(target):
 
 @attack(
     "answers of a gigabyte that are not read",
-    "cut after `timeouts.idle`; a MiB of each waits at the agent at most",
-    agent=256,
+    "cut after `timeouts.idle`; at the server waits a window of each, 50 MiB in all, and 16 MiB by which the windows of a "
+    "session grow; a MiB of each at the agent at most",
+    server=80, agent=256,
 )
 def unread_answers(target):
     many = crowd(target.http, 200, first=request(target.host("loud"), "/big"))
