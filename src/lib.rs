@@ -26,7 +26,7 @@
 //! Imports go downward only, and `server` and `agent` never import each other; `tests/layering` enforces it.
 //!
 //! To follow one request: [`server::ingress`] accepts the visitor and reads the head, [`routing`] finds the name,
-//! [`server::directory`] the tunnel, and [`link::mux`] opens a stream; on the other side [`agent`] passes the request to a
+//! [`server::directory`] the tunnel, and [`link::carriers::mux`] opens a stream; on the other side [`agent`] passes the request to a
 //! backend, and the response comes back the same way, piece by piece.
 
 pub mod access;

@@ -17,11 +17,11 @@ mod backend;
 mod connection_loop;
 pub mod connector;
 mod handler;
+mod offer_changes;
 pub mod options;
 mod probe;
 pub mod retry;
 mod routes;
-mod service_changes;
 mod state;
 mod tunnel;
 
@@ -44,9 +44,9 @@ use connection_loop::ConnectionLoop;
 use connector::Connector;
 use connector::login::LoginHistory;
 pub use connector::standby::LostName;
+pub use offer_changes::ServiceChanges;
 pub use probe::probe_applications;
 use routes::offer::Offer;
-pub use service_changes::ServiceChanges;
 pub use state::{GivenUp, SetUpError, State};
 
 /// Maximum memory for large request heads that wait for backends, in bytes; each service may use half of it.

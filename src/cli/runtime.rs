@@ -1,4 +1,4 @@
-//! Runtimes and signals.
+//! Runtimes, and the signals that stop a program.
 
 use std::io::IsTerminal as _;
 use std::thread::available_parallelism;

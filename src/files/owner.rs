@@ -81,16 +81,15 @@ fn is_of(_: &fs::Metadata, _: u32) -> bool {
     true
 }
 
-/// Whether both are of one file.
-#[cfg(unix)]
 /// Returns whether both describe the same file.
+#[cfg(unix)]
 pub fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
+/// Returns whether both describe the same file. Where files have no numbers, it is assumed.
 #[cfg(not(unix))]
-/// Returns whether both describe the same file.
 pub fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
     true
 }

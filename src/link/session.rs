@@ -1,7 +1,8 @@
-//! Sessions and streams, whatever carries them. Code outside of `link` knows only these types.
+//! Sessions and streams, whatever carries them. Code outside of `link` uses only these types for them, and
+//! names a carrier only where a session begins.
 //!
 //! A carrier provides three things: a session that opens streams and can be closed, a driver that moves the bytes and
-//! passes on the streams that the peer opens, and the streams themselves. [`mux`](super::mux) lays them over one byte
+//! passes on the streams that the peer opens, and the streams themselves. [`mux`] lays them over one byte
 //! pipe. A carrier with native streams (QUIC) adds a variant to each of the three enumerations here.
 
 use std::fmt;
@@ -13,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 #[cfg(test)]
-use super::in_process;
-use super::mux;
+use super::carriers::in_process;
+use super::carriers::mux;
 use super::pulse::Pulse;
 use crate::values::SessionId;
 

@@ -11,9 +11,9 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::carriers::in_process;
+use super::carriers::mux::{MuxConfig, Side, WINDOW_GROWTH, session};
 use super::framed::{FrameReader, FrameWriter};
-use super::in_process;
-use super::mux::{MuxConfig, Side, WINDOW_GROWTH, session};
 use super::session::{Driver, Ended, Session, Stream};
 use crate::protocol::decode::{Decoder, Event};
 use crate::protocol::exchange::{RequestHead, ResponseHead, Scheme};

@@ -26,17 +26,6 @@ pub const ACCESS_PREFLIGHT: &str = "access.preflight";
 /// Names that stay in paths, or that the application adds to responses.
 pub const PATH_PREFIX: &str = "path_prefix";
 
-/// All access conditions: this version enforces each of them.
-pub const ENFORCED: [&str; 7] = [
-    ACCESS_ALLOW,
-    ACCESS_DENY,
-    ACCESS_BASIC_AUTH,
-    ACCESS_HEADER,
-    ACCESS_WEBHOOK_GITHUB,
-    ACCESS_WEBHOOK_STRIPE,
-    ACCESS_PREFLIGHT,
-];
-
 /// Lower limits of a service for each visitor's address.
 pub const LIMITS: &str = "limits";
 
@@ -132,8 +121,19 @@ mod tests {
     use crate::protocol::login::ServiceKind;
     use crate::values::{Fingerprint, Name, Secret};
 
-    /// Which of the conditions a service has, in the order of [`ENFORCED`].
-    type Chosen = [bool; ENFORCED.len()];
+    /// The words of access rules.
+    const ACCESS: [&str; 7] = [
+        ACCESS_ALLOW,
+        ACCESS_DENY,
+        ACCESS_BASIC_AUTH,
+        ACCESS_HEADER,
+        ACCESS_WEBHOOK_GITHUB,
+        ACCESS_WEBHOOK_STRIPE,
+        ACCESS_PREFLIGHT,
+    ];
+
+    /// Which of these rules a service has, in their order.
+    type Chosen = [bool; ACCESS.len()];
 
     fn service(chosen: Chosen) -> ServiceOffer {
         let [allow, deny, basic_auth, header, github, stripe, preflight] = chosen;
@@ -163,7 +163,7 @@ mod tests {
         fn required_names_exactly_the_conditions(services in proptest::collection::vec(chosen(), 0..5)) {
             let expected: BTreeSet<&str> = services
                 .iter()
-                .flat_map(|chosen| ENFORCED.into_iter().zip(*chosen))
+                .flat_map(|chosen| ACCESS.into_iter().zip(*chosen))
                 .filter_map(|(word, has)| has.then_some(word))
                 .collect();
             let offers: Vec<ServiceOffer> = services.into_iter().map(service).collect();
@@ -173,7 +173,7 @@ mod tests {
             prop_assert_eq!(first_missing(&required, &CAPABILITIES), None);
             // A server that lacks any one of them refuses.
             for lacking in expected {
-                let known: Vec<&str> = ENFORCED.into_iter().filter(|word| *word != lacking).collect();
+                let known: Vec<&str> = ACCESS.into_iter().filter(|word| *word != lacking).collect();
                 prop_assert_eq!(first_missing(&required, &known), Some(lacking));
             }
         }

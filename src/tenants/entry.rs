@@ -16,7 +16,7 @@ use crate::values::{ClientId, Domain, Fingerprint};
 
 use crate::schema::{ConfigErrors, Entry, FileText, Key, Report, Section as _, Table, file_layer, key};
 use crate::tenants::claim::{Claim, default_names};
-use crate::tenants::limits::ClientLimits;
+use crate::tenants::client_limits::ClientLimits;
 use crate::tenants::list_change::ListItem as _;
 
 /// Every client and every invitation.

@@ -8,13 +8,13 @@
 //! - `store`: [`ClientStore`](store::ClientStore), where the list is kept; `file_store`: `clients.toml`
 
 pub mod claim;
+pub mod client_limits;
 pub mod clients;
 pub mod edit;
 pub mod edit_error;
 pub mod entry;
 pub mod entry_request;
 pub mod file_store;
-pub mod limits;
 pub mod list_change;
 pub mod ownership;
 pub mod store;

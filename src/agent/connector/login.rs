@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::standby::LostNames;
 use super::tickets::{TicketUse, Tickets};
 use super::{ConnectError, Connector, LoggedIn, LoginAs};
-use crate::agent::service_changes::DesiredState;
+use crate::agent::offer_changes::DesiredState;
 use crate::protocol::login::{Proof, Refusal, Refused};
 use crate::values::ServerAddress;
 

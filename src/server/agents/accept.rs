@@ -10,9 +10,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::auth::LaneSecret;
+use crate::link::carriers::mux;
+use crate::link::carriers::mux::{MuxConfig, Side};
 use crate::link::handshake::{MessageError, receive_hello, send, send_encoded};
-use crate::link::mux;
-use crate::link::mux::{MuxConfig, Side};
 use crate::link::write::socket::bound_unsent;
 use crate::protocol::json;
 use crate::protocol::login::{Answer, Hello, LaneGrant, LaneTerms, PublicService, Refusal, Refused, Welcome};

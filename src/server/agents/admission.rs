@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use crate::server::agents::Agents;
-use crate::server::agents::limits::LoginPermit;
+use crate::server::agents::login_limits::LoginPermit;
 use crate::server::metrics::Limit;
 use crate::transport::proxy_protocol::{self, LONGEST};
 

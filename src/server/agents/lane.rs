@@ -15,7 +15,7 @@ use crate::protocol::control::{Control, MISSED_HEARTBEATS};
 use crate::protocol::later::check_required;
 use crate::server::agents::Agents;
 use crate::server::agents::login::TICKET_LIFETIME;
-use crate::server::agents::service_changes::ServiceChanges;
+use crate::server::agents::requested_changes::ServiceChanges;
 use crate::server::directory::registry::LaneGuard;
 use crate::server::directory::tunnel::{Lane, RetireReason};
 use crate::server::metrics::LaneEnd;

@@ -3,10 +3,10 @@
 pub(crate) mod accept;
 pub(crate) mod admission;
 pub(crate) mod lane;
-pub(crate) mod limits;
 pub mod login;
+pub(crate) mod login_limits;
+pub(crate) mod requested_changes;
 pub(crate) mod revocation;
-pub(crate) mod service_changes;
 pub(crate) mod start_order;
 
 use std::num::NonZeroU32;
@@ -20,7 +20,7 @@ use crate::auth::TicketKey;
 use crate::limits::LogThrottle;
 use crate::server::agents::accept::serve_agent;
 use crate::server::agents::admission::LoginAdmission;
-use crate::server::agents::limits::LoginLimits;
+use crate::server::agents::login_limits::LoginLimits;
 use crate::server::agents::revocation::DelayedRevocations;
 use crate::server::agents::start_order::StartOrder;
 use crate::server::directory::Directory;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 
 use crate::limits::{Allowance, ClientUse, Permit, Permits};
-use crate::tenants::limits::ClientLimits;
+use crate::tenants::client_limits::ClientLimits;
 use crate::values::ClientId;
 
 /// Number of `limits.streams` that a client may use in any case, as long as any are free.

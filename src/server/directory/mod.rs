@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::limits::{Allowance, ClientUse, Permit, Permits, VisitorRate};
-use crate::link::mux::Unread;
+use crate::link::carriers::mux::Unread;
 use crate::server::directory::client_usage::{ClientUsages, allowance_of};
 use crate::server::directory::notices::Notices;
 use crate::server::directory::ports::Ports;

@@ -10,9 +10,9 @@ mod index;
 mod names;
 mod owner_changes;
 mod registration;
+mod replace_services;
 mod reservations;
 mod route_keys;
-mod service_changes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +30,8 @@ pub use error::RegisterError;
 pub use guards::{LaneGuard, Registration};
 use index::Index;
 pub use names::NameAssignment;
+pub use replace_services::Retained;
 use reservations::Reservations;
-pub use service_changes::Retained;
 
 /// The tunnels of this node.
 #[derive(Debug)]

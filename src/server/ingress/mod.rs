@@ -10,19 +10,21 @@
 //! | `observe` | the single exit: each exchange is counted, logged and traced there, once |
 //! | `error_page` | failures, and the pages that the server itself sends |
 //! | `headers` | the header fields that a proxy must rewrite |
-//! | `limits` | the limits of visitors |
+//! | `rate_limits` | applies the rates of visitors, services and clients |
+//! | `visitor_limits` | the state of these and other limits of visitors |
 
 pub(crate) mod connection;
 pub(crate) mod entry;
 pub(crate) mod error_page;
 pub(crate) mod forward;
 pub(crate) mod headers;
-pub(crate) mod limits;
 pub(crate) mod observe;
 pub(crate) mod patience;
 pub(crate) mod pipeline;
+pub(crate) mod rate_limits;
 mod refusal_log;
 pub(crate) mod upstream;
+pub(crate) mod visitor_limits;
 
 use std::sync::Arc;
 
@@ -32,10 +34,10 @@ use crate::limits::LogThrottle;
 use crate::server::directory::Directory;
 use crate::server::directory::ports::{OpenPort, PortServer};
 use crate::server::ingress::entry::accept;
-use crate::server::ingress::limits::VisitorLimits;
 use crate::server::ingress::observe::Observers;
 use crate::server::ingress::observe::proxy_hint::ProxyHint;
 use crate::server::ingress::upstream::agents_return::AgentsReturn;
+use crate::server::ingress::visitor_limits::VisitorLimits;
 use crate::server::runtime::{Runtime, until_cut};
 use crate::server::settings::Settings;
 use crate::telemetry::Traces;

@@ -17,9 +17,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The time between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How many requests may wait at once for an agent to connect.
-pub(crate) const MAX_WAITING: usize = 1024;
-
 /// Until when a request waits for its application or agent to return. Most requests do not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience(Option<Instant>);
@@ -34,6 +31,11 @@ impl Patience {
     pub(crate) fn of<B: Body>(request: &Request<B>) -> Self {
         let is_patient = request.method() == Method::GET && is_event_source(request) && request.body().is_end_stream();
         Self(is_patient.then(|| Instant::now() + LONGEST_WAIT))
+    }
+
+    /// Returns until when the request waits, if it does.
+    pub(crate) fn until(self) -> Option<Instant> {
+        self.0
     }
 
     /// Returns whether the request waits after `failure`, and gets no answer if it lasts.

@@ -89,8 +89,8 @@ mod tests {
 
     use super::*;
     use crate::auth::LaneSecret;
-    use crate::link::mux;
-    use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+    use crate::link::carriers::mux;
+    use crate::link::carriers::mux::{MuxConfig, Side, WINDOW_GROWTH};
     use crate::schema::{Environment, Flags};
     use crate::server::Server;
     use crate::server::directory::authenticated::Authenticated;

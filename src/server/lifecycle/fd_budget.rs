@@ -16,7 +16,8 @@ impl FdBudget {
     /// file descriptors, and agents that are not logged in an eighth: the rest is for logged-in agents, the admin port and
     /// files.
     pub(crate) fn of(limits: &LimitOptions) -> Self {
-        let wanted = Self { connections: limits.connections, logins: crate::server::agents::limits::MAX_IN_PROGRESS };
+        let wanted =
+            Self { connections: limits.connections, logins: crate::server::agents::login_limits::MAX_IN_PROGRESS };
         // If the system does not report its limit, the configured ones apply.
         let files = rlimit::Resource::NOFILE.get_soft().ok().and_then(|files| usize::try_from(files).ok());
         files.map_or(wanted, |files| wanted.within(files))

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::limits::FREE_HEAD;
 use crate::limits::REMEMBERED_ADDRESSES;
-use crate::link::mux::{self, SPARED};
+use crate::link::carriers::mux::{self, SPARED};
 use crate::link::write;
 use crate::protocol::frame::MAX_DATA;
 use crate::protocol::json;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{HOUR, MINUTE, SECOND};
 use crate::schema::{Key, key, options};
-use crate::tenants::limits::ClientLimits;
+use crate::tenants::client_limits::ClientLimits;
 
 const SHORTEST: Duration = Duration::from_millis(10);
 

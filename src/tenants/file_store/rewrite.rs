@@ -2,8 +2,8 @@
 
 use super::toml_text::{self, Comments, NotThere, append, inline, insert_after, list, quoted, remove, set};
 use crate::tenants::claim::{Claim, default_names};
+use crate::tenants::client_limits::ClientLimits;
 use crate::tenants::entry::{ClientEntry, ClientsFile, InviteEntry};
-use crate::tenants::limits::ClientLimits;
 use crate::tenants::list_change::ListItem;
 use crate::values::ClientId;
 

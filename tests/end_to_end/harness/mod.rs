@@ -18,7 +18,7 @@ use adit::agent::options::AgentOptions;
 use adit::agent::{Agent, GivenUp, ServiceChanges, State};
 use adit::auth::Token;
 use adit::limits::{HeldHeads, SharedBudget};
-use adit::link::mux::Unread;
+use adit::link::carriers::mux::Unread;
 use adit::schema::{ConfigErrors, Environment, Flags, ValueKind};
 use adit::server::directory::registry::Registry;
 use adit::server::directory::tunnel::Tunnel;

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use adit::link::carriers::mux;
+use adit::link::carriers::mux::{MuxConfig, Side, WINDOW_GROWTH};
 use adit::link::framed::{FrameReader, FrameWriter};
 use adit::link::handshake::{receive_answer, send};
-use adit::link::mux;
-use adit::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
 use adit::link::session::{Session, Stream};
 use adit::protocol::VERSION;
 use adit::protocol::decode::{Decoder, Event};
@@ -101,6 +101,8 @@ pub async fn log_in(server: &super::TestServer, hello: &Hello) -> Result<(Welcom
                 tunnel.is_none_or(|tunnel| tunnel.lanes().iter().any(|lane| lane.id() == welcome.lane.lane_id))
             };
             until("the lane", &server.registry, has_lane).await;
+            // Its names are assigned under the lock that this takes.
+            server.registry.release_expired();
             Ok((welcome, pipe))
         }
         Answer::Known(known) => panic!("no tunnel was asked for: {known:?}"),

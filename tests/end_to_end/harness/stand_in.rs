@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use adit::link::carriers::mux;
+use adit::link::carriers::mux::{MuxConfig, Side, WINDOW_GROWTH};
 use adit::link::framed::{FrameReader, FrameWriter};
 use adit::link::handshake::{ControlReader, ControlWriter, receive, send};
-use adit::link::mux;
-use adit::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
 use adit::link::session::{Ended, Session, Stream};
 use adit::protocol::control::Control;
 use adit::protocol::decode::{Decoder, Event};

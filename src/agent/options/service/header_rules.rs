@@ -89,6 +89,7 @@ fn field_name(text: &str) -> Result<HeaderName, String> {
         _ => Ok(name),
     }
 }
+
 /// Reads whether identity fields are removed from requests.
 pub(super) fn remove_identity_headers(table: &mut Table<'_>, is_http: bool) -> bool {
     let remove = key::boolean(false).doc(

@@ -2,8 +2,8 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::auth::LaneSecret;
-use crate::link::mux;
-use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+use crate::link::carriers::mux;
+use crate::link::carriers::mux::{MuxConfig, Side, WINDOW_GROWTH};
 use crate::protocol::access::AccessPolicy;
 use crate::protocol::login::{ServiceKind, ServiceOffer};
 use crate::protocol::standby::Standby;

@@ -163,8 +163,8 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::mux;
-    use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+    use crate::link::carriers::mux;
+    use crate::link::carriers::mux::{MuxConfig, Side, WINDOW_GROWTH};
     use crate::link::session::Stream;
 
     async fn open_more(lane: &Lane, streams: u64) -> Vec<Stream> {

@@ -127,8 +127,8 @@ impl LaneRequest {
 mod tests {
     use super::*;
     use crate::limits::Permits;
-    use crate::link::mux;
-    use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+    use crate::link::carriers::mux;
+    use crate::link::carriers::mux::{MuxConfig, Side, WINDOW_GROWTH};
     use crate::server::directory::tunnel::StreamPermit;
     use crate::values::LaneId;
 

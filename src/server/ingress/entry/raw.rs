@@ -79,18 +79,13 @@ async fn open(
     let Admission { ingress, settings, peer, local, .. } = admission;
     let deadline = settings.config.timeouts.head;
     let (name, kind) = (offered.service.name(), offered.service.kind());
-    let delay = ingress.limits.requests.check(peer.ip()).map_err(Failure::RateLimited)?;
-    ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
+    ingress.limits.admit_visitor(peer.ip()).await?;
     // Of the access rules, only addresses apply to a raw connection.
     if !offered.service.access().allows_address(peer.ip()) {
         return Err(Failure::Forbidden);
     }
-    if let Some(rate) = offered.service.rate() {
-        let delay = rate.check(peer.ip()).map_err(Failure::RateLimited)?;
-        ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
-    }
-    let delay = offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
-    ingress.limits.wait(delay).await.map_err(Failure::SiteRateLimited)?;
+    ingress.limits.admit_to_service(offered, peer.ip()).await?;
+    ingress.limits.admit_to_client(offered).await?;
     let permits = HeldPermits {
         server: ingress.directory.stream_for(offered.tunnel.usage()).ok_or(Failure::TunnelBusy)?,
         address: None,

@@ -10,8 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::LaneSecret;
 use crate::limits::{Permits, VisitorRate};
-use crate::link::mux;
-use crate::link::mux::{MuxConfig, Side, WINDOW_GROWTH};
+use crate::link::carriers::mux;
+use crate::link::carriers::mux::{MuxConfig, Side, WINDOW_GROWTH};
 use crate::protocol::login::ServiceKind;
 use crate::server::directory::authenticated::Authenticated;
 use crate::server::directory::tunnel::{Lane, Tunnel};

@@ -171,8 +171,7 @@ async fn decide(
 ) -> Result<Response<AnswerBody>, Failure> {
     let RequestContext { connection, request_id, visitor, .. } = *context;
     let ingress = &connection.ingress;
-    let delay = ingress.limits.requests.check(visitor).map_err(Failure::RateLimited)?;
-    ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
+    ingress.limits.admit_visitor(visitor).await?;
     let mut held = held?;
     if is_bad_target || is_malformed(request) {
         return Err(Failure::BadRequest);
@@ -201,31 +200,21 @@ async fn serve_service(
 ) -> Result<Response<AnswerBody>, Failure> {
     let RequestContext { connection, request_id, visitor, .. } = *context;
     let ingress = &connection.ingress;
-    let found = match find_service(context, route, held) {
+    let offered = match find_service(context, route, held) {
         // Boxed: hardly any request waits.
-        Err(Failure::TunnelOffline) => Box::pin(wait_for_agent(context, route, held)).await,
-        found => found,
-    };
-    let offered = match found {
-        Err(failure) if context.patience.bears(&failure) => {
-            Box::pin(service_again(context, route, held, failure)).await?
-        }
+        Err(Failure::TunnelOffline) => Box::pin(wait_for_agent(context, route, held)).await?,
         found => found?,
     };
     if own_pages::needs_slash(route, &offered, request) {
         return own_pages::add_slash(request, request_id).map(|response| response.map(Either::Left));
     }
-    if let Some(rate) = offered.service.rate() {
-        let delay = rate.check(visitor).map_err(Failure::RateLimited)?;
-        ingress.limits.wait(delay).await.map_err(Failure::RateLimited)?;
-    }
+    ingress.limits.admit_to_service(&offered, visitor).await?;
     let mode = if let Route::Service { mode, .. } = *route { mode } else { RoutingMode::Subdomain };
     let is_proxied = mode == RoutingMode::Path && connection.peer_is_trusted(context.settings);
     let forwarded_host = is_proxied.then(|| headers::forwarded_host(request.headers())).flatten();
     let target = Target { offered, mode, authority, forwarded_host };
     let cookie = access::check(context, &target, request).await?;
-    let delay = target.offered.tunnel.usage().check().map_err(Failure::SiteRateLimited)?;
-    ingress.limits.wait(delay).await.map_err(Failure::SiteRateLimited)?;
+    ingress.limits.admit_to_client(&target.offered).await?;
     if mode == RoutingMode::Header {
         request.headers_mut().remove(TUNNEL_HEADER);
     }
@@ -263,32 +252,15 @@ fn route(
     Ok(context.settings.router.route(Asked { authority, path: request.uri().path(), header }))
 }
 
-/// Waits for an agent that offers the service at `route`, after `failure`.
-async fn service_again(
-    context: &mut RequestContext<'_>,
-    route: &Route,
-    held: &mut Option<Box<HeldHead>>,
-    mut failure: Failure,
-) -> Result<Arc<Offered>, Failure> {
-    let _of_address = context.connection.stream_permit(context.settings)?;
-    let Some(_waiting) = context.connection.ingress.limits.waiting.try_acquire() else { return Err(failure) };
-    while context.patience.pause(&failure).await {
-        match find_service(context, route, held) {
-            Err(again) => failure = again,
-            found => return found,
-        }
-    }
-    Err(failure)
-}
-
-/// Waits for the agent that has not returned yet after a restart of the server, if the request may.
+/// Waits for an agent that offers the service at `route`, if the request may.
 async fn wait_for_agent(
     context: &mut RequestContext<'_>,
     route: &Route,
     held: &mut Option<Box<HeldHead>>,
 ) -> Result<Arc<Offered>, Failure> {
     let ingress = &context.connection.ingress;
-    let (left, _wait) = ingress.agents_return.wait(context.visitor).ok_or(Failure::TunnelOffline)?;
+    let wait = ingress.agents_return.wait(context.visitor, context.patience.until());
+    let (until, _wait) = wait.ok_or(Failure::TunnelOffline)?;
     let (mut changes, stop) = (ingress.directory.registry.changes(), ingress.runtime.shutdown.stop.clone());
     let back = async {
         loop {
@@ -299,7 +271,7 @@ async fn wait_for_agent(
             }
         }
     };
-    let back = stop.run_until_cancelled(tokio::time::timeout(left, back)).await;
+    let back = stop.run_until_cancelled(tokio::time::timeout_at(until, back)).await;
     back.and_then(Result::ok).unwrap_or(Err(Failure::TunnelOffline))
 }
 

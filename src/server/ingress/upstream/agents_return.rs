@@ -1,8 +1,11 @@
-//! After a restart with inherited sockets, visitors are there before the agents: their requests wait for them.
+//! Requests that wait for an agent to connect: after a restart with inherited sockets, because visitors are there before the
+//! agents, and those of an [`EventSource`](crate::server::ingress::patience).
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::limits::{AddressPermit, PerAddress, Permit, Permits};
 
@@ -13,10 +16,10 @@ const AGENTS_RETURN: Duration = Duration::from_secs(5);
 const WAITING: usize = 4096;
 const WAITING_OF_ADDRESS: NonZeroU32 = NonZeroU32::new(256).expect("256 is not zero");
 
-/// Says which requests wait for an agent after the start of the server.
+/// Says which requests wait for an agent.
 #[derive(Debug)]
 pub(crate) struct AgentsReturn {
-    /// `None` if the sockets are this server's own: no visitor was there before it.
+    /// Until when all requests wait. `None` if the sockets are this server's own: no visitor was there before it.
     until: Option<Instant>,
     waiting: Permits,
     waiting_of: PerAddress,
@@ -40,11 +43,12 @@ impl AgentsReturn {
         }
     }
 
-    /// Returns how long a request of `visitor` may wait for an agent, and the permit to hold meanwhile; `None` if it may not.
-    pub(crate) fn wait(&self, visitor: IpAddr) -> Option<(Duration, Wait)> {
-        let left = self.until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+    /// Returns until when a request of `visitor` may wait for an agent, and the permit to hold meanwhile; `None` if it may not.
+    /// `patience` is until when it waits also without a restart.
+    pub(crate) fn wait(&self, visitor: IpAddr, patience: Option<Instant>) -> Option<(Instant, Wait)> {
+        let until = self.until.max(patience).filter(|until| *until > Instant::now())?;
         let address = self.waiting_of.try_acquire(visitor)?;
-        Some((left, Wait { address, total: self.waiting.try_acquire()? }))
+        Some((until, Wait { address, total: self.waiting.try_acquire()? }))
     }
 }
 
@@ -52,19 +56,32 @@ impl AgentsReturn {
 mod tests {
     use super::*;
 
-    #[test]
-    fn requests_wait_after_a_start_with_inherited_sockets_only() {
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_after_a_start_with_inherited_sockets_only() {
         let visitor = [192, 0, 2, 1].into();
-        assert!(AgentsReturn::new(false, 64).wait(visitor).is_none());
+        assert!(AgentsReturn::new(false, 64).wait(visitor, None).is_none());
         let fresh = AgentsReturn::new(true, 64);
-        let (left, held) = fresh.wait(visitor).unwrap();
-        assert!(left <= AGENTS_RETURN);
-        let more: Vec<_> = std::iter::from_fn(|| fresh.wait(visitor)).collect();
+        let (until, held) = fresh.wait(visitor, None).unwrap();
+        assert_eq!(until, Instant::now() + AGENTS_RETURN);
+        let more: Vec<_> = std::iter::from_fn(|| fresh.wait(visitor, None)).collect();
         assert_eq!(more.len(), 255, "one address has its share");
-        assert!(fresh.wait([192, 0, 2, 2].into()).is_some());
+        assert!(fresh.wait([192, 0, 2, 2].into(), None).is_some());
         drop(held);
-        assert!(fresh.wait(visitor).is_some());
-        let over = AgentsReturn { until: Instant::now().checked_sub(Duration::from_millis(1)), ..fresh };
-        assert!(over.wait([192, 0, 2, 3].into()).is_none());
+        assert!(fresh.wait(visitor, None).is_some());
+        tokio::time::advance(AGENTS_RETURN).await;
+        assert!(fresh.wait([192, 0, 2, 3].into(), None).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_patient_request_waits_at_any_time() {
+        let (visitor, second) = ([192, 0, 2, 1].into(), Duration::from_secs(1));
+        let (soon, late) = (Instant::now() + second, Instant::now() + AGENTS_RETURN + second);
+        for (is_inherited, patience, expected) in
+            [(false, soon, soon), (true, soon, Instant::now() + AGENTS_RETURN), (true, late, late)]
+        {
+            let (until, _) = AgentsReturn::new(is_inherited, 64).wait(visitor, Some(patience)).unwrap();
+            assert_eq!(until, expected);
+        }
+        assert!(AgentsReturn::new(false, 64).wait(visitor, Some(Instant::now())).is_none());
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct NotHttp(pub(super) &'static str);
 
 /// What the strict parser refuses, and can perhaps be repaired.
 const MALFORMED: NotHttp = NotHttp("the head of its answer is none of HTTP/1.1");
+const LARGE_HEAD: NotHttp = NotHttp("the head of its answer is too large");
+const LARGE_TRAILERS: NotHttp = NotHttp("its trailers are too large");
 
 /// How the end of a body is known (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,20 +93,20 @@ pub(super) fn take_head(input: &mut Bytes) -> Result<Option<Response<()>>, NotHt
             Ok(Some(response))
         }
         Err(error) if error == MALFORMED => {
-            let Some(repaired) = repair_head(input)? else { return within_limit(input) };
+            let Some(repaired) = repair_head(input)? else { return incomplete(input, LARGE_HEAD) };
             let Some((mut response, _)) = parse_head(&repaired.head)? else { return Err(error) };
             response.extensions_mut().insert(repaired.repair);
             input.advance(repaired.end);
             Ok(Some(response))
         }
-        Ok(None) => within_limit(input),
+        Ok(None) => incomplete(input, LARGE_HEAD),
         Err(error) => Err(error),
     }
 }
 
-/// More of a head is to come.
-fn within_limit<T>(input: &Bytes) -> Result<Option<T>, NotHttp> {
-    if input.len() > MAX_HEAD { Err(NotHttp("the head of its answer is too large")) } else { Ok(None) }
+/// Waits for the rest of a head or of trailers, if there may be more of it.
+fn incomplete<T>(input: &Bytes, too_large: NotHttp) -> Result<Option<T>, NotHttp> {
+    if input.len() > MAX_HEAD { Err(too_large) } else { Ok(None) }
 }
 
 /// Parses the head at the beginning of `whole`, and returns where it ends.
@@ -138,8 +140,7 @@ pub(super) fn take_trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, NotH
             input.advance(end);
             Ok(Some(trailers))
         }
-        Ok(Status::Partial) if whole.len() > MAX_HEAD => Err(NotHttp("its trailers are too large")),
-        Ok(Status::Partial) => Ok(None),
+        Ok(Status::Partial) => incomplete(input, LARGE_TRAILERS),
         Err(httparse::Error::TooManyHeaders) => Err(NotHttp("it has too many trailers")),
         Err(_) => take_malformed_trailers(input),
     }
@@ -147,7 +148,7 @@ pub(super) fn take_trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, NotH
 
 /// As [`take_trailers`], for trailers that have to be repaired.
 fn take_malformed_trailers(input: &mut Bytes) -> Result<Option<HeaderMap>, NotHttp> {
-    let Some(repaired) = repair_trailers(input)? else { return within_limit(input) };
+    let Some(repaired) = repair_trailers(input)? else { return incomplete(input, LARGE_TRAILERS) };
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     let Ok(Status::Complete((_, parsed))) = httparse::parse_headers(&repaired.head, &mut fields) else {
         return Err(NotHttp("its trailers are none"));

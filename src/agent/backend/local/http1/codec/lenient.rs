@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::NotHttp;
+use super::{MALFORMED, NotHttp};
 
 /// A head that the strict parser accepts.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) fn repair_head(input: &[u8]) -> Result<Option<Repaired>, NotHttp> {
         input[start..start + length].eq_ignore_ascii_case(&word[..length])
     };
     if !begins(b"HTTP/1.") && !begins(b"ICY ") {
-        return Err(NotHttp("the head of its answer is none of HTTP/1.1"));
+        return Err(MALFORMED);
     }
     let Some(end) = end_of(&input[start..]) else { return Ok(None) };
     let end = start + end;

@@ -18,9 +18,9 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::pulse::Pulse;
-use super::session::{Driver, Ended, OpenError, Session};
-use super::write::{self, Drain, SendBudget};
+use crate::link::pulse::Pulse;
+use crate::link::session::{Driver, Ended, OpenError, Session};
+use crate::link::write::{self, Drain, SendBudget};
 use crate::transport::Pipe;
 use crate::values::{SessionId, without_link};
 use guard::{Guard, Ledger};

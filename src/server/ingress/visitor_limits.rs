@@ -5,10 +5,7 @@ use std::io;
 
 use crate::access::{LoginCookies, PasswordGate};
 use crate::auth::TicketKey;
-use crate::limits::{
-    Delay, HeldHeads, PerAddress, Permits, REMEMBERED_ADDRESSES, RetryAfter, SharedBudget, VisitorRate,
-};
-use crate::server::ingress::patience::MAX_WAITING;
+use crate::limits::{HeldHeads, PerAddress, Permits, REMEMBERED_ADDRESSES, SharedBudget, VisitorRate};
 use crate::server::ingress::refusal_log::RefusalLog;
 use crate::server::options::LimitOptions;
 
@@ -21,9 +18,7 @@ pub(crate) struct VisitorLimits {
     /// Requests of each address.
     pub(crate) requests: VisitorRate,
     /// Requests that wait because they are beyond a rate.
-    delayed: Permits,
-    /// Requests that wait for an agent to connect.
-    pub(crate) waiting: Permits,
+    pub(super) delayed: Permits,
     /// Names limits in the log that refuse requests.
     pub(crate) refusals: RefusalLog,
     /// Connections of each address.
@@ -51,7 +46,6 @@ impl VisitorLimits {
         Ok(Self {
             requests: VisitorRate::new(per_ip.requests_per_second, per_ip.burst, prefix, REMEMBERED_ADDRESSES),
             delayed: Permits::new(MAX_DELAYED),
-            waiting: Permits::new(MAX_WAITING),
             refusals: RefusalLog::default(),
             connections_by_address: PerAddress::new(per_ip.connections, prefix),
             connections: Permits::new(connections),
@@ -67,7 +61,6 @@ impl VisitorLimits {
         let Self {
             requests,
             delayed: _,
-            waiting: _,
             refusals: _,
             connections_by_address,
             connections: all_connections,
@@ -83,18 +76,6 @@ impl VisitorLimits {
         passwords.change(per_ip.logins_per_minute, prefix);
         held_heads.set_capacity(limits.held_heads);
         held_bodies.set_capacity(limits.held_bodies);
-    }
-
-    /// Waits until a request that is beyond a rate may go on.
-    ///
-    /// # Errors
-    /// Too many requests wait.
-    pub(crate) async fn wait(&self, delay: Option<Delay>) -> Result<(), RetryAfter> {
-        let Some(Delay { time, refusal }) = delay else { return Ok(()) };
-        let _permit = self.delayed.try_acquire().ok_or(refusal)?;
-        // Boxed, because few requests wait, and all would hold it.
-        Box::pin(tokio::time::sleep(time)).await;
-        Ok(())
     }
 
     /// Forgets addresses that have been idle. Walks all of them.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::link::mux::stream::Halves;
+use crate::link::carriers::mux::stream::Halves;
 use crate::link::write::SendBudget;
 
 /// Bytes that yamux needs for a waiting frame, beside its content: a place in a queue and an allocation.

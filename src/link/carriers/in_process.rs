@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::pulse::Pulse;
-use super::session::{Driver, Ended, OpenError, Session};
+use crate::link::pulse::Pulse;
+use crate::link::session::{Driver, Ended, OpenError, Session};
 use crate::values::SessionId;
 
 /// How many bytes one direction of a stream holds.

@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::super::super::testing::{CONFIG, GOODBYE, pattern, read, read_to_end, stays_pending, within, write};
 use super::super::{Driver, Ended, MuxConfig, Session, session_within};
 use super::frame::GO_AWAY;
 use super::ledger::{FRAME_COST, MAX_SMALL};
 use super::*;
 use crate::link::session::Stream;
+use crate::link::testing::{CONFIG, GOODBYE, pattern, read, read_to_end, stays_pending, within, write};
 use crate::link::write::MAX_CONTROL;
 
 fn frame(kind: u8, flags: u16, stream: u32, length: u32) -> Vec<u8> {

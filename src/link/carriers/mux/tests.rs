@@ -1,8 +1,8 @@
 use tokio::task::JoinSet;
 
-use super::super::testing::{CONFIG, End, GOODBYE, Pair, pattern, read, read_to_end, stays_pending, within, write};
 use super::*;
 use crate::link::session::Stream;
+use crate::link::testing::{CONFIG, End, GOODBYE, Pair, pattern, read, read_to_end, stays_pending, within, write};
 
 /// More than the window of a stream.
 const ENDLESS: usize = 1024 * 1024;
