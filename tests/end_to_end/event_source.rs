@@ -139,3 +139,19 @@ async fn events_that_no_wait_can_bring_back_get_their_status_at_once() {
     request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
     assert_eq!(http2.ask(request).await.0.status, StatusCode::SERVICE_UNAVAILABLE);
 }
+
+#[tokio::test]
+async fn events_beyond_a_limit_end_without_a_status_so_that_the_browser_asks_again() {
+    let server = TestServer::start(&[("limits.per_ip.streams", "1")]);
+    let mut app = Script::start().await;
+    let _agent = TestAgent::connect(&server, "alice", &[("alice", app.address)]).await;
+    let _first = visitor::raw(server.public, ASK).await;
+    let (_local, _) = app.request().await;
+    let mut visitor = visitor::raw(server.public, ASK).await;
+    let mut text = Vec::new();
+    soon("the end of the connection", visitor.read_to_end(&mut text)).await.ok();
+    assert_eq!(String::from_utf8_lossy(&text), "");
+    let http2 = Http2Visitor::connect(server.public).await;
+    assert!(http2.begin(ask()).await.is_err());
+    assert_eq!(http2.ask(http2_request(Method::GET, "alice", "/", "")).await.0.status, StatusCode::TOO_MANY_REQUESTS);
+}

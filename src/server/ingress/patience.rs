@@ -1,6 +1,6 @@
-//! Requests of an `EventSource`. A browser that gets a status such as 502 or 503 never tries again (HTML Standard, section
-//! 9.2.3), but a connection that breaks off makes it reconnect. So such a request waits for its application or agent to
-//! return, and if none does, it gets no answer at all.
+//! Requests of an `EventSource`. A browser that gets a status such as 429, 502 or 503 never tries again (HTML Standard,
+//! section 9.2.3), but a connection that breaks off makes it reconnect. So such a request waits for its application or agent
+//! to return, and where it would get a status that passes, it gets no answer at all.
 
 use std::time::Duration;
 
@@ -38,11 +38,14 @@ impl Patience {
         self.0
     }
 
-    /// Returns whether the request waits after `failure`, and gets no answer if it lasts.
+    /// Returns whether the request gets no answer instead of `failure`.
     pub(crate) fn bears(self, failure: &Failure) -> bool {
         let is_temporary = matches!(
             failure.status(),
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
         );
         self.0.is_some() && is_temporary && *failure != Failure::CutByOperator
     }
@@ -106,6 +109,7 @@ mod tests {
                 "{failure:?}"
             );
         }
+        assert!(Patience::of(&request).bears(&Failure::AddressBusy));
         assert!(!Patience(None).bears(&Failure::TunnelLost) && !Patience(None).pause(&Failure::TunnelLost).await);
     }
 }
