@@ -355,23 +355,29 @@ async fn a_malformed_answer_that_browsers_understand_reaches_the_visitor_repaire
 #[tokio::test]
 async fn a_page_reloads_for_navigations_and_shows_the_name_that_was_asked_for() {
     let server = TestServer::start(&[]);
-    let ask = async |host: &str, path: &str, mode: &str| {
+    let ask = async |host: &str, path: &str, kind: &[(&'static str, &str)]| {
         let mut request = get("alice", path);
-        let fields = [("host", host), ("accept", "text/html"), ("sec-fetch-mode", mode)];
-        for (name, value) in fields {
-            request.headers_mut().insert(name, value.parse().unwrap());
+        for (name, value) in [("host", host), ("accept", "text/html")].iter().chain(kind) {
+            request.headers_mut().insert(*name, value.parse().unwrap());
         }
         Visitor::connect(server.public).await.ask(request).await
     };
-    let away = ask("alice.localhost", "/", "navigate").await;
-    assert_eq!((away.status, away.text().contains("http-equiv=\"refresh\"")), (StatusCode::SERVICE_UNAVAILABLE, true));
-    assert!(!ask("alice.localhost", "/", "cors").await.text().contains("refresh"));
+    let navigation = &[("sec-fetch-mode", "navigate")][..];
+    // Over plain HTTP, browsers say less.
+    for navigation in [navigation, &[("upgrade-insecure-requests", "1")]] {
+        let away = ask("alice.localhost", "/", navigation).await;
+        let reloads = away.text().contains("http-equiv=\"refresh\"");
+        assert_eq!((away.status, reloads), (StatusCode::SERVICE_UNAVAILABLE, true), "{navigation:?}");
+    }
+    for other in [&[("sec-fetch-mode", "cors"), ("upgrade-insecure-requests", "1")][..], &[]] {
+        assert!(!ask("alice.localhost", "/", other).await.text().contains("refresh"), "{other:?}");
+    }
     for (host, path, name) in [
         ("nobody.localhost:80", "/x", "nobody.localhost"),
         ("localhost", "/nobody/x", "localhost/nobody/"),
         ("a&b'.example", "/", "a&amp;b&#39;.example"),
     ] {
-        let page = ask(host, path, "navigate").await;
+        let page = ask(host, path, navigation).await;
         let text = format!("<p>There is nothing at {name}.</p>");
         assert_eq!((page.status, page.text().contains(&text)), (StatusCode::NOT_FOUND, true), "{}", page.text());
         assert!(!page.text().contains("refresh"));

@@ -7,7 +7,10 @@ mod page;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER, UPGRADE_INSECURE_REQUESTS,
+    WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
@@ -172,8 +175,13 @@ impl Form {
         if !asked.get_all(ACCEPT).iter().any(is_page) {
             return Self::Line;
         }
-        let is_navigation = *method == Method::GET && asked.get(FETCH_MODE).is_some_and(|mode| mode == "navigate");
-        Self::Page { is_navigation }
+        // Over plain HTTP, browsers send no Fetch metadata (except to their own machine). There, only navigations ask for an
+        // upgrade (Upgrade Insecure Requests, section 3.2.1).
+        let is_shown = match asked.get(FETCH_MODE) {
+            Some(mode) => mode == "navigate",
+            None => asked.contains_key(UPGRADE_INSECURE_REQUESTS),
+        };
+        Self::Page { is_navigation: *method == Method::GET && is_shown }
     }
 }
 
