@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import stack as stacks
 from wire import Recorder
 
 # Each is a file in `rows`. The quick ones need nothing but Python.
-GROUPS = ["http1", "edges", "nginx", "asgi", "http2", "https", "grpc", "tcp", "tls", "local", "proxied", "git", "browser"]
+GROUPS = ["http1", "edges", "nginx", "asgi", "http2", "https", "grpc", "tcp", "tls", "local", "proxied", "git", "browser", "restarts"]
 QUICK = ["http1", "edges"]
 
 
@@ -83,7 +82,9 @@ def main():
         modules = [importlib.import_module(f"rows.{group}") for group in groups]
         for module in modules:
             module.start(stack)
-        stack.open_tunnel()
+        # Groups with a server and an agent of their own offer nothing here.
+        if stack.services:
+            stack.open_tunnel()
         direct, tunnelled = Direct(stack), Tunnelled(stack)
         own = {module.__name__ for module in modules}
         outcomes = matrix.run_all([row for row in matrix.ROWS if row.run.__module__ in own], direct, tunnelled)
@@ -92,7 +93,6 @@ def main():
                 measured += module.measure(direct, tunnelled)
     finally:
         stack.close()
-        shutil.rmtree(stack.folder, ignore_errors=True)
 
     for what, one, other in measured:
         print(f"  measured: {what}: {one:.2f} ms direct, {other:.2f} ms tunnelled")

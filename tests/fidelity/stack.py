@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -115,14 +116,17 @@ def run(command, **options):
 
 
 class Stack:
-    """A server and an agent as an operator and a self-hoster would have them, and the applications behind them."""
+    """A server and an agent as an operator and a self-hoster would have them, and the applications behind them.
 
-    def __init__(self, program):
-        self.program = program
+    `settings` are further settings of the server, each as `key.path=value`.
+    """
+
+    def __init__(self, program, *settings):
+        self.program, self.settings = program, settings
         self.folder = Path(tempfile.mkdtemp(prefix="adit-fidelity-"))
         # Unprivileged servers read what lies in it.
         self.folder.chmod(0o755)
-        self.programs = []
+        self.programs, self.also_close = [], []
         self.services = {}
         self.server = self.agent = None
 
@@ -167,8 +171,7 @@ class Stack:
             connections = 10000
             """
         )
-        self.server = self.start("adit server", [self.program, "server", "--config", folder / "server.toml"])
-        self.tunnel, self.http, self.https, _ = ports_of(self.server)
+        self.start_server()
         self.ca = folder / "certs/ca.pem"
         text = [f'servers = ["127.0.0.1:{self.tunnel}"]', 'client_id = "alice"', 'token_file = "token"', 'ca = "certs/ca.pem"']
         for name, keys in self.services.items():
@@ -177,6 +180,16 @@ class Stack:
         (folder / "agent.toml").write_text("\n".join(text) + "\n")
         run([self.program, "check", folder / "agent.toml"])
         self.connect()
+
+    def start_server(self):
+        """Starts the server: on free ports the first time, and then on those that it had."""
+        settings = list(self.settings)
+        if self.server is not None:
+            ports = [("tunnel.listen", self.tunnel), ("public.http", self.http), ("public.https", self.https)]
+            settings += [f"{key}=127.0.0.1:{port}" for key, port in ports]
+        command = [self.program, "server", "--config", self.folder / "server.toml"]
+        self.server = self.start("adit server", command + [f"--set={setting}" for setting in settings])
+        self.tunnel, self.http, self.https, _ = ports_of(self.server)
 
     def connect(self):
         """Starts the agent, and learns the public ports of its services."""
@@ -201,8 +214,12 @@ class Stack:
         return f"{name}.{DOMAIN}"
 
     def close(self):
+        """Ends all programs, and removes the folder."""
+        for stack in self.also_close:
+            stack.close()
         for program in reversed(self.programs):
             program.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def toml(value):
