@@ -25,6 +25,10 @@ const QUIET: Duration = Duration::from_millis(200);
 /// Something that never comes to rest is looked at after so long.
 const RESTLESS: Duration = Duration::from_secs(2);
 
+/// A file that cannot be read for a reason that passes without a stir (no file descriptors, an I/O error) is looked at again
+/// after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Symbolic links on the way to a file, at most; as on Linux.
 const MAX_LINKS: usize = 40;
 
@@ -38,6 +42,8 @@ pub struct Watch {
     stirred: Arc<Notify>,
     /// Something has stirred that was not looked at yet.
     is_stirred: bool,
+    /// When it was last looked at, it could not be read for a reason that may pass.
+    is_unread: bool,
     /// What it held when it was looked at; `None`: whatever it holds will be news.
     seen: Option<Contents>,
 }
@@ -73,8 +79,8 @@ impl Watch {
         let watcher = notify::recommended_watcher(heard).map_err(to_io)?;
         let mut inner = Inner { path, watcher, watched: BTreeMap::new(), names };
         inner.follow()?;
-        let seen = inner.contents();
-        Ok(Self { inner: Arc::new(Mutex::new(inner)), stirred, is_stirred: false, seen: Some(seen) })
+        let (seen, is_unread) = inner.contents();
+        Ok(Self { inner: Arc::new(Mutex::new(inner)), stirred, is_stirred: false, is_unread, seen: Some(seen) })
     }
 
     /// Resolves when the file holds something else than it did, or cannot be read any more, or can again: a moment after
@@ -82,7 +88,8 @@ impl Watch {
     pub async fn changed(&mut self) {
         loop {
             if !self.is_stirred {
-                self.stirred.notified().await;
+                let limit = if self.is_unread { LOOK_AGAIN } else { Duration::MAX };
+                let _ = timeout(limit, self.stirred.notified()).await;
                 self.is_stirred = true;
             }
             let since = Instant::now();
@@ -96,8 +103,8 @@ impl Watch {
                 inner.contents()
             });
             // It fails only when the runtime ends.
-            let Ok(now) = look.await else { return };
-            self.is_stirred = false;
+            let Ok((now, is_unread)) = look.await else { return };
+            (self.is_stirred, self.is_unread) = (false, is_unread);
             if self.seen != Some(now) {
                 self.seen = Some(now);
                 return;
@@ -147,11 +154,16 @@ impl Inner {
         Ok(())
     }
 
-    fn contents(&self) -> Contents {
+    /// Returns what the file holds, and whether it could not be read for a reason that may pass.
+    fn contents(&self) -> (Contents, bool) {
         // A pipe would keep us waiting.
-        let is_file = fs::metadata(&self.path).is_ok_and(|metadata| metadata.is_file());
-        let contents = is_file.then(|| fs::read(&self.path).ok()).flatten()?;
-        Some(Sha256::digest(contents).into())
+        if !fs::metadata(&self.path).is_ok_and(|metadata| metadata.is_file()) {
+            return (None, false);
+        }
+        match fs::read(&self.path) {
+            Ok(contents) => (Some(Sha256::digest(contents).into()), false),
+            Err(error) => (None, !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)),
+        }
     }
 }
 

@@ -29,7 +29,8 @@ use edit_file::{edit_file, was_written_by_command};
 use file_version::FileVersion;
 use server_status::{LoadResult, StatusFile};
 
-/// How often the file is read if the system cannot report changes, and how soon a failed watch is set up again.
+/// How often the file is read if the system cannot report changes or the file was refused, and how soon a failed watch is set
+/// up again.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A change is considered complete when the file has not changed for this long; [`MAX_SETTLE_TIME`] bounds the wait.
@@ -228,7 +229,9 @@ impl FileStore {
                 Some(watch) => {
                     // The admin API reads the file as well, and a list is compared before it is put in force.
                     watch.forget();
-                    watch.changed().await;
+                    // The reason why it cannot be read may pass without another change.
+                    let limit = if self.problems().is_some() { POLL_INTERVAL } else { Duration::MAX };
+                    let _ = tokio::time::timeout(limit, watch.changed()).await;
                 }
                 None => tokio::time::sleep(POLL_INTERVAL).await,
             }
