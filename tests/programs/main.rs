@@ -22,6 +22,8 @@ mod at_home;
 mod certificates;
 mod configuration;
 mod crowds;
+#[cfg(target_os = "linux")]
+mod descriptors;
 mod first_steps;
 mod login;
 mod logs;

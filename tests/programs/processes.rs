@@ -160,6 +160,11 @@ impl Program {
         Ended { code: status.code(), stdout: text(Source::Stdout), stderr: text(Source::Stderr) }
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal (`TERM`, `INT`, `STOP`, `CONT`).
     pub(crate) fn signal(&self, signal: &str) {
         // Not the program of this name but what every shell has built in.
