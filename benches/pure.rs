@@ -190,7 +190,13 @@ fn request() -> RequestHead {
 }
 
 fn response() -> ResponseHead {
-    ResponseHead { status: StatusCode::OK, version: Version::HTTP_11, headers: fields(ANSWERED), local: None }
+    ResponseHead {
+        status: StatusCode::OK,
+        version: Version::HTTP_11,
+        headers: fields(ANSWERED),
+        local: None,
+        reason: None,
+    }
 }
 
 fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -131,7 +131,7 @@ pub(crate) async fn write(stream: &Stream, mut bytes: &[u8]) -> std::io::Result<
 pub(crate) fn put_answer(writer: &mut FrameWriter) {
     writer.gather().put_u8(Status::Accepted as u8);
     let status = StatusCode::SWITCHING_PROTOCOLS;
-    ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local: None }
+    ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local: None, reason: None }
         .put(writer.gather())
         .unwrap();
 }

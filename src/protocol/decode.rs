@@ -258,7 +258,7 @@ mod tests {
 
     fn response(status: StatusCode) -> Vec<u8> {
         let mut out = BytesMut::new();
-        ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local: None }
+        ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local: None, reason: None }
             .put(&mut out)
             .unwrap();
         out.to_vec()

@@ -85,6 +85,8 @@ pub struct ResponseHead {
     /// one, connecting included. In whole microseconds, up to 2^32 - 1 (71 minutes). Only a final head has it, and only
     /// of agents that tell it.
     pub local: Option<Duration>,
+    /// The application's reason phrase, unless it is the registered one of the status. It is sent only beside `local`.
+    pub reason: Option<Bytes>,
 }
 
 impl RequestHead {
@@ -144,6 +146,9 @@ impl ResponseHead {
             put_fields(out, &self.headers)?;
             if let Some(local) = self.local.filter(|_| kind == Kind::Head) {
                 out.put_u32(u32::try_from(local.as_micros()).unwrap_or(u32::MAX));
+                if let Some(reason) = &self.reason {
+                    put_short(out, reason, "reason phrase")?;
+                }
             }
             Ok(())
         })
@@ -153,7 +158,8 @@ impl ResponseHead {
     /// later versions.
     ///
     /// # Errors
-    /// A field that is cut short, too large, or has a value it cannot have; an interim status in a final head.
+    /// A field that is cut short, too large, or has a value it cannot have; an interim status in a final head; a reason
+    /// phrase that would not be one line.
     pub fn parse(kind: Kind, mut payload: Bytes) -> Result<Self, WireError> {
         let input = &mut payload;
         let version = version_of(take_u8(input)?)?;
@@ -166,7 +172,11 @@ impl ResponseHead {
             Kind::Head if input.has_remaining() => Some(Duration::from_micros(take_u32(input)?.into())),
             _ => None,
         };
-        Ok(Self { status, version, headers, local })
+        let reason = if local.is_some() && input.has_remaining() { Some(take_short(input)?) } else { None };
+        match reason {
+            Some(reason) if !is_reason(&reason) => Err(WireError::Invalid("reason phrase")),
+            reason => Ok(Self { status, version, headers, local, reason }),
+        }
     }
 }
 
@@ -184,6 +194,11 @@ pub fn put_trailers(out: &mut BytesMut, trailers: &HeaderMap) -> Result<(), Wire
 /// A field that is cut short, too large, or has a value it cannot have.
 pub fn parse_trailers(mut payload: Bytes) -> Result<HeaderMap, WireError> {
     take_fields(&mut payload)
+}
+
+/// Returns whether a text may be the reason phrase of a status line (RFC 9112, section 4).
+fn is_reason(text: &[u8]) -> bool {
+    text.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
 fn is_interim(status: StatusCode) -> bool {

@@ -6,7 +6,7 @@
 //! 3. [`preface`] and [`exchange`], cut into [`frame`]s: what a service stream carries. [`decode`] reads it back.
 //! 4. [`fields`]: which header fields belong to the proxy, in any spelling; [`destination`] reads one that names a
 //!    resource.
-//! 5. [`media_type`]: types of media that decide how a message is carried.
+//! 5. [`media_type`]: types of media that decide how a message is carried; [`length`]: how long it says it is.
 //!
 //! Everything here is bounded, accepts its input in pieces of any size and never panics on it.
 
@@ -19,6 +19,7 @@ pub mod fields;
 pub mod frame;
 pub mod json;
 pub mod later;
+pub mod length;
 pub mod login;
 pub mod media_type;
 pub mod preface;

@@ -84,6 +84,7 @@ fn response(status: std::ops::Range<u16>) -> impl Strategy<Value = ResponseHead>
         version,
         headers,
         local: None,
+        reason: None,
     })
 }
 
@@ -93,8 +94,10 @@ fn interim() -> impl Strategy<Value = ResponseHead> {
 
 fn last() -> impl Strategy<Value = ResponseHead> {
     let head = prop_oneof![response(101..102), response(200..1000)];
-    (head, option::of(any::<u32>())).prop_map(|(head, local)| ResponseHead {
-        local: local.map(|micros| Duration::from_micros(micros.into())),
+    let reason = vec(prop_oneof![Just(b'\t'), b' '..=b'~', 0x80..=0xff_u8], 0..20);
+    (head, option::of((any::<u32>(), option::of(reason)))).prop_map(|(head, more)| ResponseHead {
+        local: more.as_ref().map(|(micros, _)| Duration::from_micros((*micros).into())),
+        reason: more.and_then(|(_, reason)| reason).map(Bytes::from),
         ..head
     })
 }
@@ -313,7 +316,7 @@ fn the_largest_data_frame_has_a_header() {
 #[test]
 fn the_time_of_an_application_follows_the_fields_of_a_final_head() {
     let head = |status, local| {
-        let head = ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local };
+        let head = ResponseHead { status, version: Version::HTTP_11, headers: HeaderMap::new(), local, reason: None };
         encode(&[Event::Response(Box::new(head))]).slice(HEADER..)
     };
     let read = |kind, payload| ResponseHead::parse(kind, payload).map(|head| head.local);
@@ -334,9 +337,35 @@ fn the_time_of_an_application_follows_the_fields_of_a_final_head() {
     }
     let interim = head(StatusCode::CONTINUE, micros(1));
     assert_eq!(interim, head(StatusCode::CONTINUE, None));
-    for (kind, payload, local) in [(Kind::Head, timed, micros(0x0102_0304)), (Kind::Informational, interim, None)] {
-        let later = Bytes::from([&payload[..], b"more"].concat());
-        assert_eq!(read(kind, later), Ok(local));
+    assert_eq!(read(Kind::Informational, Bytes::from([&interim[..], b"more"].concat())), Ok(None));
+}
+
+/// What a reader that knows no phrase takes is the head up to the application's time.
+#[test]
+fn a_reason_phrase_follows_the_time_of_the_application() {
+    let head = |status, local, reason: Option<&[u8]>| {
+        let (version, headers, reason) = (Version::HTTP_11, HeaderMap::new(), reason.map(Bytes::copy_from_slice));
+        let head = ResponseHead { status, version, headers, local, reason };
+        encode(&[Event::Response(Box::new(head))]).slice(HEADER..)
+    };
+    let time = Some(Duration::from_micros(7));
+    let read = |payload| ResponseHead::parse(Kind::Head, payload).map(|head| (head.local, head.reason));
+    let (plain, with) = (head(StatusCode::OK, time, None), head(StatusCode::OK, time, Some(b"So \xe9")));
+    assert_eq!((&with[..plain.len()], &with[plain.len()..]), (&plain[..], &b"\x00\x04So \xe9"[..]));
+    assert_eq!(read(plain), Ok((time, None)));
+    assert_eq!(read(with.clone()), Ok((time, Some(Bytes::from_static(b"So \xe9")))));
+    let none = head(StatusCode::OK, time, Some(b""));
+    assert_eq!(read(none), Ok((time, Some(Bytes::new()))));
+    assert_eq!(read(Bytes::from([&with[..], b"more"].concat())), Ok((time, Some(Bytes::from_static(b"So \xe9")))));
+    for cut in 1..6 {
+        assert_eq!(read(with.slice(..with.len() - cut)), Err(WireError::Short));
+    }
+    // Not where a reader would take it for the time, and never beside an interim status.
+    assert_eq!(head(StatusCode::OK, None, Some(b"Yes")), head(StatusCode::OK, None, None));
+    assert_eq!(head(StatusCode::CONTINUE, time, Some(b"Go on")), head(StatusCode::CONTINUE, None, None));
+    for bad in [&b"a\r\nSet-Cookie: a=b"[..], b"a\nb", b"a\0", b"\x7f"] {
+        let sent = head(StatusCode::OK, time, Some(bad));
+        assert_eq!(read(sent), Err(WireError::Invalid("reason phrase")), "{bad:?}");
     }
 }
 

@@ -36,6 +36,7 @@ mod older;
 mod raw;
 mod refused;
 mod reload;
+mod response_heads;
 mod rules;
 mod scale;
 mod shutdown;

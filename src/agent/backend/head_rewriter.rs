@@ -3,7 +3,7 @@
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::ext::Protocol;
+use hyper::ext::{Protocol, ReasonPhrase};
 
 use crate::agent::backend::address_map::{AddressMap, PublicOrigin};
 use crate::agent::backend::body::RequestBody;
@@ -167,6 +167,7 @@ impl HeadRewriter {
                 }
                 if agreed {
                     *response.status_mut() = StatusCode::OK;
+                    response.extensions_mut().remove::<ReasonPhrase>();
                 }
                 agreed
             }

@@ -4,8 +4,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -214,7 +216,7 @@ impl<'a> BackendRequest<'a> {
 /// Tells the visitor to send its body (`100 Continue`).
 async fn send_continue(writer: &mut FrameWriter) -> Result<(), StreamFailure> {
     let (status, version) = (StatusCode::CONTINUE, Version::HTTP_11);
-    let head = ResponseHead { status, version, headers: HeaderMap::new(), local: None };
+    let head = ResponseHead { status, version, headers: HeaderMap::new(), local: None, reason: None };
     head.put(writer.gather()).map_err(|_| StreamFailure::Reset(Reset::TooLarge))?;
     writer.flush().await.map_err(|_| StreamFailure::PeerGone)
 }
@@ -353,9 +355,10 @@ fn put_head<B>(
     waited: Duration,
     writer: &mut FrameWriter,
 ) -> Result<(StatusCode, B), BackendError> {
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     let status = head.status;
-    let head = ResponseHead { status, version: head.version, headers: head.headers, local: Some(waited) };
+    let reason = head.extensions.remove::<ReasonPhrase>().map(Bytes::from);
+    let head = ResponseHead { status, version: head.version, headers: head.headers, local: Some(waited), reason };
     head.put(writer.gather()).map_err(|_| BackendError::too_large("head"))?;
     Ok((status, body))
 }

@@ -17,12 +17,13 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::ext::Protocol;
+use hyper::ext::{Protocol, ReasonPhrase};
 use hyper::upgrade::OnUpgrade;
 
 use crate::link::body::FrameBody;
 use crate::link::framed::{FrameReader, FrameWriter};
 use crate::protocol::exchange::ResponseHead;
+use crate::protocol::length::single_length;
 use crate::protocol::login::PathPrefix;
 use crate::protocol::media_type::{is_event_stream, is_grpc};
 use crate::routing::RoutingMode;
@@ -180,7 +181,7 @@ async fn run(
         (false, Some(mut writer), _) => drop(writer.end().await),
         (false, None, _) => {}
     }
-    Ok(streamed_response(context, head, &method, version, reader, stream, exchange))
+    streamed_response(context, head, &method, version, reader, stream, exchange)
 }
 
 /// Returns a response whose body streams from the tunnel.
@@ -192,39 +193,48 @@ fn streamed_response(
     reader: FrameReader,
     stream: AbortOnDrop,
     exchange: &Arc<ForwardedExchange>,
-) -> Response<ForwardedBody> {
+) -> Result<Response<ForwardedBody>, Failure> {
     let timeouts = &context.settings.config.timeouts;
-    let delimited = delimited(&head, method, version);
+    let delimited = delimited(&mut head, method, version)?;
     let idle = if may_be_silent(&head.headers, delimited) { timeouts.quiet_stream } else { timeouts.idle };
     let body = FrameBody::new(reader, Some(idle));
     if delimited == Delimited::Close {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let (exchange, connection) = (Arc::clone(exchange), Arc::clone(context.connection));
-    response(
-        head.status,
-        head.headers,
-        ForwardedBody::new(body, delimited, exchange, connection, stream, timeouts.idle),
-    )
+    Ok(response(*head, ForwardedBody::new(body, delimited, exchange, connection, stream, timeouts.idle)))
 }
 
-/// How the visitor can tell the end of this answer (RFC 9112, section 6.3).
-fn delimited(head: &ResponseHead, method: &Method, version: Version) -> Delimited {
-    let no_body = *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    match (no_body, length) {
-        (true, _) => Delimited::Length(0),
-        (false, Some(length)) => Delimited::Length(length),
-        (false, None) if version == Version::HTTP_10 => Delimited::Close,
-        (false, None) if version == Version::HTTP_2 && is_grpc(&head.headers) => Delimited::Grpc,
-        (false, None) => Delimited::Chunks,
-    }
+/// How the visitor can tell the end of this answer (RFC 9112, section 6.3). Makes `Content-Length` one number: an HTTP/2
+/// client takes no other, and the agent may not have seen to it.
+fn delimited(head: &mut ResponseHead, method: &Method, version: Version) -> Result<Delimited, Failure> {
+    let is_empty = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = match single_length(&mut head.headers) {
+        Err(_) if is_empty => {
+            // There is no body, whatever the field says.
+            head.headers.remove(CONTENT_LENGTH);
+            None
+        }
+        length => length.map_err(|_| Failure::LocalBroken)?,
+    };
+    Ok(match length {
+        _ if is_empty || *method == Method::HEAD => Delimited::Length(0),
+        Some(length) => Delimited::Length(length),
+        None if version == Version::HTTP_10 => Delimited::Close,
+        None if version == Version::HTTP_2 && is_grpc(&head.headers) => Delimited::Grpc,
+        None => Delimited::Chunks,
+    })
 }
 
-pub(super) fn response(status: StatusCode, headers: HeaderMap, body: ForwardedBody) -> Response<ForwardedBody> {
+pub(super) fn response(head: ResponseHead, body: ForwardedBody) -> Response<ForwardedBody> {
     let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    // The HTTP library has a text of its own for a status without a registered phrase.
+    let reason = head.reason.or_else(|| head.status.canonical_reason().is_none().then(Bytes::new));
+    if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+        response.extensions_mut().insert(reason);
+    }
     response
 }
 

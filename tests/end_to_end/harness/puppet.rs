@@ -142,7 +142,7 @@ pub struct Asked {
     pub body: Vec<u8>,
     pub trailers: HeaderMap,
     reader: FrameReader,
-    writer: FrameWriter,
+    pub writer: FrameWriter,
 }
 
 impl Puppet {
@@ -189,7 +189,7 @@ impl Asked {
     /// The same, and tells how long the application took for it.
     pub async fn head_after(&mut self, status: StatusCode, fields: &[(&'static str, String)], local: Option<Duration>) {
         let headers = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-        let head = ResponseHead { status, version: Version::HTTP_11, headers: headers.collect(), local };
+        let head = ResponseHead { status, version: Version::HTTP_11, headers: headers.collect(), local, reason: None };
         head.put(self.writer.gather()).unwrap();
         self.writer.flush().await.unwrap();
     }

@@ -19,7 +19,9 @@ fn head(status: u16, fields: &[(&'static str, &'static str)]) -> BytesMut {
     let mut out = BytesMut::new();
     let pairs = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
     let status = StatusCode::from_u16(status).unwrap();
-    ResponseHead { status, version: Version::HTTP_11, headers: pairs.collect(), local: None }.put(&mut out).unwrap();
+    ResponseHead { status, version: Version::HTTP_11, headers: pairs.collect(), local: None, reason: None }
+        .put(&mut out)
+        .unwrap();
     out
 }
 

@@ -106,8 +106,13 @@ impl RawAgent {
 pub fn answer() -> BytesMut {
     let mut out = BytesMut::new();
     out.put_u8(Status::Accepted as u8);
-    let head =
-        ResponseHead { status: StatusCode::OK, version: Version::HTTP_11, headers: HeaderMap::new(), local: None };
+    let head = ResponseHead {
+        status: StatusCode::OK,
+        version: Version::HTTP_11,
+        headers: HeaderMap::new(),
+        local: None,
+        reason: None,
+    };
     head.put(&mut out).unwrap();
     out
 }

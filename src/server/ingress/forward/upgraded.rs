@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,8 @@ use crate::transport::streams::UpgradeTask;
 /// Makes of a head that agrees to become a connection the one that the visitor gets; `agreed` is the protocol, in answer
 /// to an upgrade.
 fn agree(head: &mut ResponseHead, agreed: Option<HeaderValue>, is_connect: bool) -> Result<(), Failure> {
+    // What follows is no body (RFC 9110, section 8.6): a client would count its bytes.
+    head.headers.remove(CONTENT_LENGTH);
     match (head.status, agreed) {
         (StatusCode::SWITCHING_PROTOCOLS, Some(agreed)) if !is_connect => {
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -97,7 +99,7 @@ impl Upgraded {
         agree(&mut head, agreed, is_connect)?;
         let end = BreakOff::of(connection);
         connection.ingress.spawn(self.run(visitor, Arc::clone(connection), end));
-        Ok(response(head.status, head.headers, ForwardedBody::empty()))
+        Ok(response(*head, ForwardedBody::empty()))
     }
 
     async fn run(self, visitor: OnUpgrade, connection: Arc<ConnectionContext>, end: BreakOff) {

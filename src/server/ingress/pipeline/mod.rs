@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -23,6 +23,7 @@ use hyper::ext::Protocol;
 
 use crate::limits::{HeldHead, Holder};
 use crate::protocol::destination::destination_of;
+use crate::protocol::length::single_length;
 use crate::protocol::login::ServiceKind;
 use crate::routing::{self, Asked, Route, RoutingMode, TUNNEL_HEADER};
 use crate::server::directory::offered::Offered;
@@ -225,9 +226,13 @@ async fn serve_service(
     Ok(response)
 }
 
-/// Returns whether a request is invalid or ambiguous: its target, its `Destination`, or its transfer coding. A coding other
-/// than `chunked` is refused, because the application would take the coded body for the plain one.
-fn is_malformed<B>(request: &Request<B>) -> bool {
+/// Returns whether a request is invalid or ambiguous: its target, its `Destination`, its length, or its transfer coding. A
+/// coding other than `chunked` is refused, because the application would take the coded body for the plain one.
+fn is_malformed<B>(request: &mut Request<B>) -> bool {
+    // The library for HTTP/2 passes equal lengths on; that for HTTP/1.1 leaves no second one.
+    if request.version() == Version::HTTP_2 && single_length(request.headers_mut()).is_err() {
+        return true;
+    }
     let method = request.method();
     // CONNECT asks for a forward proxy. With a protocol it is an upgrade over HTTP/2 (RFC 8441).
     let is_forward_proxy = method == Method::CONNECT && request.extensions().get::<Protocol>().is_none();

@@ -8,19 +8,36 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, request};
 use httparse::{Header, ParserConfig, Status};
+use hyper::ext::ReasonPhrase;
 
 use crate::protocol::exchange::MAX_FIELDS;
 use crate::protocol::frame::MAX_HEAD;
+use crate::protocol::length::{LengthError, single_length};
 pub(super) use lenient::Repair;
 use lenient::{repair_head, repair_trailers};
 
 /// Fields behind a body.
 const MAX_TRAILERS: usize = 128;
 
+/// Where the status ends in a status line: `HTTP/1.1 200`.
+const STATUS_END: usize = 12;
+
+/// The longest reason phrase that is passed on, in bytes.
+const MAX_REASON: usize = 1024;
+
 /// What an application says that is no HTTP/1.1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NotHttp(pub(super) &'static str);
+
+impl From<LengthError> for NotHttp {
+    fn from(error: LengthError) -> Self {
+        Self(match error {
+            LengthError::NoNumber => "its Content-Length is no number",
+            LengthError::Contradiction => "it has two lengths",
+        })
+    }
+}
 
 /// What the strict parser refuses, and can perhaps be repaired.
 const MALFORMED: NotHttp = NotHttp("the head of its answer is none of HTTP/1.1");
@@ -42,8 +59,8 @@ pub(super) enum Framing {
 ///
 /// # Errors
 /// `Content-Length` is not one number.
-pub(super) fn request_framing(headers: &HeaderMap, has_body: bool) -> Result<Framing, NotHttp> {
-    match length(headers)? {
+pub(super) fn request_framing(headers: &mut HeaderMap, has_body: bool) -> Result<Framing, NotHttp> {
+    match single_length(headers)? {
         // What it says must come, or the next request would be taken for it.
         Some(length) => Ok(Framing::Length(length)),
         None if has_body => Ok(Framing::Chunked),
@@ -120,11 +137,31 @@ fn parse_head(whole: &Bytes) -> Result<Option<(Response<()>, usize)>, NotHttp> {
         Err(_) => return Err(MALFORMED),
     };
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(NotHttp("its answer has no status"))?;
     let mut response = Response::new(());
-    *response.status_mut() = status.ok_or(NotHttp("its answer has no status"))?;
+    *response.status_mut() = status;
+    if let Some(reason) = own_reason(whole, status, parsed.reason.unwrap_or_default()) {
+        response.extensions_mut().insert(reason);
+    }
     *response.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     *response.headers_mut() = fields_of(whole, parsed.headers)?;
     Ok(Some((response, end)))
+}
+
+/// Returns the reason phrase of the head at the beginning of `whole`, unless it is the registered one of the status or is
+/// too long. `parsed` is the phrase as the parser returns it: empty, if it is not ASCII.
+fn own_reason(whole: &Bytes, status: StatusCode, parsed: &str) -> Option<ReasonPhrase> {
+    let registered = status.canonical_reason().unwrap_or_default();
+    if parsed == registered && !parsed.is_empty() {
+        return None;
+    }
+    let line = whole.trim_ascii_start().split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+    let reason = line.get(STATUS_END..)?;
+    let reason = reason.strip_prefix(b" ").unwrap_or(reason);
+    if reason == registered.as_bytes() || reason.len() > MAX_REASON {
+        return None;
+    }
+    ReasonPhrase::try_from(whole.slice_ref(reason)).ok()
 }
 
 /// The trailers behind the last piece of a body, if all of them are there; they are taken off `input` then.
@@ -172,28 +209,39 @@ fn fields_of(whole: &Bytes, found: &[Header<'_>]) -> Result<HeaderMap, NotHttp> 
     Ok(fields)
 }
 
-/// How the body of an answer to `method` ends (RFC 9112, section 6.3). One that switches protocols has none.
+/// How the body of an answer to `method` ends (RFC 9112, section 6.3). One that switches protocols has none. Equal values
+/// of `Content-Length` become one.
 ///
 /// # Errors
 /// It says so in two ways that contradict each other, or is coded otherwise than by `chunked`: the field does not cross to
 /// the visitor, who would take the coded body for the plain one (RFC 9112, section 6.1).
-pub(super) fn answer_framing(method: &Method, answer: &Response<()>) -> Result<Framing, NotHttp> {
-    let (status, headers) = (answer.status(), answer.headers());
-    let has_none = status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    if *method == Method::HEAD || has_none {
+pub(super) fn answer_framing(method: &Method, answer: &mut Response<()>) -> Result<Framing, NotHttp> {
+    let (status, headers) = (answer.status(), answer.headers_mut());
+    if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        if single_length(headers).is_err() {
+            // No status of these has a body, whatever the field says.
+            headers.remove(CONTENT_LENGTH);
+        }
         return Ok(Framing::Length(0));
     }
+    let is_only_chunked = is_only_chunked(headers);
+    match (is_only_chunked, single_length(headers)) {
+        // The fields are those of the answer to GET.
+        (Some(_), _) | (None, Ok(_)) if *method == Method::HEAD => Ok(Framing::Length(0)),
+        // In HTTP/1.0, too: what is coded cannot be taken for plain, and the connection is not used again.
+        (Some(true), _) => Ok(Framing::Chunked),
+        (Some(false), _) => Err(NotHttp("it sends a body in a transfer coding other than `chunked`")),
+        (None, length) => Ok(length?.map_or(Framing::UntilClose, Framing::Length)),
+    }
+}
+
+/// Returns whether `chunked` is the only transfer coding; `None` if there is none.
+fn is_only_chunked(headers: &HeaderMap) -> Option<bool> {
     // `identity` is no coding (RFC 2616, section 3.6), and a `chunked` said twice is done once.
     let is_coding = |coding: &&[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity");
     let mut codings = listed(headers, &TRANSFER_ENCODING).filter(is_coding).peekable();
-    if codings.peek().is_some() {
-        return match codings.all(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
-            // In HTTP/1.0, too: what is coded cannot be taken for plain, and the connection is not used again.
-            true => Ok(Framing::Chunked),
-            false => Err(NotHttp("it sends a body in a transfer coding other than `chunked`")),
-        };
-    }
-    Ok(length(headers)?.map_or(Framing::UntilClose, Framing::Length))
+    codings.peek()?;
+    Some(codings.all(|coding| coding.eq_ignore_ascii_case(b"chunked")))
 }
 
 /// Whether the connection may be used again after this answer (RFC 9112, section 9.3). Not if it says in two ways where
@@ -217,21 +265,6 @@ fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// `Content-Length`. Said more than once, it must be the same (RFC 9110, section 8.6).
-fn length(headers: &HeaderMap) -> Result<Option<u64>, NotHttp> {
-    let mut length = None;
-    for text in listed(headers, &CONTENT_LENGTH) {
-        let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-        let number = std::str::from_utf8(text).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
-        let number: u64 = number.ok_or(NotHttp("its Content-Length is no number"))?;
-        if length.is_some_and(|length| length != number) {
-            return Err(NotHttp("it has two lengths"));
-        }
-        length = Some(number);
-    }
-    Ok(length)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -243,7 +276,7 @@ mod tests {
     }
 
     fn framing(method: Method, text: &str) -> Result<Framing, NotHttp> {
-        answer_framing(&method, &head(text).unwrap().unwrap())
+        answer_framing(&method, &mut head(text).unwrap().unwrap())
     }
 
     #[test]
@@ -306,6 +339,16 @@ mod tests {
         let length = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         assert_eq!(get(length), Ok(Framing::Length(5)));
         assert_eq!(framing(Method::HEAD, length), Ok(Framing::Length(0)));
+        for wrong in ["5, 6", "5\r\nContent-Length: 6", "x"] {
+            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {wrong}\r\n\r\n");
+            assert!(framing(Method::HEAD, &text).is_err(), "{text:?}");
+            for status in ["101 Switching", "204 No", "304 Not"] {
+                let mut answer =
+                    head(&format!("HTTP/1.1 {status}\r\nContent-Length: {wrong}\r\n\r\n")).unwrap().unwrap();
+                assert_eq!(answer_framing(&Method::GET, &mut answer), Ok(Framing::Length(0)));
+                assert!(!answer.headers().contains_key(CONTENT_LENGTH), "{status} {wrong}");
+            }
+        }
         for status in ["101 Switching", "204 No", "304 Not"] {
             assert_eq!(get(&format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n")), Ok(Framing::Length(0)));
         }
@@ -328,6 +371,49 @@ mod tests {
         for coded in ["gzip", "gzip, chunked", "chunked, gzip", "x\r\nTransfer-Encoding: chunked"] {
             assert!(get(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coded}\r\n\r\n")).is_err(), "{coded}");
         }
+    }
+
+    #[test]
+    fn a_length_that_is_said_twice_is_passed_on_once() {
+        for method in [Method::GET, Method::HEAD] {
+            for fields in ["Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5, 5"] {
+                for status in ["200 OK", "304 Not Modified"] {
+                    let mut answer = head(&format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n")).unwrap().unwrap();
+                    answer_framing(&method, &mut answer).unwrap();
+                    let lengths: Vec<_> = answer.headers().get_all(CONTENT_LENGTH).iter().collect();
+                    assert_eq!(lengths, ["5"], "{method} {status} {fields}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reason_phrase_is_the_applications_own_or_goes_without_saying() {
+        let reason = |line: &str| {
+            let answer = head(&format!("{line}\r\nA: 1\r\n\r\n")).unwrap().unwrap();
+            answer.extensions().get::<ReasonPhrase>().map(|reason| reason.as_bytes().to_vec())
+        };
+        for (line, expected) in [
+            ("HTTP/1.1 200 OK", None),
+            ("HTTP/1.0 404 Not Found", None),
+            ("\r\nHTTP/1.1 200 OK", None),
+            ("HTTP/1.1 799", None),
+            ("HTTP/1.1 799 ", None),
+            ("HTTP/1.1 200", Some("")),
+            ("HTTP/1.1 200 ", Some("")),
+            ("HTTP/1.1 200 ok", Some("ok")),
+            ("\r\nHTTP/1.1 404 Gone fishing", Some("Gone fishing")),
+            ("HTTP/1.1 799 Nearly there", Some("Nearly there")),
+            ("HTTP/1.1 200 Schön", Some("Schön")),
+            ("HTTP/1.1 799 Schön", Some("Schön")),
+            // Repaired.
+            ("HTTP/1.0\t404 Not\u{7}Here", Some("Not Here")),
+            ("HTTP/1.1 200OK", None),
+        ] {
+            assert_eq!(reason(line), expected.map(|reason| reason.as_bytes().to_vec()), "{line:?}");
+        }
+        let long = |length| reason(&format!("HTTP/1.1 200 {}", "x".repeat(length))).map(|reason| reason.len());
+        assert_eq!((long(MAX_REASON), long(MAX_REASON + 1)), (Some(MAX_REASON), None));
     }
 
     #[test]
@@ -361,15 +447,18 @@ mod tests {
             (&[("transfer-encoding", "gzip")], true, "transfer-encoding: chunked\r\n"),
             (&[("transfer-encoding", "chunked")], false, ""),
             (&[("content-length", "0")], false, "content-length: 0\r\n"),
+            (&[("content-length", "5"), ("content-length", "5")], true, "content-length: 5\r\n"),
         ] {
-            let (head, mut out) = (request(fields), BytesMut::new());
-            put_head(&mut out, &head, request_framing(&head.headers, has_body).unwrap());
+            let (mut head, mut out) = (request(fields), BytesMut::new());
+            let framing = request_framing(&mut head.headers, has_body).unwrap();
+            put_head(&mut out, &head, framing);
             assert_eq!(out, format!("POST /a?b HTTP/1.1\r\n{expected}\r\n"), "{fields:?}");
         }
         // One that names a length must send it, whoever says that it has no body.
-        let fields = request(&[("content-length", "5")]);
-        assert_eq!(request_framing(&fields.headers, false), Ok(Framing::Length(5)));
-        assert!(request_framing(&request(&[("content-length", "5"), ("content-length", "6")]).headers, true).is_err());
+        let mut fields = request(&[("content-length", "5")]);
+        assert_eq!(request_framing(&mut fields.headers, false), Ok(Framing::Length(5)));
+        let mut two = request(&[("content-length", "5"), ("content-length", "6")]);
+        assert!(request_framing(&mut two.headers, true).is_err());
     }
 
     proptest! {
@@ -378,9 +467,9 @@ mod tests {
             let text = [begin.as_bytes(), &input].concat();
             let mut left = Bytes::from(text.clone());
             match take_head(&mut left) {
-                Ok(Some(answer)) => {
+                Ok(Some(mut answer)) => {
                     prop_assert!(text.ends_with(&left));
-                    let _ = answer_framing(&Method::GET, &answer);
+                    let _ = answer_framing(&Method::GET, &mut answer);
                 }
                 Ok(None) | Err(_) => prop_assert_eq!(left, text),
             }

@@ -231,8 +231,8 @@ struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     fn of(request: &mut Request<RequestBody>, asked: Option<&'a Notify>) -> Result<Self, BackendError> {
-        let (head, body) = take_request(request).into_parts();
-        let sending = Sending::new(&head, body)?;
+        let (mut head, body) = take_request(request).into_parts();
+        let sending = Sending::new(&mut head, body)?;
         Ok(Self {
             method: head.method,
             sending: Some(sending),
@@ -248,8 +248,8 @@ impl<'a> Exchange<'a> {
         if let Some(sending) = &mut self.sending {
             sending.go_over(&wire, is_kept && is_idempotent(&self.method));
         }
-        let head = poll_fn(|cx| self.poll_head(&wire, is_kept, cx)).await?;
-        let framing = answer_framing(&self.method, &head)?;
+        let mut head = poll_fn(|cx| self.poll_head(&wire, is_kept, cx)).await?;
+        let framing = answer_framing(&self.method, &mut head)?;
         let mut body = Http1Body::new(wire, std::mem::take(&mut self.input), framing, keeps_alive(&head));
         if head.status() != StatusCode::SWITCHING_PROTOCOLS {
             body.settle();

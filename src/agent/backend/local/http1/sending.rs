@@ -67,8 +67,8 @@ impl Sending {
     ///
     /// # Errors
     /// Its head contradicts itself.
-    pub(super) fn new(head: &request::Parts, body: RequestBody) -> Result<Self, NotHttp> {
-        let framing = request_framing(&head.headers, !body.is_end_stream())?;
+    pub(super) fn new(head: &mut request::Parts, body: RequestBody) -> Result<Self, NotHttp> {
+        let framing = request_framing(&mut head.headers, !body.is_end_stream())?;
         let mut small = BytesMut::with_capacity(512);
         put_head(&mut small, head, framing);
         let (large, kept) = (Bytes::new(), Kept { head: small.len(), sent: 0, everything: false });
