@@ -29,6 +29,7 @@ mod in_process;
 mod incomplete;
 mod kept;
 mod lanes;
+mod leaving;
 mod limits;
 mod local;
 mod login;

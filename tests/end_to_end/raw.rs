@@ -22,7 +22,7 @@ fn tcp(name: &str, local: &str, keys: &[(&str, ValueKind)]) -> ServiceEntry {
 }
 
 /// The public address of the first service of an agent.
-fn public_address(agent: &TestAgent) -> std::net::SocketAddr {
+pub fn public_address(agent: &TestAgent) -> std::net::SocketAddr {
     let adit::agent::State::Connected { services, .. } = agent.state.borrow().clone() else { panic!("not connected") };
     let (_, port) = services[0].public_urls[0].rsplit_once(':').unwrap();
     ([127, 0, 0, 1], port.parse().unwrap()).into()
