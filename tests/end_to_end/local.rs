@@ -545,6 +545,16 @@ async fn waits_over_http2(server: &TestServer, host: &str) -> Frames {
     visitor
 }
 
+/// Sends another request on the connection. What comes next is its answer.
+async fn assert_serves_another(visitor: &mut Frames, app: &mut Script) {
+    let request = frames::request("GET", "/", &[]);
+    visitor.send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &request).await;
+    let (mut local, _) = app.request().await;
+    local.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
+    let next = visitor.head().await;
+    assert_eq!((status_of(&next), next.stream), ("204", 3));
+}
+
 /// The status of a head, whose field is not in the static table, or of one that is.
 fn status_of(head: &frames::Frame) -> &str {
     match head.payload.iter().find(|byte| **byte & 0xe0 != 0x20) {
@@ -577,12 +587,7 @@ async fn a_body_that_waits_is_asked_for_over_http_2_too() {
         assert_eq!(status_of(&visitor.head().await), "200");
         assert_eq!(visitor.rest(1).await.0, b"ok");
         // The connection lives on.
-        visitor
-            .send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &frames::request("GET", "/", &[]))
-            .await;
-        let (mut local, _) = app.request().await;
-        local.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
-        assert_eq!(status_of(&visitor.head().await), "204");
+        assert_serves_another(&mut visitor, &mut app).await;
     }
     until_idle(&server.open, PATIENCE).await;
 }
@@ -606,13 +611,7 @@ async fn a_body_that_waits_over_http_2_is_not_asked_for_after_an_answer() {
         visitor.send(frames::DATA, frames::END_STREAM, 1, b"body").await;
         assert_eq!(visitor.rest(1).await.0, b"ok");
         // Nothing comes behind it.
-        visitor
-            .send(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 3, &frames::request("GET", "/", &[]))
-            .await;
-        let (mut local, _) = app.request().await;
-        local.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.unwrap();
-        let next = visitor.head().await;
-        assert_eq!((status_of(&next), next.stream), ("204", 3));
+        assert_serves_another(&mut visitor, &mut app).await;
     }
 }
 
