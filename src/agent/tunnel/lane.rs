@@ -28,6 +28,9 @@ use crate::values::ServerAddress;
 /// How long open requests may take to finish when the agent stops or is replaced.
 pub(in crate::agent) const GRACE: Duration = Duration::from_secs(30);
 
+/// The longest that a server may take to finish what it has open.
+const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How often the progress of that is reported.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -43,8 +46,8 @@ pub(in crate::agent) enum LaneEvent {
     OpenLane,
     /// Another agent has the tunnel's names.
     Replaced { by: String },
-    /// The server shuts down.
-    Draining,
+    /// The server shuts down; what it has open may take so long.
+    Draining { limit: Duration },
     /// What the server has accepted, or the operator has changed.
     Accepted { change: u64, services: Vec<PublicService>, lost_names: Vec<LostName> },
     /// The server has refused a change.
@@ -208,7 +211,10 @@ impl LaneContext {
         let event = match message {
             Control::OpenLane | Control::Rollover => LaneEvent::OpenLane,
             Control::Replaced { by } => LaneEvent::Replaced { by },
-            Control::Draining { .. } => LaneEvent::Draining,
+            Control::Draining { deadline_s } => {
+                let limit = Duration::try_from_secs_f64(deadline_s).unwrap_or_default().min(LONGEST_DRAIN);
+                LaneEvent::Draining { limit: limit + GRACE }
+            }
             Control::Offered { change, services, standby } => {
                 LaneEvent::Accepted { change, services, lost_names: standby.into_iter().map(LostName::from).collect() }
             }

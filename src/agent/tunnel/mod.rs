@@ -4,10 +4,11 @@ pub(in crate::agent) mod lane;
 mod service_change;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,9 @@ use service_change::PendingChange;
 /// Events from lanes that may wait for the tunnel.
 const QUEUE: usize = 16;
 
+/// Earlier tunnels that may finish what servers have open that shut down.
+const MAX_RETIRING: usize = 8;
+
 /// How a tunnel ended.
 pub(in crate::agent) enum TunnelEnd {
     /// The agent stops.
@@ -38,7 +42,7 @@ pub(in crate::agent) enum TunnelEnd {
         /// The other agent: program, host and address.
         by: String,
     },
-    /// The server has announced its shutdown, and its last lane has ended.
+    /// The server has announced its shutdown.
     Restarting,
     /// Its last lane broke.
     Lost(String),
@@ -67,6 +71,17 @@ impl RetiringTunnel {
     async fn retire(self) {
         self.context.drain().await;
         self.context.leave(self.lanes).await;
+    }
+
+    /// Serves what a server that shuts down still has open, until it closes the lanes. On `stop` and at the end of `limit`, the
+    /// tunnel retires by itself.
+    async fn outlast(mut self, limit: Duration, stop: CancellationToken) {
+        let closed = async { while self.lanes.join_next().await.is_some() {} };
+        match timeout(limit, stop.run_until_cancelled(closed)).await {
+            // Exchanges without a lane end by themselves, at once.
+            Ok(Some(())) => drop(self.context.exchanges.close()),
+            Ok(None) | Err(_) => self.retire().await,
+        }
     }
 }
 
@@ -112,8 +127,8 @@ pub(in crate::agent) struct Tunnel<'a> {
     changes: ChangeState,
     /// Visitors can reach it.
     is_up: bool,
-    /// The server shuts down.
-    is_draining: bool,
+    /// How long the server may take to finish what it has open, once it shuts down.
+    drain_limit: Duration,
     /// The tunnel that this one replaces.
     predecessor: Option<RetiringTunnel>,
     /// How it has ended, unless a further login replaces it.
@@ -147,7 +162,7 @@ impl<'a> Tunnel<'a> {
             login: TunnelLogin { server, connector, welcome },
             changes: ChangeState { desired, pending: None, renewing: JoinSet::new() },
             is_up: false,
-            is_draining: false,
+            drain_limit: Duration::ZERO,
             predecessor,
             end: None,
         };
@@ -187,6 +202,12 @@ impl<'a> Tunnel<'a> {
         retire(self.predecessor.take(), retiring);
         match &ended {
             TunnelEnd::Renewed(..) => return ended,
+            // The agent logs in to the server's successor meanwhile.
+            TunnelEnd::Restarting if retiring.len() < MAX_RETIRING => {
+                let old = RetiringTunnel { context: self.lanes.context, lanes: self.lanes.running };
+                retiring.spawn(old.outlast(self.drain_limit, stop.clone()));
+                return ended;
+            }
             // Exchanges without a lane end by themselves, at once.
             TunnelEnd::Lost(_) | TunnelEnd::Restarting => drop(self.lanes.context.exchanges.close()),
             TunnelEnd::Stopped => {
@@ -224,10 +245,12 @@ impl<'a> Tunnel<'a> {
                 self.lanes.joining.spawn(async move { connector.join(&address, join, services).await });
             }
             LaneEvent::OpenLane => {}
-            LaneEvent::Draining => {
-                self.is_draining = true;
+            LaneEvent::Draining { limit } if self.end.is_none() => {
+                self.drain_limit = limit;
+                self.end = Some(TunnelEnd::Restarting);
                 tracing::info!(%server, "the server shuts down; open requests may finish");
             }
+            LaneEvent::Draining { .. } => {}
             LaneEvent::Accepted { change: 0, services, lost_names } => {
                 let before = self.agent.history.lost_names.set(lost_names);
                 self.log_moved_names(&services, &before);
@@ -313,7 +336,7 @@ impl<'a> Tunnel<'a> {
         let (lane, why) = lane.unwrap_or_else(|error| (error.id(), error.to_string()));
         self.lanes.control_senders.retain(|(id, _)| *id != lane);
         if self.lanes.running.is_empty() {
-            self.end.get_or_insert(if self.is_draining { TunnelEnd::Restarting } else { TunnelEnd::Lost(why) });
+            self.end.get_or_insert(TunnelEnd::Lost(why));
             return;
         }
         tracing::info!(server = %self.login.server, "a lane has ended, others go on: {why}");
