@@ -34,6 +34,8 @@ mod outages;
 #[cfg(unix)]
 mod owners;
 mod reload;
+#[cfg(target_os = "linux")]
+mod restarts;
 mod secrecy;
 mod sharing;
 mod stopping;

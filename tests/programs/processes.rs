@@ -137,6 +137,11 @@ impl Program {
         self.lines(text, 1).remove(0)
     }
 
+    /// Waits for a line with `text` in it. Returns `false` if the process ends without one.
+    pub(crate) fn line_or_end(&self, text: &str) -> bool {
+        self.wait(|collected| collected.lines.iter().any(|(_, line)| line.contains(text)).then_some(())).is_some()
+    }
+
     /// Waits for so many lines with `text` in them.
     pub(crate) fn lines(&self, text: &str, count: usize) -> Vec<String> {
         let find = |collected: &Collected| {
