@@ -6,6 +6,7 @@ mod names;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -56,7 +57,8 @@ impl LocalCa {
     }
 
     /// Returns the server certificate. Creates the CA if it does not exist, and issues the server certificate if it does
-    /// not exist, is valid for fewer than 30 days, lacks a wanted name, or does not match its key or the CA.
+    /// not exist, is valid for fewer than 30 days, lacks a wanted name, or does not match its key or the CA. If the folder is
+    /// read-only, one that is still valid and lacks only addresses of this machine is enough.
     ///
     /// Never replaces the CA. Blocks; of two processes that start at once, one waits for the other and gets the same.
     ///
@@ -106,6 +108,32 @@ impl LocalCa {
         if !force && let Some(current) = current(dir, &wanted, now) {
             return current.into_certificate(Origin::Stored);
         }
+        match self.issue_under_lock(&wanted, now, force) {
+            Err(CertError::File(error)) if !force && is_read_only(&error) => match self.usable(now)? {
+                Some(pair) => {
+                    tracing::warn!("the certificate in {} is not made anew, though it is due: {error}", dir.display());
+                    pair.into_certificate(Origin::Stored)
+                }
+                None => Err(error.into()),
+            },
+            issued => issued,
+        }
+    }
+
+    /// Returns the stored certificate if it is still valid and only lacks addresses of this machine, or will end soon.
+    fn usable(&self, now: u64) -> Result<Option<StoredPair>, CertError> {
+        let wanted = wanted_names(&self.names, &[])?;
+        let Some(authority) = Authority::load(&self.dir, now)? else { return Ok(None) };
+        Ok(StoredPair::load(&self.dir)?.filter(|pair| pair.is_usable(&authority, &wanted, now)))
+    }
+
+    fn issue_under_lock(
+        &self,
+        wanted: &BTreeSet<String>,
+        now: u64,
+        force: bool,
+    ) -> Result<ServerCertificate, CertError> {
+        let dir = &self.dir;
         let _lock = Lock::wait(dir)?;
         let authority = Authority::load_or_create(dir, now)?;
         let origin = |issued| match (authority.created, issued) {
@@ -113,14 +141,14 @@ impl LocalCa {
             (false, true) => Origin::Renewed,
             (false, false) => Origin::Stored,
         };
-        if let Some(pair) = StoredPair::load(dir)?.filter(|pair| !force && pair.is_current(&authority, &wanted, now)) {
+        if let Some(pair) = StoredPair::load(dir)?.filter(|pair| !force && pair.is_current(&authority, wanted, now)) {
             return pair.into_certificate(origin(false));
         }
         let signed = authority.sign(&wanted.iter().cloned().collect::<Vec<_>>(), now)?;
         // The key first: if the process stops in between, the next start finds that they do not match and issues both again.
         files::replace(&dir.join(KEY_FILE), signed.key.as_bytes(), Readers::Owner)?;
         files::replace(&dir.join(CERT_FILE), signed.chain.as_bytes(), Readers::Everyone)?;
-        match StoredPair::load(dir)?.filter(|pair| pair.is_current(&authority, &wanted, now)) {
+        match StoredPair::load(dir)?.filter(|pair| pair.is_current(&authority, wanted, now)) {
             Some(pair) => pair.into_certificate(origin(true)),
             None => Err(CertError::Making(format!("what was written to {} is not what was meant", dir.display()))),
         }
@@ -133,6 +161,10 @@ fn current(dir: &Path, wanted: &BTreeSet<String>, now: u64) -> Option<StoredPair
     files::refuse_foreign(dir).ok()?;
     let authority = Authority::load(dir, now).ok()??;
     StoredPair::load(dir).ok()?.filter(|pair| pair.is_current(&authority, wanted, now))
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn source_error(error: CertError) -> SourceError {
@@ -182,9 +214,11 @@ impl StoredPair {
 
     fn is_current(&self, authority: &Authority, wanted: &BTreeSet<String>, now: u64) -> bool {
         let ahead = (now + RENEW_DAYS * DAY).min(authority.expires_unix);
-        matches!(&*self.chain, [server, ca] if *ca == authority.cert
-            && authority.has_issued(server, now)
-            && authority.has_issued(server, ahead))
+        self.is_usable(authority, wanted, now) && self.is_usable(authority, wanted, ahead)
+    }
+
+    fn is_usable(&self, authority: &Authority, wanted: &BTreeSet<String>, at: u64) -> bool {
+        matches!(&*self.chain, [server, ca] if *ca == authority.cert && authority.has_issued(server, at))
             && wanted.is_subset(&self.fields.names)
     }
 

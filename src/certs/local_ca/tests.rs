@@ -253,3 +253,20 @@ fn a_folder_in_which_nothing_has_to_be_written_is_only_read() {
     assert!(ensure(dir.path(), &["b.example"], NOW).is_err(), "another name has to be written");
     assert!(ensure(dir.path(), &["a.example"], made.expires_unix - DAY).is_err(), "and so has a renewal");
 }
+
+#[test]
+fn what_a_read_only_folder_holds_is_used_while_it_is_valid_and_has_the_configured_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = ensure(dir.path(), &["tunnel.example.com"], NOW).unwrap();
+    let is_usable = |names: &[&str], now| ca(dir.path(), names).usable(now).unwrap().is_some();
+    // Neither fewer than 30 days nor another address of the machine keeps a server from its start.
+    assert!(is_usable(&["tunnel.example.com"], NOW) && is_usable(&[], made.expires_unix - DAY));
+    assert!(!is_usable(&["other.example.com"], NOW), "that was asked for");
+    assert!(!is_usable(&[], made.expires_unix + DAY));
+    let other = tempfile::tempdir().unwrap();
+    assert!(ca(other.path(), &[]).usable(NOW).unwrap().is_none());
+    for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+        assert!(is_read_only(&kind.into()));
+    }
+    assert!(!is_read_only(&io::ErrorKind::StorageFull.into()));
+}
