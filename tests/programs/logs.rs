@@ -301,3 +301,49 @@ fn what_libraries_say_of_a_strangers_frames_is_not_in_the_log() {
     let ended = server.program.ended();
     assert!(ended.stderr.contains("shut down") && !ended.stderr.to_lowercase().contains("ping"), "{ended:?}");
 }
+
+#[test]
+fn a_log_that_another_program_moves_or_deletes_goes_on_in_a_new_file() {
+    let scene = Scene::with("log.file = 'adit.log'\nlog.format = 'json'\nlog.access = true\n");
+    let (log, moved) = (scene.folder.path("adit.log"), scene.folder.path("adit.log-1"));
+    let lines_of = |path: &Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
+    let ask = || assert_eq!(visit(&scene.server.url("alice", "/hello.txt"), &[]).status, 200);
+    ask();
+    requests(&log, 1);
+    std::fs::rename(&log, &moved).unwrap();
+    let before = lines_of(&moved);
+    ask();
+    requests(&log, 1);
+    std::fs::remove_file(&log).unwrap();
+    ask();
+    requests(&log, 1);
+    // logrotate makes the next file itself if it is told to (`create`).
+    std::fs::rename(&log, scene.folder.path("adit.log-2")).unwrap();
+    std::fs::File::create(&log).unwrap();
+    ask();
+    requests(&log, 1);
+    assert_eq!(lines_of(&moved), before, "nothing more was written to a file that was put away");
+    // What a `postrotate` script sends.
+    std::fs::rename(&log, scene.folder.path("adit.log-3")).unwrap();
+    scene.server.program.signal("HUP");
+    until("the reload in the new file", DEADLINE, || {
+        std::fs::read_to_string(&log).ok().filter(|text| text.contains("reloaded; "))
+    });
+}
+
+#[test]
+fn a_proxy_that_is_not_trusted_is_named_once() {
+    let scene = Scene::with("log.file = 'adit.log'\n");
+    let url = scene.server.url("alice", "/hello.txt");
+    for n in 0..120 {
+        let of_another = format!("X-Forwarded-For: 192.0.2.{n}");
+        assert_eq!(visit(&url, &["--interface", "127.0.0.7", "--header", &of_another]).status, 200);
+    }
+    let log = until("the hint", DEADLINE, || {
+        std::fs::read_to_string(scene.folder.path("adit.log"))
+            .ok()
+            .filter(|text| text.contains("public.trusted_proxies"))
+    });
+    let hints: Vec<&str> = log.lines().filter(|line| line.contains("public.trusted_proxies")).collect();
+    assert!(hints.len() == 1 && hints[0].contains("peer=127.0.0.7"), "{hints:?}");
+}

@@ -115,9 +115,10 @@ pub(crate) fn add_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_
     let Forwarding { visitor, peer, peer_is_trusted, scheme, authority, prefix, request_id, forwarded } = *forwarding;
     let is_claimed = remove_forged(headers, peer_is_trusted, visitor);
     let (peer, peer_text) = peer;
-    let is_empty = |line: &[u8]| line.iter().all(|byte| matches!(byte, b',' | b' ' | b'\t'));
+    // Without empty elements, which an application would take for addresses (RFC 9110, section 5.6.1.1).
     let lines = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-    let earlier: Vec<&[u8]> = lines.filter(|line| !is_empty(line)).collect();
+    let elements = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let earlier: Vec<&[u8]> = elements.filter(|element| !element.is_empty()).collect();
     if earlier.is_empty() {
         headers.insert(FORWARDED_FOR, peer_text.clone());
     } else {

@@ -134,7 +134,7 @@ fn the_chain_ends_with_the_visitor_not_with_the_operators_proxies() {
     let trusted = |ip: IpAddr| ip.to_string().starts_with("10.");
     for (said, chain) in [
         ("6.6.6.6", "6.6.6.6"),
-        ("1.1.1.1,6.6.6.6:80 , 10.0.0.3,10.0.0.2", "1.1.1.1,6.6.6.6:80"),
+        ("1.1.1.1,6.6.6.6:80 , 10.0.0.3,10.0.0.2", "1.1.1.1, 6.6.6.6:80"),
         ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
         ("1.1.1.1, unknown, 10.0.0.2", "1.1.1.1, unknown, 10.0.0.2"),
         ("1.1.1.1, unknown", "1.1.1.1, unknown, 10.0.0.1"),
@@ -196,6 +196,9 @@ fn the_visitor_is_the_last_address_that_nobody_vouches_for() {
     let mut said = empty;
     add_forwarding(&mut said, &Forwarding { peer_is_trusted: true, ..on_behalf_of(peer, &peer_text) });
     assert_eq!(said["x-forwarded-for"], "10.0.0.1");
+    let mut said = headers(&[("x-forwarded-for", ", 1.1.1.1,,"), ("x-forwarded-for", " ,6.6.6.6 , ")]);
+    add_forwarding(&mut said, &forwarding);
+    assert_eq!(said["x-forwarded-for"], "1.1.1.1, 6.6.6.6");
     let nonsense = headers(&[("x-forwarded-for", "1.1.1.1, unknown")]);
     assert_eq!(visitor_of(&nonsense, [10, 0, 0, 1].into(), trusted).to_string(), "10.0.0.1");
 }
