@@ -1,4 +1,5 @@
-//! SIGHUP: asks a process to read its configuration again.
+//! SIGHUP: asks a process to read its configuration again. `server` waits for it and calls
+//! [`Reloader`](crate::server::lifecycle::reload::Reloader); `agent_reload` does so in the agent.
 
 use super::Failure;
 

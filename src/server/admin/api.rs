@@ -16,7 +16,7 @@ use super::components::{ApiDescription, Components};
 use super::error::{self, ErrorView};
 use super::refusals::Refusals;
 use crate::server::admin::{
-    Admin, BODY, clients, health, invites, log, on_demand_tls, reload, requests, services, tunnels,
+    Admin, BODY, clients, health, invites, log, on_demand_tls, reload_clients, requests, services, tunnels,
 };
 
 /// Where the description is.
@@ -72,7 +72,7 @@ fn pages() -> OpenApiRouter<Components> {
         .routes(routes!(clients::list, clients::add))
         .routes(routes!(clients::get, clients::remove))
         .routes(routes!(clients::rotate))
-        .routes(routes!(reload::reload_clients))
+        .routes(routes!(reload_clients::reload_clients))
         .routes(routes!(invites::list, invites::add))
         .routes(routes!(invites::remove))
         .routes(routes!(tunnels::list))

@@ -29,7 +29,7 @@ mod metrics_page;
 mod on_demand_tls;
 mod page;
 mod refusals;
-mod reload;
+mod reload_clients;
 mod requests;
 mod services;
 mod tunnels;

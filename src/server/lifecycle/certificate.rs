@@ -1,18 +1,18 @@
-//! The certificates that agents and visitors see: files that the operator provides, or the local CA. `selection` derives the
+//! The certificates that agents and visitors see: files that the operator provides, or the local CA. `configured_sources` derives the
 //! sources from the configuration; `listeners` serves what they load, and reloads them while the server runs.
 
+mod configured_sources;
 mod listeners;
-mod selection;
 #[cfg(test)]
 mod tests;
 
 pub use crate::certs::{Origin, ServerCertificate};
+pub(crate) use configured_sources::{Sources, check, check_all};
 pub(crate) use listeners::Certificates;
-pub(crate) use selection::{Sources, check, check_all};
 
 use crate::certs::{CertError, CertificateSource as _};
 use crate::server::options::ServerOptions;
-use selection::{local_ca, pem_files};
+use configured_sources::{local_ca, pem_files};
 
 /// Loads the certificate of the tunnel port. Creates or renews the one of the local CA if needed. Blocks on files.
 ///

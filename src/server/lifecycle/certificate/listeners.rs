@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certs::{CertError, FileWatcher, ServerCertificate, SniCertificates};
 use crate::schema::Problem;
-use crate::server::lifecycle::certificate::selection::{LoadError, LoadedCertificates, Sources};
+use crate::server::lifecycle::certificate::configured_sources::{LoadError, LoadedCertificates, Sources};
 use crate::values::unix_now;
 
 /// How often all sources are loaded, so that they renew, and expiry is checked.

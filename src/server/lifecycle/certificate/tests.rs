@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
-use super::selection::ConfiguredSource;
+use super::configured_sources::ConfiguredSource;
 use super::*;
 use crate::certs::{CertificateSource, SourceError, SourceSetting, fingerprint_of};
 use crate::transport::tls::{self, Trust};
