@@ -13,7 +13,7 @@ import stack as stacks
 from wire import Recorder
 
 # Each is a file in `rows`. The quick ones need nothing but Python.
-GROUPS = ["http1", "edges", "nginx", "asgi", "http2", "https", "grpc", "tcp", "tls", "local", "proxied", "git", "browser", "restarts"]
+GROUPS = ["http1", "edges", "nginx", "asgi", "http2", "https", "grpc", "tcp", "tls", "local", "proxied", "git", "travel", "browser", "restarts"]
 QUICK = ["http1", "edges"]
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from matrix import row
 from rows import asgi, https
-from stack import PATIENCE, Program, free_port, wait_for
+from stack import DOMAIN, PATIENCE, Program, free_port, wait_for
 
 GROUP = "Chromium"
 NAME = "uvicorn"
@@ -29,7 +29,7 @@ class Browser:
     def __init__(self, url_port, *switches):
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         port = free_port()
-        rules = f"MAP *.tunnel.test 127.0.0.1:{url_port}, EXCLUDE 127.0.0.1"
+        rules = f"MAP *.{DOMAIN} 127.0.0.1:{url_port}, MAP {DOMAIN} 127.0.0.1:{url_port}, EXCLUDE 127.0.0.1"
         options = [*OPTIONS, *switches, f"--user-data-dir={self.folder.name}", f"--remote-debugging-port={port}", "--remote-allow-origins=*"]
         self.program = Program("chromium", ["chromium", *options, f"--host-resolver-rules={rules}", "about:blank"], port)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE) as answer:
