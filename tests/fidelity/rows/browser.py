@@ -23,6 +23,10 @@ def start(stack):
     https.start(stack)
 
 
+class NotNow(OSError):
+    """The browser is between two pages, and has none to ask: `wait_for` tries again."""
+
+
 class Browser:
     """A browser that is told what to do over its own debugging port."""
 
@@ -54,7 +58,7 @@ class Browser:
         while (answer := json.loads(self.socket.recv(timeout=PATIENCE))).get("id") != self.count:
             self.events.append(answer)
         if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
+            raise NotNow(f"{method}: {answer['error']}")
         return answer["result"]
 
     def evaluate(self, expression):
