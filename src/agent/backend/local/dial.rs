@@ -1,7 +1,7 @@
 //! Connections to a local application: TCP or a Unix socket, a PROXY protocol header if asked for, TLS if it speaks that.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service as _;
@@ -24,6 +24,10 @@ use crate::agent::backend::local::idle_check;
 use crate::agent::options::{LocalUrl, Place, ProxyProtocol};
 use crate::transport::delivery::AllSent;
 use crate::transport::proxy_protocol::{self, Version};
+
+/// How long a connection to a host that is named may carry requests. Each connection resolves the name, so the agent follows
+/// a name that moves (a container that is created anew, a dynamic address) while requests go on.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// For whom a connection is made: the visitor's address and the server's, as a PROXY protocol header has them.
 pub(in crate::agent) type OnBehalfOf = (SocketAddr, SocketAddr);
@@ -74,12 +78,18 @@ impl Dialler {
         }
     }
 
+    /// Returns until when a connection that is made now may carry requests; `None` if its address never changes.
+    pub(super) fn expiry(&self) -> Option<Instant> {
+        let is_name = matches!(&self.place, Place::Tcp { host, .. } if host.parse::<IpAddr>().is_err());
+        is_name.then(|| Instant::now() + MAX_AGE)
+    }
+
     /// Whether each connection is for one visitor alone.
     pub(super) fn tells_the_visitor(&self) -> bool {
         self.proxy_protocol.is_some()
     }
 
-    /// Connects, over TCP to all addresses of the host (RFC 8305).
+    /// Connects, over TCP to all addresses that the host has now (RFC 8305).
     ///
     /// # Errors
     /// Nobody listens, or nobody answers in time ([`io::ErrorKind::TimedOut`]).

@@ -1,7 +1,11 @@
 //! HTTP/2 to a local application: few connections, many requests on each.
 
+mod connection;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
@@ -9,9 +13,8 @@ use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::{self, Connection, SendRequest};
+use hyper::client::conn::http2;
 use hyper::ext::Protocol;
-use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -19,13 +22,14 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::dial::{Dialler, OnBehalfOf, Stream};
+use super::dial::{Dialler, OnBehalfOf};
 use crate::agent::backend::body::RequestBody;
 use crate::agent::backend::error::{BackendError, Hint};
 use crate::agent::backend::local::dedicated_stream::DedicatedStream;
 use crate::agent::backend::local::idle_check::IdleCheckedSocket;
 use crate::agent::backend::local::replay::{ReplayableBody, connection_has_ended, is_idempotent, was_not_processed};
 use crate::limits::{Permit, Permits};
+use connection::{PeerSettings, SharedConnection, TrackedExecutor, drive};
 
 /// Requests on one connection, unless the application allows fewer. With more, they wait for each other too long.
 const STREAMS: usize = 100;
@@ -47,114 +51,6 @@ const ATTEMPTS: usize = 16;
 
 /// How long the application may take to greet, and to say what it can do. It does so first of all (RFC 9113, section 3.4).
 const SETTINGS: Duration = Duration::from_secs(5);
-
-/// A connection.
-struct SharedConnection {
-    sender: SendRequest<ReplayableBody>,
-    permits: Permits,
-    settings: Arc<PeerSettings>,
-    /// Has `said` brought up to date.
-    ask: Arc<Notify>,
-    /// It has refused a request because it is on its way out.
-    is_ending: AtomicBool,
-    /// It has answered a request.
-    has_answered: AtomicBool,
-}
-
-/// What the application has said of a connection, in its settings.
-#[derive(Debug)]
-struct PeerSettings {
-    /// How many requests it lets in at once.
-    most: AtomicUsize,
-    /// Whether an extended CONNECT is welcome (RFC 8441, section 3).
-    extended_connect: AtomicBool,
-    /// The connection has ended, and it has said nothing.
-    ended_silently: AtomicBool,
-}
-
-impl Default for PeerSettings {
-    /// Until it has said something.
-    fn default() -> Self {
-        let (extended_connect, ended_silently) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { most: AtomicUsize::new(STREAMS), extended_connect, ended_silently }
-    }
-}
-
-impl SharedConnection {
-    fn is_usable(&self) -> bool {
-        !self.sender.is_closed() && !self.is_ending.load(Ordering::Relaxed)
-    }
-
-    fn slot(&self) -> Option<Permit> {
-        let room = self.permits.in_use() < self.settings.most.load(Ordering::Relaxed);
-        if room { self.permits.try_acquire() } else { None }
-    }
-
-    /// Whether a WebSocket may be asked for. The application says so after it was connected to, and nobody tells when:
-    /// so it is looked for, less and less often.
-    async fn takes_extended_connect(&self) -> bool {
-        let mut wait = Duration::from_millis(1);
-        while wait < SETTINGS {
-            self.ask.notify_one();
-            tokio::task::yield_now().await;
-            if self.settings.extended_connect.load(Ordering::Acquire) {
-                return true;
-            }
-            tokio::time::sleep(wait).await;
-            wait *= 2;
-        }
-        false
-    }
-}
-
-/// Runs a connection to its end.
-async fn drive(
-    connection: Connection<TokioIo<IdleCheckedSocket<Stream>>, ReplayableBody, TrackedExecutor>,
-    settings: Arc<PeerSettings>,
-    ask: Arc<Notify>,
-) {
-    let mut connection = std::pin::pin!(connection);
-    let ended = loop {
-        tokio::select! {
-            ended = connection.as_mut() => break ended,
-            () = ask.notified() => {
-                // Before its settings have come, it lets nobody in.
-                let most = match connection.current_max_send_streams() {
-                    0 => STREAMS,
-                    most => most.min(STREAMS),
-                };
-                settings.most.store(most, Ordering::Relaxed);
-                settings.extended_connect.store(connection.is_extended_connect_protocol_enabled(), Ordering::Release);
-            }
-        }
-    };
-    // Requests on it learn of the end only when it is dropped.
-    settings.ended_silently.store(connection.current_max_send_streams() == 0, Ordering::Release);
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to a local application ended");
-    }
-}
-
-/// Runs the connections' tasks where they can be counted and awaited.
-#[derive(Debug, Clone)]
-struct TrackedExecutor {
-    tasks: TaskTracker,
-    /// The one stream of the connection, if it is to become a connection itself.
-    dedicated: Option<Arc<DedicatedStream>>,
-}
-
-impl<F> Executor<F> for TrackedExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, task: F) {
-        match &self.dedicated {
-            None => drop(self.tasks.spawn(task)),
-            Some(dedicated) => drop(self.tasks.spawn(dedicated.run(task))),
-        }
-    }
-}
 
 /// The connection of a stream that becomes one itself.
 #[derive(Clone)]
@@ -329,6 +225,7 @@ impl Http2 {
             ask,
             is_ending: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
+            expiry: self.dialler.expiry(),
         };
         let slot = connection.slot().ok_or_else(|| BackendError::broken("it takes no requests"))?;
         Ok(Some((Arc::new(connection), slot)))

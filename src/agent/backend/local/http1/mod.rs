@@ -177,7 +177,8 @@ impl Http1 {
             Some(tls) => Box::pin(self.dialler.dial_tls(Some(on_behalf_of), tls)).await,
             None => Box::pin(self.dialler.dial(Some(on_behalf_of))).await,
         };
-        Ok(Wire::new(dialled.map_err(|error| BackendError::dial(&error))?, on_behalf_of.0, pool))
+        let stream = dialled.map_err(|error| BackendError::dial(&error))?;
+        Ok(Wire::new(stream, on_behalf_of.0, pool, self.dialler.expiry()))
     }
 }
 

@@ -232,6 +232,9 @@ impl Pool {
         let now = Instant::now();
         loop {
             let Kept { wire, since, .. } = self.idle.lock().take(visitor, now)?;
+            if wire.has_expired(now) {
+                continue;
+            }
             if wire.reuse(visitor) {
                 return Some(Taken { wire, since });
             }
@@ -249,11 +252,11 @@ impl Pool {
         self.closing.was_reused();
     }
 
-    /// Keeps a connection, unless the application closes its connections after each response. `visitor` may reuse it
-    /// immediately, other visitors once it is quiet.
+    /// Keeps a connection, unless it is too old or the application closes its connections after each response. `visitor`
+    /// may reuse it immediately, other visitors once it is quiet.
     pub(super) fn keep(self: &Arc<Self>, wire: Arc<Wire>, visitor: SocketAddr) {
         let now = Instant::now();
-        if self.closing.is_expected(now) {
+        if self.closing.is_expected(now) || wire.has_expired(now) {
             return;
         }
         let look = now + QUIET;

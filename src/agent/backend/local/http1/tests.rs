@@ -187,6 +187,41 @@ async fn a_quiet_connection_is_used_again() {
     }
 }
 
+/// Each connection resolves the name of its host.
+#[tokio::test(start_paused = true)]
+async fn requests_that_go_on_resolve_a_name_again() {
+    for (host, connections) in [("localhost", 3), ("127.0.0.1", 1)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let agent = agent_at(&format!("http://{host}:{}", listener.local_addr().unwrap().port()), None);
+        let (mut one, mut count, began) = (None, 0, Instant::now());
+        // Never idle for long.
+        while began.elapsed() < Duration::from_secs(130) {
+            let answered = async {
+                let mut socket = match one.take() {
+                    Some(socket) => socket,
+                    None => {
+                        count += 1;
+                        accept(&listener).await
+                    }
+                };
+                let mut first = [0];
+                // An old connection ends without a request.
+                if socket.read(&mut first).await.unwrap() == 0 {
+                    count += 1;
+                    socket = accept(&listener).await;
+                    socket.read_exact(&mut first).await.unwrap();
+                }
+                answer(&mut socket, "/", OK).await;
+                one = Some(socket);
+            };
+            let (response, ()) = tokio::join!(get(&agent, 1, "/"), answered);
+            assert_eq!(response.1, "ok");
+            advance(IDLE_TIME / 2).await;
+        }
+        assert_eq!(count, connections, "{host}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn any_byte_on_a_quiet_connection_discards_it_at_once() {
     let continued = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::BufMut;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use super::pool::Pool;
 use crate::agent::backend::local::dial::Stream;
@@ -31,12 +32,20 @@ pub(super) struct Wire {
     visitor: Mutex<SocketAddr>,
     /// Where it goes then; nowhere, if it is for a single visitor.
     pool: Weak<Pool>,
+    /// When it is not used again any more.
+    expiry: Option<Instant>,
 }
 
 impl Wire {
-    /// Creates a connection for a request of `visitor`.
-    pub(super) fn new(stream: Stream, visitor: SocketAddr, pool: Weak<Pool>) -> Arc<Self> {
-        Arc::new(Self { stream: Mutex::new(stream), done: AtomicU8::new(0), visitor: Mutex::new(visitor), pool })
+    /// Creates a connection for a request of `visitor`. It is not used again after `expiry`.
+    pub(super) fn new(stream: Stream, visitor: SocketAddr, pool: Weak<Pool>, expiry: Option<Instant>) -> Arc<Self> {
+        let (stream, visitor) = (Mutex::new(stream), Mutex::new(visitor));
+        Arc::new(Self { stream, done: AtomicU8::new(0), visitor, pool, expiry })
+    }
+
+    /// Returns whether it is too old to be used again.
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        self.expiry.is_some_and(|expiry| now >= expiry)
     }
 
     /// Prepares an idle connection for a request of `visitor`; returns `false` if something has arrived on it.
