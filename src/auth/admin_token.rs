@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::files::{self, Lock, Readers};
-use crate::values::Secret;
+use crate::values::{Secret, bare, text_in};
 
 /// What every admin token starts with. It is no prefix of a client's token: 48 characters follow there.
 const PREFIX: &str = "adit_admin_";
@@ -75,7 +75,7 @@ impl AdminToken {
     /// As [`AdminToken::load_or_create`].
     pub fn look(path: &Path) -> Result<Option<Self>, AdminTokenError> {
         let Some(bytes) = files::read_if_there(path)?.map(Zeroizing::new) else { return Ok(None) };
-        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        let text = text_in(&bytes).unwrap_or_default();
         Self::parse(text).map(Some).ok_or_else(|| AdminTokenError::NotAToken(path.to_owned()))
     }
 
@@ -117,9 +117,9 @@ impl AdminToken {
         Ok(Self::of(&text))
     }
 
-    /// Reads a token; white space around it does not count.
+    /// Reads a token; white space and quotes around it do not count.
     fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
+        let text = bare(text);
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?);
         let (random, check) = bytes.split_at_checked(RANDOM)?;
         (check == checksum(random)).then(|| Self::of(text))
@@ -165,6 +165,10 @@ mod tests {
         assert!(token.matches(text.trim_end().as_bytes()));
         assert!(AdminToken::load_or_create(&path).unwrap().matches(text.trim_end().as_bytes()));
         assert_eq!(kept(&path), text);
+        // As some editors save it.
+        std::fs::write(&path, format!("\u{feff}\"{}\"\r\n", text.trim_end())).unwrap();
+        assert!(AdminToken::read(&path).unwrap().matches(text.trim_end().as_bytes()));
+        std::fs::write(&path, &text).unwrap();
         assert_eq!(format!("{token:?}"), "AdminToken(***)");
         #[cfg(unix)]
         {

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::token;
-use crate::values::{ClientId, Fingerprint, Secret};
+use crate::values::{ClientId, Fingerprint, Secret, bare};
 
 /// What every code starts with.
 pub(crate) const PREFIX: &str = "adit_invite_";
@@ -82,7 +82,7 @@ impl InviteCode {
     /// # Errors
     /// An [`InviteError`] that tells a slip of the hand from a text that never was a code, and from a token.
     pub fn parse(text: &str) -> Result<Self, InviteError> {
-        let text = text.trim();
+        let text = bare(text);
         let Some(digits) = text.strip_prefix(PREFIX) else {
             return Err(if text.starts_with(token::PREFIX) { InviteError::AToken } else { InviteError::NotAnInvite });
         };

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::invite;
-use crate::values::Secret;
+use crate::values::{Secret, bare};
 
 /// What every token starts with, so that a secret scanner knows one when it sees it.
 pub(crate) const PREFIX: &str = "adit_";
@@ -57,12 +57,12 @@ impl Token {
         Ok(Self(Secret::new(text)))
     }
 
-    /// Reads a token; white space around it (the line end of a file) does not count.
+    /// Reads a token; white space, quotes and a byte order mark around it do not count.
     ///
     /// # Errors
     /// A [`TokenError`] that tells a slip of the hand from a text that never was a token.
     pub fn parse(text: &str) -> Result<Self, TokenError> {
-        let text = text.trim();
+        let text = bare(text);
         match Self::read(text) {
             Err(_) if text.starts_with(invite::PREFIX) => Err(TokenError::AnInvite),
             read => read,
@@ -112,7 +112,9 @@ mod tests {
         let printed = text(&token);
         assert_eq!(printed.len(), 53);
         assert!(printed.starts_with("adit_"));
-        assert_eq!(text(&Token::parse(&format!(" {printed}\n")).unwrap()), printed);
+        for around in [format!(" {printed}\n"), format!("\u{feff}\"{printed}\"\r\n"), format!("'{printed}'")] {
+            assert_eq!(text(&Token::parse(&around).unwrap()), printed);
+        }
         assert_ne!(text(&Token::generate().unwrap()), printed);
         assert_eq!(format!("{token:?}"), "Token(***)");
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::values::NotText;
+
 /// Why no certificate could be loaded or issued. Each message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum CertError {
@@ -17,6 +19,9 @@ pub enum CertError {
     /// A file holds no private key in PEM form.
     #[error("there is no private key in {}: it should hold `-----BEGIN PRIVATE KEY-----` (not an encrypted one)", .0.display())]
     NoKey(PathBuf),
+    /// A file has an encoding that PEM cannot have.
+    #[error("{} {}", .0.display(), .1)]
+    NotPem(PathBuf, NotText),
     /// A certificate cannot be parsed.
     #[error("a certificate in {0} cannot be read: {1}")]
     Unreadable(String, String),

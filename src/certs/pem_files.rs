@@ -111,6 +111,11 @@ mod tests {
         assert_eq!(own.expires_unix, 999_993_600);
         assert!(!format!("{own:?}").contains(&format!("{:?}", ours.serialized_der())));
 
+        // As some editors save them.
+        fs::write(&cert, format!("\u{feff}{}{}", first.pem(), last.pem())).unwrap();
+        fs::write(&key, format!("\u{feff}{}", ours.serialize_pem())).unwrap();
+        assert_eq!(load_first(&files).unwrap().chain, own.chain);
+
         fs::write(&key, issuers.serialize_pem()).unwrap();
         assert!(matches!(load_first(&files), Err(CertError::NotAPair { .. })));
     }
@@ -130,6 +135,9 @@ mod tests {
             [SourceError { setting: SourceSetting::Cert, .. },
              SourceError { setting: SourceSetting::Key, error: CertError::Missing(path) }] if *path == key
         ));
+        fs::write(&cert, b"\xff\xfe-\0").unwrap();
+        let message = load_first(&files).unwrap_err().to_string();
+        assert_eq!(message, format!("{} is UTF-16 text; save it as UTF-8", cert.display()));
         fs::write(&cert, pair.serialize_pem()).unwrap();
         assert!(matches!(load_first(&files), Err(CertError::NoCertificate(path)) if path == cert));
         fs::write(&cert, &pem).unwrap();

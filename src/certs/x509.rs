@@ -11,6 +11,7 @@ use rustls::server::ParsedCertificate;
 use x509_parser::extensions::GeneralName;
 
 use super::CertError;
+use crate::values::without_bom;
 
 /// The fields of a certificate that the server uses.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
 
 /// Returns the certificates in `text`, the content of `path`, in their order; at least one.
 pub(super) fn chain_in(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
+    let text = without_bom(text).map_err(|error| CertError::NotPem(path.to_owned(), error))?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let chain = chain.map_err(|error| CertError::unreadable(path, error))?;
     if chain.is_empty() { Err(CertError::NoCertificate(path.to_owned())) } else { Ok(chain) }
@@ -53,6 +55,7 @@ pub(super) fn chain_in(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'s
 
 /// Returns the first private key in `text`, the content of `path`.
 pub(super) fn key_in(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
+    let text = without_bom(text).map_err(|error| CertError::NotPem(path.to_owned(), error))?;
     PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound => CertError::NoKey(path.to_owned()),
         other => CertError::UnusableKey(path.to_owned(), other.to_string()),

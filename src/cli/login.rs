@@ -18,7 +18,7 @@ use crate::schema::TOKEN_VARIABLE;
 use crate::transport::tls;
 use crate::transport::tls::Trust;
 use crate::values::ServerAddress;
-use crate::values::{ClientId, Fingerprint, InstanceId, Secret};
+use crate::values::{ClientId, Fingerprint, InstanceId, Secret, bare};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -119,11 +119,11 @@ fn with_token(args: LoginArgs) -> Result<Question, Failure> {
     let trust = trust(args.ca, args.fingerprint);
     let from_environment = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
     let token = match args.token.or_else(from_environment) {
-        Some(token) => Secret::new(token.trim()),
+        Some(token) => Secret::new(bare(&token)),
         None => {
             // Nobody is to type a secret in vain.
             reach(&args.server, &client_id, &trust)?;
-            Secret::new(ask_secret(&format!("Token of {client_id}: "))?.expose().trim())
+            Secret::new(bare(ask_secret(&format!("Token of {client_id}: "))?.expose()))
         }
     };
     if token.expose().is_empty() {

@@ -12,6 +12,7 @@ use crate::server::options::{ServerOptions, no_subdomain_note, open_admin_warnin
 use crate::tenants::entry::ClientsFile;
 use crate::tenants::file_store::edit_file::dry_run_create;
 use crate::tenants::file_store::load_clients;
+use crate::values::around;
 use crate::{agent, server};
 
 /// What a configuration file is for.
@@ -86,6 +87,7 @@ fn check_over(
         Kind::Server => warnings.extend(check_server(&file, environment, scope)?),
         Kind::Agent => {
             let options = AgentOptions::from_file(&file, environment, &Flags::new(), saved)?;
+            warnings.extend(options.token_file.as_deref().and_then(token_file_warning));
             if scope == Scope::NamedFiles {
                 none(&file, agent::check(&options))?;
             }
@@ -93,6 +95,12 @@ fn check_over(
         Kind::Clients => drop(clients(path, scope)?),
     }
     Ok(Checked { kind, warnings })
+}
+
+/// Returns what is said of a token file that holds more than the token.
+fn token_file_warning(path: &Path) -> Option<String> {
+    let around = around(&std::fs::read(path).ok()?)?;
+    Some(format!("{} has {around} around the token, which adit ignores and other programs may not", path.display()))
 }
 
 fn none(file: &FileText, problems: Vec<Problem>) -> Result<(), ConfigErrors> {

@@ -129,6 +129,9 @@ impl FileText {
             std::io::ErrorKind::NotFound => fail(format!("there is no such file; {missing}")),
             _ => fail(format!("cannot be read: {error}; check the path and who may read it")),
         })?;
+        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+            return Err(fail("is UTF-16 text; save it as UTF-8".to_owned()));
+        }
         let text = String::from_utf8(bytes).map_err(|error| {
             fail(format!("is not UTF-8 text (at byte {}); save it as UTF-8", error.utf8_error().valid_up_to()))
         })?;
@@ -375,5 +378,18 @@ mod tests {
     fn a_byte_order_mark_is_no_key() {
         let root = merge(Some(&file("\u{feff}a = 'x'")), &Environment::default(), &Flags::new()).unwrap();
         assert_eq!(at(&root, &["a"]).kind, ValueKind::from("x"));
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_says_which_to_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.toml");
+        for (bytes, says) in
+            [(&b"\xff\xfea\0"[..], "is UTF-16 text; save it as UTF-8"), (b"# \xfc", "not UTF-8 text (at byte 2)")]
+        {
+            std::fs::write(&path, bytes).unwrap();
+            let errors = FileText::read(&path, "").err().unwrap().to_string();
+            assert!(errors.contains(says), "{errors}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Each one is validated once, in its constructor. This module imports no other.
 
 mod address;
+mod bare;
 mod clock;
 mod domain;
 mod fingerprint;
@@ -15,6 +16,7 @@ mod text;
 
 pub use address::{DEFAULT_TUNNEL_PORT, ServerAddress};
 pub(crate) use address::{NETWORKS, dns_name, network, read_port, split_host_port};
+pub use bare::{NotText, around, bare, text_in, trimmed, unquoted, without_bom};
 pub use clock::unix_now;
 pub use domain::{Domain, DomainError};
 pub use fingerprint::{Fingerprint, FingerprintError};

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use crate::processes::{Ended, Program, adit, run, tool};
-use crate::setup::{Folder, serve};
+use crate::setup::{Folder, Server, serve, start_agent};
 
 fn check(file: &Path, token: Option<&str>) -> Ended {
     let mut command = adit();
@@ -124,6 +124,43 @@ fn a_certificate_that_cannot_be_used_is_a_mistake_in_the_configuration() {
         let ended = with_certificate(&cert);
         assert_eq!(ended.code, Some(78), "{ended:?}");
         assert!(ended.stderr.contains(problem) && ended.stderr.contains(&*cert.to_string_lossy()), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn files_are_read_as_editors_and_shells_write_them() {
+    let folder = Folder::new();
+    let token = folder.add_client("alice");
+    // Notepad's byte order mark, and the quotes of a variable's file.
+    let clients = std::fs::read_to_string(folder.path("clients.toml")).unwrap();
+    folder.write("clients.toml", &format!("\u{feff}{clients}"));
+    let server = Server::start(&folder, "");
+    let config = format!(
+        "\u{feff}servers = ['{}']\nclient_id = 'alice'\ntoken_file = 'token'\nfingerprint = '{}'\n[[services]]\nlocal = 1\n",
+        server.tunnel, server.fingerprint
+    );
+    let file = folder.write("agent.toml", &config);
+    folder.write("token", &format!("\u{feff}\"{token}\"\r\n"));
+    let fine = check(&file, None);
+    assert_eq!(fine.code, Some(0), "{fine:?}");
+    assert!(fine.stderr.contains("token has a byte order mark and quotes around the token"), "{}", fine.stderr);
+    let mut command = adit();
+    command.args(["agent", "--config"]).arg(&file);
+    drop(start_agent(command));
+    let mut command = server.http_command("alice", 1);
+    command.env("ADIT_TOKEN", format!("\"{token}\""));
+    drop(start_agent(command));
+    // The next client goes into the same file.
+    folder.add_client("bob");
+    for (text, says) in [(format!("{token}\n{token}\n"), "has white space or a line end inside"), (token.clone(), "")] {
+        folder.write("token", &text);
+        let ended = check(&file, None);
+        assert_eq!(
+            (ended.code, ended.stderr.contains(says)),
+            (Some(if says.is_empty() { 0 } else { 78 }), true),
+            "{ended:?}"
+        );
+        assert!(!ended.stderr.contains(&token) && !ended.stderr.contains("warning:"), "{ended:?}");
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::schema::Entry;
+use crate::values::{text_in, trimmed};
 
-/// The file that `entry` names, and what it holds, without the white space around it. May be nothing.
+/// The file that `entry` names, and what it holds, without a byte order mark and the white space around it. May be nothing.
 pub(crate) fn read_file(entry: Entry<'_>) -> Option<(PathBuf, String)> {
     let (report, key) = (entry.report(), entry.key().to_owned());
     let path = path_of(entry)?;
@@ -29,12 +30,13 @@ pub(crate) fn path_of(entry: Entry<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Returns the content of the file at `path`, without surrounding white space.
+/// Returns the content of the file at `path`, without a byte order mark and surrounding white space.
 ///
 /// # Errors
 /// A message that names the path and says what to check.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path);
-    text.map(|text| text.trim().to_owned())
-        .map_err(|error| format!("cannot read {}: {error}; check path and permissions", path.display()))
+    let bytes = std::fs::read(path)
+        .map_err(|error| format!("cannot read {}: {error}; check path and permissions", path.display()))?;
+    let text = text_in(&bytes).map_err(|error| format!("{} {error}", path.display()))?;
+    Ok(trimmed(text).to_owned())
 }

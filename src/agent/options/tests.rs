@@ -74,6 +74,38 @@ fn the_highest_layer_gives_the_token() {
 }
 
 #[test]
+fn what_editors_and_shells_add_to_a_token_does_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    let in_file = format!("{WHO}token_file = '{}'\n{SERVICE}", path.display());
+    for text in ["adit_x", "\u{feff}adit_x\r\n", " \"adit_x\"\n", "'adit_x'", "\u{feff}' adit_x '\n\n"] {
+        std::fs::write(&path, text).unwrap();
+        let of_file = read_with(&in_file, &[], &Flags::new()).unwrap();
+        let variable = [("ADIT_TOKEN", text)];
+        let of_variable = read_with(&format!("{WHO}{SERVICE}"), &variable, &Flags::new()).unwrap();
+        let of_flag = Flags::new().with("token", text);
+        let of_flag = read_with(&format!("{WHO}{SERVICE}"), &[], &of_flag).unwrap();
+        for options in [of_file, of_variable, of_flag] {
+            assert_eq!(options.token.expose(), "adit_x", "{text:?}");
+        }
+    }
+    for (bytes, says) in [
+        (&b"\xff\xfea\0"[..], "is UTF-16 text; save it as UTF-8"),
+        (b"adit_\xfc", "is not UTF-8 text"),
+        (b"adit_x\nadit_y\n", "has white space or a line end inside"),
+        (b"alice adit_x", "has white space or a line end inside"),
+        (b"ADIT_TOKEN=adit_x", "holds a setting"),
+        (b"\"adit_x", "has a quote that belongs to no token"),
+        ("adit_hunter2\u{200b}".as_bytes(), "has a character that no token has"),
+        (b"\xef\xbb\xbf\n", "holds no token"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let errors = read_with(&in_file, &[], &Flags::new()).unwrap_err().to_string();
+        assert!(errors.contains(says) && !errors.contains("hunter2"), "{errors}");
+    }
+}
+
+#[test]
 fn two_tokens_in_one_layer_are_refused_and_not_printed() {
     let file = format!("{WHO}token = 'adit_hunter2'\ntoken_file = 'x'\n{SERVICE}");
     let errors = read_with(&file, &[], &Flags::new()).unwrap_err();

@@ -17,7 +17,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, OtherError, RootC
 
 use crate::certs::{SniCertificates, fingerprint_of};
 use crate::protocol::ALPN;
-use crate::values::{Fingerprint, without_link};
+use crate::values::{Fingerprint, without_bom, without_link};
 pub use local::{LocalTrust, local_client};
 use verifier::{Judge, Shown};
 
@@ -137,8 +137,9 @@ fn ca_file(path: &std::path::Path) -> Result<RootCertStore, TlsError> {
 /// The certificates in a PEM file; at least one.
 fn certificates_in(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wrong = |why: String| TlsError::CaFile(path.to_owned(), why);
-    let read = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    let certificates: Result<Vec<_>, _> = read.collect();
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let text = without_bom(&bytes).map_err(|error| wrong(format!("it {error}")))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match certificates.map_err(|error| wrong(error.to_string()))? {
         certificates if certificates.is_empty() => Err(wrong("there is no certificate in it".to_owned())),
         certificates => Ok(certificates),
@@ -250,6 +251,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_ca_file_is_read_as_editors_save_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        let pem = params.self_signed(&pair).unwrap().pem();
+        for text in [pem.clone(), format!("\u{feff}{pem}")] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(certificates_in(&path).unwrap().len(), 1);
+        }
+        let utf16: Vec<u8> = "\u{feff}".encode_utf16().chain(pem.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&path, utf16).unwrap();
+        let message = certificates_in(&path).unwrap_err().to_string();
+        assert!(message.contains("it is UTF-16 text; save it as UTF-8"), "{message}");
+        assert!(certificates_in(&directory.path().join("none.pem")).is_err());
+    }
 
     #[test]
     fn a_wrong_clock_is_named_with_dates_and_in_the_same_words_all_day() {

@@ -11,7 +11,7 @@ use crate::agent::options::secret_file;
 use crate::protocol::access::{AccessPolicy, BasicUser, SharedHeader, Webhook, WebhookScheme};
 use crate::protocol::login::ServiceKind;
 use crate::schema::{Entry, Key, Table, key};
-use crate::values::{Fingerprint, NETWORKS, Secret, network};
+use crate::values::{Fingerprint, NETWORKS, Secret, network, unquoted};
 
 /// How old the signature of a webhook may be. Stripe's own libraries take the same.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
@@ -138,7 +138,10 @@ fn webhook(mut table: Table<'_>) -> Option<Webhook> {
 fn secret(table: &mut Table<'_>) -> Option<Secret> {
     let text = key::any("a text").without("required, or `secret_file`");
     let text = table.take("secret", &text.doc("The secret that they sign with. The server has to know it."));
-    let file = table.take("secret_file", &key::any("a path").doc("A file that contains it."));
+    let file = table.take(
+        "secret_file",
+        &key::any("a path").doc("A file that contains it; white space and a byte order mark around it are ignored."),
+    );
     let (key, text) = match (text, file) {
         (Some(entry), None) => ("secret", entry.text()?),
         (None, Some(entry)) => ("secret_file", secret_file::read_file(entry)?.1),
@@ -154,6 +157,11 @@ fn secret(table: &mut Table<'_>) -> Option<Secret> {
     };
     if text.is_empty() {
         table.problem(key, "holds no secret; with an empty one anybody could sign");
+        return None;
+    }
+    if key == "secret_file" && unquoted(&text).is_some() {
+        let advice = "remove them, or give it as `secret` if they belong to it";
+        table.problem(key, format!("has quotes around the secret; {advice}"));
         return None;
     }
     Some(Secret::new(text))

@@ -204,8 +204,21 @@ fn a_webhooks_secret_may_be_in_a_file_and_the_rest_has_defaults() {
     let found = service(&webhook(&path)).access.webhook.unwrap();
     assert_eq!((found.secret.expose(), found.tolerance_s, found.max_body), ("whsec", 300, 1_048_576));
     assert!(problems(&webhook(Path::new("no/such")))[0].starts_with("access.webhook.secret_file: cannot read"));
-    std::fs::write(&path, "\n").unwrap();
-    assert!(problems(&webhook(&path))[0].starts_with("access.webhook.secret_file: holds no secret"));
+    std::fs::write(&path, "\u{feff}wh'sec'\r\n").unwrap();
+    assert_eq!(service(&webhook(&path)).access.webhook.unwrap().secret.expose(), "wh'sec'");
+    for (bytes, says) in [
+        (&b"\n"[..], "holds no secret"),
+        // They may belong to it.
+        (b"'hunter2'\n", "has quotes around the secret"),
+        (b"\"hunter2\"", "has quotes around the secret"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let problem = problems(&webhook(&path)).remove(0);
+        assert!(problem.starts_with(&format!("access.webhook.secret_file: {says}")), "{problem}");
+        assert!(!problem.contains("hunter2"));
+    }
+    std::fs::write(&path, b"\xff\xfea\0").unwrap();
+    assert!(problems(&webhook(&path))[0].ends_with("is UTF-16 text; save it as UTF-8"));
 }
 
 #[test]
