@@ -100,16 +100,20 @@ pub struct ServiceOffer {
     pub path_prefix: PathPrefix,
 }
 
-/// Limits for each visitor's address at one service, beside those of the server. As in [`AccessPolicy`], an unknown limit
-/// makes the whole message unreadable.
+/// Limits of one service, beside those of the server. As in [`AccessPolicy`], an unknown limit makes the whole message
+/// unreadable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceLimits {
-    /// Requests a second, in the long run.
-    pub requests_per_second: NonZeroU32,
-    /// Requests at once before the rate counts; absent: as many as in a second.
+    /// Requests of one address a second, in the long run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Requests of one address at once before the rate counts; absent: as many as in a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<NonZeroU32>,
+    /// Requests and connections of all visitors that may be open at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<NonZeroU32>,
 }
 
 impl ServiceOffer {

@@ -28,16 +28,19 @@ pub const PATH_PREFIX: &str = "path_prefix";
 
 /// Lower limits of a service for each visitor's address.
 pub const LIMITS: &str = "limits";
+/// A limit of a service for the requests that are open at once.
+pub const LIMITS_STREAMS: &str = "limits.streams";
 
 /// The server accepts [`super::control::Control::Services`] on its control streams.
 pub const SERVICES: &str = "services";
 
 /// All capabilities of a server of this version: it lists them in its [`super::login::Welcome`], and an agent may require
 /// them.
-pub const CAPABILITIES: [&str; 11] = [
+pub const CAPABILITIES: [&str; 12] = [
     SERVICES,
     STANDBY,
     LIMITS,
+    LIMITS_STREAMS,
     PATH_PREFIX,
     ACCESS_ALLOW,
     ACCESS_DENY,
@@ -82,6 +85,7 @@ fn words_of(service: &ServiceOffer) -> impl Iterator<Item = &'static str> {
         header.is_some().then_some(ACCESS_HEADER),
         webhook.as_ref().map(word_of_webhook),
         limits.is_some().then_some(LIMITS),
+        limits.as_ref().is_some_and(|limits| limits.streams.is_some()).then_some(LIMITS_STREAMS),
         (!path_prefix.is_strip()).then_some(PATH_PREFIX),
         preflight.then_some(ACCESS_PREFLIGHT),
     ]
@@ -196,6 +200,9 @@ mod tests {
         let limits = |text: &str| serde_json::from_str(&format!(r#"{{ "requests_per_second": 1{text} }}"#));
         let limited = ServiceOffer { limits: Some(limits("").unwrap()), ..service([false; 7]) };
         assert_eq!(required_by(&[limited, service([false; 7])]), [LIMITS]);
+        let streams = serde_json::from_str(r#"{ "streams": 1 }"#).unwrap();
+        let limited = ServiceOffer { limits: Some(streams), ..service([false; 7]) };
+        assert_eq!(required_by(&[limited]), [LIMITS, LIMITS_STREAMS]);
         assert!(limits(r#", "burst": 0"#).is_err() && limits(r#", "at_night": 1"#).is_err());
     }
 

@@ -108,13 +108,52 @@ async fn a_page_with_hundreds_of_pictures_comes_whole_with_the_usual_limits() {
     assert!(answers.iter().all(|answer| answer.text() == "fine"));
 }
 
+fn table<const KEYS: usize>(limits: [(&str, i64); KEYS]) -> ValueKind {
+    let limits = limits.map(|(key, value)| (key.to_owned(), ValueKind::from(value)));
+    ValueKind::from(limits.into_iter().collect::<HashMap<_, _>>())
+}
+
+#[tokio::test]
+async fn a_service_has_a_limit_of_its_own_for_what_is_open_at_once() {
+    let server = TestServer::start(&[]);
+    let mut slow = Script::start().await;
+    let fast = apps::fixed("fast").await.to_string();
+    let limited = service("alice", &slow.address.to_string(), &[("limits", table([("streams", 2)]))]);
+    let services = vec![limited, service("blog", &fast, &[])];
+    let _agent = TestAgent::connect_with(&server, "alice", services).await;
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let visitor = visitor::raw(server.public, OPEN_BODY).await;
+        waiting.push((visitor, slow.request().await.0));
+    }
+    let busy = fetch(server.public, "alice", "/").await;
+    assert_eq!((busy.status, busy.header("x-adit-error")), (StatusCode::SERVICE_UNAVAILABLE, "tunnel_busy"));
+    assert_eq!(fetch(server.public, "blog", "/").await.text(), "fast", "the other service has none");
+    // One that leaves makes room for one.
+    drop(waiting.pop());
+    let answer = async {
+        let (mut local, _) = slow.request().await;
+        local.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nroom").await.unwrap();
+    };
+    let ask = async {
+        loop {
+            let answer = fetch(server.public, "alice", "/").await;
+            if answer.status == StatusCode::OK {
+                return answer;
+            }
+        }
+    };
+    let (answer, ()) = soon("room for one more", async { tokio::join!(ask, answer) }).await;
+    assert_eq!(answer.text(), "room");
+    drop(waiting);
+    until_idle(&server.open, crate::harness::PATIENCE).await;
+}
+
 #[tokio::test]
 async fn a_service_has_lower_limits_of_its_own() {
     let server = TestServer::start(&[]);
     let app = apps::fixed("fine").await.to_string();
-    let limits = [("requests_per_second", ValueKind::from(1)), ("burst", ValueKind::from(2))];
-    let limits =
-        ValueKind::from(limits.map(|(key, value)| (key.to_owned(), value)).into_iter().collect::<HashMap<_, _>>());
+    let limits = table([("requests_per_second", 1), ("burst", 2)]);
     let services = vec![service("alice", &app, &[("limits", limits)]), service("blog", &app, &[])];
     let _agent = TestAgent::connect_with(&server, "alice", services).await;
     let visitor = Http2Visitor::connect(server.public).await;

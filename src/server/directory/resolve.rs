@@ -82,6 +82,6 @@ impl Upstream for Offered {
     }
 
     fn open(&self, first: &[u8], deadline: Duration) -> impl Future<Output = Result<Self::Stream, OpenFailure>> + Send {
-        self.tunnel.open(first, deadline)
+        self.tunnel.open(first, deadline, self.service.streams())
     }
 }

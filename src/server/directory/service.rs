@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::access::Access;
-use crate::limits::VisitorRate;
+use crate::limits::{Permits, VisitorRate};
 use crate::protocol::login::{PathPrefix, ServiceKind, ServiceOffer};
 use crate::server::directory::ports::OpenPort;
 use crate::server::metrics::Meter;
@@ -18,6 +18,8 @@ pub struct Service {
     access: Arc<Access>,
     /// Its own limit for the requests of one address, if it has one.
     rate: Option<VisitorRate>,
+    /// Its own limit for what is open at once, if it has one.
+    streams: Option<Permits>,
     /// The public port of a `tcp` service, open for as long as this lives.
     port: Option<Arc<OpenPort>>,
     /// The domains that DNS proves to be the client's. The others are on the operator's list.
@@ -36,7 +38,9 @@ impl Service {
         verified: Vec<Domain>,
         meter: Arc<Meter>,
     ) -> Arc<Self> {
-        Arc::new(Self { offer, access: Arc::new(access), rate, port, verified, meter })
+        let streams = offer.limits.as_ref().and_then(|limits| limits.streams);
+        let streams = streams.and_then(|most| usize::try_from(most.get()).ok()).map(Permits::new);
+        Arc::new(Self { offer, access: Arc::new(access), rate, streams, port, verified, meter })
     }
 
     /// Creates a service without a port or verified domains.
@@ -74,6 +78,11 @@ impl Service {
     /// Returns its own limit for the requests of one address, if it has one.
     pub(crate) fn rate(&self) -> Option<&VisitorRate> {
         self.rate.as_ref()
+    }
+
+    /// Returns its own limit for what is open at once, if it has one.
+    pub(crate) fn streams(&self) -> Option<&Permits> {
+        self.streams.as_ref()
     }
 
     /// Returns its public port, if it has one.

@@ -33,7 +33,7 @@ pub use stream_permit::StreamPermit;
 /// Why no stream could be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenFailure {
-    /// The tunnel, or each of its lanes, has as many open streams as it may.
+    /// The service, the tunnel, or each of its lanes, has as many open streams as it may.
     Busy,
     /// The client has as many open streams as it may, over all of its tunnels.
     ClientBusy,
@@ -272,12 +272,18 @@ impl Tunnel {
     }
 
     /// Opens a stream on the least loaded lane and sends `first` on it. Requests another lane from the agent if that lane has
-    /// a high load.
+    /// a high load. `service` is the limit of the service, if it has one.
     ///
     /// # Errors
     /// Nothing was sent. [`OpenFailure`] says whether another attempt makes sense.
-    pub async fn open(&self, first: &[u8], deadline: Duration) -> Result<(Stream, StreamPermit), OpenFailure> {
+    pub async fn open(
+        &self,
+        first: &[u8],
+        deadline: Duration,
+        service: Option<&Permits>,
+    ) -> Result<(Stream, StreamPermit), OpenFailure> {
         loop {
+            let service = service.map(|limit| limit.try_acquire().ok_or(OpenFailure::Busy)).transpose()?;
             let client = self.usage().stream().ok_or(OpenFailure::ClientBusy)?;
             let tunnel = self.permits.try_acquire().ok_or(OpenFailure::Busy)?;
             let selected = self.lanes.read().select()?;
@@ -285,7 +291,7 @@ impl Tunnel {
                 self.request_lane();
             }
             let lane = Arc::clone(&selected.lane);
-            let permit = StreamPermit::new(client, tunnel, selected);
+            let permit = StreamPermit::new(client, tunnel, service, selected);
             match tokio::time::timeout(deadline, lane.session().open(first)).await {
                 Ok(Ok(stream)) => {
                     lane.request_replacement_if_due();

@@ -38,7 +38,9 @@ fn settings_of(limit: Limit) -> &'static str {
             "limits.per_ip.requests_per_second and burst (logins_per_minute for passwords), or limits of the service"
         }
         Limit::RatePerClient => "limits.per_client.requests_per_second and burst, or limits of the client",
-        Limit::Streams => "limits.streams, limits.per_tunnel, streams of the client, or max_streams of the agent",
+        Limit::Streams => {
+            "limits.streams, limits.per_tunnel, streams of the client or the service, or max_streams of the agent"
+        }
         Limit::StreamsPerIp => "limits.per_ip.streams",
         Limit::Access => "limits.held_bodies, or the queue for passwords",
         Limit::LoginsUnderWay | Limit::FailedLogins | Limit::AdminTokens => "limits.per_ip.logins_per_minute",

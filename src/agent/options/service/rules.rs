@@ -41,13 +41,16 @@ impl Rule {
     }
 }
 
+const LOCAL: &str = "The application. A port alone means `localhost`. A host name is resolved for each connection, and \
+                     connections for requests are used for a minute at most, so that the agent follows a name that moves.";
+
 /// Where a service leads: the application that gets what no rule fits, and the rules. A last rule that fits everything is
 /// the same as `local`, which may then be left out.
 pub(crate) fn resolve(table: &mut Table<'_>, kind: ServiceKind) -> (Option<LocalUrl>, Vec<Rule>) {
     let report = table.report();
     let (key, local_key) = (table.key("rules"), table.key("local"));
     let own = key::any("see below").without("required, unless the last rule fits everything");
-    let own = table.take("local", &own.doc("The application. A port alone means `localhost`."));
+    let own = table.take("local", &own.doc(LOCAL));
     let is_given = own.is_some();
     let own = own.and_then(|entry| entry.parse_or_number(|text| local(text, kind)));
     let rules = key::any(format!("at most {MAX_RULES}, see below")).of_sections();

@@ -61,17 +61,23 @@ fn lower_limits_are_told_to_the_server() {
     let limits = |text: &str| {
         let service = service(&format!("local = 3000\n{text}"));
         assert_eq!(service.limits, service.offer().limits);
-        service.limits.map(|limits| (limits.requests_per_second.get(), limits.burst.map(u32::from)))
+        service
+            .limits
+            .map(|limits| [limits.requests_per_second, limits.burst, limits.streams].map(|limit| limit.map(u32::from)))
     };
     assert_eq!(limits(""), None);
-    assert_eq!(limits("limits = { requests_per_second = 5 }"), Some((5, None)));
-    assert_eq!(limits("kind = 'tcp'\nlimits = { requests_per_second = 5, burst = 20 }"), Some((5, Some(20))));
+    assert_eq!(limits("limits = {}"), None);
+    assert_eq!(limits("limits = { requests_per_second = 5 }"), Some([Some(5), None, None]));
+    let two = "kind = 'tcp'\nlimits = { requests_per_second = 5, burst = 20 }";
+    assert_eq!(limits(two), Some([Some(5), Some(20), None]));
+    assert_eq!(limits("limits = { streams = 7 }"), Some([None, None, Some(7)]));
     each_is_a_problem(
         "local = 3000\n",
         &[
-            ("limits = { burst = 20 }", "limits.requests_per_second: is missing; say how many"),
+            ("limits = { burst = 20 }", "limits.burst: needs requests_per_second beside it"),
             ("limits = { requests_per_second = 0 }", "limits.requests_per_second: "),
-            ("limits = { requests_per_second = 1, streams = 1 }", "limits.streams"),
+            ("limits = { streams = 0 }", "limits.streams: "),
+            ("limits = { requests_per_second = 1, connections = 1 }", "limits.connections"),
         ],
     );
 }

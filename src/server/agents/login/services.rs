@@ -216,7 +216,8 @@ fn not_listed(client: &ClientId, domain: &Domain) -> String {
 
 /// Returns the limit of a service's own for the requests of one address.
 fn rate_of(offer: &ServiceOffer, ipv6_prefix: u8) -> Option<VisitorRate> {
-    let ServiceLimits { requests_per_second, burst } = offer.limits?;
+    let ServiceLimits { requests_per_second, burst, .. } = offer.limits?;
+    let requests_per_second = requests_per_second?;
     let burst = burst.unwrap_or(requests_per_second);
     Some(VisitorRate::new(requests_per_second, burst, ipv6_prefix, REMEMBERED_BY_A_SERVICE))
 }

@@ -143,7 +143,7 @@ mod tests {
 
     fn permit(selected: SelectedLane) -> StreamPermit {
         let all = Permits::new(100);
-        StreamPermit::new(all.try_acquire().unwrap(), all.try_acquire().unwrap(), selected)
+        StreamPermit::new(all.try_acquire().unwrap(), all.try_acquire().unwrap(), None, selected)
     }
 
     /// Two lanes, and the streams that were opened on them so far.

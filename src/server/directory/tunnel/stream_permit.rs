@@ -14,11 +14,12 @@ use crate::server::directory::tunnel::lanes::SelectedLane;
 const BULK: u64 = 1024 * 1024;
 const BULK_TIME: Duration = Duration::from_secs(1);
 
-/// Counts one stream in its client, its tunnel and its lane, and measures what it transfers. Lives as long as the exchange.
+/// Counts one stream in its client, its tunnel, its lane and a service with a limit of its own, and measures what it transfers. Lives as long as the exchange.
 #[derive(Debug)]
 pub struct StreamPermit {
     _client: Permit,
     _tunnel: Permit,
+    _service: Option<Permit>,
     _lane: Permit,
     _open: TaskTrackerToken,
     lane: Arc<Lane>,
@@ -31,11 +32,12 @@ pub struct StreamPermit {
 
 impl StreamPermit {
     /// Creates the permit of a stream on the selected lane.
-    pub(crate) fn new(client: Permit, tunnel: Permit, selected: SelectedLane) -> Self {
+    pub(crate) fn new(client: Permit, tunnel: Permit, service: Option<Permit>, selected: SelectedLane) -> Self {
         let SelectedLane { lane, permit, open, .. } = selected;
         Self {
             _client: client,
             _tunnel: tunnel,
+            _service: service,
             _lane: permit,
             _open: open,
             lane,

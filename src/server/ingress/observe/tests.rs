@@ -186,7 +186,7 @@ async fn whoever_hears_that_nothing_is_open_finds_nothing_in_use() {
     let permits =
         HeldPermits { server: server.try_acquire().unwrap(), address: None, in_flight: None, open: exchanges.token() };
     let entry = exchange.forward(permits, || RequestSummary::Connection(ServiceKind::Tcp)).unwrap();
-    let (stream, permit) = tunnel.open(b"!", Duration::from_secs(10)).await.unwrap();
+    let (stream, permit) = tunnel.open(b"!", Duration::from_secs(10), None).await.unwrap();
     entry.hold(&stream, permit);
 
     let end = Arc::new(AtTheEnd { tunnel, lane, server, seen: Mutex::default() });
