@@ -9,7 +9,7 @@ endif
 PORT ?= 9090
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test-deps test scale day metrics traces fidelity smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
+.PHONY: help build demo test-deps test scale day metrics traces fidelity recipes smuggling attack fuzz deny admin bench bench-quick bench-scale bench-instructions \
 	bench-pure bench-check reference pages install deb image proxies acceptance fmt check clean
 
 help: ## list the targets
@@ -69,6 +69,10 @@ fidelity: ## real applications, direct beside tunnelled; installs what it needs 
 	@$(CARGO) build --locked
 	@python=$$(tests/fidelity/install.sh) && \
 		"$$python" tests/fidelity target/debug/adit $(if $(ONLY),--only $(ONLY),--write docs/fidelity.md)
+
+recipes: ## the recipes of docs/self-hoster.md with their real applications; installs them first (ONLY=django,jupyterlab)
+	@$(CARGO) build --locked
+	@python=$$(tests/recipes/install.sh '$(ONLY)') && "$$python" tests/recipes target/debug/adit $(if $(ONLY),--only '$(ONLY)')
 
 attack: ## attacks of many kinds on a server of their own, and how a bystander fares; five minutes (ONLY=http2,flood)
 	@$(MAKE) --no-print-directory test-deps

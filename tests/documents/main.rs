@@ -5,6 +5,7 @@
 
 mod commands;
 mod memory;
+mod recipes;
 mod reference;
 mod shell;
 

@@ -54,14 +54,14 @@ def listens(port):
 class Program:
     """A process that ends with the run, and whose output is kept for the case that it does not do what it should."""
 
-    def __init__(self, name, command, port=None, env=None, user=None):
+    def __init__(self, name, command, port=None, env=None, user=None, cwd=None):
         self.name = name
         self.log = tempfile.TemporaryFile()
         environment = {**os.environ, **(env or {})}
         try:
             self.process = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
-                env=environment, user=user, start_new_session=True,
+                env=environment, user=user, cwd=cwd, start_new_session=True,
             )
         except FileNotFoundError as error:
             raise Missing(f"{name} cannot be started: {error}") from error
@@ -121,8 +121,8 @@ class Stack:
     `settings` are further settings of the server, each as `key.path=value`.
     """
 
-    def __init__(self, program, *settings):
-        self.program, self.settings = program, settings
+    def __init__(self, program, *settings, domain=DOMAIN):
+        self.program, self.settings, self.domain = program, settings, domain
         self.folder = Path(tempfile.mkdtemp(prefix="adit-fidelity-"))
         # Unprivileged servers read what lies in it.
         self.folder.chmod(0o755)
@@ -143,12 +143,22 @@ class Stack:
 
     def open_tunnel(self):
         """Starts server and agent with what was offered."""
+        self.open_server(self.services)
+        text = []
+        for name, keys in self.services.items():
+            text.append(f'[[services]]\nname = "{name}"')
+            text += [f"{key} = {toml(value)}" for key, value in keys.items()]
+        self.configure_agent("\n".join(text) + "\n")
+        self.connect()
+
+    def open_server(self, names):
+        """Starts a server with one client, which may have these names."""
         folder = self.folder
         token = run([self.program, "token", "new", "alice", "--clients", folder / "clients.toml"]).decode().strip()
         (folder / "token").write_text(token)
         (folder / "token").chmod(0o600)
         clients = (folder / "clients.toml").read_text()
-        names = ", ".join(f'"{name}"' for name in self.services)
+        names = ", ".join(f'"{name}"' for name in names)
         section = f'[clients.alice]\nnames = [{names}]\ntcp_ports = ["22000-22999"]\n'
         (folder / "clients.toml").write_text(clients.replace("[clients.alice]\n", section))
         (folder / "server.toml").write_text(
@@ -159,7 +169,7 @@ class Stack:
             [tunnel.tls]
             dir = "certs"
             [public]
-            domain = "{DOMAIN}"
+            domain = "{self.domain}"
             http = "127.0.0.1:0"
             https = "127.0.0.1:0"
             proxy_protocol_from = ["127.0.0.9"]
@@ -173,13 +183,12 @@ class Stack:
         )
         self.start_server()
         self.ca = folder / "certs/ca.pem"
-        text = [f'servers = ["127.0.0.1:{self.tunnel}"]', 'client_id = "alice"', 'token_file = "token"', 'ca = "certs/ca.pem"']
-        for name, keys in self.services.items():
-            text.append(f'[[services]]\nname = "{name}"')
-            text += [f"{key} = {toml(value)}" for key, value in keys.items()]
-        (folder / "agent.toml").write_text("\n".join(text) + "\n")
-        run([self.program, "check", folder / "agent.toml"])
-        self.connect()
+
+    def configure_agent(self, services):
+        """Writes the agent's configuration: its login, and these services. A running agent reloads it."""
+        login = f'servers = ["127.0.0.1:{self.tunnel}"]\nclient_id = "alice"\ntoken_file = "token"\nca = "certs/ca.pem"\n'
+        (self.folder / "agent.toml").write_text(login + services)
+        run([self.program, "check", self.folder / "agent.toml"])
 
     def start_server(self):
         """Starts the server: on free ports the first time, and then on those that it had."""
@@ -211,7 +220,7 @@ class Stack:
         self.ports = {name: int(port.group(1)) for name, port in found.items()}
 
     def host(self, name):
-        return f"{name}.{DOMAIN}"
+        return f"{name}.{self.domain}"
 
     def close(self):
         """Ends all programs, and removes the folder."""

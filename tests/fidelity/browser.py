@@ -1,0 +1,83 @@
+"""Chromium without a window, told what to do over its debugging port."""
+
+import json
+import tempfile
+import urllib.request
+
+from stack import PATIENCE, Program, free_port, wait_for
+
+OPTIONS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--ignore-certificate-errors",
+]
+
+
+class Browser:
+    """A browser with one page. `rules` say where names lead, as in `--host-resolver-rules`."""
+
+    def __init__(self, rules):
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        port = free_port()
+        options = [*OPTIONS, f"--user-data-dir={self.folder.name}", f"--remote-debugging-port={port}", "--remote-allow-origins=*"]
+        self.program = Program("chromium", ["chromium", *options, f"--host-resolver-rules={rules}", "about:blank"], port)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE) as answer:
+            target = next(target for target in json.load(answer) if target["type"] == "page")
+        from websockets.sync.client import connect
+
+        self.socket, self.count = connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None), 0
+        # What the page reported: exceptions, and whatever the browser refused (mixed content, origins, policies).
+        self.complaints = []
+        self.do("Runtime.enable")
+        self.do("Log.enable")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+        self.program.end()
+        self.folder.cleanup()
+
+    def do(self, method, **parameters):
+        self.count += 1
+        self.socket.send(json.dumps({"id": self.count, "method": method, "params": parameters}))
+        while (answer := json.loads(self.socket.recv(timeout=PATIENCE))).get("id") != self.count:
+            self.note(answer)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def note(self, event):
+        what = event.get("params", {})
+        if event.get("method") == "Log.entryAdded" and what["entry"]["level"] == "error":
+            self.complaints.append(f"{what['entry']['text']} {what['entry'].get('url', '')}")
+        elif event.get("method") == "Runtime.exceptionThrown":
+            self.complaints.append(str(what["exceptionDetails"].get("exception", {}).get("description", what)))
+
+    def open(self, url):
+        """Opens a page, as somebody who types its address does."""
+        failed = self.do("Page.navigate", url=url).get("errorText")
+        assert not failed, f"{url}: {failed}"
+
+    def evaluate(self, expression):
+        """What a script's expression is on the page; a promise is awaited."""
+        result = self.do("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+    def text(self, selector):
+        expression = f"document.querySelector({json.dumps(selector)})?.textContent"
+        return self.do("Runtime.evaluate", expression=expression)["result"].get("value") or ""
+
+    def wait_for(self, what, expression, seconds=PATIENCE):
+        """Waits until the expression holds on the page; in the meantime it may be on another one."""
+        def holds():
+            result = self.do("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+            return "exceptionDetails" not in result and result["result"].get("value")
+
+        try:
+            return wait_for(what, holds, seconds)
+        except TimeoutError as error:
+            shown = self.do("Runtime.evaluate", expression="location.href + '\\n' + document.body?.innerText", returnByValue=True)
+            complaints = "\n".join(self.complaints)
+            raise AssertionError(f"{error}; {complaints}\nThe page: {shown['result'].get('value')}") from error

@@ -1,0 +1,146 @@
+"""One recipe while it is tried: the section of the document, the tunnel, the application behind it, and what held."""
+
+import contextlib
+import os
+import subprocess
+import tomllib
+import traceback
+
+from browser import Browser
+from document import DOMAIN, Places, blocks_of
+from road import Road
+from stack import ROOT, Stack, run
+from visitor import Visitor
+
+PASSWORD = "correct horse battery staple"
+
+
+class Failed(Exception):
+    """A step of a recipe that did not go as the document says."""
+
+
+class Recipe:
+    """What a row works with. `url` is the address of its (first) service, `port` the one that its application has here."""
+
+    def __init__(self, program, row, section):
+        self.row, self.steps, self.used = row, [], set()
+        self.blocks = blocks_of(section)
+        self.stack = Stack(program, domain=DOMAIN)
+        self.folder = self.stack.folder / row
+        self.folder.mkdir()
+        services = next((block for block in self.blocks if "[[services]]" in block.text), None)
+        if not services:
+            raise LookupError(f"“{section}” does not say what to put into agent.toml")
+        self.used.add(services.line)
+        named = tomllib.loads(services.text)["services"]
+        self.places = Places(named, self.folder)
+        self.services = self.places.fill_in(services.text)
+        self.names = [service["name"] for service in named]
+        self.host = f"{self.names[0]}.{DOMAIN}"
+        self.url = f"https://{self.host}"
+        self.port = next(iter(self.places.ports.values()), None)
+        self.road = None
+
+    def open_tunnel(self):
+        """Starts server and agent with what the document puts into agent.toml."""
+        self.stack.open_server(self.names)
+        self.road = Road(DOMAIN, self.stack.https)
+        self.stack.configure_agent(self.services)
+        self.stack.connect()
+
+    def close(self):
+        self.stack.close()
+        if self.road:
+            self.road.close()
+
+    # What the document says.
+
+    def text(self, language, number=0, without=()):
+        """A block of the section, by its language and its number among those, filled in; for a negative control without
+        the lines that contain one of `without`."""
+        block = [block for block in self.blocks if block.language == language and "[[services]]" not in block.text][number]
+        self.used.add(block.line)
+        lines = block.text.splitlines(keepends=True)
+        for words in without:
+            kept = [line for line in lines if words not in line]
+            assert len(kept) < len(lines), f"no line of the block contains {words!r}"
+            lines = kept
+        return self.places.fill_in("".join(lines))
+
+    def unused(self):
+        """The lines of the document where blocks begin that no row has looked at."""
+        return [block.line for block in self.blocks if block.line not in self.used]
+
+    # The application.
+
+    def environment(self, more=None):
+        """Its own programs first; nothing of the user's home; the road for those that are clients, too."""
+        place = ROOT / "target/recipes" / self.row
+        path = f"{place}/venv/bin:{place}/node_modules/.bin:{os.environ['PATH']}"
+        return {"PATH": path, "HOME": str(self.folder), "XDG_CONFIG_HOME": f"{self.folder}/.config", "PYTHONUNBUFFERED": "1", **(more or {})}
+
+    def as_client(self):
+        """The environment of a program that is a visitor: it finds the server, and trusts its authority."""
+        ca = str(self.stack.ca)
+        proxies = {name: self.road.url for name in ("https_proxy", "HTTPS_PROXY")}
+        return {**proxies, "SSL_CERT_FILE": ca, "REQUESTS_CA_BUNDLE": ca, "PIP_CERT": ca, "NODE_EXTRA_CA_CERTS": ca, "CURL_CA_BUNDLE": ca}
+
+    def start(self, command, port=True, env=None, **options):
+        """Starts the application by a shell, in the folder of the recipe; waits until its port answers (`port=None`: not)."""
+        port = self.port if port is True else port
+        return self.stack.start(self.row, ["bash", "-euc", command], port, cwd=self.folder, env=self.environment(env), **options)
+
+    def run(self, command, env=None, **options):
+        """Runs a command to its end; what it printed."""
+        everything = {**os.environ, **self.environment(env)}
+        return run(["bash", "-euc", command], cwd=self.folder, env=everything, stdin=subprocess.DEVNULL, **options).decode()
+
+    def write(self, name, text):
+        """Writes a file of the application's."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    # Visitors.
+
+    def visitor(self):
+        return Visitor(self.url, self.road, self.stack.ca)
+
+    def browser(self):
+        return Browser(f"MAP *.{DOMAIN}:443 127.0.0.1:{self.stack.https}, EXCLUDE 127.0.0.1")
+
+    def offer(self, services):
+        """Writes other services into agent.toml, and starts the agent again."""
+        self.stack.configure_agent(services)
+        self.stack.agent.end()
+        self.stack.connect()
+
+    def protect(self):
+        """Sets a password for the service, as agent.toml has it: `ann` and `PASSWORD`."""
+        made = run([self.stack.program, "password"], input=f"{PASSWORD}\n".encode()).decode().strip()
+        self.offer(f'{self.services}\n[services.access]\nbasic_auth = {{ ann = "{made}" }}\n')
+        answer = self.visitor().get("/")
+        assert answer.status_code == 401, f"without the password: {answer.status_code}"
+
+    def signed_in(self):
+        """A visitor who has given the password once, as a browser asks for it; from then on the cookie is enough."""
+        visitor = self.visitor()
+        answer = visitor.get("/", auth=("ann", PASSWORD))
+        assert answer.status_code < 400, f"with the password: {answer.status_code}"
+        assert "__Host-adit-login" in visitor.cookies, visitor.cookies
+        return visitor
+
+    # What held.
+
+    @contextlib.contextmanager
+    def step(self, words):
+        """What a user would notice, in words; whatever the block raises is its failure."""
+        try:
+            yield
+        except Exception as error:
+            logs = "".join(f"\n--- {one.name} ---\n{one.said()[-3000:]}" for one in self.stack.programs)
+            where = traceback.format_exc(limit=-4)
+            raise Failed(f"{words}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", where + logs) from error
+        self.steps.append(words)
+
