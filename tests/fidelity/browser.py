@@ -27,8 +27,10 @@ class Browser:
         self.socket, self.count = connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None), 0
         # What the page reported: exceptions, and whatever the browser refused (mixed content, origins, policies).
         self.complaints = []
-        self.do("Runtime.enable")
-        self.do("Log.enable")
+        # What happened to the WebSockets of the page: (what, URL or message), in order.
+        self.websockets = []
+        for domain in ("Runtime", "Log", "Network"):
+            self.do(f"{domain}.enable")
 
     def __enter__(self):
         return self
@@ -53,9 +55,23 @@ class Browser:
             self.complaints.append(f"{what['entry']['text']} {what['entry'].get('url', '')}")
         elif event.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(str(what["exceptionDetails"].get("exception", {}).get("description", what)))
+        elif event.get("method", "").startswith("Network.webSocket"):
+            self.note_websocket(event["method"].removeprefix("Network.webSocket"), what)
+
+    def note_websocket(self, event, what):
+        happened = {
+            "Created": lambda: ("opened", what["url"]),
+            "HandshakeResponseReceived": lambda: ("answered", str(what["response"]["status"])),
+            "FrameReceived": lambda: ("received", what["response"]["payloadData"]),
+            "FrameError": lambda: ("failed", what["errorMessage"]),
+            "Closed": lambda: ("closed", ""),
+        }
+        if event in happened:
+            self.websockets.append(happened[event]())
 
     def open(self, url):
         """Opens a page, as somebody who types its address does."""
+        self.websockets.clear()
         failed = self.do("Page.navigate", url=url).get("errorText")
         assert not failed, f"{url}: {failed}"
 
@@ -81,3 +97,22 @@ class Browser:
             shown = self.do("Runtime.evaluate", expression="location.href + '\\n' + document.body?.innerText", returnByValue=True)
             complaints = "\n".join(self.complaints)
             raise AssertionError(f"{error}; {complaints}\nThe page: {shown['result'].get('value')}") from error
+
+    def wait_for_websocket(self, happened, having=""):
+        """Waits until this has happened to a WebSocket of the page: `opened`, `answered`, `received`, `failed` or `closed`."""
+        def holds():
+            # An answer brings along the events before it.
+            self.do("Runtime.evaluate", expression="0")
+            return any(what == happened and having in detail for what, detail in self.websockets)
+
+        try:
+            wait_for(f"a WebSocket that has {happened} {having}", holds)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}: {self.websockets}") from error
+
+    def websocket_stays(self, url, happened="received", having=""):
+        """Waits until this has happened to the page's WebSocket, and checks that it leads there and has stayed open."""
+        self.wait_for_websocket(happened, having)
+        opened = [detail for what, detail in self.websockets if what == "opened"]
+        assert len(opened) == 1 and opened[0].startswith(url), self.websockets
+        assert not [what for what, _ in self.websockets if what in ("failed", "closed")], self.websockets

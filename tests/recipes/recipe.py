@@ -5,6 +5,7 @@ import os
 import subprocess
 import tomllib
 import traceback
+from urllib.parse import quote
 
 from browser import Browser
 from document import DOMAIN, Places, blocks_of
@@ -40,6 +41,8 @@ class Recipe:
         self.url = f"https://{self.host}"
         self.port = next(iter(self.places.ports.values()), None)
         self.road = None
+        # Where `install.sh` has put the packages of pip and npm.
+        self.place = ROOT / "target/recipes" / row
 
     def open_tunnel(self):
         """Starts server and agent with what the document puts into agent.toml."""
@@ -60,12 +63,10 @@ class Recipe:
         the lines that contain one of `without`."""
         block = [block for block in self.blocks if block.language == language and "[[services]]" not in block.text][number]
         self.used.add(block.line)
-        lines = block.text.splitlines(keepends=True)
+        text = block.text
         for words in without:
-            kept = [line for line in lines if words not in line]
-            assert len(kept) < len(lines), f"no line of the block contains {words!r}"
-            lines = kept
-        return self.places.fill_in("".join(lines))
+            text = remove(text, words)
+        return self.places.fill_in(text)
 
     def unused(self):
         """The lines of the document where blocks begin that no row has looked at."""
@@ -75,7 +76,7 @@ class Recipe:
 
     def environment(self, more=None):
         """Its own programs first; nothing of the user's home; the road for those that are clients, too."""
-        place = ROOT / "target/recipes" / self.row
+        place = self.place
         path = f"{place}/venv/bin:{place}/node_modules/.bin:{os.environ['PATH']}"
         return {"PATH": path, "HOME": str(self.folder), "XDG_CONFIG_HOME": f"{self.folder}/.config", "PYTHONUNBUFFERED": "1", **(more or {})}
 
@@ -95,6 +96,14 @@ class Recipe:
         everything = {**os.environ, **self.environment(env)}
         return run(["bash", "-euc", command], cwd=self.folder, env=everything, stdin=subprocess.DEVNULL, **options).decode()
 
+    def fails(self, command, env=None, **options):
+        """Runs a command that has to fail; what it said."""
+        try:
+            self.run(command, env, **options)
+        except RuntimeError as error:
+            return str(error)
+        raise AssertionError(f"{command} has not failed")
+
     def write(self, name, text):
         """Writes a file of the application's."""
         path = self.folder / name
@@ -104,11 +113,12 @@ class Recipe:
 
     # Visitors.
 
-    def visitor(self):
-        return Visitor(self.url, self.road, self.stack.ca)
+    def visitor(self, origin=None):
+        return Visitor(origin or self.url, self.road, self.stack.ca)
 
     def browser(self):
-        return Browser(f"MAP *.{DOMAIN}:443 127.0.0.1:{self.stack.https}, EXCLUDE 127.0.0.1")
+        here = f"127.0.0.1:{self.stack.https}"
+        return Browser(f"MAP *.{DOMAIN}:443 {here}, MAP {DOMAIN}:443 {here}, EXCLUDE 127.0.0.1")
 
     def offer(self, services):
         """Writes other services into agent.toml, and starts the agent again."""
@@ -131,6 +141,10 @@ class Recipe:
         assert "__Host-adit-login" in visitor.cookies, visitor.cookies
         return visitor
 
+    def url_with_password(self, path="/"):
+        """An address with the tunnel's password in it, as a browser gets it once its user has typed it."""
+        return f"https://ann:{quote(PASSWORD)}@{self.host}{path}"
+
     # What held.
 
     @contextlib.contextmanager
@@ -144,3 +158,10 @@ class Recipe:
             raise Failed(f"{words}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", where + logs) from error
         self.steps.append(words)
 
+
+def remove(text, words):
+    """The text without the lines that contain these words."""
+    lines = text.splitlines(keepends=True)
+    kept = [line for line in lines if words not in line]
+    assert len(kept) < len(lines), f"no line of the block contains {words!r}"
+    return "".join(kept)
