@@ -3,8 +3,9 @@
 import json
 import tempfile
 import urllib.request
+from urllib.parse import urlsplit
 
-from stack import PATIENCE, Program, free_port, wait_for
+from stack import DOMAIN, PATIENCE, Program, free_port, wait_for
 
 OPTIONS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -12,13 +13,22 @@ OPTIONS = [
 ]
 
 
+class NotNow(OSError):
+    """The browser is between two pages, and has none to ask: `wait_for` tries again."""
+
+
+def to_port(port, domain=DOMAIN):
+    """The rules by which the domain and all names below it lead to a port of this machine."""
+    return ", ".join([*(f"MAP {name} 127.0.0.1:{port}" for name in (f"*.{domain}", domain)), "EXCLUDE 127.0.0.1"])
+
+
 class Browser:
     """A browser with one page. `rules` say where names lead, as in `--host-resolver-rules`."""
 
-    def __init__(self, rules):
+    def __init__(self, rules, *switches):
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         port = free_port()
-        options = [*OPTIONS, f"--user-data-dir={self.folder.name}", f"--remote-debugging-port={port}", "--remote-allow-origins=*"]
+        options = [*OPTIONS, *switches, f"--user-data-dir={self.folder.name}", f"--remote-debugging-port={port}", "--remote-allow-origins=*"]
         self.program = Program("chromium", ["chromium", *options, f"--host-resolver-rules={rules}", "about:blank"], port)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE) as answer:
             target = next(target for target in json.load(answer) if target["type"] == "page")
@@ -29,6 +39,8 @@ class Browser:
         self.complaints = []
         # What happened to the WebSockets of the page: (what, URL or message), in order.
         self.websockets = []
+        # The URLs of all requests, in order.
+        self.requested = []
         for domain in ("Runtime", "Log", "Network"):
             self.do(f"{domain}.enable")
 
@@ -46,7 +58,7 @@ class Browser:
         while (answer := json.loads(self.socket.recv(timeout=PATIENCE))).get("id") != self.count:
             self.note(answer)
         if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
+            raise NotNow(f"{method}: {answer['error']}")
         return answer["result"]
 
     def note(self, event):
@@ -55,6 +67,8 @@ class Browser:
             self.complaints.append(f"{what['entry']['text']} {what['entry'].get('url', '')}")
         elif event.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(str(what["exceptionDetails"].get("exception", {}).get("description", what)))
+        elif event.get("method") == "Network.requestWillBeSent":
+            self.requested.append(what["request"]["url"])
         elif event.get("method", "").startswith("Network.webSocket"):
             self.note_websocket(event["method"].removeprefix("Network.webSocket"), what)
 
@@ -82,8 +96,20 @@ class Browser:
         return result["result"].get("value")
 
     def text(self, selector):
-        expression = f"document.querySelector({json.dumps(selector)})?.textContent"
-        return self.do("Runtime.evaluate", expression=expression)["result"].get("value") or ""
+        return self.evaluate(f"document.querySelector({json.dumps(selector)})?.textContent") or ""
+
+    def hear(self):
+        """Notes what has happened until now: an answer brings along the events before it."""
+        self.do("Runtime.evaluate", expression="0")
+
+    def requests(self, path):
+        """How often the browser has asked for this path."""
+        self.hear()
+        return sum(urlsplit(url).path == path for url in self.requested)
+
+    def protocol(self):
+        """By which protocol the page has come."""
+        return self.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol")
 
     def wait_for(self, what, expression, seconds=PATIENCE):
         """Waits until the expression holds on the page; in the meantime it may be on another one."""
@@ -101,8 +127,7 @@ class Browser:
     def wait_for_websocket(self, happened, having=""):
         """Waits until this has happened to a WebSocket of the page: `opened`, `answered`, `received`, `failed` or `closed`."""
         def holds():
-            # An answer brings along the events before it.
-            self.do("Runtime.evaluate", expression="0")
+            self.hear()
             return any(what == happened and having in detail for what, detail in self.websockets)
 
         try:

@@ -3,8 +3,8 @@
 import signal
 import sys
 
+from browser import Browser, to_port
 from matrix import row
-from rows.browser import Browser
 from rows.tls import certificate
 from stack import HERE, PATIENCE, Stack, free_port, wait_for
 
@@ -79,11 +79,10 @@ class Visit:
         self.port = ports[self.scheme == "https"]
 
     def browser(self):
-        return Browser(self.port, *self.switches)
+        return Browser(to_port(self.port), *self.switches)
 
     def open(self, browser):
-        browser.do("Network.enable")
-        browser.do("Page.navigate", url=f"{self.scheme}://{self.alive.stack.host(self.name)}/page")
+        browser.open(f"{self.scheme}://{self.alive.stack.host(self.name)}/page")
 
 
 def streams(browser):

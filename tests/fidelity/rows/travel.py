@@ -5,8 +5,8 @@ import re
 import sys
 from urllib.parse import urlsplit
 
+from browser import Browser, to_port
 from matrix import row
-from rows.browser import Browser
 from stack import DOMAIN, HERE, free_port, run, wait_for
 
 GROUP = "followed to the end"
@@ -103,12 +103,12 @@ for name, scheme, by_path in ROUTES:
             place, text = browser.evaluate("[location.href, document.body?.textContent]")
             return text if place == route.url("/end") else None
 
-        with Browser(route.port) as browser:
-            browser.do("Page.navigate", url=route.url("/form"))
+        with Browser(to_port(route.port)) as browser:
+            browser.open(route.url("/form"))
             wait_for("the form", lambda: browser.evaluate("document.forms.length"))
             browser.evaluate("document.forms[0].submit()")
             by_form = json.loads(wait_for("the end of the redirect", arrived))
-            browser.do("Page.navigate", url=route.url("/start?by=Refresh&to=its+own+address"))
+            browser.open(route.url("/start?by=Refresh&to=its+own+address"))
             by_refresh = json.loads(wait_for("the end of the refresh", arrived))
         cookies = [[cookie for cookie in seen["cookies"] if cookie not in SECURE] for seen in (by_form, by_refresh)]
         return {"short": f"{by_form['method']} twice, with {len(cookies[0])} cookies", "cookies": cookies}
@@ -119,7 +119,7 @@ for scheme in ("http", "https"):
     @row(GROUP, f"Chromium, {scheme}: a script of another site reads what the application shares with its origin (CORS)")
     def _(way, scheme=scheme):
         page, other = (Route(way, name, scheme, False) for name in (PLAIN, LOCAL))
-        with Browser(page.port) as browser:
-            browser.do("Page.navigate", url=page.url("/form"))
+        with Browser(to_port(page.port)) as browser:
+            browser.open(page.url("/form"))
             wait_for("the page", lambda: browser.evaluate("document.forms.length"))
             return browser.evaluate(f"fetch('{other.url('/shared')}', {{credentials: 'include'}}).then((answer) => answer.text())")
