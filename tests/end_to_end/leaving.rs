@@ -21,9 +21,10 @@ use tokio::sync::mpsc;
 use crate::harness::visitor::{self, Http2Visitor, http2_request};
 use crate::harness::{PATIENCE, TestAgent, TestServer, service, soon, spawn, until_idle};
 
-/// Four times what an application wrote beyond what its visitor had read: buffers of the system on both ways, the stream's
-/// window, and what a visitor's HTTP/2 library takes unread. The applications would write without end.
-const MOST_AHEAD: usize = 8 << 20;
+/// Eight times what an application wrote beyond what its visitor had read: buffers of the system on both ways, which grow
+/// under load, the stream's window, and what a visitor's HTTP/2 library takes unread. The applications would write without
+/// end.
+const MOST_AHEAD: usize = 16 << 20;
 
 /// Small buffers of the system, so that it is adit's that count.
 const SMALL: usize = 64 * 1024;
