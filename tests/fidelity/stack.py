@@ -54,7 +54,7 @@ def listens(port):
 class Program:
     """A process that ends with the run, and whose output is kept for the case that it does not do what it should."""
 
-    def __init__(self, name, command, port=None, env=None, user=None, cwd=None):
+    def __init__(self, name, command, port=None, env=None, user=None, cwd=None, patience=PATIENCE):
         self.name = name
         self.log = tempfile.TemporaryFile()
         environment = {**os.environ, **(env or {})}
@@ -66,21 +66,21 @@ class Program:
         except FileNotFoundError as error:
             raise Missing(f"{name} cannot be started: {error}") from error
         if port:
-            self.wait(f"{name} on port {port}", lambda: listens(port))
+            self.wait(f"{name} on port {port}", lambda: listens(port), patience)
 
     def said(self):
         # Not by `seek`: the process writes where this file descriptor stands.
         log = self.log.fileno()
         return os.pread(log, os.fstat(log).st_size, 0).decode(errors="replace")
 
-    def wait(self, what, condition):
+    def wait(self, what, condition, seconds=PATIENCE):
         def alive():
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} has ended with {self.process.returncode}:\n{self.said()}")
             return condition()
 
         try:
-            return wait_for(what, alive)
+            return wait_for(what, alive, seconds)
         except TimeoutError as error:
             raise RuntimeError(f"{error}:\n{self.said()}") from error
 

@@ -35,7 +35,10 @@ class Recipe:
         self.used.add(services.line)
         named = tomllib.loads(services.text)["services"]
         self.places = Places(named, self.folder)
+        # A hash that is left out in the document is that of a password here.
         self.services = self.places.fill_in(services.text)
+        if "$argon2id$…" in self.services:
+            self.services = self.services.replace("$argon2id$…", self.hashed())
         self.names = [service["name"] for service in named]
         self.host = f"{self.names[0]}.{DOMAIN}"
         self.url = f"https://{self.host}"
@@ -126,10 +129,13 @@ class Recipe:
         self.stack.agent.end()
         self.stack.connect()
 
+    def hashed(self):
+        """The hash of `PASSWORD`, as `adit password` makes it."""
+        return run([self.stack.program, "password"], input=f"{PASSWORD}\n".encode()).decode().strip()
+
     def protect(self):
         """Sets a password for the service, as agent.toml has it: `ann` and `PASSWORD`."""
-        made = run([self.stack.program, "password"], input=f"{PASSWORD}\n".encode()).decode().strip()
-        self.offer(f'{self.services}\n[services.access]\nbasic_auth = {{ ann = "{made}" }}\n')
+        self.offer(f'{self.services}\n[services.access]\nbasic_auth = {{ ann = "{self.hashed()}" }}\n')
         answer = self.visitor().get("/")
         assert answer.status_code == 401, f"without the password: {answer.status_code}"
 

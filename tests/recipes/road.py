@@ -8,6 +8,9 @@ import threading
 
 from stack import PATIENCE
 
+# The address of those who come this way; the agent has another one.
+VISITOR = "127.0.0.7"
+
 
 class Road(socketserver.ThreadingTCPServer):
     """Runs until `close`; `url` is what clients take as `https_proxy`."""
@@ -46,7 +49,7 @@ class Traveller(socketserver.StreamRequestHandler):
             self.server.refused.append(" ".join(words[:2]))
             self.wfile.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=PATIENCE) as onward:
+        with socket.create_connection(("127.0.0.1", self.server.port), PATIENCE, (VISITOR, 0)) as onward:
             onward.settimeout(self.timeout)
             self.wfile.write(b"HTTP/1.1 200 Connected\r\n\r\n")
             back = threading.Thread(target=copy, args=(onward, self.connection), daemon=True)
