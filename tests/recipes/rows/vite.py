@@ -5,7 +5,7 @@ from recipe import remove
 from visitor import expect
 
 SECTION = "Vite"
-NPM = ["vite@6.4.6"]
+NPM = ["vite@8.3.8"]
 DEBIAN = {"node": "nodejs", "npm": "npm"}
 
 WEBSOCKET = "wss://vite-alice.tunnel.example.com/"
