@@ -12,6 +12,7 @@ Each file in `rows` is a recipe. It has
 import argparse
 import importlib
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -43,8 +44,8 @@ def outcome(name, program):
     row = importlib.import_module(f"rows.{name}")
     try:
         recipe = Recipe(program, name, row.SECTION)
-    except LookupError as error:
-        return [], str(error), ""
+    except (LookupError, ValueError) as error:
+        return [], f"docs/self-hoster.md: {error}", ""
     try:
         recipe.open_tunnel()
         row.run(recipe)
@@ -77,6 +78,8 @@ def main():
     if not options.program:
         parser.error("which adit program?")
 
+    # Then what was started ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     width = max(map(len, chosen))
     failed = []
     for name in chosen:

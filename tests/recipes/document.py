@@ -40,7 +40,7 @@ def blocks_of(title):
         elif line.startswith("#"):
             inside = line.lstrip("#").strip() == title
     if not found:
-        raise LookupError(f"docs/self-hoster.md has no section “{title}” with a block")
+        raise LookupError(f"there is no section “{title}” with a block")
     return found
 
 

@@ -20,20 +20,28 @@ class Failed(Exception):
     """A step of a recipe that did not go as the document says."""
 
 
+def without(command, *options):
+    """A command without these words of it, for a negative control."""
+    for option in options:
+        assert option in command, f"the command has no {option!r}"
+        command = command.replace(option, "")
+    return command
+
+
 class Recipe:
     """What a row works with. `url` is the address of its (first) service, `port` the one that its application has here."""
 
     def __init__(self, program, row, section):
         self.row, self.steps, self.used = row, [], set()
         self.blocks = blocks_of(section)
-        self.stack = Stack(program, domain=DOMAIN)
-        self.folder = self.stack.folder / row
-        self.folder.mkdir()
         services = next((block for block in self.blocks if "[[services]]" in block.text), None)
         if not services:
             raise LookupError(f"“{section}” does not say what to put into agent.toml")
         self.used.add(services.line)
         named = tomllib.loads(services.text)["services"]
+        self.stack = Stack(program, domain=DOMAIN)
+        self.folder = self.stack.folder / row
+        self.folder.mkdir()
         self.places = Places(named, self.folder)
         # A hash that is left out in the document is that of a password here.
         self.services = self.places.fill_in(services.text)
@@ -161,7 +169,9 @@ class Recipe:
         except Exception as error:
             logs = "".join(f"\n--- {one.name} ---\n{one.said()[-3000:]}" for one in self.stack.programs)
             where = traceback.format_exc(limit=-4)
-            raise Failed(f"{words}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", where + logs) from error
+            # An assertion may say no more than its own line does.
+            why = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
+            raise Failed(f"{words}: {type(error).__name__}: {why.splitlines()[0]}", where + logs) from error
         self.steps.append(words)
 
 

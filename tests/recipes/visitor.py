@@ -1,7 +1,9 @@
 """A visitor who behaves as a browser does, as far as servers can tell: cookies, origins, redirects."""
 
+import asyncio
 import re
 import ssl
+import threading
 from urllib.parse import urljoin
 
 import requests
@@ -56,15 +58,68 @@ class Visitor(requests.Session):
 
     def websocket(self, path, headers=None, **options):
         """An open WebSocket, with the origin and the cookies of the page."""
-        from websockets.sync.client import connect
-
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.cookies)
         own = {"Cookie": cookies} if cookies else {}
-        return connect(
-            urljoin(f"{self.origin}/", path).replace("https://", "wss://", 1), origin=self.origin, proxy=self.road.url,
+        return WebSocket(
+            urljoin(f"{self.origin}/", path).replace("https://", "wss://", 1), proxy=self.road.url,
             ssl=ssl.create_default_context(cafile=self.ca), additional_headers={**own, **(headers or {})},
-            open_timeout=PATIENCE, close_timeout=PATIENCE, max_size=None, **options,
+            open_timeout=PATIENCE, close_timeout=PATIENCE, max_size=None, **{"origin": self.origin, **options},
         )
+
+
+class WebSocket:
+    """An open WebSocket. One thread alone does all with it: OpenSSL must not read and write at once, as the library's own
+    synchronous client does."""
+
+    def __init__(self, url, **options):
+        from websockets.asyncio.client import connect
+
+        async def opened():
+            return await connect(url, **options)
+
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        try:
+            self.socket = self.do(opened())
+        except BaseException:
+            self.end()
+            raise
+
+    def do(self, coroutine, timeout=PATIENCE):
+        """Runs it on the socket's thread, for so many seconds at most."""
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, timeout), self.loop).result(timeout + PATIENCE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self.do(self.socket.close())
+        finally:
+            self.end()
+
+    def end(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def send(self, message):
+        self.do(self.socket.send(message))
+
+    def recv(self, timeout=PATIENCE):
+        return self.do(self.socket.recv(), timeout)
+
+    def ping(self):
+        """Asks for a pong, and waits for it."""
+        async def answered():
+            await (await self.socket.ping())
+
+        self.do(answered())
+
+    @property
+    def subprotocol(self):
+        return self.socket.subprotocol
 
 
 def expect(answer, status=200):

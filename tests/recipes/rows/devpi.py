@@ -2,6 +2,7 @@
 
 import zipfile
 
+from recipe import without
 from visitor import expect
 
 SECTION = "devpi"
@@ -33,7 +34,7 @@ def run(recipe):
         recipe.run(f"pip install --quiet --no-deps --index-url {index} --target installed spade==1.0 && test -e installed/spade.py", env=client)
     app.end()
 
-    recipe.start(f"{serve[:serve.index('--trusted-proxy ')]} --offline-mode", patience=90)
+    recipe.start(f"{without(serve, '--trusted-proxy 127.0.0.1', '--trusted-proxy-headers x-forwarded-proto')} --offline-mode", patience=90)
     with recipe.step("without the trusted proxy they are http"):
         told = addresses(recipe)
         assert told["login"] == f"http://{recipe.host}/+login", told

@@ -52,6 +52,13 @@ def run(recipe):
         assert answer.headers["Location"] == answer.url, answer.headers
     app.end()
 
+    trusted = f'CSRF_TRUSTED_ORIGINS = ["{recipe.url}"]\n'
+    app = started(recipe.text("python", without=["SECURE_PROXY_SSL_HEADER"]) + trusted)
+    with recipe.step("CSRF_TRUSTED_ORIGINS alone lets forms in, but links stay http"):
+        assert "Site administration" in log_in(recipe, 200)
+        assert recipe.visitor().get("/here").text == f"http://{recipe.host}/here"
+    app.end()
+
     recipe.offer(recipe.services + 'host_header = "local"\n')
     app = started(recipe.text("python", without=["ALLOWED_HOSTS"]), debug=True)
     with recipe.step("with host_header = local, ALLOWED_HOSTS is not needed in development"):

@@ -4,6 +4,7 @@ import json
 import os
 import uuid
 
+from recipe import without
 from stack import PATIENCE
 from visitor import expect
 
@@ -20,6 +21,10 @@ def run(recipe):
     app = recipe.start(command, env={"JUPYTER_TOKEN": TOKEN})
     with recipe.step("a cell runs: the kernel's WebSocket carries data"):
         assert computed(logged_in(recipe.visitor())) == "42\n"
+    with recipe.step("the login's cookie is Secure"):
+        assert login_is_secure(logged_in(recipe.visitor()))
+    with recipe.step("a terminal opens, and runs a command"):
+        assert "six times seven is 42" in typed(logged_in(recipe.visitor()))
     with recipe.step("a file is uploaded and downloaded"):
         visitor = logged_in(recipe.visitor())
         sent = {"type": "file", "format": "text", "content": "x" * 100_000}
@@ -40,14 +45,24 @@ def run(recipe):
     recipe.offer(recipe.services)
     app.end()
 
-    app = recipe.start(command.replace("--ServerApp.allow_remote_access=True", ""), env={"JUPYTER_TOKEN": TOKEN})
+    bare = without(command, "--ServerApp.allow_remote_access=True", "--ServerApp.trust_xheaders=True")
+    recipe.start(bare, env={"JUPYTER_TOKEN": TOKEN})
     with recipe.step("without allow_remote_access it is 403"):
         expect(recipe.visitor().get("/lab"), 403)
+    recipe.offer(recipe.services + 'host_header = "local"\n')
+    with recipe.step("but host_header = local makes up for it"):
+        assert computed(logged_in(recipe.visitor())) == "42\n"
+    with recipe.step("without trust_xheaders the login's cookie is not Secure"):
+        assert not login_is_secure(logged_in(recipe.visitor()))
 
 
 def logged_in(visitor):
     expect(visitor.get(f"/lab?token={TOKEN}"))
     return visitor
+
+
+def login_is_secure(visitor):
+    return next(cookie.secure for cookie in visitor.cookies if cookie.name.startswith("username-"))
 
 
 def xsrf(visitor):
@@ -67,3 +82,15 @@ def computed(visitor):
             answer = json.loads(socket.recv(timeout=PATIENCE))
             if answer["msg_type"] == "stream":
                 return answer["content"]["text"]
+
+
+def typed(visitor):
+    """What a terminal shows up to the result of a command."""
+    name = expect(visitor.post("/api/terminals", json={}, headers=xsrf(visitor))).json()["name"]
+    shown = ""
+    with visitor.websocket(f"/terminals/websocket/{name}") as socket:
+        socket.send(json.dumps(["stdin", "echo six times seven is $((6 * 7))\r"]))
+        while "is 42" not in shown:
+            kind, *text = json.loads(socket.recv(timeout=PATIENCE))
+            shown += text[0] if kind == "stdout" else ""
+    return shown

@@ -41,6 +41,9 @@ def run(recipe):
         with recipe.step("the browser had nothing to complain about"):
             assert not browser.complaints, browser.complaints
 
+    with recipe.step("a page of another origin cannot open the WebSocket"):
+        assert refused(recipe.visitor()) == 403
+
     recipe.protect()
     with recipe.step("the WebSocket opens behind the tunnel's password"):
         opens(recipe.signed_in())
@@ -53,4 +56,14 @@ def opens(visitor):
     expect(visitor.get("/"))
     with visitor.websocket("/_stcore/stream", subprotocols=["streamlit"]) as socket:
         assert socket.subprotocol == "streamlit", socket.subprotocol
-        assert socket.ping().wait(30)
+        socket.ping()
+
+
+def refused(visitor):
+    from websockets.exceptions import InvalidStatus
+
+    try:
+        with visitor.websocket("/_stcore/stream", subprotocols=["streamlit"], origin="https://elsewhere.example"):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
